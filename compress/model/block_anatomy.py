@@ -73,6 +73,8 @@ class Attention:
         q_norm, k_norm: of each head's channels, or where ``normed_over_heads`` of those of all heads at once.
         inner_norm: of what ``o`` reads (BitNet).
         softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
+        slopes: of each head what a score loses with each token between its query and its key (ALiBi), or
+            None.
     """
 
     q: Linear
@@ -92,6 +94,7 @@ class Attention:
     qkv: Linear | None = None
     interleaved: bool = False
     inner_norm: Norm | None = None
+    slopes: tuple[float, ...] | None = None
 
     @property
     def module(self) -> str:

@@ -21,13 +21,13 @@ MAX_LAYERS = 4096
 
 # Read by some families or by transformers; null and absent are what they are to a family.
 _COUNTS = (
-    *("moe_intermediate_size", "num_experts_per_tok", "type_vocab_size", "num_labels", "n_ctx"),
+    *("moe_intermediate_size", "num_experts_per_tok", "num_labels", "n_ctx"),
     *("relative_attention_num_buckets", "relative_attention_max_distance"),
     *("original_max_position_embeddings", "word_embed_proj_dim", "decoder_sparse_step"),
     *("no_rope_layer_interval", "rotary_dim", "embedding_size"),
     *("local_attention", "global_attn_every_n_layers", "num_kv_heads"),
 )
-_COUNTS_FROM_ZERO = ("sliding_window", "max_window_layers")
+_COUNTS_FROM_ZERO = ("sliding_window", "max_window_layers", "type_vocab_size")
 _NUMBERS = (
     *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rotary_emb_base", "rotary_pct"),
     *("partial_rotary_factor", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
@@ -90,11 +90,10 @@ def check_settings(config: Config) -> None:
 
 
 def _size_names(keys: SizeKeys) -> Iterator[str]:
-    yield from (keys.hidden, keys.ffn, keys.layers, keys.query_heads, keys.positions, "vocab_size")
+    yield from (keys.hidden, keys.layers, keys.query_heads, keys.positions, "vocab_size")
     yield from keys.experts
     yield from keys.heads or ()
-    if keys.decoder_layers is not None:
-        yield keys.decoder_layers
+    yield from (key for key in (keys.ffn, keys.decoder_layers) if key is not None)
 
 
 def check_sizes(config: Config, anatomy: Anatomy, shapes: Shapes) -> None:
@@ -147,7 +146,8 @@ def _block_sizes(config: Config, anatomy: Anatomy) -> dict[str, set[int]]:
     expert_size = "moe_intermediate_size" if "moe_intermediate_size" in config else keys.ffn
     for block in anatomy.blocks:
         key = keys.ffn if block.experts is None else expert_size
-        found.setdefault(key, set()).add(block.mlp.up.out_features)
+        if key is not None:
+            found.setdefault(key, set()).add(block.mlp.up.out_features)
         if block.experts is not None:
             for name in keys.experts:
                 found.setdefault(name, set()).add(block.experts.count)

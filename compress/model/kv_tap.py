@@ -36,6 +36,9 @@ class _Tap:
             return key, value
         return self._inner.update(key, value, *place, **options)  # type: ignore[no-any-return]
 
+    def get_seq_length(self, *place: Any) -> int:
+        return 0 if self._inner is None else self._inner.get_seq_length(*place)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 

@@ -145,6 +145,12 @@ class Narrow(Selective, ModelPass):
                 why="a block that lost heads would read those of others",
                 fix="cut its MLPs alone: parts: [mlp]",
             )
+        if any(block.attention.slopes for block in anatomy.blocks) and "attention" in self.parts:
+            raise RecipeError(
+                f"each head of a {anatomy.model_type} has a slope that follows from its number",
+                why="cut heads would give those that are left the slopes of others",
+                fix="cut its MLPs alone: parts: [mlp]",
+            )
         if any(block.attention.normed_over_heads for block in anatomy.blocks) and "attention" in self.parts:
             raise RecipeError(
                 f"{anatomy.model_type} normalizes q and k over all heads at once",

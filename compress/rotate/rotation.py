@@ -146,6 +146,8 @@ def why_not(anatomy: Anatomy) -> str | None:
     """Why the residual stream of a model cannot be rotated; None when it can."""
     if anatomy.head is None or anatomy.final_norm is None:
         return "its hidden states are its result"
+    if anatomy.embedding_norm is not None:
+        return "it normalises its embeddings, and this norm's scales cannot go into linears"
     for block in anatomy.blocks:
         if block.order == "behind":
             return "its attention and MLP read the states without a norm that could take in scales"

@@ -20,11 +20,13 @@ from ...compress.model.block_anatomy import Rope
 from ...compress.model.graph_limits import require_graph
 from .attention.attention import CausalInputs, factor_in_rope
 from .attention.cache_io import cast, past, present
+from .attention.linear_bias import linear_biases
 from .attention.padding import columns, kept_places, packed
 from .attention.positions import learned_positions, rope_weights
 from .block_nodes import add_and_enter, decoder_block, entering
 from .build import Build
 from .linear.embedding import embed, head
+from .norm import normalize
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 
@@ -41,7 +43,7 @@ def build_decoder(build: Build) -> None:
     ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
     mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
     lengths = _lengths(build, mask)
-    shared = _shared(build, mask, lengths)
+    shared = _shared(build, ids, mask, lengths)
     pasts = [past(build, block) for block in build.anatomy.blocks]
     placed = columns(build, ids, mask, lengths)
     residual = _embedded(build, packed(build, ids, placed), lengths)
@@ -77,7 +79,7 @@ def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:
     if anatomy.position_embedding is not None:
         rows = learned_positions(build, ids, lengths, anatomy.position_embedding)
         value = graph.node("Add", "embedding.sum", [value, rows])
-    return value
+    return value if anatomy.embedding_norm is None else normalize(build, value, anatomy.embedding_norm)
 
 
 def _logits(build: Build, normed: ir.Value) -> ir.Value:
@@ -99,7 +101,7 @@ def _lengths(build: Build, mask: ir.Value) -> ir.Value:
     return build.graph.node("ReduceSum", "mask.lengths", [mask, row], keepdims=0)
 
 
-def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
+def _shared(build: Build, ids: ir.Value, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
     graph = build.graph
     one = graph.constant("mask.one", np.array(1, np.int64))
     last = graph.node(
@@ -113,7 +115,7 @@ def _shared(build: Build, mask: ir.Value, lengths: ir.Value) -> CausalInputs:
         _rope_tables(build, rope, "rope" if index == 0 else f"rope.{index}", factor)
         for index, rope in enumerate(ropes)
     ]
-    return CausalInputs(last, total, ropes, tuple(tables), factor)
+    return CausalInputs(last, total, ropes, tuple(tables), factor, linear_biases(build, ids, mask))
 
 
 def _rope_tables(build: Build, rope: Rope, name: str, factor: float) -> tuple[ir.Value, ir.Value]:

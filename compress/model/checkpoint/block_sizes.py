@@ -38,9 +38,12 @@ def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
         after.blocks[0].attention,
     )
     expressible = keys.heads is not None or attention.heads * attention.head_dim == after.hidden_size
+    expressible &= keys.ffn is not None or sizes[0]["ffn"] == 4 * after.hidden_size
     if any(size != sizes[0] for size in sizes) or not expressible:
         return {BLOCK_SIZES: sizes}
-    changes: dict[str, Any] = {BLOCK_SIZES: None, keys.ffn: sizes[0]["ffn"]}
+    changes: dict[str, Any] = {BLOCK_SIZES: None}
+    if keys.ffn is not None:
+        changes[keys.ffn] = sizes[0]["ffn"]
     if keys.heads is not None:
         heads = config.get(keys.heads[0])
         if (heads, config.get(keys.heads[1], heads)) != (attention.heads, attention.kv_heads):

@@ -28,6 +28,7 @@ class SizeKeys:
     """Config keys; the defaults are Llama's.
 
     Attributes:
+        ffn: of the width of an MLP; None where transformers takes four times the hidden size.
         heads: of query heads, key/value heads and channels of a head; None where transformers derives the
             size of a head from the hidden size, so that a config cannot say that heads were removed.
         twin: ``model_type`` and architecture of the same network without biases, where transformers refuses
@@ -37,7 +38,7 @@ class SizeKeys:
         hidden, query_heads, positions: of the whole model, which pruning may not be able to change.
     """
 
-    ffn: str = "intermediate_size"
+    ffn: str | None = "intermediate_size"
     layers: str = "num_hidden_layers"
     heads: tuple[str, str, str] | None = ("num_attention_heads", "num_key_value_heads", "head_dim")
     twin: tuple[str, str] | None = None

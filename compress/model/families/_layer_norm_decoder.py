@@ -1,4 +1,4 @@
-"""Decoders with LayerNorm and an MLP of two linears: GPT-2, GPT-NeoX, GPT-J, Falcon, OPT, Phi.
+"""Decoders with LayerNorm and an MLP of two linears: GPT-2, GPT-NeoX, GPT-J, Falcon, OPT, Phi, BLOOM, MPT.
 
 They differ in names, in where positions come from, in whether q, k and v are one matrix, and in whether
 attention and MLP follow one another or stand side by side: a family is a table. Biases are found in the
@@ -12,7 +12,7 @@ from typing import Literal
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
-from ..block_anatomy import Attention, BlockAnatomy, Mlp, Role, Rope
+from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm, Role, Rope
 from ._tensors import (
     Config,
     check_architecture,
@@ -42,8 +42,10 @@ class LayerNormDecoder:
         norm2: None where attention and MLP read one norm.
         position_embedding: table of learned positions, or None; its first ``position_offset`` rows are not
             positions.
-        activation: function where the config is silent.
+        activation_key, activation: the function, where the config has no key for it or is silent.
         eps_key: config key of the norms' epsilon, or None for torch's default.
+        biased_by_distance: by :func:`linear_biases`.
+        embedding_norm: of what enters the first block, or None.
         buffers: tensors of a block that older checkpoints carry and nobody reads.
         head: stored name of the head.
     """
@@ -59,14 +61,18 @@ class LayerNormDecoder:
     up: str
     down: str
     order: Literal["pre", "parallel"]
-    activation_key: str
+    activation_key: str | None
     activation: str
     eps_key: str | None = None
     interleaved: bool = False
+    norm_bias: bool = True
+    biased_by_distance: bool = False
+    embedding_norm: str | None = None
     position_embedding: str | None = None
     position_offset: int = 0
     count_key: str = "num_hidden_layers"
     heads_key: str = "num_attention_heads"
+    positions_key: str = "max_position_embeddings"
     buffers: frozenset[str] = frozenset()
     head: str = HEAD
     max_positions: int = 2048
@@ -78,9 +84,14 @@ class LayerNormDecoder:
 
 
 def layer_norm_decoder(
-    config: Config, shapes: Shapes, family: LayerNormDecoder, *, rope: Rope | None = None
+    config: Config,
+    shapes: Shapes,
+    family: LayerNormDecoder,
+    *,
+    rope: Rope | None = None,
+    scale: float | None = None,
 ) -> Anatomy:
-    """The anatomy of a decoder of ``family``.
+    """The anatomy of a decoder of ``family``, whose attention has the ``rope`` and the ``scale``.
 
     Raises:
         CheckpointError: config and tensors disagree; names the setting or the tensor.
@@ -92,6 +103,11 @@ def layer_norm_decoder(
     embedding = f"{family.base}{family.embedding}"
     vocabulary, hidden = shape_of(shapes, f"{embedding}.weight", None, None)
     eps = number(config, family.eps_key, TORCH_EPS) if family.eps_key else TORCH_EPS
+
+    def outer(module: str) -> Norm:
+        return norm(shapes, f"{family.base}{module}", "layer", eps, hidden, bias=family.norm_bias)
+
+    blocks = (_block(config, shapes, family, index, hidden, eps) for index in range(count))
     return Anatomy(
         model_type=text(config, "model_type", ""),
         kind="decoder",
@@ -99,19 +115,39 @@ def layer_norm_decoder(
         hidden_size=hidden,
         vocab_size=vocabulary,
         max_positions=_positions(config, shapes, family, hidden),
-        blocks=tuple(_block(config, shapes, family, index, hidden, eps, rope) for index in range(count)),
+        blocks=tuple(_placed(block, family, rope, scale) for block in blocks),
         embedding=embedding,
         position_embedding=family.position_embedding and f"{family.base}{family.position_embedding}",
         position_offset=family.position_offset,
-        final_norm=norm(shapes, f"{family.base}{family.final_norm}", "layer", eps, hidden),
+        embedding_norm=None if family.embedding_norm is None else outer(family.embedding_norm),
+        final_norm=outer(family.final_norm),
         head=family.head,
         tied=is_tied(config, shapes, family.head, vocabulary, hidden),
     )
 
 
+def _placed(
+    block: BlockAnatomy, family: LayerNormDecoder, rope: Rope | None, scale: float | None
+) -> BlockAnatomy:
+    slopes = linear_biases(block.attention.heads) if family.biased_by_distance else None
+    return replace(block, attention=replace(block.attention, rope=rope, scale=scale, slopes=slopes))
+
+
+def linear_biases(heads: int) -> tuple[float, ...]:
+    """The slope of each head: a geometric sequence down to ``1 / 256`` for the largest power of two that
+    ``heads`` has room for, then every other number of the one of twice that length.
+
+    Press et al., Train Short, Test Long: Attention with Linear Biases, 2021, arXiv 2108.12409.
+    """
+    whole = 1 << (heads.bit_length() - 1)
+    between = range(1, 2 * (heads - whole), 2)
+    exponents = [step / whole for step in range(1, whole + 1)] + [step / (2 * whole) for step in between]
+    return tuple(2.0 ** (-8 * exponent) for exponent in exponents)
+
+
 def _positions(config: Config, shapes: Shapes, family: LayerNormDecoder, hidden: int) -> int:
     if family.position_embedding is None:
-        return integer(config, "max_position_embeddings", family.max_positions)
+        return integer(config, family.positions_key, family.max_positions)
     table = f"{family.base}{family.position_embedding}.weight"
     rows = shape_of(shapes, table, None, hidden)[0]
     if rows <= family.position_offset:
@@ -128,20 +164,23 @@ def _block(
     index: int,
     hidden: int,
     eps: float,
-    rope: Rope | None,
 ) -> BlockAnatomy:
     prefix = f"{family.base}{family.blocks}.{index}"
     up = linear(shapes, f"{prefix}.{family.up}", "up", inputs=hidden)
     down = linear(shapes, f"{prefix}.{family.down}", "down", inputs=up.out_features, outputs=hidden)
-    first = norm(shapes, f"{prefix}.{family.norm1}", "layer", eps, hidden)
-    second = family.norm2 and norm(shapes, f"{prefix}.{family.norm2}", "layer", eps, hidden)
+    activation = text(config, family.activation_key, family.activation) if family.activation_key else None
+
+    def made(module: str) -> Norm:
+        return norm(shapes, f"{prefix}.{module}", "layer", eps, hidden, bias=family.norm_bias)
+
+    first = made(family.norm1)
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=replace(_attention(config, shapes, family, prefix, hidden), rope=rope),
-        mlp=Mlp(None, up, down, text(config, family.activation_key, family.activation)),
+        attention=_attention(config, shapes, family, prefix, hidden),
+        mlp=Mlp(None, up, down, activation or family.activation),
         norm1=first,
-        norm2=second or first,
+        norm2=first if family.norm2 is None else made(family.norm2),
         order=family.order,
     )
 

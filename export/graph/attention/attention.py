@@ -25,8 +25,8 @@ from ..linear.linear import project
 from ..norm import normalize
 from .cache_io import cast, codes
 
-# Where the sink stands among the inputs of GroupQueryAttention.
-SINK_AT = 11
+# Where biases and the sink stand among the inputs of GroupQueryAttention.
+BIAS_AT, SINK_AT = 10, 11
 # What ends the name of our own operator for each type of the cache.
 _WIDTHS = {"float32": "", "float16": "16", "int8": "8", "uint8": "4"}
 # exp(NO_SINK - x) is 0 for every score x.
@@ -42,6 +42,7 @@ class CausalInputs:
         total: int32 scalar, valid tokens of the longest row.
         ropes, tables: each rope that a layer has, and its cosines and sines.
         factor: what the tables multiply all scores by.
+        biases: of scores by distance, as the operator takes them; None where there are none.
     """
 
     last_position: ir.Value
@@ -49,6 +50,7 @@ class CausalInputs:
     ropes: tuple[Rope, ...]
     tables: tuple[tuple[ir.Value, ir.Value], ...]
     factor: float = 1.0
+    biases: ir.Value | None = None
 
     def table(self, part: Attention) -> tuple[ir.Value | None, ir.Value | None]:
         """Cosines and sines of the layer, or twice None."""
@@ -79,8 +81,8 @@ def causal_attention(
     scales, code_attributes = codes(build, part)
     inputs = [*query, *past, shared.last_position, shared.total, *shared.table(part)]
     weightless = sink(build, part)
-    if scales or weightless is not None:
-        inputs += [*[None] * (SINK_AT - len(inputs)), weightless, *scales]
+    if scales or weightless is not None or shared.biases is not None:
+        inputs += [*[None] * (BIAS_AT - len(inputs)), shared.biases, weightless, *scales]
     operator, write = "GroupQueryAttention", build.graph.contrib_outputs
     if build.tiles:
         operator, write = f"CachedAttention{_WIDTHS[build.weights.kv_dtype]}", build.graph.own
