@@ -19,6 +19,7 @@ from ....foreign import memory_shortage
 from ....storage import is_regular, sha256_file, sha256_json
 from ....terminal import Tick, unseen
 from .header import TensorEntry
+from .older_names import modern_names
 from .policy import CONFIG, inside, read_config
 from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
 from .tensor_check import TORCH_TYPES, NonFinite, refuse_non_finite
@@ -43,9 +44,6 @@ COMPANIONS = (
     "[0-9]_*/config.json",
     *LICENSES,
 )
-
-# Published before transformers renamed them, and renamed on every load since.
-_LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 class CheckpointReader:
@@ -81,7 +79,7 @@ class CheckpointReader:
             raise InputError(f"{path} is not a model directory", fix="give one with config.json and weights")
         path, files = path.absolute(), ShardFiles()
         config = read_config(path)
-        return cls(path, config, _modern_names(locate(path, files)), files)
+        return cls(path, config, modern_names(locate(path, files), config), files)
 
     def close(self) -> None:
         """Close the weight files now, before their directory is removed; reading opens them again."""
@@ -198,14 +196,3 @@ def content_hash(path: Path) -> str:
     if path.is_dir():
         return CheckpointReader.open(path).fingerprint()
     return sha256_file(path) if path.is_file() else ""
-
-
-def _modern_names(tensors: dict[str, Location]) -> dict[str, Location]:
-    renamed: dict[str, Location] = {}
-    for name, location in tensors.items():
-        head, dot, tail = name.rpartition("LayerNorm.")
-        modern = head + _LEGACY.get(dot + tail, dot + tail)
-        if modern in renamed:
-            raise CheckpointError(f"{location.path} holds {modern!r} under its old name and its new one")
-        renamed[modern] = location
-    return renamed

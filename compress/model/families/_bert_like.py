@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp
-from ._encoder_head import HeadNames, encoder_head
+from ._encoder_head import HeadNames, with_head
 from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
 
 EMBEDDING = "embeddings.word_embeddings"
@@ -40,12 +40,14 @@ class BertLike:
     """What tells one family from another: module names, and the config keys of its sizes.
 
     ``prefix`` is the module that a checkpoint with a head keeps the encoder in; without a head there is none.
-    ``head`` is the classifier's names. ``projection`` leads from embeddings of another width to the hidden
-    size, where it is stored; ``position_bias`` is the table of biases by distance.
+    ``head`` is the classifier's names; ``positions`` says whether there is a table of them. ``projection``
+    leads from embeddings of another width to the hidden size, where it is stored; ``position_bias`` is the
+    table of biases by distance.
     """
 
     prefix: str
     head: HeadNames
+    positions: bool = True
     blocks: str = "encoder.layer"
     block: BlockNames = BlockNames()
     count_key: str = "num_hidden_layers"
@@ -68,26 +70,20 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
     projected = family.projection is not None and f"{projection}.weight" in shapes
     hidden = linear(shapes, projection, "up", inputs=width).out_features if projected else width
     eps = number(config, family.eps_key, 1e-12) if family.eps_key else 1e-12
-    positions = f"{base}embeddings.position_embeddings"
     token_types = f"{base}embeddings.token_type_embeddings"
-    rows = shape_of(shapes, f"{positions}.weight", None, width)[0]
-    if rows <= position_offset:
-        raise CheckpointError(
-            f"tensor {positions + '.weight'!r} has {rows} rows, positions begin at {position_offset}"
-        )
+    positions, longest = _positions(config, shapes, family, base, width, position_offset)
     if f"{token_types}.weight" in shapes:
         shape_of(shapes, f"{token_types}.weight", None, width)
     bias = family.position_bias and f"{base}{family.position_bias}"
     if bias is not None:
         shape_of(shapes, f"{bias}.weight", None, integer(config, family.heads_key))
-    classifier, other_head = encoder_head(config, shapes, family.head, base, hidden)
-    return Anatomy(
+    found = Anatomy(
         model_type=text(config, "model_type", ""),
         kind="encoder",
         base=base,
         hidden_size=hidden,
         vocab_size=vocabulary,
-        max_positions=rows - position_offset,
+        max_positions=longest,
         blocks=tuple(
             _block(config, shapes, family, blocks_name, index, hidden, eps) for index in range(count)
         ),
@@ -98,10 +94,21 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         embedding_projection=projection if projected else None,
         position_biases=() if bias is None else (bias,),
         position_offset=position_offset,
-        renamed=((base, ""),) if base and classifier is None else (),
-        classifier=classifier,
-        other_head=other_head,
     )
+    return with_head(found, config, shapes, family.head)
+
+
+def _positions(
+    config: Config, shapes: Shapes, family: BertLike, base: str, width: int, offset: int
+) -> tuple[str | None, int]:
+    """The position table, if there is one, and how many tokens a text may have."""
+    if not family.positions:
+        return None, integer(config, "max_position_embeddings", 512)
+    table = f"{base}embeddings.position_embeddings"
+    rows = shape_of(shapes, f"{table}.weight", None, width)[0]
+    if rows <= offset:
+        raise CheckpointError(f"tensor {table + '.weight'!r} has {rows} rows, positions begin at {offset}")
+    return table, rows - offset
 
 
 def first_position(config: Config, pad: int) -> int:

@@ -5,11 +5,11 @@ pretraining are encoders: their head served to learn by.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ....errors import CheckpointError
-from ..anatomy import Classifier, Shapes
+from ..anatomy import Anatomy, Classifier, Shapes
 from ..block_anatomy import Norm
 from ._tensors import Config, linear
 
@@ -45,16 +45,22 @@ class HeadNames:
     shared: bool = False
 
 
-def encoder_head(
+def with_head(anatomy: Anatomy, config: Config, shapes: Shapes, names: HeadNames) -> Anatomy:
+    """The encoder ``anatomy`` with the head that its checkpoint has.
+
+    Raises:
+        CheckpointError: a classifier whose tensors do not fit its labels or the encoder.
+    """
+    classifier, other = _head(config, shapes, names, anatomy.base, anatomy.hidden_size)
+    found = anatomy if classifier is not None else anatomy.without_head()
+    return replace(found, classifier=classifier, other_head=other)
+
+
+def _head(
     config: Config, shapes: Shapes, names: HeadNames, base: str, hidden: int
 ) -> tuple[Classifier | None, str | None]:
     """The classifier of texts, tokens or spans, or what another head is called; both None for an encoder
     alone.
-
-    ``base`` is the prefix of the encoder in stored names.
-
-    Raises:
-        CheckpointError: a classifier whose tensors do not fit its labels or the encoder.
     """
     architectures = config.get("architectures") or []
     if not isinstance(architectures, list):

@@ -1,8 +1,7 @@
-"""Encoders whose queries and keys positions turn, with norms before the sums and a gated MLP: ModernBERT and
-EuroBERT.
+"""Encoders whose queries and keys positions turn, with a gated MLP: ModernBERT, EuroBERT and Nomic-BERT.
 
-They differ in names, in the kind of the norms, in what is one matrix, and in which blocks see a window of the
-text by which rope: a family is a table. Biases are found in the tensors.
+They differ in names, in the kind of the norms and where they stand, in what is one matrix, and in which
+blocks see a window of the text by which rope: a family is a table. Biases are found in the tensors.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm, Role, Rope
 from ._config import rope
-from ._encoder_head import HeadNames, encoder_head
+from ._encoder_head import HeadNames, with_head
 from ._tensors import (
     Config,
     check_blocks,
@@ -38,6 +37,7 @@ class RopeEncoder:
 
     Attributes:
         prefix: the module that a checkpoint with a head keeps the encoder in; without a head there is none.
+        token_types: the table of token types, or None.
         embedding_norm, final_norm: of what enters the first block and of what leaves the last, or None.
         norm1: where the first block has none, its attention reads what enters.
         qkv, gate_up: the modules of q, k and v, of gate and up, or the one that is all of them.
@@ -58,6 +58,8 @@ class RopeEncoder:
     eps: float
     max_positions: int
     theta: float
+    order: Literal["pre", "post"] = "pre"
+    token_types: str | None = None
     embedding_norm: str | None = None
     final_norm: str | None = None
     activation_key: str = "hidden_act"
@@ -90,7 +92,6 @@ def rope_encoder(
     vocabulary, hidden = shape_of(shapes, f"{base}{family.embedding}.weight", None, None)
     head_dim = integer(config, "head_dim", hidden // integer(config, "num_attention_heads") or None)
     ropes = ropes or [rope({"rope_theta": family.theta, **config}, head_dim)] * count
-    classifier, other_head = encoder_head(config, shapes, family.head, base, hidden)
 
     def outer(name: str | None) -> Norm | None:
         return None if name is None else _norm(config, shapes, family, f"{base}{name}", hidden)
@@ -98,7 +99,7 @@ def rope_encoder(
     blocks = (
         _block(config, shapes, family, f"{base}{LAYERS}", index, (hidden, head_dim)) for index in range(count)
     )
-    return Anatomy(
+    found = Anatomy(
         model_type=text(config, "model_type", ""),
         kind="encoder",
         base=base,
@@ -110,12 +111,17 @@ def rope_encoder(
             for block, turned, window in zip(blocks, ropes, windows or [None] * count, strict=True)
         ),
         embedding=f"{base}{family.embedding}",
+        token_type_embedding=_token_types(shapes, family, base, hidden),
         embedding_norm=outer(family.embedding_norm),
         final_norm=outer(family.final_norm),
-        renamed=((base, ""),) if base and classifier is None else (),
-        classifier=classifier,
-        other_head=other_head,
     )
+    return with_head(found, config, shapes, family.head)
+
+
+def _token_types(shapes: Shapes, family: RopeEncoder, base: str, hidden: int) -> str | None:
+    if family.token_types is not None:
+        shape_of(shapes, f"{base}{family.token_types}.weight", None, hidden)
+    return family.token_types and f"{base}{family.token_types}"
 
 
 def pooling_of(config: Config, default: str) -> Literal["first", "mean", "late"]:
@@ -154,7 +160,7 @@ def _block(
         mlp=replace(_mlp(shapes, family, prefix, hidden), activation=activation),
         norm1=first,
         norm2=second,
-        order="late" if late else "pre",
+        order="late" if late else family.order,
     )
 
 
