@@ -53,6 +53,10 @@ def bundle_bytes(
     total += _FLOAT * sum(prod(shape) for name, shape in source.shapes.items() if name not in skipped)
     # Cosines and sines of every position.
     total += sum(2 * _FLOAT * left.max_positions * (rope.dim // 2) for rope in left.ropes())
+    if left.relative is not None:  # q and k of every distance
+        total += sum(
+            4 * _FLOAT * left.relative.span * block.attention.q.out_features for block in left.blocks
+        )
     files = (source.reader.path / name for name in _COPIED)
     around = _AROUND + _A_BLOCK * len(left.blocks)
     return int(total / 8) + added + around + sum(file.stat().st_size for file in files if file.is_file())

@@ -58,6 +58,25 @@ class Classifier:
 
 
 @dataclass(frozen=True)
+class RelativePositions:
+    """Vectors of distances, which q and k of every block read as they do states: a score is
+    ``q · k + q · k' + q' · k``, with ``q'`` and ``k'`` of the distance from key to query (He et al., DeBERTa,
+    2020, arXiv 2006.03654).
+
+    Attributes:
+        table: their module ``[2 · span, hidden]``; distance 0 is row ``span``.
+        norm: of its rows, or None.
+        farthest: where set, distances beyond half of ``span`` share rows, the more the farther they are, up
+            to this one; else each has its own, as far as there are rows.
+    """
+
+    table: str
+    span: int
+    norm: Norm | None = None
+    farthest: int | None = None
+
+
+@dataclass(frozen=True)
 class LogitForm:
     """``softcap · tanh(scale · x / softcap)`` of a head's products ``x``; ``scale · x`` without a softcap."""
 
@@ -98,6 +117,7 @@ class Anatomy:
         final_norm, head: None for encoders; ``tied`` when the head is the embedding.
         encoder_norm: of the last states of an encoder that a decoder reads.
         position_biases: tables of what is added to attention scores by distance.
+        relative: what attention reads of distances beside them.
         logit_form: what becomes of the head's products; None leaves them.
         classifier: of an encoder that gives texts or tokens a label.
         other_head: what a head is called that is not read; None where there is none.
@@ -127,6 +147,7 @@ class Anatomy:
     embedding_copies: tuple[str, ...] = ()
     encoder_norm: Norm | None = None
     position_biases: tuple[str, ...] = ()
+    relative: RelativePositions | None = None
 
     @property
     def rope(self) -> Rope | None:

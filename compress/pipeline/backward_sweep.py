@@ -209,13 +209,19 @@ class BackwardSweep:
 
 
 class _Hook:
-    """Shows an observer what goes through a module, and the gradient there once it arrives."""
+    """Shows an observer what goes through a module, and the gradient there once it arrives: of each batch
+    what comes first, since a module may be called for other than tokens then.
+    """
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
         self.real = torch.empty(0)
+        self.waits = False
 
     def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        if not self.waits:
+            return
+        self.waits = False
         result: Tensor = output[0] if isinstance(output, tuple) else output
         take = self.observer.observe(_rows(inputs[0].detach()), _rows(result.detach()), self.real)
         watched = inputs[0] if self.observer.at_input else result
@@ -225,7 +231,7 @@ class _Hook:
 def _tell(hooks: Iterable[_Hook], batch: Batch) -> None:
     real = torch.ones(batch.hidden.shape[:2], dtype=torch.bool, device=batch.hidden.device)
     for hook in hooks:
-        hook.real = (real if batch.mask is None else batch.mask).flatten()
+        hook.real, hook.waits = (real if batch.mask is None else batch.mask).flatten(), True
 
 
 def _rows(values: Tensor) -> Tensor:

@@ -67,11 +67,15 @@ def until_stopped(run: Callable[[], object]) -> None:
 
 def watch_inputs(run: Callable[[], object], watched: Sequence[Watched], *, stop: bool) -> None:
     """Call ``run`` without gradients and show the inputs of the ``watched`` modules, which are called in this
-    order; with ``stop`` it ends at the last of them.
+    order; with ``stop`` it ends at the last of them. A module may be called for other than tokens then.
     """
+    seen: set[int] = set()
 
     def hook(index: int, see: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if index in seen:
+                return
+            seen.add(index)
             see(inputs[0])
             if stop and index + 1 == len(watched):
                 raise StopForward

@@ -17,6 +17,7 @@ from ..linear.linear import project, project_apart
 from .attention import factor
 from .distance_bias import biased_by_distance
 from .positions import rope_weights
+from .relative_positions import Distances, distances, scores_of_distances
 
 PADDING_SCORE = np.finfo(np.float32).min / 2
 
@@ -29,10 +30,12 @@ class EncoderInputs:
         scores: by window (None is the whole text) what is added to the scores, ``[batch, heads or 1, seq,
             seq]``.
         tables: by rope its cosines and sines ``[positions, dim / 2]``.
+        distances: those of a text, where attention reads them.
     """
 
     scores: dict[int | None, ir.Value]
     tables: tuple[tuple[Rope, tuple[ir.Value, ir.Value]], ...]
+    distances: Distances | None = None
 
 
 def encoder_inputs(build: Build, mask: ir.Value) -> EncoderInputs:
@@ -47,6 +50,7 @@ def encoder_inputs(build: Build, mask: ir.Value) -> EncoderInputs:
             (rope, rope_weights(build, rope, name))
             for rope, name in zip(build.anatomy.ropes(), names, strict=False)
         ),
+        distances(build, mask),
     )
 
 
@@ -66,10 +70,14 @@ def encoder_attention(
     if part.rope is not None:
         query = _turned(build, query, shared, part.rope, f"{name}.query", part.heads)
         key = _turned(build, key, shared, part.rope, f"{name}.key", part.kv_heads)
+    scores = shared.scores[part.sliding_window]
+    if shared.distances is not None:
+        added = scores_of_distances(build, shared.distances, query, key, part, name)
+        scores = build.graph.node("Add", f"{name}.scores", [scores, added])
     return build.graph.node(
         "Attention",
         name,
-        [query, key, value, shared.scores[part.sliding_window]],
+        [query, key, value, scores],
         q_num_heads=part.heads,
         kv_num_heads=part.kv_heads,
         scale=factor(part),
