@@ -147,6 +147,9 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     "gptj": {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False},
     "helium": {"num_key_value_heads": 4},
     "falcon": {"ffn_hidden_size": 128, "num_attention_heads": 2},
+    "bloom": {"seq_length": 512},
+    "ministral": {"sliding_window": 24},
+    "mpt": {"max_seq_len": 512},
     "cohere": {"logit_scale": 0.5},
     "cohere2": {"logit_scale": 0.5, "sliding_window": 24, "sliding_window_pattern": 2},
     "nemotron": {"head_dim": 32, "num_attention_heads": 2},
@@ -194,14 +197,22 @@ def save_decoder(
     }
     settings.update(OWN_SIZES.get(model_type, {}))
     settings.update(changes)
-    if model_type == "falcon":
-        del settings["head_dim"]  # its config derives it
+    if model_type in ("falcon", "bloom", "mpt"):
+        del settings["head_dim"]  # their configs derive it
     _save(AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings)), folder, shard)
     return folder
 
 
 # Encoders that transformers builds without a pooling layer.
-POOLERLESS = ("distilbert", "electra", "modernbert", "eurobert")
+POOLERLESS = ("distilbert", "electra", "modernbert", "eurobert", "deberta-v2")
+DEBERTA = {
+    "relative_attention": True,
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+    "position_buckets": 16,
+    "norm_rel_ebd": "layer_norm",
+}
 
 
 def save_encoder(
@@ -246,6 +257,8 @@ def save_encoder(
     if model_type in ("modernbert", "eurobert"):  # whose special tokens are of the published vocabulary
         settings |= {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
         settings |= {"mask_token_id": 4}
+    if model_type == "deberta-v2":
+        settings |= DEBERTA
     if labels:
         settings["id2label"] = dict(enumerate(labels))
     settings.update(changes)

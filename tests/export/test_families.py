@@ -37,6 +37,13 @@ LONGROPE = {
     "long_factor": [2.0 + index for index in range(8)],
     "original_max_position_embeddings": 160,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 160,
+    "llama_4_scaling_beta": 0.1,
+}
 LINEAR = {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
 PLAIN = {"rope_type": "default", "rope_theta": 1e4}
 
@@ -70,6 +77,22 @@ VARIANTS = [
         {"new_decoder_architecture": True, "num_attention_heads": 4, "num_kv_heads": 2, "bias": True},
     ),
     Variant("falcon", "one after the other", {"parallel_attn": False, "multi_query": False}),
+    Variant("bloom", "as it is", {}),
+    Variant("bloom", "six heads", {"num_attention_heads": 6, "hidden_size": 96}),
+    Variant("mpt", "as it is", {}),
+    Variant(
+        "mpt",
+        "three heads",
+        {
+            "num_attention_heads": 3,
+            "hidden_size": 48,
+            "attn_config": {"softmax_scale": 0.2},
+        },
+    ),
+    Variant("ministral", "as it is", {}),
+    Variant("ministral", "both kinds", {"layer_types": [*["sliding_attention"] * 2, "full_attention"]}),
+    Variant("ministral3", "as it is", {}),
+    Variant("ministral3", "up to its pretraining", {"rope_parameters": YARN, "sliding_window": 24}),
     Variant("helium", "as it is", {}),
     Variant("cohere", "as it is", {}),
     Variant("cohere", "untied, biases", {"tie_word_embeddings": False, "attention_bias": True}),
@@ -106,6 +129,9 @@ ENCODERS = [
         {"local_attention": 24, "attention_bias": True, "mlp_bias": True, "norm_bias": True},
     ),
     Variant("eurobert", "as it is", {"num_key_value_heads": 2}),
+    Variant("nomic_bert", "as it is", {}),
+    Variant("deberta-v2", "as it is", {"layer_norm_eps": 1e-5}),
+    Variant("deberta-v2", "a row a distance", {"position_buckets": -1, "max_relative_positions": 24}),
     Variant("mpnet", "as it is", {"pad_token_id": 1}),
 ]
 FIRST = [variant for variant in VARIANTS if variant.name == "as it is"]
@@ -180,7 +206,7 @@ def test_in_every_scheme(
 
 
 PRUNED = "passes: [{{pass: layers, keep: 0.7}}, {{pass: narrow, {}}}, {{pass: rtn, scheme: W4A16-g16}}]"
-MLP_ALONE = ("olmo2", "olmo3")  # they normalize q and k over all heads
+MLP_ALONE = ("olmo2", "olmo3", "bloom", "mpt")  # norms over all heads, or slopes by their number
 
 
 @pytest.mark.parametrize("variant", FIRST, ids=label)
@@ -277,6 +303,7 @@ def test_an_encoder_pruned_rounded_and_proven(
     [
         (ENCODERS[-1], "serves the heads of all blocks"),
         (Variant("olmo2", "as it is", {}), "normalizes q and k over all heads"),
+        (Variant("mpt", "as it is", {}), "a slope that follows from its number"),
     ],
 )
 def test_heads_that_share_something_stay(

@@ -12,6 +12,7 @@ from typing import Any
 from ....export.formats._gguf_architecture import ARCHITECTURES
 from ....storage import read_json, write_json
 from ..same_bytes.pico_models import (
+    DEBERTA,
     DISTILBERT,
     ENCODER,
     EUROBERT,
@@ -51,6 +52,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "granite": ("decoder", _GRANITE),
     "ernie4_5": ("decoder", {}),
     "falcon": ("decoder", FALCON),
+    "bloom": ("decoder", {"seq_length": 512}),
+    "mpt": ("decoder", {"max_seq_len": 512}),
     "helium": ("decoder", {"num_key_value_heads": 4}),
     "cohere": ("decoder", {"logit_scale": 0.5}),
     "cohere2": ("decoder", {"logit_scale": 0.5, "sliding_window": 64, "sliding_window_pattern": 2}),
@@ -73,6 +76,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("encoder", ENCODER),
     "modernbert": ("encoder", MODERNBERT),
     "eurobert": ("encoder", EUROBERT),
+    "nomic_bert": ("encoder", ENCODER),
+    "deberta-v2": ("encoder", DEBERTA),
     "bert tagger": ("tagger", ENCODER),
     "xlm-roberta tagger": ("tagger", ENCODER),
     "distilbert tagger": ("tagger", DISTILBERT),

@@ -89,6 +89,14 @@ SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_i
 MODERNBERT = ENCODER | SPECIAL | {"local_attention": 24, "num_hidden_layers": 3}
 EUROBERT = ENCODER | SPECIAL | {"num_key_value_heads": 2}
 ROBERTA_LIKE = ENCODER | {"pad_token_id": 1}
+DEBERTA = ENCODER | {
+    "relative_attention": True,
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+    "position_buckets": 16,
+    "norm_rel_ebd": "layer_norm",
+}
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
 # Name → family, what its config says besides, and how it is saved.
@@ -119,6 +127,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gptj": ("gptj", GPTJ, {}),
     "helium": ("helium", {"num_key_value_heads": 4}, {}),
     "falcon": ("falcon", FALCON, {}),
+    "bloom": ("bloom", {"seq_length": 512}, {}),
+    "mpt": ("mpt", {"max_seq_len": 512}, {}),
     "cohere": ("cohere", {"logit_scale": 0.5}, {}),
     "cohere2": ("cohere2", COHERE2, {}),
     "nemotron": ("nemotron", {"head_dim": 32, "num_attention_heads": 2}, {}),
@@ -136,13 +146,15 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mpnet": ("mpnet", ROBERTA_LIKE, {"pooling": True}),
     "modernbert": ("modernbert", MODERNBERT, {"pooling": True}),
     "eurobert": ("eurobert", EUROBERT, {"pooling": True}),
+    "nomic_bert": ("nomic_bert", ENCODER, {"pooling": True}),
+    "deberta": ("deberta-v2", DEBERTA, {"pooling": True}),
     "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
     "t5": ("t5", {**T5, "tie_word_embeddings": True}, {}),
     "mt5": ("mt5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, {}),
 }
-POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert")
-ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet")
+POOLERLESS = ("deberta-v2", "distilbert", "electra", "eurobert", "modernbert")
+ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert")
 KINDS = dict.fromkeys(ENCODERS, "encoder") | dict.fromkeys(("t5", "mt5"), "encoder_decoder")
 AUTO = {
     "decoder": "AutoModelForCausalLM",
@@ -212,8 +224,8 @@ def save_pico(
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"vocab_size": save_tokenizer(folder, _kind(family), _sentences(50, seed=0))}
     settings |= DECODER | changes if _kind(family) == "decoder" else changes
-    if family == "falcon":
-        del settings["head_dim"]  # its config derives it
+    if family in ("falcon", "bloom", "mpt"):
+        del settings["head_dim"]  # their configs derive it
     if labels:
         settings["id2label"] = dict(enumerate(LABELS))
     head = f"AutoModelFor{'Token' if by_token else 'Sequence'}Classification"

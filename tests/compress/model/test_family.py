@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from edgepress.compress.model.anatomy import Anatomy, LogitForm, module_name, stored_name
 from edgepress.compress.model.block_anatomy import Norm
+from edgepress.compress.model.families._layer_norm_decoder import linear_biases
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, UnknownName
@@ -18,7 +19,19 @@ from edgepress.errors import CheckpointError, UnknownName
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "bitnet", "ernie4_5", "helium")
 OTHERS = ("gptj", "granite", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt", "phi", "phi3", "smollm3")
 BEHIND = ("olmo2", "olmo3", "exaone4")
-OTHERS += ("falcon", "stablelm", "starcoder2", "cohere", "cohere2", "nemotron", "glm4")
+OTHERS += (
+    "ministral",
+    "ministral3",
+    "bloom",
+    "mpt",
+    "falcon",
+    "stablelm",
+    "starcoder2",
+    "cohere",
+    "cohere2",
+    "nemotron",
+    "glm4",
+)
 DECODERS = (*LLAMA_LIKE, *OTHERS, *BEHIND)
 ENCODERS = ("bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra", "mpnet")
 # Family → what its config has besides, the order of its blocks, and what each sees to its sides.
@@ -29,6 +42,7 @@ ROPE_ENCODERS: dict[str, tuple[dict[str, Any], list[str], list[int | None]]] = {
         [None, 12, 12, None],
     ),
     "eurobert": ({"num_key_value_heads": 2}, ["pre"] * 2, [None] * 2),
+    "nomic_bert": ({}, ["post"] * 2, [None] * 2),
 }
 FIRST_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}  # where padding is token 0
 PREFIXES = {"xlm-roberta": "roberta", "camembert": "roberta"}
@@ -203,6 +217,12 @@ def test_gpt2_without_its_head(make_decoder: Callable[..., Path], tmp_path: Path
         ("opt", {"_remove_final_layer_norm": True}),
         ("opt", {"word_embed_proj_dim": 32}),
         ("phi", {"qk_layernorm": True}),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}),
+        ("mpt", {"no_bias": False}),
+        ("mpt", {"logit_scale": 2.0}),
+        ("mpt", {"attn_config": {"clip_qkv": 6}}),
+        ("mpt", {"attn_config": {"alibi_bias_max": 16}}),
+        ("mpt", {"attn_config": 6}),
         ("gemma", {"use_bidirectional_attention": True}),
         ("gemma2", {"use_bidirectional_attention": True}),
         ("gemma2", {"layer_types": ["full_attention"]}),
@@ -213,10 +233,36 @@ def test_forms_that_no_graph_has_are_refused(
     model_type: str, changes: Config, make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
     _, reader = opened(make_decoder(tmp_path, model_type))
-    with pytest.raises(
-        CheckpointError, match="layer_types" if "layer_types" in changes else next(iter(changes))
-    ):
+    named = changes.get("attn_config", changes)
+    with pytest.raises(CheckpointError, match=next(iter(named if isinstance(named, dict) else changes))):
         anatomy_of(reader.config | changes, reader.shapes)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 4, 6, 12, 16, 40, 112])
+def test_slopes_are_those_of_both_families_in_transformers(heads: int) -> None:
+    import torch
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+    from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+
+    found = torch.tensor(linear_biases(heads))
+    bloom = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1]
+    assert torch.allclose(found, bloom, rtol=1e-5)
+    assert torch.allclose(found, -build_mpt_alibi_tensor(heads, 2)[:, 0, 0])
+
+
+def test_bloom_as_the_hub_has_it(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    anatomy, reader = opened(make_decoder(tmp_path, "bloom"))
+    bare = {name.removeprefix("transformer."): shape for name, shape in reader.shapes.items()}
+    older = {key: value for key, value in reader.config.items() if key not in ("n_head", "hidden_size")}
+    found = anatomy_of(older | {"n_embed": 64, "num_attention_heads": 4}, bare)
+    assert module_name(found, "h.0.input_layernorm") == "transformer.h.0.input_layernorm"
+    assert module_name(found, "lm_head") == "lm_head"
+    assert (
+        found.blocks[0].attention.slopes
+        == anatomy.blocks[0].attention.slopes
+        == (0.25, 1 / 16, 1 / 64, 1 / 256)
+    )
+    assert found.embedding_norm is not None and found.embedding_norm.bias
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
@@ -257,8 +303,44 @@ def test_encoder_with_a_rope_matches_transformers(
     assert [block.order for block in anatomy.blocks] == orders
     assert [block.attention.sliding_window for block in anatomy.blocks] == windows
     thetas = [block.attention.rope and block.attention.rope.theta for block in anatomy.blocks]
-    whole = 160_000.0 if model_type == "modernbert" else 1e4
+    whole = {"modernbert": 160_000.0, "nomic_bert": 1e3}.get(model_type, 1e4)
     assert thetas == [whole if window is None else 1e4 for window in windows]
+
+
+def test_deberta_matches_transformers(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    anatomy, reader = opened(make_encoder(tmp_path, "deberta-v2"))
+    model, relative = AutoModel.from_pretrained(tmp_path), anatomy.relative
+    check_against(model, anatomy)
+    assert relative is not None and relative.norm is not None and anatomy.embedding_norm is not None
+    check_norms(model, [anatomy.embedding_norm, relative.norm])
+    assert model.get_submodule(relative.table).weight.shape == (2 * relative.span, 64)
+    assert (relative.span, relative.farthest, anatomy.max_positions) == (16, 130, 130)
+    plain = anatomy_of(reader.config | {"norm_rel_ebd": "none"}, reader.shapes).relative
+    assert plain is not None and plain.norm is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"relative_attention": False},
+        {"share_att_key": False},
+        {"position_biased_input": True},
+        {"pos_att_type": ["c2p"]},
+        {"position_buckets": 0.5},
+        {"max_relative_positions": "far"},
+        {"pooler_hidden_act": "softmax"},
+    ],
+)
+def test_other_debertas_are_refused(
+    changes: Config, make_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    _, reader = opened(make_encoder(tmp_path, "deberta-v2"))
+    with pytest.raises(CheckpointError, match=next(iter(changes))):
+        anatomy_of(reader.config | changes, reader.shapes)
+    with pytest.raises(CheckpointError, match="conv"):
+        anatomy_of(reader.config, reader.shapes | {"encoder.conv.conv.weight": (64, 64, 3)})
 
 
 def test_modernbert_in_the_form_of_before(make_encoder: Callable[..., Path], tmp_path: Path) -> None:

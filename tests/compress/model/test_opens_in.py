@@ -40,8 +40,9 @@ from torch import Tensor
 
 pytestmark = pytest.mark.chain
 
-POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert")
-ENCODERS = (*POOLERLESS, "bert", "camembert", "mpnet", "roberta", "xlm_roberta")
+POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert", "deberta_v2")
+ENCODERS = (*POOLERLESS, "bert", "camembert", "mpnet", "nomic_bert", "roberta", "xlm_roberta")
+DASHED = {"deberta_v2": "deberta-v2", "xlm_roberta": "xlm-roberta"}
 ENCODER_DECODERS = ("mt5", "t5")
 MIXTURES = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
@@ -156,7 +157,7 @@ def pico(
         if path.exists():
             return path
         if family in ENCODERS:
-            return make_encoder(path, family.replace("_", "-"))
+            return make_encoder(path, DASHED.get(family, family))
         if family in ENCODER_DECODERS:
             return make_encoder_decoder(path, family)
         return make_decoder(path, family, num_hidden_layers=2, **MIXTURES.get(family, {}))

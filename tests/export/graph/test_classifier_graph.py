@@ -79,10 +79,13 @@ def test_logits_are_those_of_transformers(
         ("modernbert", {}),
         ("modernbert", {"classifier_pooling": "mean", "norm_bias": True, "classifier_bias": True}),
         ("eurobert", {}),
+        ("nomic_bert", {}),
+        ("deberta-v2", {}),
+        ("deberta-v2", {"pooler_hidden_act": "tanh"}),
         ("eurobert", {"classifier_pooling": "mean"}),
     ],
 )
-def test_logits_of_encoders_with_ropes(
+def test_logits_of_encoders_without_a_table_of_positions(
     model_type: str, changes: dict[str, Any], make_encoder: Make, export_graph: Any, tmp_path: Path
 ) -> None:
     path, feeds = make_encoder(tmp_path / "model", model_type, labels=LABELS, **changes), batch()
