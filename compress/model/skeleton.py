@@ -82,9 +82,10 @@ class Skeleton:
         anatomy = self.anatomy
         names = [anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding]
         names += [anatomy.embedding_projection, *anatomy.position_biases]
+        norms = [anatomy.embedding_norm]
         if anatomy.relative is not None:
             names.append(anatomy.relative.table)
-        norms = (anatomy.embedding_norm, anatomy.relative and anatomy.relative.norm)
+            norms.append(anatomy.relative.norm)
         names += [norm.name for norm in norms if norm is not None]
         return [name for name in names if name is not None]
 

@@ -65,7 +65,7 @@ class _Recorder(nn.Module):
         self.arguments = {**dict(zip(self.names, positional, strict=False)), **named}
         if self.last:
             raise StopForward
-        return (hidden_states,) if self.tuples else hidden_states
+        return (hidden_states, None) if self.tuples else hidden_states
 
     def __getattr__(self, name: str) -> Any:
         try:

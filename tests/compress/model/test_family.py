@@ -453,7 +453,7 @@ def test_sliding_windows(
     assert [block.attention.sliding_window for block in anatomy_of(older, reader.shapes).blocks] == windows
 
 
-@pytest.mark.parametrize("family", ["lama", "gemma3", "deberta", "mpt"])
+@pytest.mark.parametrize("family", ["lama", "gemma3", "deberta", "olmo"])
 def test_no_other_family_is_suggested_for_an_unknown_one(family: str) -> None:
     with pytest.raises(UnknownName, match=f"model family '{family}'") as caught:
         anatomy_of({"model_type": family}, {})
