@@ -22,6 +22,7 @@ from .account_table import AccountTable
 from .join import ResultGroup
 
 MOST_BYTES = 4 << 20
+_TOGETHER = ",\N{NO-BREAK SPACE}"
 _SHOWN = {
     "decode_tps": ("decoding, tokens/s", 1.0),
     "prefill_tps": ("prompt, tokens/s", 1.0),
@@ -117,7 +118,7 @@ def _name(one: Predicted) -> str:
 
 
 def banded(found: Expected | None, scale: float = 1.0) -> str:
-    """``12 [9, 15]``, or ``≤ 15``."""
+    """``12 [9, 15]``, which breaks at most before its band; ``12`` without one; or ``≤ 15``."""
     if found is None or (found.value is None and found.high is None):
         return "–"
     if found.value is None:
@@ -125,7 +126,7 @@ def banded(found: Expected | None, scale: float = 1.0) -> str:
     value, *band = (
         numerals.significant(scale * one) for one in (found.value, found.low, found.high) if one is not None
     )
-    return f"{value} [{', '.join(band)}]"
+    return value if set(band) == {value} else f"{value} [{_TOGETHER.join(band)}]"
 
 
 def tables(group: ResultGroup, predicted: Sequence[PredictedDevice]) -> list[AccountTable]:

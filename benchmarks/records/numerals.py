@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-THIN = "\u2009"
+THIN = "\u202f"  # no line breaks there
 
 
 def significant(value: float, digits: int = 3) -> str:

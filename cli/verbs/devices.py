@@ -97,7 +97,7 @@ def _plain_table(*columns: str, whole: int = 1) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=any(columns), header_style="dim")
     for index, heading in enumerate(columns):
-        table.add_column(heading, no_wrap=index < whole)
+        table.add_column(heading, no_wrap=index < whole, overflow="ellipsis" if index < whole else "fold")
     return table
 
 
@@ -136,8 +136,12 @@ def _target_table(known: Target, ceilings: dict[str, float]) -> RenderableType:
 
 def _labelled_facts(known: Target) -> Iterator[tuple[str, str, Fact]]:
     """Label, value in words and the fact itself, in the order of the table."""
+    from ...devices.predict.data_sheet import share_of
+
     for label, figure in {"memory": known.memory, "bandwidth": known.bandwidth, "power": known.power}.items():
         yield label, _range(figure), figure
+    if (share := share_of(known)) is not None:
+        yield "decoding reaches", f"{100 * share.value:.0f} %", share
     for kind, figure in known.cores.items():
         yield f"{kind} cores", _range(figure).removesuffix(" cores"), figure
     if known.isa:

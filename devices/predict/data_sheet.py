@@ -4,7 +4,7 @@ of it that measured machines reach. What no sheet says is not predicted.
 
 from __future__ import annotations
 
-from ..target import Target
+from ..target import Share, Target
 from .graph_operations import Run
 from .memory import sizes
 from .prediction import Prediction, Quantity
@@ -19,12 +19,27 @@ _NO_PEAK = "its sheet does not say what kernels reach"
 _NO_GPU = "no GPU was measured: the share is not known"
 
 
+def share_of(target: Target) -> Share | None:
+    """Of its bandwidth, what decoding reaches: its own, or that of processors; None of a GPU without one."""
+    if target.share is not None or target.kind.endswith("gpu"):
+        return target.share
+    source = "median of two processors, from edgepress's raw lines (benchmarks/lab/results/raw)"
+    return Share(
+        value=SHARE,
+        source=source,
+        confidence="low",
+        note=f"of the bandwidth, any processor: ± {100 * BAND:.0f} %",
+    )
+
+
 def _decoder(target: Target, roof: float, provider: str) -> tuple[list[Quantity], tuple[str, ...]]:
     """What follows from ``roof``, the tokens per second that the bandwidth allows."""
-    reason = _NO_GPU if target.kind.endswith("gpu") else ""
-    reason = reason or ("" if provider == "cpu" else f"{provider} was not measured: the share is not known")
-    reason = "" if target.share else reason
-    rate = None if reason else (target.share.value if target.share else SHARE) * roof
+    share, reason = share_of(target), ""
+    if share is None:
+        reason = _NO_GPU
+    elif provider != "cpu" and share is not target.share:
+        reason = f"{provider} was not measured: the share is not known"
+    rate = share.value * roof if share is not None and not reason else None
     power, top = target.power.value, target.power.up_to or target.power.value
     spread = max(BAND, top / power - 1)
     found = [

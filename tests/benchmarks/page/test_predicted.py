@@ -50,7 +50,7 @@ def test_a_predicted_device_has_a_column_of_its_own(measured: list[Measurement],
     assert [row.speeds[:-1] for row in found.rows] == [row.speeds for row in before.rows]
     last = [row.speeds[-1] for row in found.rows]
     assert all(one.predicted and not one.recommended and not one.ratio for one in last)
-    assert {"10.0 [5.00, 15.0]", "–"} <= {one.rate.text for one in last}
+    assert {"10.0 [5.00,\N{NO-BREAK SPACE}15.0]", "–"} <= {one.rate.text for one in last}
 
 
 def test_points_are_hollow_with_their_bands_and_tables_say_what_is_not_measured(
@@ -78,7 +78,7 @@ def test_where_nothing_is_expected_the_most_that_is_possible_is_shown(
     path = tmp_path / "bound.json"
     path.write_text(json.dumps({"predictions": [bound]}))
     page = render_report(measured, read_predictions([path]))
-    assert page.count("≤ 35\N{THIN SPACE}000") == 2, "in the first table and in that of the device"
+    assert page.count("≤ 35\N{NARROW NO-BREAK SPACE}000") == 2, "in the first table and in that of the device"
     assert 'class="mark predicted"' not in page
 
 

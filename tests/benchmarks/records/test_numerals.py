@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(170.2, "170"), (43.06, "43.1"), (0.14234, "0.142"), (9.996, "10.0"), (12400, "12\u2009400"), (0, "0")],
+    [(170.2, "170"), (43.06, "43.1"), (0.14234, "0.142"), (9.996, "10.0"), (12400, "12\u202f400"), (0, "0")],
 )
 def test_three_significant_digits(value: float, text: str) -> None:
     assert numerals.significant(value) == text
@@ -18,7 +18,7 @@ def test_three_significant_digits(value: float, text: str) -> None:
 
 @given(st.floats(1e-5, 1e8))
 def test_significant_digits_keep_the_value(value: float) -> None:
-    read = float(numerals.significant(value, 4).replace("\u2009", ""))
+    read = float(numerals.significant(value, 4).replace("\u202f", ""))
     assert read == pytest.approx(value, rel=6e-4)
 
 
@@ -39,8 +39,8 @@ def test_fixed(value: float, decimals: int, text: str) -> None:
 def test_the_rest() -> None:
     assert numerals.perplexity(26.9) == "26.90"
     assert numerals.perplexity(132.34) == "132.3"
-    assert numerals.perplexity(71234) == "71\u2009200"
+    assert numerals.perplexity(71234) == "71\u202f200"
     assert numerals.megabytes(83_120_000) == "83.1"
     assert numerals.percent(0.797) == "79.7"
     assert [numerals.times(6.51), numerals.times(12.2)] == ["6.5×", "12×"]
-    assert [numerals.tick(x) for x in (10.0, 0.1, 0.01, 2000.0)] == ["10", "0.1", "0.01", "2\u2009000"]
+    assert [numerals.tick(x) for x in (10.0, 0.1, 0.01, 2000.0)] == ["10", "0.1", "0.01", "2\u202f000"]

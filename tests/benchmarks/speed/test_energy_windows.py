@@ -290,7 +290,7 @@ def lines(
 
 def test_a_doubtful_counter_does_not_taint_the_clock(lines: list[Measurement]) -> None:
     text = as_text(join(lines))
-    assert "mJ/token" in text and "1\u2009500" in text
+    assert "mJ/token" in text and "1\u202f500" in text
     assert "? 450 [1]" in text
     assert "[1] W4A16-g64 (ONNX), energy: suspect: noisy: others worked" in text
     assert "latency and memory: suspect" not in text
