@@ -1,7 +1,7 @@
 """Runs one arm or several (fresh processes, warm-up, a timed block in each, loads, peak memory) into metrics.
 
-Each process gives one cold load (page cache dropped, where that can be proven), one block, its peak memory,
-and last one warm load, whose second copy of the model must not count in the peak.
+Each process gives one block, its peak memory, and last one warm load, whose second copy of the model must not
+count in the peak. Loads with the page cache dropped, where that can be proven, are a step of their own.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Round = list[ArmSamples]
 
 def _add(arms: list[ArmSamples], found: Round) -> None:
     for arm, one in zip(arms, found, strict=True):
-        for name in ("blocks", "cold_loads", "warm_loads", "rss_peaks", "warm_ups"):
+        for name in ("blocks", "warm_loads", "rss_peaks", "warm_ups"):
             getattr(arm, name).extend(getattr(one, name))
         arm.rss_method, arm.providers = one.rss_method, one.providers
 
@@ -109,6 +109,30 @@ def measure_arms(
     return arms
 
 
+def load_cold(
+    bundles: Sequence[Path],
+    arms: Sequence[ArmSamples],
+    workload: Workload,
+    progress: Progress,
+    **session: Any,
+) -> None:
+    """Load each bundle from the disk as often as its arm has blocks, in one process, and note the seconds
+    in the arm; not where the page cache cannot be dropped. ``session`` is how it is opened.
+
+    Last of all that is measured: what is dropped may come back in single pages, from which weights are read
+    more slowly.
+    """
+    with progress.task("loading from disk", sum(len(arm.blocks) for arm in arms)) as task:
+        for path, arm in zip(bundles, arms, strict=True):
+            with Arm(path, workload, **session) as worker:
+                for _ in arm.blocks:
+                    loaded = worker.load(cold=True)
+                    if not loaded["cold"]:
+                        break
+                    arm.cold_loads.append(loaded["seconds"])
+                    task.advance()
+
+
 def _may_go_on(started: float, round_seconds: float, protocol: Protocol) -> bool:
     """Whether one more round ends within the limit of time."""
     return time.monotonic() - started + round_seconds <= protocol.most_seconds
@@ -132,9 +156,7 @@ def _measure_round(
 ) -> None:
     """One block of each arm; all are loaded and warm before the first is timed."""
     for index in turn:
-        loaded = workers[index].load(cold=True)
-        arms[index].providers = loaded["providers"]
-        arms[index].cold_loads += [loaded["seconds"]] if loaded["cold"] else []
+        arms[index].providers = workers[index].load(cold=False)["providers"]
     limits = {"iterations": protocol.warmup_iterations, "seconds": protocol.warmup_seconds}
     for index in turn:
         arms[index].warm_ups.append(workers[index].ask("warm_up", **limits))

@@ -25,7 +25,7 @@ from .arm import Arm
 from .bundle_roofs import account_of, bandwidths, roofline_of
 from .energy_windows import measure_energy
 from .foreseen import apart, foreseen
-from .latency import measure_arms, per_block, quantities
+from .latency import load_cold, measure_arms, per_block, quantities
 from .latency_line import Conditions, MeasuredArm, measurement_line
 from .paired import compare_rates
 from .profile_task import ProfileTask, profile_needs
@@ -85,6 +85,8 @@ def profile_bundle(
     progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
     arms, conditions = _measure(task, command, progress, sitting)
     arms = _with_energy(arms, task, progress)
+    paths = [one.path for one in task.bundles]
+    load_cold(paths, [arm.samples for arm in arms], task.workload, progress, **task.session)
     reference = arms.pop() if baseline is not None else None
     before = [] if reference is None else [_line(reference, None, conditions)]
     found = [_line(arm, reference, conditions) for arm in arms]

@@ -12,6 +12,7 @@ from edgepress.benchmarks.speed import latency
 from edgepress.benchmarks.speed.latency import (
     KEPT_OBSERVATIONS,
     ArmSamples,
+    load_cold,
     measure_arms,
     per_block,
     quantities,
@@ -20,6 +21,7 @@ from edgepress.benchmarks.speed.latency import (
 from edgepress.benchmarks.speed.loaded_work import Sample
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.benchmarks.speed.timed_work import Embedding, TimedGeneration
+from edgepress.terminal import Silent
 
 MS = 1_000_000
 GENERATION = TimedGeneration(prompt_tokens=100, new_tokens=5)
@@ -109,7 +111,8 @@ class Scripted:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def load(self, **_: bool) -> dict[str, Any]:
+    def load(self, *, cold: bool) -> dict[str, Any]:
+        assert not cold, "nothing is dropped from the page cache before it is timed"
         return {"seconds": 1.0, "cold": False, "providers": []}
 
     def ask(self, do: str, **_: float) -> dict[str, Any]:
@@ -137,3 +140,17 @@ def test_blocks_are_added_until_the_speeds_are_narrow_or_the_time_is_over(
     plan = Protocol(blocks=5, most_seconds=most_seconds)
     (found,) = measure_arms([Path("bundle")], GENERATION, plan, threads=1)
     assert len(found.blocks) == blocks
+
+
+@pytest.mark.parametrize(("cold", "loads"), [(True, [1.0] * 3), (False, [])])
+def test_loads_from_the_disk_are_as_many_as_blocks_or_none(
+    cold: bool, loads: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dropping(Scripted):
+        def load(self, **_: bool) -> dict[str, Any]:
+            return {"seconds": 1.0, "cold": cold, "providers": []}
+
+    monkeypatch.setattr(latency, "Arm", Dropping)
+    found = [ArmSamples(blocks=[None] * 3), ArmSamples(blocks=[None] * 3)]
+    load_cold([Path("one"), Path("other")], found, GENERATION, Silent(), threads=1)
+    assert [one.cold_loads for one in found] == [loads, loads]
