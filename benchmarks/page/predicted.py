@@ -32,6 +32,7 @@ _SHOWN = {
     "rss_peak_bytes": ("memory, MB", 1e-6),
     "disk_bytes": ("disk, MB", 1e-6),
     "decode_j_per_token": ("J/token, modelled", 1.0),
+    "batch_j_per_sentence": ("J/text, modelled", 1.0),
 }
 
 

@@ -16,6 +16,7 @@ from .workload import PredictedWork
 # `python -m edgepress.benchmarks.lab.programs.sheet_error`.
 SHARE, BAND = 0.49, 0.53
 _NO_PEAK = "its sheet does not say what kernels reach"
+MODELLED = "joules are the sheet's power for as long as the work takes: modelled, not counted"
 _NO_GPU = "no GPU was measured: the share is not known"
 
 
@@ -32,6 +33,12 @@ def share_of(target: Target) -> Share | None:
     )
 
 
+def modelled_joules(name: str, target: Target, rate: float | None, band: float, reason: str = "") -> Quantity:
+    """Of a token or a text, by the sheet's power and a predicted ``rate`` per second, within ``band``."""
+    power, top = target.power.value, target.power.up_to or target.power.value
+    return Quantity(name, power / rate if rate else None, "J", max(band, top / power - 1), reason)
+
+
 def _decoder(target: Target, roof: float, provider: str) -> tuple[list[Quantity], tuple[str, ...]]:
     """What follows from ``roof``, the tokens per second that the bandwidth allows."""
     share, reason = share_of(target), ""
@@ -40,19 +47,17 @@ def _decoder(target: Target, roof: float, provider: str) -> tuple[list[Quantity]
     elif provider != "cpu" and share is not target.share:
         reason = f"{provider} was not measured: the share is not known"
     rate = share.value * roof if share is not None and not reason else None
-    power, top = target.power.value, target.power.up_to or target.power.value
-    spread = max(BAND, top / power - 1)
     found = [
         Quantity("decode_tps", rate, "tok/s", BAND, reason, roof),
         Quantity("tpot_ms", 1e3 / rate if rate else None, "ms", BAND, reason),
         Quantity("prefill_tps", None, "tok/s", BAND, _NO_PEAK),
         Quantity("ttft_ms", None, "ms", BAND, _NO_PEAK),
-        Quantity("decode_j_per_token", power / rate if rate else None, "J", spread, reason),
+        modelled_joules("decode_j_per_token", target, rate, BAND, reason),
     ]
     said = f"bandwidth ÷ bytes of a token: no rate above {roof:,.0f} tok/s is possible"
     if rate is None:
         return found, (said,)
-    return found, (said, "joules are the sheet's power for as long as a token takes: modelled, not counted")
+    return found, (said, MODELLED)
 
 
 def predict_from_sheet(

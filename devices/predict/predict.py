@@ -16,7 +16,7 @@ from ..kernel_table.table import KernelTable, Key
 from ..own_devices import HERE as WORDS
 from ..own_devices import own_devices
 from ..target import Target, target, target_names
-from .data_sheet import predict_from_sheet
+from .data_sheet import MODELLED, modelled_joules, predict_from_sheet
 from .from_table import TablePrediction
 from .graph_operations import Run
 from .prediction import Prediction
@@ -24,6 +24,8 @@ from .subject import Subject
 from .workload import PredictedWork
 
 CPU = "cpu"
+# By the rate that they follow from.
+_JOULES = {"decode_tps": "decode_j_per_token", "sentences_per_second": "batch_j_per_sentence"}
 _CPU_ALONE = "its operators run on CPUs alone: one for this provider is another bundle (export --provider)"
 
 
@@ -75,7 +77,9 @@ def predict(
     note = (
         f"the table was measured on {one.machine} by {one.sender} (submissions/{file}), not on your machine"
     )
-    return replace(found, notes=(note, *found.notes))
+    rate = next(one for one in found.quantities if one.name in _JOULES)
+    joules = modelled_joules(_JOULES[rate.name], known, rate.value, rate.band)
+    return replace(found, quantities=(*found.quantities, joules), notes=(note, MODELLED, *found.notes))
 
 
 def _from_table(

@@ -153,6 +153,9 @@ def test_a_submitted_table_predicts_and_is_marked(
     found = predict(bundle_subject(decoder), "raspberry-pi-5", WORK)
     assert (found.basis, found.target, found.threads) == ("measured table", "raspberry-pi-5", 2)
     assert "measured on A board by someone (submissions/a.json)" in found.notes[0]
+    power = target("raspberry-pi-5").power.value
+    assert found.value("decode_j_per_token") == pytest.approx(power / (found.value("decode_tps") or 0))
+    assert any("modelled, not counted" in note for note in found.notes)
 
 
 def test_what_cannot_be_said_is_refused(
