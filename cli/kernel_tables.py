@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import BadUsage
 from ..terminal import Terminal
 from . import completion
 from .bundle_options import dry_run as dry_run_option
@@ -25,7 +24,7 @@ _BUSY_PERCENT = 10.0
 
 @click.command("measure", cls=Verb)
 @click.argument("name", default="here", shell_complete=completion.devices)
-@click.option("--provider", default="cpu", show_default=True, help="cuda: this machine's GPU; not run yet.")
+@click.option("--provider", default="cpu", show_default=True, help="cuda: of its GPU; not run on one yet.")
 @dry_run_option
 @output
 def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None:
@@ -35,14 +34,17 @@ def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None
     stopped goes on with the same command.
     """
     progress = terminal.progress  # a clock that ticks while the rest is imported
-    if provider != "cpu":
-        _measure_gpu(name, provider, dry_run, terminal)
-        return
+    from ..devices.kernel_table.gpu import require_timed
     from ..devices.kernel_table.kept import HERE
     from ..devices.kernel_table.measure import measure_kernels, plan
     from ..devices.own_devices import HERE as WORDS
     from ..devices.own_devices import own_device
 
+    if provider != "cpu":
+        require_timed(provider)
+        if name in WORDS:
+            _measure_gpu(provider, dry_run, terminal)
+            return
     if name in WORDS:
         if dry_run:
             planned = plan()
@@ -55,7 +57,7 @@ def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None
             document = {"device": name, "ssh": device.ssh}
             terminal.document(document, f"would measure kernels on {name} ({device.ssh}) for a minute")
             return
-        table, path = measure_kept(device, terminal)
+        table, path = measure_kept(device, terminal, provider)
     document = {"table": str(path), **table.model_dump(mode="json", by_alias=True)}
     terminal.document(
         document, None if terminal.as_json else _summary(HERE if name in WORDS else name, table)
@@ -63,22 +65,19 @@ def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None
     terminal.say(f"kept in {path}")
 
 
-def measure_kept(device: OwnDevice, terminal: Terminal) -> tuple[KernelTable, Path]:
+def measure_kept(device: OwnDevice, terminal: Terminal, provider: str = "cpu") -> tuple[KernelTable, Path]:
     """Have ``device`` make its kernel table; the table, and where it is kept."""
     from ..benchmarks.speed.elsewhere import measure_kernels_on
     from ..devices.kernel_table.kept import keep_table
 
-    table = measure_kernels_on(device, terminal.progress)
+    table = measure_kernels_on(device, terminal.progress, provider)
     return table, keep_table(device.name, table)
 
 
-def _measure_gpu(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None:
+def _measure_gpu(provider: str, dry_run: bool, terminal: Terminal) -> None:
     """A table of this machine's GPU, or what it would hold."""
     from ..devices.kernel_table.gpu import LIMIT_S, gpu_cases, gpu_key, gpu_table_path, measure_gpu
-    from ..devices.own_devices import HERE as WORDS
 
-    if name not in WORDS:
-        raise BadUsage("--provider goes with this machine alone")
     key = gpu_key(provider)
     path, count = gpu_table_path(key), len(gpu_cases())
     if dry_run:

@@ -78,7 +78,7 @@ def profile_on(device: OwnDevice, request: Request, progress: Progress) -> list[
     """
     bundles = [Bundle.open(path) for path in request.bundles]
     with Link(device.name, device.ssh) as link:
-        prepared = prepare(link, bundles, progress)
+        prepared = prepare(link, bundles, progress, request.options.get("provider", "cpu"))
         kept = Kept(device, prepared, bundles, request)
         link.become(prepared.environment, MODULE)
         link.send(
@@ -98,12 +98,16 @@ def profile_on(device: OwnDevice, request: Request, progress: Progress) -> list[
     return checked
 
 
-def measure_kernels_on(device: OwnDevice, progress: Progress, *, limit_s: float = LIMIT_S) -> KernelTable:
-    """Have ``device`` make its kernel table; raises as :func:`profile_on`."""
+def measure_kernels_on(
+    device: OwnDevice, progress: Progress, provider: str = "cpu", *, limit_s: float = LIMIT_S
+) -> KernelTable:
+    """Have ``device`` make its kernel table, of its processor or of the GPU of ``provider``; raises as
+    :func:`profile_on`.
+    """
     with Link(device.name, device.ssh) as link:
-        prepared = prepare(link, [], progress)
+        prepared = prepare(link, [], progress, provider)
         link.become(prepared.environment, MODULE)
-        link.send({"kernels": limit_s})
+        link.send({"kernels": limit_s, "provider": provider})
         found = _listen(link, None, progress)
     try:
         (table,) = (KernelTable.model_validate(one) for one in found)

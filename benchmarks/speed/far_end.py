@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from ...devices.kernel_table.gpu import gpu_key, measure_gpu
 from ...devices.kernel_table.measure import measure_kernels
 from ...disk import make_folder
 from ...errors import EdgepressError, OutOfResource, OutputBusy
@@ -127,9 +128,13 @@ def only_one(folder: Path) -> Iterator[None]:
 def measure(request: dict[str, Any], said: Said, scratch: Path) -> None:
     """Do what the request says, and say the lines."""
     if "kernels" in request:
-        table, _ = measure_kernels(
-            said, folder=cache_directory() / "device" / "kernels", limit_s=request["kernels"]
-        )
+        folder, limit_s = cache_directory() / "device" / "kernels", request["kernels"]
+        if request["provider"] == "cpu":
+            table, _ = measure_kernels(said, folder=folder, limit_s=limit_s)
+        else:
+            key = gpu_key(request["provider"])
+            path = folder / key.provider / f"{key.digest}.json"
+            table = measure_gpu(key, path, said, limit_s=limit_s)
         said.say(table=table.model_dump(by_alias=True, mode="json"))
         said.say(done=True)
         return

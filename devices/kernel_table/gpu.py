@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 
 from ... import __version__
-from ...errors import BundleError, InputError, MissingDependency
-from ...runtime.session.session import onnxruntime, require_provider
+from ...errors import BundleError, InputError, MissingDependency, UnknownName
+from ...runtime.session.session import PROVIDERS, onnxruntime, require_provider
 from ...terminal import Progress
 from ..nvidia import read_gpus
 from .cases import Case, cases
@@ -38,20 +38,31 @@ _OPERATORS = {
 _ATTENTION_INPUTS = 9
 
 
-def gpu_key(provider: str) -> Key:
-    """What a table of this machine's first GPU holds for.
+def require_timed(provider: str) -> None:
+    """Refuse a provider that no table can be made of.
 
     Raises:
-        MissingDependency: this ONNX Runtime lacks the provider, or there is no NVIDIA GPU.
-        InputError: a provider that is not CUDA. UnknownName: none at all.
+        InputError: it is not CUDA. UnknownName: it is none at all.
     """
-    require_provider(provider)
+    if provider not in PROVIDERS:
+        raise UnknownName("provider", provider, PROVIDERS)
     if provider != CUDA:
         raise InputError(
             f"there is no kernel table of {provider}",
             why="it fuses whole graphs, which times of single operators say nothing of",
             fix=f"measure the bundle itself: edgepress profile BUNDLE --provider {provider}",
         )
+
+
+def gpu_key(provider: str) -> Key:
+    """What a table of this machine's first GPU holds for.
+
+    Raises:
+        MissingDependency: this ONNX Runtime lacks the provider, or there is no NVIDIA GPU.
+        InputError, UnknownName: as :func:`require_timed`.
+    """
+    require_timed(provider)
+    require_provider(provider)
     gpus = read_gpus()
     if not gpus:
         raise MissingDependency(

@@ -20,7 +20,7 @@ def tables_of(machine: str, provider: str = "cpu") -> Path:
 
 def keep_table(machine: str, table: KernelTable) -> Path:
     """Keep a table that another machine made; its file."""
-    path = tables_of(machine) / f"{table.key.digest}.json"
+    path = tables_of(machine, table.key.provider) / f"{table.key.digest}.json"
     write_table(path, table.model_copy(update={"machine": machine}))
     return path
 

@@ -16,7 +16,7 @@ from .ssh import Link
 from .wheels import Wheel
 
 # What the packages take on disk, packed and unpacked.
-ENVIRONMENT_DISK = 400 << 20
+ENVIRONMENT_DISK, GPU_ENVIRONMENT_DISK = 400 << 20, 1200 << 20
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Prepared:
     bundles: tuple[str, ...]
 
 
-def prepare(link: Link, bundles: list[Bundle], progress: Progress) -> Prepared:
-    """Check that the device can do the work, then send what it lacks.
+def prepare(link: Link, bundles: list[Bundle], progress: Progress, provider: str = "cpu") -> Prepared:
+    """Check that the device can do the work, then send what it lacks to do it with ``provider``.
 
     Raises:
         DeviceError: edgepress cannot run there. OutOfResource: too little memory or disk.
@@ -41,14 +41,15 @@ def prepare(link: Link, bundles: list[Bundle], progress: Progress) -> Prepared:
         progress.note(note)
     platform = Platform.of(facts)
     require_operators(bundles, platform, link.name)
-    needed = wheels.environment(platform)
+    needed = wheels.environment(platform, provider)
     there = link.ask({"do": "folder", "kind": "environments", "key": wheels.key(needed)}, Folder).path
     missing = [_missing(link, bundle) for bundle in bundles]
+    packages = ENVIRONMENT_DISK if provider == "cpu" else GPU_ENVIRONMENT_DISK
     require_room(
         facts,
         link.name,
         memory=max((bundle.disk_bytes for bundle in bundles), default=0),
-        disk=sum(size for files in missing for _, _, size, _ in files) + (0 if there else ENVIRONMENT_DISK),
+        disk=sum(size for files in missing for _, _, size, _ in files) + (0 if there else packages),
     )
     environment = there or _send_environment(link, needed, progress)
     return Prepared(facts, environment, tuple(send_bundle(link, bundle, progress) for bundle in bundles))

@@ -32,7 +32,13 @@ NEEDED = (
     *("numpy", "onnxruntime", "tokenizers", "psutil", "pydantic", "pydantic-core"),
     *("annotated-types", "typing-extensions", "typing-inspection"),
 )
-_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
+# The build of ONNX Runtime that has an execution provider. What CUDA and TensorRT are is the device's own.
+_ONNXRUNTIMES = {
+    "cpu": "onnxruntime",
+    "cuda": "onnxruntime-gpu",
+    "tensorrt": "onnxruntime-gpu",
+    "openvino": "onnxruntime-openvino",
+}
 _KINDS = (".py", ".yaml", ".jinja")
 _LIBRARY = "edgepress/runtime/kernels/_kernels.so"
 _WAY_OUT = "or collect the wheels in a folder and name it: EDGEPRESS_WHEELS=FOLDER"
@@ -62,19 +68,23 @@ class Wheel:
         return kept
 
 
-def environment(platform: Platform) -> list[Wheel]:
-    """All that measuring on ``platform`` needs, edgepress last; raises as :func:`packages`."""
-    return [*packages(platform), own_wheel(platform)]
+def environment(platform: Platform, provider: str = "cpu") -> list[Wheel]:
+    """All that measuring with ``provider`` on ``platform`` needs, edgepress last.
+
+    Raises:
+        MissingDependency, InputError: as :func:`packages`.
+    """
+    return [*packages(platform, provider), own_wheel(platform)]
 
 
-def packages(platform: Platform) -> list[Wheel]:
+def packages(platform: Platform, provider: str = "cpu") -> list[Wheel]:
     """The wheels of others for ``platform``.
 
     Raises:
         MissingDependency: a package is not installed here, or nowhere to be had for the platform.
         InputError: ``EDGEPRESS_WHEELS`` is no folder.
     """
-    folder, wanted = _folder(), pins()
+    folder, wanted = _folder(), pins(provider)
     given = {} if folder is None else _from_folder(folder, platform, wanted)
     others = {name: version for name, version in wanted.items() if name not in given}
     return [*given.values(), *(_from_index(platform, others) if others else [])]
@@ -85,19 +95,29 @@ def key(wheels: list[Wheel]) -> str:
     return sha256_json(sorted(wheel.sha256 for wheel in wheels))
 
 
-def pins() -> dict[str, str]:
-    """The versions installed here of what is needed there."""
+def pins(provider: str = "cpu") -> dict[str, str]:
+    """The versions installed here of what is needed there; of a build of ONNX Runtime for ``provider`` that
+    is not installed here none, which is the newest.
+    """
     found: dict[str, str] = {}
     for name in NEEDED:
-        for distribution in _ONNXRUNTIMES if name == "onnxruntime" else (name,):
-            try:
-                found[name] = metadata.version(distribution)
-                break
-            except metadata.PackageNotFoundError:
-                continue
-        else:
+        if name == "onnxruntime" and provider != "cpu":
+            build = _ONNXRUNTIMES[provider]
+            found[build] = _installed(build) or ""
+            continue
+        builds = dict.fromkeys(_ONNXRUNTIMES.values()) if name == "onnxruntime" else (name,)
+        version = next(filter(None, map(_installed, builds)), None)
+        if version is None:
             raise MissingDependency(f"{name} is not installed here", fix='pip install "edgepress[cpu]"')
+        found[name] = version
     return found
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _folder() -> Path | None:
@@ -111,7 +131,7 @@ def _from_folder(folder: Path, platform: Platform, wanted: dict[str, str]) -> di
     """By name those that it has."""
     found = {}
     for name, version in wanted.items():
-        start = f"{name.replace('-', '_')}-{version}-"
+        start = f"{name.replace('-', '_')}-{f'{version}-' if version else ''}"
         names = sorted(one.name for one in folder.glob("*.whl") if one.name.startswith(start))
         for match in [one for one in names if platform.takes(one)][:1]:
             found[name] = Wheel(match, sha256_file(folder / match), path=folder / match)
@@ -133,7 +153,7 @@ def _report(platform: Platform, wanted: dict[str, str]) -> list[dict[str, str]]:
     options = ["--dry-run", "--ignore-installed", "--no-deps", "--only-binary=:all:", "--report", "-"]
     command = [sys.executable, "-m", "pip", "install", "--quiet", *options, "--target", "unused"]
     command += [*places, "--python-version", version, "--implementation", "cp"]
-    pinned = [f"{name}=={number}" for name, number in wanted.items()]
+    pinned = [f"{name}=={number}" if number else name for name, number in wanted.items()]
     done = subprocess.run([*command, *pinned], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise MissingDependency(

@@ -357,6 +357,23 @@ def test_a_device_makes_its_kernel_table(machine: Loopback) -> None:
     assert eventually(lambda: not left_running(machine))
 
 
+def test_a_gpu_there_is_asked_for_with_its_own_runtime(
+    machine: Loopback, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(PI)
+    given = Path(os.environ["EDGEPRESS_WHEELS"])
+    (runtime,) = given.glob("onnxruntime-*.whl")
+    for_gpus = given / runtime.name.replace("onnxruntime-", "onnxruntime_gpu-", 1)
+    for_gpus.unlink(missing_ok=True)
+    for_gpus.hardlink_to(runtime)  # of the processor alone: the device says that it lacks the provider
+    for words in (["devices", "measure", "pi"], ["profile", str(bundle), "--on", "pi"]):
+        assert run([*words, "--provider", "cuda", "--json"]) == 4
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert "'cuda' is not available" in error["what"]
+    assert run(["devices", "measure", "pi", "--provider", "tensorrt"]) == 2
+    assert "no kernel table of tensorrt" in capsys.readouterr().err
+
+
 def test_a_table_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, machine: Loopback) -> None:
     monkeypatch.setattr(elsewhere, "_listen", lambda link, kept, progress: [{"schema": "x", "run": "rm"}])
     with pytest.raises(RefusedByPolicy, match="no answer of edgepress"):

@@ -81,6 +81,22 @@ def test_a_folder_of_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         environment(PI)
 
 
+def test_another_provider_is_sent_its_build_of_the_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = pins("tensorrt")
+    assert wanted == pins("cuda") and "onnxruntime" not in wanted
+    others = {name: version for name, version in pins().items() if name != "onnxruntime"}
+    assert wanted == {**others, "onnxruntime-gpu": wanted["onnxruntime-gpu"]}
+    folder = tmp_path / "given"
+    folder.mkdir()
+    monkeypatch.setenv("EDGEPRESS_WHEELS", str(folder))
+    for name, version in wanted.items():
+        (folder / f"{name.replace('-', '_')}-{version or '1.31.1'}-py3-none-any.whl").write_bytes(b"one")
+    names = {wheel.name.split("-")[0] for wheel in environment(PI, "cuda")}
+    assert "onnxruntime_gpu" in names and "onnxruntime" not in names
+
+
 @pytest.mark.chain
 def test_pip_that_finds_nothing_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGEPRESS_WHEELS", raising=False)
