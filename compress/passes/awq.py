@@ -32,7 +32,7 @@ from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.advance import Work
 from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus
-from ..pipeline.block_pass import BlockPass
+from ..pipeline.block_pass import COARSE_BITS, BlockPass
 from ..pipeline.statistics import mean_square_of_outputs
 from ..solve.damped_cholesky import all_finite
 from ..solve.folding import EXPONENTS, Found, Link, fold, foldable_links, powers, search
@@ -51,6 +51,10 @@ class Awq(BlockPass):
     @property
     def weight_scheme(self) -> Scheme | None:
         return self.scheme if self.quantize else None
+
+    @property
+    def coarse(self) -> bool:
+        return self.scheme.bits <= COARSE_BITS
 
     @property
     def roundings(self) -> int:

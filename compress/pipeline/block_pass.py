@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..measure.fisher import Measure
 
 _REGULAR = "re:"  # as in other tools
+COARSE_BITS = 4
 PREPARED_AT_ONCE = 2048  # tokens that go through the whole model and back ahead of a sweep
 
 
@@ -67,6 +68,14 @@ class BlockPass(Selective):
     compares: ClassVar[bool] = False  # it wants the original model's inputs beside those of this one
     # All layers of a block learn together from its output: the activations of a batch wait for the way back.
     learns: ClassVar[bool] = False
+
+    @property
+    def coarse(self) -> bool:
+        """Whether what it does to weights is far coarser than bfloat16: text may then go through a block in
+        that, where the processor computes in it. By default where it has a scheme of 4 bits or fewer.
+        """
+        scheme = self.weight_scheme
+        return scheme is not None and scheme.bits <= COARSE_BITS and scheme.activations is None
 
     @property
     def calibrated(self) -> bool:

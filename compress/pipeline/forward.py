@@ -118,7 +118,8 @@ def propagate(module: nn.Module, batch: Batch, smaller: BatchSplitter) -> Tensor
     """The block's output for ``batch``, in micro-batches when memory is short."""
     while True:
         try:
-            return torch.cat([run_block(module, part) for part in batch.split(smaller.parts)])
+            outputs = [run_block(module, part) for part in batch.split(smaller.parts)]
+            return torch.cat(outputs).to(batch.hidden.dtype)
         except torch.OutOfMemoryError as error:
             smaller.after(error, batch.hidden.shape[0])
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from ...storage import sha256_json
 from ...terminal import Progress, Tick, unseen
+from ..measure.precision import autocast
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
@@ -37,6 +39,8 @@ from .device import return_small_blocks
 from .forward import Batch, BatchSplitter, nonfinite, require_few
 from .journal import Journal
 from .stage import Stage, StageResult, prepared
+
+WIDE = 256  # hidden size from which bfloat16 is faster than float32, casts of weights included
 
 # A step is the passes that one entry of a recipe stands for; they share statistics.
 StepPasses = Sequence[tuple[str, BlockPass]]
@@ -73,6 +77,8 @@ class Sweep:
         self.tick: Tick = unseen
         self.writer = BlockWriter(source, schemes, journal.directory)
         self.nonfinite = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
+        coarse = all(step.coarse for group in steps for _, step in group)
+        self.coarse = coarse and source.anatomy.hidden_size >= WIDE
         self.compares = any(step.compares for group in steps for _, step in group)
         self.inputs = self._stream("inputs", [])
         self.originals = self._stream("originals", [])
@@ -232,7 +238,12 @@ class Sweep:
             local = {name: name.removeprefix(f"{block.anatomy.prefix}.") for name in block.linears}
             linears = {name: block.original.get_submodule(path) for name, path in local.items()}
             original = Side(block.original, linears, block.references)
-        return collect(current, original, block.anatomy, wanted, self.smaller, self.tick)
+        with self._computes():
+            return collect(current, original, block.anatomy, wanted, self.smaller, self.tick)
+
+    def _computes(self) -> AbstractContextManager[object]:
+        """What calibration text goes through a block in; probes go in float32."""
+        return autocast("auto" if self.coarse else "float32", self.device)
 
     def _leave(self, skeleton: Skeleton, block: Block, streams: Sequence[Stream]) -> list[Path]:
         """Run ``streams`` through the block as it is; returns the files that hold the next block's inputs."""
@@ -249,9 +260,10 @@ class Sweep:
             for stream in streams:
                 self.nonfinite = (0, 0)
                 calibrates = stream in self._runs
-                files += stream.advance(
-                    block.anatomy.index, block.module, self.smaller, keep=True, check=check
-                )
+                with self._computes() if calibrates else nullcontext():
+                    files += stream.advance(
+                        block.anatomy.index, block.module, self.smaller, keep=True, check=check
+                    )
         return files
 
     def _count(self, output: Tensor, batch: Batch) -> None:

@@ -60,6 +60,10 @@ class GramPruning(GroupSolving, UnstructuredPruning):
     }
 
     @property
+    def coarse(self) -> bool:
+        return True
+
+    @property
     def refit_steps(self) -> int:
         """Steps of the least-squares refit of what is left; 0 for none."""
         return FIT_STEPS

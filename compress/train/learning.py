@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import TrainingError
-from ..measure.precision import chosen
+from ..measure.precision import Precision, chosen
 from ..model.anatomy import Anatomy, module_name
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
@@ -145,7 +145,12 @@ class Learning(ModelPass):
         reader, directory = stage.original.reader, stage.directory / "teacher"
         if stage.answers is not None:
             directory = stage.answers / reader.fingerprint()[:24]
-        return CachedTeacher(reader.path, directory, objective, stage.device, stage.processes)
+        precision = self._teachers_precision(stage)
+        return CachedTeacher(reader.path, directory, objective, stage.device, stage.processes, precision)
+
+    def _teachers_precision(self, stage: Stage) -> Precision:
+        """That of the student, where it has float32's range: a teacher has no loss to scale."""
+        return "bfloat16" if chosen(self.training.precision, stage.device) == "bfloat16" else "float32"
 
     def on_policy_writing(self) -> OnPolicy | None:
         """How the student writes what it learns from; None where all is given."""

@@ -18,6 +18,7 @@ from ...errors import CheckpointError
 from ...foreign import foreign_errors_are_typed
 from ...storage import write_atomic
 from ...terminal import Progress, ProgressTask
+from ..measure.precision import Precision
 from ..model.torch_model import round_cache
 from ..model.weights import WeightSource
 from ..pipeline.device import return_small_blocks
@@ -59,13 +60,14 @@ class CachedTeacher:
         objective: Objective,
         device: torch.device,
         processes: Processes = ALONE,
+        precision: Precision = "float32",
     ) -> None:
         self.path, self.directory, self.objective, self.device = path, directory, objective, device
-        self.processes = processes
+        self.processes, self.precision = processes, precision
 
     def _file(self, batch: MicroBatch) -> Path:
         asked = [(term.name, _settings(term)) for _, term in self.objective.terms]
-        digest = hashlib.sha256(f"{asked}{tuple(batch.input_ids.shape)}".encode())
+        digest = hashlib.sha256(f"{asked}{self.precision}{tuple(batch.input_ids.shape)}".encode())
         digest.update(batch.input_ids.numpy().tobytes() + batch.attention_mask.numpy().tobytes())
         return self.directory / f"{digest.hexdigest()[:24]}.safetensors"
 
@@ -95,7 +97,8 @@ class CachedTeacher:
         """To all that are ``missing``; what is asked ``along`` does not count."""
         source = WeightSource.open(self.path)
         if not self.processes.sharded and streams(source, self.device):
-            yield from TeacherSweep(source, self.objective, self.device).answers(missing, task)
+            sweep = TeacherSweep(source, self.objective, self.device, self.precision)
+            yield from sweep.answers(missing, task)
             return
         model = load_spread(self.path, self.device, self.processes)
         for batch in missing:

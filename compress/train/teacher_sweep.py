@@ -1,5 +1,6 @@
 """The answers of a teacher that need not fit memory: some micro-batches at a time go through its blocks, each
-of which is read once for all of them.
+of which is read once for all of them. Blocks compute in bfloat16 where the student learns in that; logits are
+float32.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...terminal import ProgressTask
+from ..measure.precision import Precision, autocast
 from ..measure.reading import LAST, MAPS, States, captured, eager
 from ..model.anatomy import module_name
 from ..model.torch_model import round_cache
@@ -28,8 +30,15 @@ AT_ONCE = 8192  # whose states wait in memory for the next block: a kill costs t
 class TeacherSweep:
     """Asks the model of ``source`` on ``device`` under ``objective``; one that :func:`.streams` says."""
 
-    def __init__(self, source: WeightSource, objective: Objective, device: torch.device) -> None:
+    def __init__(
+        self,
+        source: WeightSource,
+        objective: Objective,
+        device: torch.device,
+        precision: Precision = "float32",
+    ) -> None:
         self.objective, self.device, self.anatomy = objective, device, source.anatomy
+        self.precision = precision
         self.blocks = StreamedBlocks(source, device)
         self.model = self.blocks.model
         round_cache(self.model, source)
@@ -63,7 +72,9 @@ class TeacherSweep:
         """Of each micro-batch what :func:`..measure.reading.read` finds."""
         taps = self.objective.teacher_taps
         found: list[States] = [{} for _ in group]
-        with torch.no_grad(), eager(self.model) if any(map(_is_map, taps)) else nullcontext():
+        maps = any(map(_is_map, taps))
+        computes = autocast(self.precision, self.device)
+        with torch.no_grad(), computes, eager(self.model) if maps else nullcontext():
             masks = [_mask(batch, self.device) for batch in group]
             entered = [
                 block_inputs(self.blocks.skeleton, self.model, batch.input_ids.to(self.device), mask)

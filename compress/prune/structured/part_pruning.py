@@ -130,6 +130,10 @@ class UnitPruning(BlockPass):
     def reads_batches(self) -> bool:  # type: ignore[override]
         return self.importance in ("activation", "reconstruction") or self.repair != "none"
 
+    @property
+    def coarse(self) -> bool:
+        return True
+
     def apply(self, block: Block) -> None:
         for part in self.parts:
             count = self.widths.get((block.anatomy.index, part.name))

@@ -12,11 +12,13 @@ import pytest
 import torch
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.costs import seconds_of
+from edgepress.compress.measure import precision
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.compress.pipeline import sweep
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
 from edgepress.compress.rates import Rates
@@ -434,3 +436,31 @@ def test_the_next_block_is_read_while_this_one_is_solved(
     swept = [one for one in seen if "layers" in one]  # the probes of the first and of the last model too
     order = [blocks[0], f"+{blocks[1]}", blocks[1], f"+{blocks[2]}", blocks[2]]
     assert " ".join(order) in " ".join(swept)
+
+
+@pytest.mark.parametrize(("scheme", "rounded"), [("W4A16-g32", True), ("W8A16", False)])
+def test_text_goes_through_in_bfloat16_where_weights_become_far_coarser(
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    rounded: bool,
+) -> None:
+    """Other weights, of which the model is as near to the original; at 8 bits the same bytes."""
+    monkeypatch.setattr(precision, "computes_in_bfloat16", lambda device: True)
+    results = []
+    for width in (1, 10_000):
+        monkeypatch.setattr(sweep, "WIDE", width)
+        out = compress_model(
+            str(pico_llama),
+            scheme=scheme,
+            output=tmp_path / str(width),
+            calibration=str(pico_text),
+            **CALIBRATED,
+        )
+        step = read_json(out / "edgepress.json")["steps"][-1]
+        results.append((hash_tree(out)["model.safetensors"], step["mean_error"]))
+    (first, error), (exact, known) = results
+    assert (first != exact) == rounded
+    assert error == pytest.approx(known, rel=0.05)

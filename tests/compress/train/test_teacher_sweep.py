@@ -84,3 +84,21 @@ def test_a_quantized_teacher_answers_as_it_is_stored(
 ) -> None:
     path = compress_model(str(pico_llama), scheme="W8A8", output=tmp_path / "o")
     same_as_whole(path, objective_for(WeightSource.open(path).anatomy, 1_000_000))
+
+
+def test_blocks_compute_in_the_precision_of_the_student(
+    make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Answers differ from float32's by what bfloat16 rounds, and logits keep their 24 bits."""
+    source = WeightSource.open(make_decoder(tmp_path / "m", "llama"))
+    objective = objective_for(source.anatomy, 1_000_000)
+    found = []
+    for precision in ("float32", "bfloat16"):
+        with Silent().task("", 4) as task:
+            sweep = TeacherSweep(source, objective, CPU, precision)
+            found.append([answers for _, answers in sweep.answers(micro_batches(), task)])
+    for exact, rounded in zip(*found, strict=True):
+        for name, tensor in exact.items():
+            assert rounded[name].dtype == torch.float32
+            assert not torch.equal(rounded[name], tensor)
+            torch.testing.assert_close(rounded[name], tensor, rtol=0, atol=0.1)
