@@ -81,7 +81,7 @@ def export_bundle(
     with Staging(target, overwrite=overwrite) as stage:
         plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
         if plugin.kind != "bundle":
-            _refuse_for_another_runtime(format, operators, activations, gate is not None)
+            _refuse_for_another_runtime(plugin, format, operators, activations, gate is not None)
         choice = _Choice(plugin, validate, gate is not None, text, kv, provider, operators, activations)
         job, prepared, twin, needs = _prepared(checkpoint, stage.target, choice, progress)
         progress.note(needs.headline(needs.require(stage.target, max_memory)))
@@ -117,7 +117,7 @@ def plan_export(
     refuse_nesting(Path(output), [checkpoint, text])
     plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
     if plugin.kind != "bundle":
-        _refuse_for_another_runtime(format, operators, activations, gate)
+        _refuse_for_another_runtime(plugin, format, operators, activations, gate)
     choice = _Choice(plugin, validate, gate, text, kv, provider, operators, activations)
     return _prepared(checkpoint, Path(output), choice, progress or Silent())[-1]
 
@@ -161,9 +161,11 @@ def _prepared(
     return job, prepared, twin, needs
 
 
-def _refuse_for_another_runtime(format: str, operators: str | None, activations: str, gate: bool) -> None:
-    """Raises InputError for what only a bundle can have."""
-    if activations != "int8":
+def _refuse_for_another_runtime(
+    plugin: ExportFormat[Any], format: str, operators: str | None, activations: str, gate: bool
+) -> None:
+    """Raises InputError for what only a bundle, or a graph, can have."""
+    if activations != "int8" and not plugin.graph:
         raise InputError(
             f"how a {format} file's activations are rounded is its runtime's choice",
             fix="leave --activations out, or export to onnx",

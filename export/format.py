@@ -55,6 +55,10 @@ class ExportFormat(Protocol[P]):
         ``write`` leaves every file but licences, card and manifest.
         """
 
+    @property
+    def graph(self) -> bool:
+        """Whether it is an ONNX graph, which says how its products take activations."""
+
     def opened_by(self, job: ExportJob) -> OpenedBy | None:
         """The other runtime that opens a saved model; None for a bundle."""
 

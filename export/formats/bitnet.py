@@ -39,6 +39,7 @@ class BitnetFormat:
     """A directory for ``AutoModelForCausalLM.from_pretrained``."""
 
     kind: OutputKind = "saved"
+    graph = False
 
     def opened_by(self, job: ExportJob) -> OpenedBy:
         """transformers, which knows the form."""

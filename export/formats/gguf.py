@@ -52,6 +52,7 @@ class GgufFormat:
     """``NAME.gguf`` with ternary weights of the type ``ternary``: ``TQ1_0`` or ``TQ2_0``."""
 
     kind: OutputKind = "saved"
+    graph = False
 
     def __init__(self, ternary: str) -> None:
         self.ternary = ternary

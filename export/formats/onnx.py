@@ -37,6 +37,7 @@ class OnnxFormat:
     """A bundle: ``model.onnx``, beside a decoder of standard operators also what onnxruntime-genai needs."""
 
     kind: OutputKind = "bundle"
+    graph = True
 
     def opened_by(self, job: ExportJob) -> None:
         """Nobody else: edgepress's own runtime."""

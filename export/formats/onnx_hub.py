@@ -37,6 +37,7 @@ class OnnxHubFormat:
     """``onnx/model….onnx``, config, tokenizer and what else lies beside the checkpoint."""
 
     kind: OutputKind = "saved"
+    graph = True
 
     def opened_by(self, job: ExportJob) -> OpenedBy:
         """transformers.js and optimum, each in a line."""

@@ -124,12 +124,12 @@ class Artifacts:
         save_pico(model, family, FAMILIES[self.family][1], pooling=pools, labels=tags, by_token=tags)
         scheme = "Q4_0" if "gguf" in self.forms else SCHEME
         compress_model(str(model), scheme=scheme, output=checkpoint, overwrite=True)
-        options: dict[str, Any] = {"validate": False, "overwrite": True}
-        export_bundle(
-            checkpoint, output=self.path("onnx"), operators="standard", activations="float32", **options
-        )
-        for form in self.forms[2:]:
-            export_bundle(checkpoint, output=self.path(form), format=form, **options)
+        floats = {"activations": "float32"}
+        choices: dict[str, dict[str, Any]] = {"onnx": {**floats, "operators": "standard"}, "onnx_hub": floats}
+        for form in self.forms[1:]:
+            chosen = choices.get(form, {})
+            place = self.path(form)
+            export_bundle(checkpoint, format=form, output=place, validate=False, overwrite=True, **chosen)
         write_json(self.root / self.family / "task.json", self._task(checkpoint))
 
     def _task(self, checkpoint: Path) -> dict[str, Any]:

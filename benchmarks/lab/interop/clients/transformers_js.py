@@ -59,7 +59,7 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if "Error" in line]
+        said = [line for line in done.stderr.splitlines() if line.startswith("Error")]
         raise RuntimeError((said or ["node failed"])[0])
     found: dict[str, Any] = json.loads(done.stdout)
     return found
