@@ -43,13 +43,13 @@ def bundle_bytes(
         tables: the schemes of the embedding and of a head that is not the embedding; None is float.
         added: bytes that the recipe adds.
     """
-    linears = list(left.all_linears())
+    linears = list(left.linears())
     total = sum(one.out_features * one.in_features * bits.get(one.name, _FLOAT) for one in linears)
     named = [left.embedding, *([left.head] if left.head is not None and not left.tied else [])]
     width = sum(bits_in_bundle(scheme, left.hidden_size) for _, scheme in zip(named, tables, strict=False))
     total += left.vocab_size * left.hidden_size * width
     skipped = {f"{name}.weight" for name in named} | set(source.anatomy.copies())
-    skipped |= {f"{linear.name}.weight" for linear in source.anatomy.all_linears()}
+    skipped |= {f"{linear.name}.weight" for linear in source.anatomy.linears()}
     total += _FLOAT * sum(prod(shape) for name, shape in source.shapes.items() if name not in skipped)
     # Cosines and sines of every position.
     total += sum(2 * _FLOAT * left.max_positions * (rope.dim // 2) for rope in left.ropes())

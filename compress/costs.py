@@ -16,7 +16,7 @@ from .model.anatomy import Anatomy
 from .model.block_anatomy import BlockAnatomy
 from .model.checkpoint.shard_writer import ONE_FILE
 from .model.weights import WeightSource
-from .pipeline.advance import FORWARD, Work, block_weights, block_work
+from .pipeline.advance import FORWARD, Work, block_weights, block_work, weights_of
 from .pipeline.algorithm import Pass
 from .pipeline.block_pass import PREPARED_AT_ONCE, BlockPass
 from .pipeline.chain import stages_of
@@ -45,7 +45,7 @@ _LOGITS = 5
 
 def block_bytes(block: BlockAnatomy) -> int:
     """A block in float32."""
-    return block_weights(block) * FLOAT
+    return sum(map(weights_of, block.linears())) * FLOAT
 
 
 def _block_passes(recipe: Recipe) -> list[BlockPass]:
@@ -124,7 +124,7 @@ def predict_memory(
     whole = sum(block_bytes(block) for block in anatomy.blocks)
     scales = {
         linear.name: linear.out_features * source.schemes[linear.name].groups(linear.in_features)
-        for linear in anatomy.all_linears()
+        for linear in anatomy.linears()
         if linear.name in source.schemes
     }
     for _, step in recipe.steps:

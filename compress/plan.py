@@ -77,13 +77,13 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], A
     plans, anatomy = [], source.anatomy
     bits = {
         one.name: bits_in_bundle(source.schemes[one.name], one.in_features)
-        for one in anatomy.all_linears()
+        for one in anatomy.linears()
         if one.name in source.schemes
     }
-    stored_bytes = {one.name: source.stored_bytes(f"{one.name}.weight") for one in anatomy.all_linears()}
+    stored_bytes = {one.name: source.stored_bytes(f"{one.name}.weight") for one in anatomy.linears()}
     for name, step in recipe.steps:
         after_it = step.anatomy_after(anatomy)
-        left = {linear.name: linear for linear in after_it.all_linears()}
+        left = {linear.name: linear for linear in after_it.linears()}
         selected = step.selected(anatomy)
         check_named(anatomy, name, step)
         if not selected:
@@ -206,11 +206,11 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
 
 
 def _check_experts(anatomy: Anatomy, name: str, step: Pass) -> None:
-    mixed = next((block for block in anatomy.blocks if block.experts is not None), None)
-    if mixed is not None and not step.knows_experts:
+    if anatomy.has_experts and not step.knows_experts:
         raise RecipeError(
-            f"pass {name} does not work on a mixture of experts yet: {mixed.prefix} is one",
-            fix="the pass experts does",
+            f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
+            fix="these do: rtn, hqq, prune, kv_cache, experts, and without correction or sequential gptq, "
+            "sparsegpt and alps",
         )
 
 

@@ -23,7 +23,7 @@ def check_named(anatomy: Anatomy, name: str, step: Pass) -> None:
     """
     if not isinstance(step, Selective):
         return
-    linears: list[tuple[str, str]] = [(linear.name, linear.role) for linear in anatomy.all_linears()]
+    linears: list[tuple[str, str]] = [(linear.name, linear.role) for linear in anatomy.linears()]
     # No pass works on these, but recipes of other tools leave them out by name.
     others = [block.experts.router for block in anatomy.blocks if block.experts is not None]
     others += [module for module in (anatomy.embedding, anatomy.head, "lm_head") if module is not None]

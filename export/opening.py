@@ -67,8 +67,7 @@ def _origin(source: WeightSource, model: ResolvedModel) -> dict[str, Any]:
 def _require_graph(anatomy: Anatomy) -> None:
     """Raises CheckpointError for models that no graph is built of."""
     if not anatomy.has_graph:
-        form = "an encoder–decoder" if anatomy.kind == "encoder_decoder" else "a mixture of experts"
         raise CheckpointError(
-            f"a {anatomy.model_type} model is {form}, and no graph is built of one yet",
+            f"a {anatomy.model_type} model is an encoder–decoder, and no graph is built of one yet",
             fix="run it in transformers",
         )

@@ -51,7 +51,7 @@ def export_needs(source: WeightSource, *, validate: bool = True, gate: bool = Fa
 
 def planned_bundle_bytes(source: WeightSource) -> int:
     """Bytes of the bundle of ``source``."""
-    linears = source.anatomy.all_linears()
+    linears = source.anatomy.linears()
     stored = {one.name: bits_in_bundle(source.schemes.get(one.name), one.in_features) for one in linears}
     return bundle_bytes(source, source.anatomy, stored, (source.embedding_scheme, source.head_scheme), 0)
 

@@ -145,7 +145,7 @@ def _rest(source: WeightSource, units: Sequence[Unit]) -> float:
     """Bytes of the bundle without what the units choose."""
     first = [(unit, unit.options[0]) for unit in units]
     tables: list[Scheme | None] = [option.scheme for unit, option in first if unit.is_table]
-    linears = {one.name: one.in_features for one in source.anatomy.all_linears()}
+    linears = {one.name: one.in_features for one in source.anatomy.linears()}
     bits = {
         name: bits_in_bundle(option.scheme, linears[name])
         for unit, option in first

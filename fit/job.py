@@ -114,13 +114,20 @@ class Job:
         self.wish, self.directory, self.progress = wish, directory, progress
         self.resolved = resolve(wish.model, progress)
         self.source = WeightSource.open(self.resolved.path)
-        if not self.source.anatomy.has_graph:
+        anatomy = self.source.anatomy
+        if anatomy.has_experts:
+            raise InputError(
+                f"{self.resolved.name} is a mixture of experts, which fit has no figures for",
+                why="what a token reads depends on the experts that it goes to",
+                fix="compress and export it: edgepress compress MODEL --scheme W4A16 -o OUT",
+            )
+        if not anatomy.has_graph:
             raise InputError(
                 f"{self.resolved.name} is of a form that no bundle is made of",
                 why="a trial is measured on its bundle",
                 fix="compress it with a recipe: edgepress recipe list",
             )
-        kind = model_kind(self.source.anatomy)
+        kind = model_kind(anatomy)
         refuse_other_kinds(wish.budgets, kind, self.resolved.name)
         if kind == ENCODER and pooling_of(self.resolved.path).mode is None:
             raise InputError(
@@ -131,13 +138,12 @@ class Job:
             raise InputError(
                 f"{self.resolved.name} is quantized already", fix="give the model that it was made of"
             )
-        self.length = min(wish.length, self.source.anatomy.max_positions)
+        self.length = min(wish.length, anatomy.max_positions)
         tokenizer = Tokenizer.open(self.resolved.path)
         self.texts: Texts = split_text(wish.text, wish.field, directory / "text")
         if any(one.slice == "tasks" for one in wish.budgets):
             require_groups(self.texts.held_out)
         self.windows = self._windows(tokenizer)
-        anatomy = self.source.anatomy
         self.calibration: Calibration = calibration_from(
             self.texts.calibration,
             tokenizer,

@@ -97,7 +97,7 @@ def model_of(source: WeightSource, recipe: Recipe | None = None) -> PlannedModel
     tables = (source.embedding_scheme, source.head_scheme)
     for name, step in recipe.steps if recipe is not None else ():
         after = step.anatomy_after(anatomy)
-        left = {linear.name: linear for linear in after.all_linears()}
+        left = {linear.name: linear for linear in after.linears()}
         for linear in step.selected(anatomy):
             if linear.name not in left:
                 continue
@@ -123,6 +123,12 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
     anatomy = model.anatomy
     if not anatomy.has_graph:
         raise CheckpointError(f"no bundle is made of {anatomy.model_type} models: nothing can be predicted")
+    if anatomy.has_experts:
+        raise CheckpointError(
+            f"a {anatomy.model_type} model is a mixture of experts, of which nothing is predicted",
+            why="what a token reads depends on the experts that it goes to",
+            fix="export it and measure the bundle: edgepress profile BUNDLE",
+        )
     tokenizer = folder / "tokenizer.json"
     read = tokenizer.stat().st_size if tokenizer.is_file() else 0
     decoder = anatomy.kind == "decoder"
@@ -138,7 +144,7 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
         kv_bytes=int(2 * item * heads) if decoder else 0,
         values=4 * len(anatomy.blocks) + 4 if decoder else 4,
         vocab=anatomy.vocab_size if decoder else 0,
-        widest=max((linear.out_features for linear in anatomy.all_linears()), default=0),
+        widest=max((linear.out_features for linear in anatomy.linears()), default=0),
         context=anatomy.max_positions,
         disk_band=_DISK_BAND,
         notes=model.notes,

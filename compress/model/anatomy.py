@@ -172,7 +172,12 @@ class Anatomy:
     @property
     def has_graph(self) -> bool:
         """Whether graphs are built of models of this form; the others stay in transformers."""
-        return self.kind != "encoder_decoder" and not any(block.experts for block in self.blocks)
+        return self.kind != "encoder_decoder"
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether some of its blocks are mixtures of experts."""
+        return any(block.experts is not None for block in self.blocks)
 
     def copies(self) -> tuple[str, ...]:
         """Tensors that are the embedding again: the tied head's, and those of other modules that look up."""
@@ -193,11 +198,6 @@ class Anatomy:
         """Every linear of every block."""
         for block in self.blocks:
             yield from block.linears()
-
-    def all_linears(self) -> Iterator[Linear]:
-        """Every linear of every block, those of experts included."""
-        for block in self.blocks:
-            yield from (*block.linears(), *block.expert_linears())
 
 
 def module_name(anatomy: Anatomy, stored: str) -> str:

@@ -160,18 +160,24 @@ class Experts:
     """A router and the MLPs it chooses from, all of the shapes of the block's ``mlp``.
 
     Attributes:
-        router: the linear ``[count, hidden]`` that scores the experts, without a bias.
+        router: the linear ``[count, hidden]`` that scores the experts, without a bias; the softmax of all
+            scores is what the chosen experts' outputs are weighed by.
         prefix, parts: an expert's linears are stored as ``{prefix}.{index}.{part}``: gate, up, down.
-        built: transformers' module that holds the router (``gate``) and ``experts``.
         chosen: how many of the ``count`` a token goes through.
+        normalized: the weights of those that are chosen are divided by their sum.
     """
 
     router: str
     prefix: str
     parts: tuple[str, str, str]
-    built: str
     count: int
     chosen: int
+    normalized: bool = True
+
+    @property
+    def share(self) -> float:
+        """The fraction of the experts that a token goes through."""
+        return self.chosen / self.count
 
     def stored(self, index: int) -> tuple[str, ...]:
         """The weights of gate, up and down of an expert."""
@@ -191,7 +197,7 @@ class BlockAnatomy:
         cross: attention to the encoder's states, between self-attention and MLP; None but in decoders of
             encoder–decoders. ``cross_norm`` is of what its queries read.
         residual_scale: what attention and MLP give is multiplied by, before it is added (Granite).
-        experts: where there are some, ``mlp`` is the first of them, and no linear of the block.
+        experts: where there are some, ``mlp`` is the first of them.
     """
 
     index: int
@@ -245,20 +251,31 @@ class BlockAnatomy:
 
     def expert_linears(self) -> Iterator[Linear]:
         """Those of all experts."""
-        if self.experts is None or self.mlp.gate is None:
+        for expert in self.expert_mlps():
+            yield from (*expert.projections, expert.down)
+
+    def expert_mlps(self) -> Iterator[Mlp]:
+        """The experts in their order."""
+        experts, mlp = self.experts, self.mlp
+        if experts is None or mlp.gate is None:
             return
-        for index in range(self.experts.count):
-            linears = (self.mlp.gate, self.mlp.up, self.mlp.down)
-            for linear, part in zip(linears, self.experts.parts, strict=True):
-                yield replace(linear, name=f"{self.experts.prefix}.{index}.{part}")
+        for index in range(experts.count):
+            gate, up, down = (f"{experts.prefix}.{index}.{part}" for part in experts.parts)
+            yield replace(
+                mlp,
+                gate=replace(mlp.gate, name=gate),
+                up=replace(mlp.up, name=up),
+                down=replace(mlp.down, name=down),
+            )
 
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:
         """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up ·
-        down, and q · k v · o of an attention to the encoder's states in between. Those of experts are not
-        among them.
+        down, and q · k v · o of an attention to the encoder's states in between; gate up · down of one
+        expert after the other. What an expert reads is the part of the tokens that it is chosen for.
         """
         attention, cross, mlp = self.attention, self.cross, self.mlp
         if self.experts is not None:
-            return attention.projections, (attention.o,)
+            mlps = ((expert.projections, (expert.down,)) for expert in self.expert_mlps())
+            return attention.projections, (attention.o,), *(group for pair in mlps for group in pair)
         between = () if cross is None else ((cross.q,), (cross.k, cross.v), (cross.o,))
         return attention.projections, (attention.o,), *between, mlp.projections, (mlp.down,)

@@ -16,6 +16,7 @@ from ...errors import CheckpointError
 from ...foreign import foreign_errors_are_typed
 from .anatomy import Anatomy, module_name
 from .block_anatomy import Attention, BlockAnatomy
+from .separate_experts import separated
 
 GENERATION = "generation_config.json"
 
@@ -36,6 +37,9 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
     ):
         model = _without_weights(path, anatomy)
         for block in anatomy.blocks:
+            if block.experts is not None:
+                place = module_name(anatomy, block.experts.prefix)
+                model.set_submodule(place, separated(model.get_submodule(place), block, block.experts))
             _resize(model, anatomy, block)
     return model.eval()
 

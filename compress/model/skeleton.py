@@ -5,9 +5,8 @@ How the modules are built: :mod:`.meta_model`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from ...errors import CheckpointError
 from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
-from .anatomy import Anatomy, LogitForm, module_name
+from .anatomy import LogitForm, module_name, stored_name
 from .meta_model import build
 from .weights import WeightSource
 
@@ -35,7 +34,6 @@ class Skeleton:
     ) -> None:
         self.source, self.anatomy, self.device, self.dtype = source, source.anatomy, device, dtype
         self.model = build(source.reader.path, source.anatomy)
-        self._fused = fused_experts(source.anatomy)
         # Granite's embeddings are scaled by the model, and not by the embedding module.
         scales = hasattr(self.submodule(self.anatomy.embedding), "embed_scale")
         self.table_scale = self.anatomy.embedding_scale if scales else 1.0
@@ -49,15 +47,10 @@ class Skeleton:
 
     def fill(self, stored: str) -> nn.Module:
         """Load the weights of every parameter below the module ``stored``."""
-        module = self.submodule(stored)
+        module, path = self.submodule(stored), module_name(self.anatomy, stored)
         for local, _ in list(module.named_parameters()):
-            self.assign(module, local, self.value(f"{stored}.{local}"))
+            self.assign(module, local, self.source.tensor(stored_name(self.anatomy, f"{path}.{local}")))
         return module
-
-    def value(self, name: str) -> Tensor:
-        """The parameter ``name``; fused expert weights are put together from what is stored."""
-        fused = self._fused.get(name)
-        return self.source.tensor(name) if fused is None else fused.read(self.source.tensor)
 
     def assign(self, module: nn.Module, local: str, value: Tensor) -> None:
         """Set the parameter ``local`` below ``module``."""
@@ -217,40 +210,3 @@ class Head:
             torch.arange(self.table.shape[0], device=self.table.codes.device), _HEAD_ROWS
         ):
             yield self.table.rows(rows).dequantize()
-
-
-@dataclass(frozen=True)
-class FusedExperts:
-    """``rows``: for each expert the stored tensors that follow one another along their first axis; or the one
-    tensor that is stored under another name.
-    """
-
-    rows: tuple[tuple[str, ...], ...]
-    stacked: bool = True
-
-    def read(self, tensor: Callable[[str], Tensor]) -> Tensor:
-        """The parameter, from what ``tensor`` reads."""
-        if not self.stacked:
-            return tensor(self.rows[0][0])
-        first = torch.cat([tensor(name) for name in self.rows[0]])
-        whole = torch.empty(len(self.rows), *first.shape, dtype=first.dtype)
-        for index, names in enumerate(self.rows):
-            torch.cat([tensor(name) for name in names], out=whole[index])
-        return whole
-
-
-def fused_experts(anatomy: Anatomy) -> Mapping[str, FusedExperts]:
-    """By the name of the parameter in transformers' model."""
-    found = {}
-    for block in anatomy.blocks:
-        experts = block.experts
-        if experts is not None:
-            stored = [experts.stored(index) for index in range(experts.count)]
-            found[f"{experts.built}.experts.gate_up_proj"] = FusedExperts(
-                tuple(names[:2] for names in stored)
-            )
-            found[f"{experts.built}.experts.down_proj"] = FusedExperts(tuple(names[2:] for names in stored))
-            found[f"{experts.built}.gate.weight"] = FusedExperts(
-                ((f"{experts.router}.weight",),), stacked=False
-            )
-    return found

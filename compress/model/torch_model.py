@@ -53,7 +53,7 @@ def load_model(
         stored = stored_name(anatomy, local)
         if stored in copies:
             continue
-        skeleton.assign(skeleton.model, local, skeleton.value(stored))
+        skeleton.assign(skeleton.model, local, source.tensor(stored))
     if tied is not None:
         skeleton.submodule(tied).weight = skeleton.submodule(anatomy.embedding).weight
     for name in anatomy.embedding_copies:  # one module: what becomes of the table becomes of them

@@ -121,7 +121,7 @@ class Distill(Selective, Learning):
         """
         linears = self.selected(source.anatomy)
         if self.train == "all" or self.on_policy or source.anatomy.kind == "encoder_decoder":
-            weights = sum(map(float_bytes, source.anatomy.all_linears()))
+            weights = sum(map(float_bytes, source.anatomy.linears()))
             return _COPIES[self.train] * weights + self.passing_bytes(weights)
         factors = sum(linear.in_features + linear.out_features for linear in linears)
         learned = self.rank * factors if self.train == "lora" else 0

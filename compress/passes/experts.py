@@ -38,7 +38,6 @@ from ..prune.structured.expert_pruning import (
 class ExpertsPass(ModelPass):
     """Options of ``experts``."""
 
-    knows_experts: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, Fixed]] = whole_model("every block keeps as many experts")
     keep: float = Field(gt=0, lt=1, description="fraction of the experts of each block that stays, at most")
     criterion: ExpertCriterion = Field(
@@ -48,6 +47,10 @@ class ExpertsPass(ModelPass):
     method: Literal["drop", "merge"] = Field(
         "drop", description="the other experts are dropped, or merged into those that they are most like"
     )
+
+    @property
+    def knows_experts(self) -> bool:
+        return True
 
     @property
     def calibrated(self) -> bool:

@@ -31,6 +31,10 @@ class Rtn(BlockPass):
     search: Search = "mse"
 
     @property
+    def knows_experts(self) -> bool:
+        return True
+
+    @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
 

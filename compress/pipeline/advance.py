@@ -55,8 +55,12 @@ def weights_of(linear: Linear) -> int:
 
 
 def block_weights(block: BlockAnatomy) -> int:
-    """How many weights the linears of ``block`` have, those of its experts included."""
-    return sum(map(weights_of, (*block.linears(), *block.expert_linears())))
+    """How many weights of ``block`` a token is multiplied with: of experts, those of as many as it goes
+    through.
+    """
+    experts = sum(map(weights_of, block.expert_linears()))
+    unused = 0 if block.experts is None else experts - int(block.experts.share * experts)
+    return sum(map(weights_of, block.linears())) - unused
 
 
 def block_work(
@@ -67,10 +71,14 @@ def block_work(
     """
     read = max((step.seen(tokens, samples) for step in steps if step.calibrated), default=0)
     total = Work(FORWARD * read * (1 + any(step.compares for step in steps)) * block_weights(block))
+    routed = {linear.name for linear in block.expert_linears()}
+    share = 1.0 if block.experts is None else block.experts.share
     for step in steps:
         groups = [[linear for linear in group if step.selects(linear)] for group in block.inputs()]
-        wanted = [group for group in groups if group]
-        total += step.work(wanted, step.seen(tokens, samples), batch_tokens)
+        seen, wanted = step.seen(tokens, samples), [group for group in groups if group]
+        for part, read in ((False, seen), (True, int(share * seen))):
+            mine = [group for group in wanted if (group[0].name in routed) == part]
+            total += step.work(mine, read, batch_tokens) if mine else Work()
     return total
 
 

@@ -35,12 +35,16 @@ class Pass(BaseModel):
 
     fixed: ClassVar[Mapping[str, Fixed]] = {}  # former options, by name
     text: ClassVar[str] = "yes"  # when calibration text is needed, for the list of passes
-    knows_experts: ClassVar[bool] = False  # whether it works on models with blocks of experts
     keeps_codes: ClassVar[bool] = False  # whether its scheme is for layers alone that have no codes yet
 
     samples: int | None = Field(
         None, ge=1, description="how many of the calibration sequences the pass reads; null reads all"
     )
+
+    @property
+    def knows_experts(self) -> bool:
+        """Whether it works on models with blocks of experts, each of which reads some of the tokens."""
+        return False
 
     @property
     def knows_encoder_decoders(self) -> bool:

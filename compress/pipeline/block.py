@@ -123,7 +123,9 @@ class Block:
 
     def parameter(self, name: str) -> Tensor:
         """The parameter with the stored name ``name``, such as ``….input_layernorm.weight``, float32."""
-        return self.module.get_parameter(self.local(name)).detach().to(torch.float32)
+        linear = self.linears.get(name.removesuffix(".weight"))
+        found = linear.weight if linear is not None else self.module.get_parameter(self.local(name))
+        return found.detach().to(torch.float32)
 
     def set_parameter(self, name: str, value: Tensor) -> Tensor:
         """Replace a parameter; returns what it is after rounding to its stored precision, float32."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.quantization_config import forms
+from ..model.checkpoint.stacked_experts import stacked
 from ..model.checkpoint.stored_tensors import stored
 from ..model.kv_scheme import stored_scales
 from ..model.weights import WeightSource
@@ -71,11 +72,11 @@ class BlockWriter:
             bits = {named(name): packed(mask) for name, mask in masks.items()}
             _save(self.directory / "masks" / f"{index:04d}.safetensors", bits)
         renamed = {named(name): tensor for name, tensor in tensors.items()}
-        return _save(self.directory / "parts" / f"{index:04d}.safetensors", renamed)
+        return _save(self.directory / "parts" / f"{index:04d}.safetensors", stacked(renamed))
 
     def exactly(self, anatomy: BlockAnatomy, tensors: Mapping[str, Tensor]) -> Path:
         """Write ``tensors`` as the block, whatever the source has there."""
-        return _save(self.directory / "parts" / f"{anatomy.index:04d}.safetensors", tensors)
+        return _save(self.directory / "parts" / f"{anatomy.index:04d}.safetensors", stacked(tensors))
 
     def outer(
         self, changed: Mapping[str, Tensor] | None = None, extra: Mapping[str, Tensor] | None = None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...terminal import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy, Linear
+from ..model.separate_experts import rows_of
 from .advance import forwards_tick
 from .forward import Batch, BatchSplitter, Watched, run_block, same_mask, watch_inputs
 from .statistics import STATISTICS, Statistic
@@ -122,7 +123,7 @@ def _tapped(
     def tap(index: int) -> Callable[[Tensor], None]:
         def show(inputs: Tensor) -> None:
             rows = inputs.reshape(-1, inputs.shape[-1])
-            see(index, rows if batch.mask is None else rows[batch.mask.reshape(-1)])
+            see(index, rows if batch.mask is None else rows[rows_of(watched[index][0], batch.mask)])
 
         return show
 

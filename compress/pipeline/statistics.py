@@ -122,6 +122,21 @@ class AbsMax:
         return self.peak
 
 
+class Tokens:
+    """``tokens``: how many rows there were, ``[1]``; of an expert's layers, the tokens that went to it."""
+
+    paired = False
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        self.count = 0
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
+        self.count += len(rows)
+
+    def value(self) -> Tensor:
+        return torch.tensor([float(self.count)])
+
+
 class SampledRows:
     """``sample``: some of the rows as they are, evenly from each micro-batch seen, ``[rows, in]`` float32."""
 
@@ -181,6 +196,7 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "meansquare": MeanSquare,
     "absmax": AbsMax,
     "sample": SampledRows,
+    "tokens": Tokens,
     "cross_gram_of_first_half": CrossGramOfFirstHalf,
     "cross_gram_of_second_half": CrossGramOfSecondHalf,
 }
@@ -198,5 +214,6 @@ def _square(in_features: int) -> int:
 STATISTIC_BYTES: dict[str, Callable[[int], int]] = {
     **dict.fromkeys(("absmean", "mean", "meansquare", "absmax"), _row),
     **dict.fromkeys(("gram", "cross_gram_of_first_half", "cross_gram_of_second_half"), _square),
+    "tokens": lambda in_features: 4,
     "sample": lambda in_features: SampledRows.ROWS * _row(in_features),
 }

@@ -34,6 +34,7 @@ from .block_inputs import BatchContext, Stream, capture
 from .block_pass import BlockPass
 from .block_shards import BlockWriter, Masks
 from .collect import Side, collect
+from .coverage import coverage
 from .damage_probe import DamageProbe
 from .device import return_small_blocks
 from .forward import Batch, BatchSplitter, nonfinite, require_few
@@ -219,10 +220,11 @@ class Sweep:
     def _apply(self, block: Block, step: StepPasses, place: int) -> None:
         before = len(block.statuses)
         wanted: dict[str, tuple[str, ...]] = {}
+        routed = {linear.name: {"tokens"} for linear in block.anatomy.expert_linears()}
         for linear in block.anatomy.linears():
             needs = {need for _, options in step if options.selects(linear) for need in options.needs}
             if needs:
-                wanted[linear.name] = tuple(sorted(needs))
+                wanted[linear.name] = tuple(sorted(needs | routed.get(linear.name, set())))
         # What an earlier step changed has changed the inputs too: each step sees the block as it is now.
         block.statistics = self._collect(block, wanted) if wanted else {}
         for name, options in step:
@@ -230,12 +232,15 @@ class Sweep:
             block.check(name)
         for status in block.statuses[before:]:
             status.place = place
+        few = coverage(block.anatomy, block.statistics, block.statuses[before:])
+        if few is not None:
+            self.progress.note(few)
 
     def _collect(self, block: Block, wanted: Mapping[str, tuple[str, ...]]) -> Statistics:
         current = Side(block.module, block.linears, block.batches)
         original = None
         if block.original is not None:
-            local = {name: name.removeprefix(f"{block.anatomy.prefix}.") for name in block.linears}
+            local = {name: block.local(name) for name in block.linears}
             linears = {name: block.original.get_submodule(path) for name, path in local.items()}
             original = Side(block.original, linears, block.references)
         with self._computes():
@@ -248,11 +253,8 @@ class Sweep:
     def _leave(self, skeleton: Skeleton, block: Block, streams: Sequence[Stream]) -> list[Path]:
         """Run ``streams`` through the block as it is; returns the files that hold the next block's inputs."""
         files: list[Path] = []
-        linears = sum(linear.weight.numel() for linear in block.linears.values())
-        rest = FORWARD * (block_weights(block.anatomy) - linears)  # of experts
 
         def check(output: Tensor, batch: Batch) -> None:
-            self.tick(rest * output.shape[:2].numel())
             if calibrates:
                 self._count(output, batch)
 

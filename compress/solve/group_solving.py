@@ -62,6 +62,13 @@ class GroupSolving(BlockPass):
         return ("gram", *HALVES) if self.correction else ("gram",)
 
     @property
+    def knows_experts(self) -> bool:
+        """Without a correction, since a token may have gone to other experts in the original model; nor is
+        the block run again for each of many experts.
+        """
+        return not self.collects_again
+
+    @property
     def collects_again(self) -> bool:
         """Whether the inputs of each group are looked at when those before it in the block are done."""
         return self.sequential or self.correction > 0

@@ -8,9 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...errors import BundleError
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile
 from .graph_operations import Operations, Run, operations_of
+
+# Of the graphs that are written, those with a router alone look for the rows of each expert.
+_ROUTED = "NonZero"
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,16 @@ def bundle_subject(path: Path) -> Subject:
     """The bundle at ``path``.
 
     Raises:
-        BundleError, RefusedByPolicy: it is none, or was changed.
+        BundleError, RefusedByPolicy: it is none, was changed, or is of a mixture of experts.
     """
     bundle = Bundle.open(path)
     graph = GraphFile.read(bundle.graph)
+    if any(node.op == _ROUTED for node in graph.nodes.values()):
+        raise BundleError(
+            f"{path} is a mixture of experts, of which nothing is predicted",
+            why="what a token reads depends on the experts that it goes to",
+            fix=f"measure it: edgepress profile {path}",
+        )
     tokenizer = path / "tokenizer.json"
     read = tokenizer.stat().st_size if tokenizer.is_file() else 0
     files = bundle.manifest["files"]

@@ -1,6 +1,6 @@
-"""A transformer block as nodes: its MLP, and the whole block of a decoder.
+"""A decoder's transformer block as nodes.
 
-A decoder's block lies between the norm that precedes it and the residual addition that follows, which is left
+It lies between the norm that precedes it and the residual addition that follows, which is left
 to the caller, who fuses it with the norm of the next block.
 """
 
@@ -11,17 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.model.block_anatomy import BlockAnatomy, Linear, Mlp, Norm
-from ...compress.model.graph_limits import ACTIVATIONS, TANH_GELU
-from ...errors import UnknownName
+from ...compress.model.block_anatomy import BlockAnatomy, Linear, Norm
 from .attention.attention import CausalInputs, causal_attention
 from .attention.padding import keep
 from .build import Build
-from .linear.linear import project, project_apart, project_without_bias
-from .linear.tiles import gates_together, tile_product
+from .expert_nodes import mixture
+from .linear.linear import project, project_without_bias
+from .mlp_nodes import mlp
 from .norm import add_and_normalize, normalize
-
-_SILU = ("silu", "swish")
 
 
 @dataclass(frozen=True)
@@ -120,69 +117,14 @@ def _finished(
 
 
 def _feed_forward(build: Build, value: ir.Value, block: BlockAnatomy) -> tuple[ir.Value, ir.Value | None]:
-    out, bias = mlp(build, value, block.mlp, block.mlp.down.name.rpartition(".")[0])
+    out, bias = (
+        mlp(build, value, block.mlp, block.mlp.down.name.rpartition(".")[0])
+        if block.experts is None
+        else (mixture(build, value, block, block.experts), None)
+    )
     return _finished(build, out, bias, block.mlp.down.name, block.mlp_norm, block.residual_scale)
 
 
 def _kept(build: Build, places: ir.Value, name: str, *values: ir.Value) -> tuple[ir.Value, ...]:
     build.int8_zeros = None
     return tuple(keep(build, places, f"{name}.{index}", value) for index, value in enumerate(values))
-
-
-def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ir.Value | None]:
-    """``down(act(gate(x)) · up(x))`` or ``down(act(up(x)))``, with a norm before ``down`` in some, and
-    the bias of ``down``, which is left to be added.
-    """
-    if part.gate is None:
-        wide, bias = project_without_bias(build, value, [part.up], part.up.name)
-        inner = activate(build, wide, part.activation, f"{name}.act", bias)
-    elif part.gate_up is None and part.activation in _SILU and gates_together(build, [part.gate, part.up]):
-        scheme = build.weights.scheme(part.up.name)
-        assert scheme is not None
-        pair = [part.gate, part.up]
-        inner = tile_product(build, value, pair, scheme, f"{name}.gate_up", None, gated=True)
-    else:
-        gate, up = _gate_and_up(build, value, part, name)
-        inner = build.graph.node(
-            "Mul", f"{name}.mul", [activate(build, gate, part.activation, f"{name}.act"), up]
-        )
-    if part.inner_norm is not None:
-        inner = normalize(build, inner, part.inner_norm)
-    return project_without_bias(build, inner, [part.down], part.down.name)
-
-
-def _gate_and_up(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, ...]:
-    assert part.gate is not None
-    if part.gate_up is None:
-        return project_apart(build, value, [part.gate, part.up], f"{name}.gate_up", f"{name}.split")
-    both = project(build, value, [part.gate_up], part.gate_up.name)
-    return build.graph.split(f"{name}.split", both, [part.gate.out_features, part.up.out_features])
-
-
-def activate(
-    build: Build, value: ir.Value, function: str, name: str, bias: ir.Value | None = None
-) -> ir.Value:
-    """``function(value + bias)``, elementwise.
-
-    Raises:
-        UnknownName: no operator is known to equal ``function``.
-    """
-    graph = build.graph
-    if function == "gelu" and bias is not None:
-        return graph.contrib("BiasGelu", name, [value, bias])
-    if function in TANH_GELU:
-        return graph.contrib("FastGelu", name, [value] if bias is None else [value, bias])
-    if bias is not None:
-        value = graph.node("Add", f"{name}.add_bias", [value, bias])
-    if function == "gelu":
-        return graph.contrib("Gelu", name, [value])
-    if function in _SILU:
-        return graph.contrib("QuickGelu", name, [value], alpha=1.0)
-    if function == "quick_gelu":
-        return graph.contrib("QuickGelu", name, [value], alpha=1.702)
-    if function == "relu2":
-        rectified = graph.node("Relu", f"{name}.relu", [value])
-        return graph.node("Mul", name, [rectified, rectified])
-    if function in ("relu", "tanh"):
-        return graph.node(function.capitalize(), name, [value])
-    raise UnknownName("activation function", function, ACTIVATIONS)

@@ -18,11 +18,11 @@ from ...compress.model.graph_limits import require_graph
 from ...compress.model.pooling import Pooling
 from .attention.encoder_attention import EncoderInputs, encoder_attention
 from .attention.encoder_attention import encoder_inputs as attention_inputs
-from .block_nodes import activate, mlp
 from .build import Build
 from .graph_writer import GraphWriter
 from .linear.embedding import embed
 from .linear.linear import project_without_bias, transposed_product
+from .mlp_nodes import activate, mlp
 from .norm import add_and_normalize, normalize
 
 _SMALLEST_NORM = np.float32(1e-12)

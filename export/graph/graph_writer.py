@@ -127,6 +127,12 @@ class GraphWriter:
         """Append a standard ONNX node with one output and return that."""
         return self._append("", op, name, inputs, 1, attributes)[0]
 
+    def outputs(
+        self, op: str, name: str, inputs: Sequence[ir.Value | None], outputs: int, **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """Append a standard ONNX node and return its ``outputs``."""
+        return self._append("", op, name, inputs, outputs, attributes)
+
     def split(self, name: str, value: ir.Value, sizes: Sequence[int]) -> tuple[ir.Value, ...]:
         """Split the last axis of ``value`` into ``sizes``."""
         lengths = self.constant(f"split.{'.'.join(map(str, sizes))}", np.array(sizes, dtype=np.int64))

@@ -15,13 +15,13 @@ from ...compress.model.graph_limits import require_graph
 from ...compress.model.pooling import Pooling
 from ...compress.numbers.scheme import Scheme
 from .attention.attention import factor
-from .block_nodes import mlp
 from .build import Build
 from .encoder_graph import INT64, TOKENS, encoder_inputs, widened, write_outputs
 from .graph_writer import Array
 from .linear.embedding import embed
 from .linear.integer_tiles import ACTIVATIONS, Residual, integer_tile_product, integer_tiled, unsigned
 from .linear.linear import packed_bias, project, project_without_bias
+from .mlp_nodes import mlp
 from .norm import add_and_normalize, layer_norm_parts, normalize, normalize_sum
 
 

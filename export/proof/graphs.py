@@ -74,7 +74,7 @@ def exact_model(graph: Path) -> ir.Model:
     for node in list(model.graph):
         if node.op_type == "MatMulNBits":
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
-        elif node.op_type in ("QuantizedProduct", "IntegerProduct", "EncoderAttention"):
+        elif node.op_type in ("QuantizedProduct", "RoutedProduct", "IntegerProduct", "EncoderAttention"):
             node.attributes["exact"] = ir.AttrInt64("exact", 1)
         elif node.op_type == "MatMulIntegerToFloat":
             _in_float(model.graph, node)

@@ -134,6 +134,20 @@ ENCODERS = [
     Variant("deberta-v2", "a row a distance", {"position_buckets": -1, "max_relative_positions": 24}),
     Variant("mpnet", "as it is", {"pad_token_id": 1}),
 ]
+FACTORS = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 2.0,
+}
+SIX = {"num_experts": 6, "num_experts_per_tok": 2}
+MIXTURES = [
+    Variant("mixtral", "as it is", {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 24}),
+    Variant("qwen3_moe", "as it is", {**SIX, "moe_intermediate_size": 32, "norm_topk_prob": True}),
+    Variant("qwen3_moe", "some dense layers", {**SIX, "moe_intermediate_size": 32, "mlp_only_layers": [1]}),
+    Variant("olmoe", "as it is", {**SIX, "intermediate_size": 32}),
+    Variant("granitemoe", "as it is", {"num_local_experts": 6, "num_experts_per_tok": 2, **FACTORS}),
+]
 FIRST = [variant for variant in VARIANTS if variant.name == "as it is"]
 
 
@@ -170,7 +184,7 @@ def in_transformers(checkpoint: Path, ids: np.ndarray) -> np.ndarray:
     return np.concatenate([model(torch.from_numpy(row[None]), use_cache=False).logits.numpy() for row in ids])
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+@pytest.mark.parametrize("variant", [*VARIANTS, *MIXTURES], ids=label)
 @pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
 def test_in_float(
     variant: Variant, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any
@@ -193,7 +207,7 @@ def test_in_float(
         assert np.abs(last[row, 0] - want[row, length - 1]).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", FIRST, ids=label)
+@pytest.mark.parametrize("variant", [*FIRST, MIXTURES[0], MIXTURES[2]], ids=label)
 @pytest.mark.parametrize("scheme", ["W8A8", "W4A16-g32", "W3A16-g32"])
 @pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
 def test_in_every_scheme(
@@ -205,6 +219,7 @@ def test_in_every_scheme(
         assert np.abs(driver.logits(IDS[:1]) - want).max() < TOLERANCE
 
 
+FEWER = "passes: [{{pass: experts, keep: 0.7}}, {{pass: gptq, scheme: {}}}]"
 PRUNED = "passes: [{{pass: layers, keep: 0.7}}, {{pass: narrow, {}}}, {{pass: rtn, scheme: W4A16-g16}}]"
 MLP_ALONE = ("olmo2", "olmo3", "bloom", "mpt")  # norms over all heads, or slopes by their number
 
@@ -215,18 +230,31 @@ def test_pruned_rounded_and_answering(
 ) -> None:
     """Through the front door: the proof of the export is torch's, and so are greedy tokens."""
     narrow = "keep: 0.85, parts: [mlp]" if variant.family in MLP_ALONE else "keep: 0.7"
-    (tmp_path / "r.yaml").write_text(PRUNED.format(narrow))
-    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
-    out = compress_model(
-        str(made(variant)), recipe=str(tmp_path / "r.yaml"), output=tmp_path / "o", **options
-    )
+    check_answers(made(variant), PRUNED.format(narrow), pico_text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variant", "scheme"),
+    zip(MIXTURES, ("W4A16-g16", "W3A16-g32", "W8A8", "W4A16-g32", "W4A16-g32"), strict=True),
+)
+def test_fewer_experts_rounded_and_answering(
+    variant: Variant, scheme: str, made: Callable[[Variant], Path], pico_text: Path, tmp_path: Path
+) -> None:
+    check_answers(made(variant), FEWER.format(scheme), pico_text, tmp_path)
+
+
+def check_answers(model: Path, recipe: str, text: Path, tmp_path: Path) -> None:
+    """Greedy tokens of the bundle that ``recipe`` makes are torch's."""
+    (tmp_path / "r.yaml").write_text(recipe)
+    options: dict[str, Any] = {"calibration": str(text), "samples": 4, "length": 32}
+    out = compress_model(str(model), recipe=str(tmp_path / "r.yaml"), output=tmp_path / "o", **options)
     bundle = export_bundle(out, output=tmp_path / "b", activations="float32")
     ids = [int(token) for token in IDS[0, :40]]
-    model, decoder = load_model(out, embedding=True), open_bundle(bundle, threads=1).decoder
+    theirs, decoder = load_model(out, embedding=True), open_bundle(bundle, threads=1).decoder
     logits = decoder.prefill(ids, new_tokens=12)
     for _ in range(12):
         with torch.no_grad():
-            wanted = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+            wanted = theirs(torch.tensor([ids]), use_cache=False).logits[0, -1]
         chosen = int(logits.argmax())
         assert float(wanted.max() - wanted[chosen]) < 1e-3
         ids.append(chosen)

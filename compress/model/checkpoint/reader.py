@@ -22,6 +22,7 @@ from .header import TensorEntry
 from .older_names import modern_names
 from .policy import CONFIG, inside, read_config
 from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
+from .stacked_experts import apart
 from .tensor_check import TORCH_TYPES, NonFinite, refuse_non_finite
 
 # What a licence asks to be kept with the work.
@@ -79,7 +80,7 @@ class CheckpointReader:
             raise InputError(f"{path} is not a model directory", fix="give one with config.json and weights")
         path, files = path.absolute(), ShardFiles()
         config = read_config(path)
-        return cls(path, config, modern_names(locate(path, files), config), files)
+        return cls(path, config, apart(modern_names(locate(path, files), config)), files)
 
     def close(self) -> None:
         """Close the weight files now, before their directory is removed; reading opens them again."""

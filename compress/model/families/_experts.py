@@ -7,24 +7,28 @@ from dataclasses import dataclass
 from ....errors import CheckpointError
 from ..anatomy import Shapes
 from ..block_anatomy import Experts, Mlp
-from ._tensors import Config, integer, linear, shape_of
+from ._tensors import Config, flag, integer, linear, shape_of
 
 
 @dataclass(frozen=True)
 class ExpertNames:
-    """Names relative to a block: the ``module`` as stored, and as transformers calls it (``built``); gate, up
-    and down of one expert.
+    """Names relative to a block: the ``module`` as stored; in it the router, and gate, up and down of one
+    expert.
+
+    ``normalized`` is whether the weights of the chosen experts add up to one where the config's
+    ``norm_topk_prob`` is silent; None where it has no say, and they do.
     """
 
     module: str = "mlp"
-    built: str = "mlp"
+    router: str = "gate"
     gate: str = "gate_proj"
     up: str = "up_proj"
     down: str = "down_proj"
+    normalized: bool | None = None
 
     def present(self, shapes: Shapes, prefix: str) -> bool:
         """Whether the block ``prefix`` has experts: some layers of a mixture may be dense."""
-        return f"{prefix}.{self.module}.gate.weight" in shapes
+        return f"{prefix}.{self.module}.{self.router}.weight" in shapes
 
     def parts(self, shapes: Shapes, blocks: str) -> frozenset[str]:
         """Every module that experts add to a block."""
@@ -33,7 +37,7 @@ class ExpertNames:
         indices = {int(name.split(".")[-3]) for name in found if self._is_expert(name)}
         parts = (self.gate, self.up, self.down)
         linears = {f"{self.module}.experts.{index}.{part}" for index in indices for part in parts}
-        return frozenset(linears | {f"{self.module}.gate"})
+        return frozenset(linears | {f"{self.module}.{self.router}"})
 
     def _is_expert(self, name: str) -> bool:
         head, _, rest = name.partition(f"{self.module}.experts.")
@@ -46,7 +50,7 @@ class ExpertNames:
             CheckpointError: experts of unequal size, or fewer than a token goes through.
         """
         module = f"{prefix}.{self.module}"
-        count, _ = shape_of(shapes, f"{module}.gate.weight", None, hidden)
+        count, _ = shape_of(shapes, f"{module}.{self.router}.weight", None, hidden)
         chosen = integer(config, "num_experts_per_tok")
         if chosen > count:
             raise CheckpointError(f"{module} has {count} experts, and a token goes through {chosen}")
@@ -62,11 +66,11 @@ class ExpertNames:
             first = first or Mlp(gated, made, reader, "")
         assert first is not None
         experts = Experts(
-            router=f"{module}.gate",
+            router=f"{module}.{self.router}",
             prefix=f"{module}.experts",
-            built=f"{prefix}.{self.built}",
             parts=(self.gate, self.up, self.down),
             count=count,
             chosen=chosen,
+            normalized=self.normalized is None or flag(config, "norm_topk_prob", self.normalized),
         )
         return first, experts

@@ -46,6 +46,16 @@ def number(config: Config, key: str, default: float) -> float:
     return float(value)
 
 
+def flag(config: Config, key: str, default: bool) -> bool:
+    """A switch of the config, or ``default`` where the key is absent or null."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise CheckpointError(f"config.json: {key} must be true or false, not {value!r:.80}", fix=ANOTHER)
+    return value
+
+
 def text(config: Config, key: str, default: str) -> str:
     """A text of the config, or ``default`` where the key is absent or null."""
     value = config.get(key)

@@ -16,7 +16,11 @@ FAMILY = LlamaLike(max_positions=2048)
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
-    found = llama_like(config, shapes, FAMILY)
+    return scaled(config, llama_like(config, shapes, FAMILY))
+
+
+def scaled(config: Config, found: Anatomy) -> Anatomy:
+    """``found`` with the factors that the config has."""
     scale, added = number(config, "attention_multiplier", 1.0), number(config, "residual_multiplier", 1.0)
     blocks = tuple(
         replace(block, attention=replace(block.attention, scale=scale), residual_scale=added)

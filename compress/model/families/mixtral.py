@@ -5,6 +5,8 @@ Jiang et al., Mixtral of Experts, 2024, arXiv 2401.04088.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys
 from ._experts import ExpertNames
@@ -20,4 +22,9 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     window = None if config.get("sliding_window") is None else integer(config, "sliding_window", 4096)
     windows = [window] * integer(config, "num_hidden_layers")
     family = LlamaLike(max_positions=131_072, experts=NAMES)
-    return llama_like(config, shapes, family, windows=windows)
+    found = llama_like(config, shapes, family, windows=windows)
+    # transformers calls the module of router and experts as other families do.
+    renamed = [
+        (f"{block.prefix}.{NAMES.module}.", f"{block.prefix}.{ExpertNames.module}.") for block in found.blocks
+    ]
+    return replace(found, renamed=tuple(renamed))

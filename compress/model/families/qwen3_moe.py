@@ -16,5 +16,5 @@ SIZES = SizeKeys(experts=("num_experts", "num_local_experts"))
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
-    family = LlamaLike(max_positions=32_768, qk_norm="head", experts=ExpertNames())
+    family = LlamaLike(max_positions=32_768, qk_norm="head", experts=ExpertNames(normalized=False))
     return llama_like(config, shapes, family, windows=layer_windows(config))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ...model.block_anatomy import Experts
+from ...model.separate_experts import SeparateExperts
 from ...model.skeleton import Skeleton
 from ...pipeline.forward import Batch
 
@@ -111,12 +112,13 @@ class ExpertUse:
 def used(skeleton: Skeleton, experts: Experts, module: nn.Module, batches: Iterable[Batch]) -> ExpertUse:
     """The use of a block's experts by ``batches``."""
     held, router = _modules(skeleton, experts)
+    linears = [[part.get_parameter("weight") for part in held.linears(one)] for one in range(held.count)]
     weights = ExpertWeights(
-        held.get_parameter("gate_up_proj").detach(),
-        held.get_parameter("down_proj").detach(),
+        torch.stack([torch.cat([gate, up]) for gate, up, _ in linears]),
+        torch.stack([down for _, _, down in linears]),
         router.get_parameter("weight").detach(),
     )
-    use = ExpertUse(weights, held.act_fn)  # type: ignore[arg-type]
+    use = ExpertUse(weights, held.act_fn)
     for batch in batches:
         real = None if batch.mask is None else batch.mask.flatten()
 
@@ -133,17 +135,22 @@ def used(skeleton: Skeleton, experts: Experts, module: nn.Module, batches: Itera
     return use
 
 
-def _modules(skeleton: Skeleton, experts: Experts) -> tuple[nn.Module, nn.Module]:
-    return skeleton.submodule(f"{experts.built}.experts"), skeleton.submodule(f"{experts.built}.gate")
+def _modules(skeleton: Skeleton, experts: Experts) -> tuple[SeparateExperts, nn.Module]:
+    held = skeleton.submodule(experts.prefix)
+    assert isinstance(held, SeparateExperts)
+    return held, skeleton.submodule(experts.router)
 
 
 def replace_experts(skeleton: Skeleton, experts: Experts, weights: ExpertWeights) -> None:
     """Make transformers' modules those of the experts that are left."""
     held, router = _modules(skeleton, experts)
-    skeleton.assign(held, "gate_up_proj", weights.gate_up)
-    skeleton.assign(held, "down_proj", weights.down)
+    held.keep(range(len(weights.router)))
+    for index in range(held.count):
+        tensors = (*weights.gate_up[index].chunk(2), weights.down[index])
+        for linear, tensor in zip(held.linears(index), tensors, strict=True):
+            skeleton.assign(linear, "weight", tensor)
     skeleton.assign(router, "weight", weights.router)
-    held.num_experts = router.num_experts = len(weights.router)  # type: ignore[assignment]
+    router.num_experts = len(weights.router)  # type: ignore[assignment]
 
 
 def with_experts(

@@ -39,7 +39,7 @@ def streams(source: WeightSource, device: torch.device) -> bool:
         return False
     if device.type != "cuda":
         return True
-    weights = sum(linear.out_features * linear.in_features for linear in source.anatomy.all_linears())
+    weights = sum(linear.out_features * linear.in_features for linear in source.anatomy.linears())
     return 4 * weights > torch.cuda.mem_get_info(device)[0] // 2
 
 
@@ -125,15 +125,15 @@ class StreamedBlocks:
         for local, parameter in list(self.model.named_parameters()):
             stored = stored_name(anatomy, local)
             if parameter.is_meta and not stored.startswith(prefixes):
-                self.skeleton.assign(self.model, local, self.skeleton.value(stored))
+                self.skeleton.assign(self.model, local, source.tensor(stored))
 
     def _open(self, index: int, prefix: str) -> None:
         """Fill the vectors of a block; its matrices are read whenever it runs."""
-        block = self.skeleton.submodule(prefix)
+        block, path = self.skeleton.submodule(prefix), module_name(self.source.anatomy, prefix)
         for local, parameter in list(block.named_parameters()):
-            stored = f"{prefix}.{local}"
+            stored = stored_name(self.source.anatomy, f"{path}.{local}")
             if parameter.ndim < 2:
-                self.skeleton.assign(block, local, self.skeleton.value(stored))
+                self.skeleton.assign(block, local, self.source.tensor(stored))
             else:
                 owner, _, leaf = local.rpartition(".")
                 read = self._reader(stored)
@@ -155,7 +155,7 @@ class StreamedBlocks:
         block.forward = forward
 
     def _reader(self, stored: str) -> Callable[[], Tensor]:
-        return lambda: self.skeleton.value(stored)
+        return lambda: self.source.tensor(stored)
 
     def _replace(self, stored: str, module: nn.Module) -> None:
         self._built[stored] = self.skeleton.submodule(stored)

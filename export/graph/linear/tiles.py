@@ -117,20 +117,19 @@ def tile_weight(
     build: Build, read: Callable[[], Sequence[QTensor]], layout: TileLayout, name: str
 ) -> ir.Value:
     """The initializer ``[bytes]`` uint8 of the matrices that ``read`` returns, one below the other."""
+    return build.graph.weight(
+        f"{name}.tiles", ir.DataType.UINT8, [layout.nbytes], lambda: _packed(read(), layout)
+    )
 
-    def make() -> Array:
-        tensors = read()
-        zero = 1 << (layout.bits - 1)
-        codes = np.concatenate([tensor.codes.numpy() for tensor in tensors]).view(np.uint8) + np.uint8(zero)
-        scales = np.concatenate([tensor.scale.numpy() for tensor in tensors])
-        zeros = None
-        if layout.zero_points:
-            zeros = np.concatenate([_zero_points(tensor) for tensor in tensors]).view(np.uint8) + np.uint8(
-                zero
-            )
-        return pack_tiles(codes, scales.astype(np.float32), zeros, layout)
 
-    return build.graph.weight(f"{name}.tiles", ir.DataType.UINT8, [layout.nbytes], make)
+def _packed(tensors: Sequence[QTensor], layout: TileLayout) -> Bytes:
+    zero = 1 << (layout.bits - 1)
+    codes = np.concatenate([tensor.codes.numpy() for tensor in tensors]).view(np.uint8) + np.uint8(zero)
+    scales = np.concatenate([tensor.scale.numpy() for tensor in tensors])
+    zeros = None
+    if layout.zero_points:
+        zeros = np.concatenate([_zero_points(tensor) for tensor in tensors]).view(np.uint8) + np.uint8(zero)
+    return pack_tiles(codes, scales.astype(np.float32), zeros, layout)
 
 
 def tile_product(
@@ -172,6 +171,37 @@ def product_node(
     return build.graph.own(
         "QuantizedProduct", name, inputs, 1, **layout.attributes(), gated=int(gated), exact=int(build.exact)
     )[0]
+
+
+def routed_product(
+    build: Build,
+    rows: ir.Value,
+    counts: ir.Value,
+    matrices: Sequence[Sequence[Linear]],
+    scheme: Scheme,
+    name: str,
+    *,
+    gated: bool = False,
+) -> ir.Value:
+    """``rows [rows, columns]``, of which the first ``counts[0]`` are multiplied with the first of the
+    ``matrices``, the next ``counts[1]`` with the second, and so on: ``[rows, outputs]``. A matrix is several
+    linears one below the other, whose halves ``gated`` joins. One without rows is not read.
+
+    Raises:
+        ShapeError: as :func:`tile_product`.
+    """
+    linears, weights = matrices[0], build.weights
+    half = all(fits_float16(weights.scales(linear.name)) for matrix in matrices for linear in matrix)
+    width = sum(linear.out_features for linear in linears)
+    layout = tile_layout(scheme, width, linears[0].in_features, linears[0].name, half_scales=half)
+
+    def make() -> Array:
+        read = ([weights.quantized(linear.name) for linear in matrix] for matrix in matrices)
+        return np.concatenate([_packed(tensors, layout) for tensors in read])
+
+    tiles = build.graph.weight(f"{name}.tiles", ir.DataType.UINT8, [len(matrices) * layout.nbytes], make)
+    attributes = {**layout.attributes(), "gated": int(gated), "exact": int(build.exact)}
+    return build.graph.own("RoutedProduct", name, [rows, tiles, counts], 1, **attributes)[0]
 
 
 def gates_together(build: Build, linears: Sequence[Linear]) -> bool:

@@ -30,6 +30,7 @@ static int one(const ort_operator *op) { (void)op; return 1; }
 static int any_version(const ort_operator *op) { (void)op; return 0x7fffffff; }
 
 static const int PRODUCT[] = {TYPE_FLOAT, TYPE_UINT8, -TYPE_FLOAT, 99};
+static const int ROUTED[] = {TYPE_FLOAT, TYPE_UINT8, TYPE_INT64, 99};
 static const int ROWS[] = {TYPE_UINT8, TYPE_INT64, 99};
 #define ATTENTION(name, type) \
     static const int name[] = {TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, type, type, TYPE_INT32, TYPE_INT32, -TYPE_FLOAT, \
@@ -54,6 +55,7 @@ static const int SCALED_SUMS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_FLOAT, -TYPE_FLOA
 
 static const described OPERATORS[] = {
     {OPERATOR(create_product, compute_product), "QuantizedProduct", PRODUCT, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_product, compute_routed), "RoutedProduct", ROUTED, {TYPE_FLOAT}, 1},
     {OPERATOR(create_product, compute_rows), "QuantizedRows", ROWS, {TYPE_FLOAT}, 1},
     {OPERATOR(create_attention, compute_attention), "CachedAttention", OVER_FLOATS, {TYPE_FLOAT, TYPE_FLOAT, TYPE_FLOAT}, 3},
     {OPERATOR(create_attention, compute_attention), "CachedAttention16", OVER_HALVES, {TYPE_FLOAT, TYPE_FLOAT16, TYPE_FLOAT16}, 3},

@@ -94,6 +94,34 @@ static void product_task(void *data, size_t task) {
     }
 }
 
+/* The rows of `work`, all times the same weights. */
+static ort_status *multiply(void *context, product_work *work) {
+    const product_kernel *kernel = work->kernel;
+    ort_api api = kernel->api;
+    int64_t k = work->weights.k, n = work->weights.n, rows = work->inputs.rows;
+    int64_t groups = groups_of(k, work->weights.group), padded = padded_of(&work->weights);
+    size_t codes = (size_t)(rows * padded), numbers = (size_t)(rows * groups) * sizeof(product_number);
+    size_t wide = kernel->gated ? (size_t)(rows * n) * 4 : 0;
+    char *scratch = malloc(codes + numbers + wide + READ_BEYOND);
+    if (!scratch) return NO_MEMORY(api);
+    work->wide = (float *)(void *)scratch;
+    work->inputs = (product_inputs){(int8_t *)(scratch + wide + numbers), (product_number *)(void *)(scratch + wide),
+                                    rows, padded, groups};
+    work->rows_per_task = TASK_ROWS;
+    int64_t tiles = tiles_of(n) / (kernel->gated ? 2 : 1);
+    /* A task reads its weights once for every eight rows, so that more rows need fewer of them: in pairs, which the
+     * kernels of many rows take at once. */
+    work->tiles_per_task = (TASK_BYTES / tile_bytes(&work->weights) / (1 + rows / 8) + 2) / 2 * 2;
+    ort_status *status = NULL;
+    if (rows > work->rows_per_task && !kernel->exact)
+        status = ort_parallel(api, context, quantize_task, (size_t)((rows + TASK_ROWS - 1) / TASK_ROWS), 0, work);
+    else if (!kernel->exact) quantize_task(work, 0);
+    size_t tasks = (size_t)((tiles + work->tiles_per_task - 1) / work->tiles_per_task);
+    if (!status) status = ort_parallel(api, context, product_task, tasks, 0, work);
+    free(scratch);
+    return status;
+}
+
 ort_status *compute_product(void *data, void *context) {
     product_kernel *kernel = data;
     ort_api api = kernel->api;
@@ -102,35 +130,46 @@ ort_status *compute_product(void *data, void *context) {
     TRY(read_input(api, context, 1, &w));
     TRY(read_input(api, context, 2, &bias));
     product_work work = {.kernel = kernel, .weights = kernel->weights, .x = x.data};
-    int64_t k = work.weights.k, n = work.weights.n, rows = x.count / k;
+    int64_t k = work.weights.k, n = work.weights.n;
     if (x.rank < 1 || x.sizes[x.rank - 1] != k) REFUSE(api, "activations that do not have K channels");
     if (w.count != kernel->bytes) REFUSE(api, "weights of another size than the attributes say");
     if (bias.data && bias.count != n) REFUSE(api, "a bias of another size than N");
     x.sizes[x.rank - 1] = kernel->gated ? n / 2 : n;
     TRY(make_output(api, context, 0, x.sizes, x.rank, (void **)&work.out));
-    if (!rows) return NULL;
-    work.weights.tiles = w.data, work.weights.bias = bias.data;
-    int64_t groups = groups_of(k, work.weights.group), padded = padded_of(&work.weights);
-    size_t codes = (size_t)(rows * padded), numbers = (size_t)(rows * groups) * sizeof(product_number);
-    size_t wide = kernel->gated ? (size_t)(rows * n) * 4 : 0;
-    char *scratch = malloc(codes + numbers + wide + READ_BEYOND);
-    if (!scratch) return NO_MEMORY(api);
-    work.wide = (float *)(void *)scratch;
-    work.inputs = (product_inputs){(int8_t *)(scratch + wide + numbers), (product_number *)(void *)(scratch + wide),
-                                   rows, padded, groups};
-    work.rows_per_task = TASK_ROWS;
-    int64_t tiles = tiles_of(n) / (kernel->gated ? 2 : 1);
-    /* A task reads its weights once for every eight rows, so that more rows need fewer of them: in pairs, which the
-     * kernels of many rows take at once. */
-    work.tiles_per_task = (TASK_BYTES / tile_bytes(&work.weights) / (1 + rows / 8) + 2) / 2 * 2;
-    ort_status *status = NULL;
-    if (rows > work.rows_per_task && !kernel->exact)
-        status = ort_parallel(api, context, quantize_task, (size_t)((rows + TASK_ROWS - 1) / TASK_ROWS), 0, &work);
-    else if (!kernel->exact) quantize_task(&work, 0);
-    size_t tasks = (size_t)((tiles + work.tiles_per_task - 1) / work.tiles_per_task);
-    if (!status) status = ort_parallel(api, context, product_task, tasks, 0, &work);
-    free(scratch);
-    return status;
+    work.weights.tiles = w.data, work.weights.bias = bias.data, work.inputs.rows = x.count / k;
+    return x.count ? multiply(context, &work) : NULL;
+}
+
+/* Of several matrices each times rows of its own: those of the first come first. One without rows is not read. */
+ort_status *compute_routed(void *data, void *context) {
+    product_kernel *kernel = data;
+    ort_api api = kernel->api;
+    tensor x, w, rows;
+    TRY(read_input(api, context, 0, &x));
+    TRY(read_input(api, context, 1, &w));
+    TRY(read_input(api, context, 2, &rows));
+    product_work work = {.kernel = kernel, .weights = kernel->weights, .x = x.data};
+    int64_t k = work.weights.k, width = kernel->gated ? work.weights.n / 2 : work.weights.n;
+    if (x.rank != 2 || x.sizes[1] != k) REFUSE(api, "rows that do not have K channels");
+    if (!rows.count || w.count % rows.count || w.count / rows.count != kernel->bytes)
+        REFUSE(api, "weights of another size than the attributes say");
+    int64_t left = x.sizes[0];
+    for (int64_t i = 0; i < rows.count; i++) {
+        int64_t mine = ((const int64_t *)rows.data)[i];
+        if (mine < 0 || mine > left) REFUSE(api, "numbers of rows that do not add up to those that there are");
+        left -= mine;
+    }
+    if (left) REFUSE(api, "numbers of rows that do not add up to those that there are");
+    x.sizes[1] = width;
+    TRY(make_output(api, context, 0, x.sizes, 2, (void **)&work.out));
+    for (int64_t i = 0; i < rows.count; i++) {
+        int64_t mine = ((const int64_t *)rows.data)[i];
+        if (!mine) continue;
+        work.weights.tiles = (const uint8_t *)w.data + i * kernel->bytes, work.inputs.rows = mine;
+        TRY(multiply(context, &work));
+        work.x += mine * k, work.out += mine * width;
+    }
+    return NULL;
 }
 
 ort_status *compute_rows(void *data, void *context) {

@@ -26,6 +26,7 @@ float number_or(ort_api api, const void *info, const char *name, float otherwise
 /* What each operator brings: made from its attributes, then run. */
 ort_status *create_product(const ort_operator *op, ort_api api, const void *info, void **kernel);
 ort_status *compute_product(void *kernel, void *context);
+ort_status *compute_routed(void *kernel, void *context);
 ort_status *compute_rows(void *kernel, void *context);
 ort_status *create_attention(const ort_operator *op, ort_api api, const void *info, void **kernel);
 ort_status *compute_attention(void *kernel, void *context);

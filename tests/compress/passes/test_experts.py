@@ -11,9 +11,10 @@ import torch
 from edgepress.compress.api import plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.pipeline.block import LayerStatus
+from edgepress.compress.pipeline.coverage import coverage
 from edgepress.compress.prune.structured.expert_pruning import ExpertUse, ExpertWeights
-from edgepress.errors import CheckpointError, InputError, RecipeError
-from edgepress.export.api import export_bundle
+from edgepress.errors import InputError, RecipeError
 from edgepress.storage import read_json
 from torch import Tensor
 
@@ -21,6 +22,7 @@ CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 SIZES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": None},
     "qwen3_moe": {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "granitemoe": {"num_local_experts": 6, "num_experts_per_tok": 2},
 }
 
 
@@ -134,14 +136,52 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     for step, model, error, text in (
         ({"pass": "experts", "keep": 0.2}, mixture, RecipeError, "a token takes 2"),
         ({"pass": "experts", "keep": 0.7}, pico_llama, InputError, "no experts"),
-        ({"pass": "rtn", "scheme": "W4A16-g32"}, mixture, RecipeError, "mixture of experts"),
+        (
+            {"pass": "gptq", "scheme": "W4A16-g32", "correction": 1},
+            mixture,
+            RecipeError,
+            "mixture of experts",
+        ),
+        ({"pass": "awq", "scheme": "W4A16-g32"}, mixture, RecipeError, "mixture of experts"),
         ({"pass": "narrow", "keep": 0.7}, mixture, RecipeError, "mixture of experts"),
     ):
         with pytest.raises(error, match=text):
             plan_model(str(model), recipe=recipe(tmp_path, step))
-    with pytest.raises(CheckpointError, match="mixture of experts"):
-        export_bundle(mixture, output=tmp_path / "b")
-    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("step", ["gptq", "sparsegpt"])
+def test_each_expert_is_solved_from_the_tokens_that_come_to_it(
+    step: str, mixture: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
+) -> None:
+    options = {"scheme": "W4A16-g16"} if step == "gptq" else {"sparsity": 0.5}
+    out = run(mixture, pico_text, tmp_path, {"pass": step, **options})
+    source = WeightSource.open(out)
+    layers = {layer["name"]: layer for layer in read_json(out / "edgepress.json")["layers"]}
+    for block in source.anatomy.blocks:
+        names = [linear.name for linear in block.expert_linears()]
+        assert len(names) == 18
+        seen = [int(layers[name]["detail"].split(" ")[0]) for name in names[::3]]
+        assert sum(seen) == 2 * CALIBRATED["samples"] * CALIBRATED["length"]
+        for name in names:
+            weight, before = source.dense(name), WeightSource.open(mixture).dense(name)
+            assert 0 < float((weight - before).norm() / before.norm()) < 0.8
+    assert torch.isfinite(outputs(load_model(out))).all()
+
+
+def test_experts_that_few_tokens_came_to_are_named(mixture: Path) -> None:
+    block = WeightSource.open(mixture).anatomy.blocks[1]
+    assert block.experts is not None
+    linears, counts = list(block.expert_linears()), (300, 0, 17, 999, 256, 255)
+    seen = [(linear.name, counts[index // 3]) for index, linear in enumerate(linears)]
+    statistics = {name: {"tokens": torch.tensor([float(count)])} for name, count in seen}
+    statuses = [LayerStatus(name, "gptq", "W4A16", "ok", 0.0, "output") for name, _ in seen]
+    said = coverage(block, statistics, statuses)
+    assert said is not None and "3 of 6 experts: 1 (0), 2 (17), 5 (255)" in said
+    assert statuses[0].detail == "300 tokens"
+    assert statuses[4].detail == "no calibration token came to this expert"
+    everywhere = {name: {"tokens": torch.tensor([500.0])} for name, _ in seen}
+    assert coverage(block, everywhere, []) is None and coverage(block, {}, statuses) is None
 
 
 @pytest.mark.chain

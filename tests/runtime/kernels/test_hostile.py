@@ -60,6 +60,13 @@ def _models() -> list[Model]:
         x = random.standard_normal((1, 3, 70)).astype(np.float32)
         inputs = {"x": x, "w": held.tiles, "bias": np.ones(64, np.float32)}
         found.append(("QuantizedProduct", inputs, 1, {**held.layout.attributes(), "gated": gated}))
+    several = good.matrix(64, 70, 4, 32, True)
+    routed = {
+        "x": random.standard_normal((5, 70)).astype(np.float32),
+        "w": np.tile(several.tiles, 3),
+        "rows": np.array([2, 0, 3]),
+    }
+    found.append(("RoutedProduct", routed, 1, {**several.layout.attributes(), "gated": 1}))
     held = good.matrix(50, 64, 4, 32, False)
     ids = np.array([[0, 49, 17]], np.int64)
     found.append(("QuantizedRows", {"w": held.tiles, "ids": ids}, 1, held.layout.attributes()))

@@ -147,6 +147,41 @@ def test_a_gated_product_joins_its_halves(kernels, tokens):
     assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("gated", [0, 1])
+@pytest.mark.parametrize("exact", [0, 1])
+@pytest.mark.parametrize("counts", [(0, 3, 0, 10), (1, 0, 0, 0), (0, 0, 0, 0), (2, 1, 30, 4)])
+def test_routed_rows_are_multiplied_each_with_its_own_matrix(kernels, gated, exact, counts):
+    held = [matrix(64, 70, 4, 32, True, seed) for seed in range(4)]
+    x = np.random.default_rng(0).standard_normal((sum(counts), 70)).astype(np.float32)
+    attributes = {**held[0].layout.attributes(), "gated": gated, "exact": exact}
+    inputs = {"x": x, "w": np.concatenate([one.tiles for one in held]), "rows": np.array(counts, np.int64)}
+    (found,) = run("RoutedProduct", inputs, threads=2, **attributes)
+    ends = np.cumsum(counts)
+    parts = [
+        run("QuantizedProduct", {"x": x[end - count : end], "w": one.tiles}, **attributes)[0]
+        for one, count, end in zip(held, counts, ends, strict=True)
+    ]
+    assert np.array_equal(found, np.concatenate(parts))
+
+
+def test_a_matrix_without_rows_is_not_read():
+    """Its scales are none, and a product with it would be none, too."""
+    held = [matrix(64, 70, 4, 32, False, seed) for seed in range(3)]
+    held[1].tiles[:] = 255
+    x = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
+    inputs = {"x": x, "w": np.concatenate([one.tiles for one in held]), "rows": np.array([2, 0, 3])}
+    (found,) = run("RoutedProduct", inputs, **held[0].layout.attributes())
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("rows", [(2, 2, 2), (2, -1, 4), (5, 0), (5,), (), (1 << 40, 0, 5)])
+def test_rows_that_do_not_add_up_are_refused(rows):
+    held = matrix(50, 64, 4, 32, False)
+    inputs = {"x": np.zeros((5, 64), np.float32), "w": np.tile(held.tiles, 3)}
+    with pytest.raises(Exception, match="edgepress: "):
+        run("RoutedProduct", {**inputs, "rows": np.array(rows, np.int64)}, **held.layout.attributes())
+
+
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_a_row_does_not_depend_on_its_neighbours_nor_on_threads(data):
