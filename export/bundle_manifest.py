@@ -94,7 +94,7 @@ def parameters(job: ExportJob) -> int:
     norms += [] if anatomy.classifier is None else [anatomy.classifier.norm]
     for block in anatomy.blocks:
         modules |= {linear.name for linear in block.linears()}
-        modules |= set() if block.experts is None else {block.experts.router}
+        modules |= set() if block.experts is None else {block.experts.router, block.experts.shared_gate}
         norms += block.norms()
     modules |= {norm.name for norm in norms if norm is not None}
     names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]

@@ -165,6 +165,8 @@ class Experts:
         prefix, parts: an expert's linears are stored as ``{prefix}.{index}.{part}``: gate, up, down.
         chosen: how many of the ``count`` a token goes through.
         normalized: the weights of those that are chosen are divided by their sum.
+        shared: an MLP that every token goes through beside them, or None.
+        shared_gate: the linear ``[1, hidden]`` whose sigmoid the output of ``shared`` is multiplied by.
     """
 
     router: str
@@ -173,6 +175,8 @@ class Experts:
     count: int
     chosen: int
     normalized: bool = True
+    shared: Mlp | None = None
+    shared_gate: str | None = None
 
     @property
     def share(self) -> float:
@@ -270,12 +274,14 @@ class BlockAnatomy:
 
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:
         """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up ·
-        down, and q · k v · o of an attention to the encoder's states in between; gate up · down of one
-        expert after the other. What an expert reads is the part of the tokens that it is chosen for.
+        down, and q · k v · o of an attention to the encoder's states in between; gate up · down of a shared
+        expert, then of one expert after the other, which reads those tokens that it is chosen for.
         """
         attention, cross, mlp = self.attention, self.cross, self.mlp
         if self.experts is not None:
-            mlps = ((expert.projections, (expert.down,)) for expert in self.expert_mlps())
-            return attention.projections, (attention.o,), *(group for pair in mlps for group in pair)
+            shared = () if self.experts.shared is None else (self.experts.shared,)
+            mlps = (*shared, *self.expert_mlps())
+            groups = (group for mlp in mlps for group in (mlp.projections, (mlp.down,)))
+            return attention.projections, (attention.o,), *groups
         between = () if cross is None else ((cross.q,), (cross.k, cross.v), (cross.o,))
         return attention.projections, (attention.o,), *between, mlp.projections, (mlp.down,)

@@ -36,7 +36,22 @@ def mixture(build: Build, value: ir.Value, block: BlockAnatomy, experts: Experts
     each = graph.node("Reshape", f"{name}.each", [ordered, _numbers(build, -1, experts.chosen, hidden)])
     weights = graph.node("Unsqueeze", f"{name}.weights", [scores, _numbers(build, 1)])
     total = graph.node("MatMul", f"{name}.total", [weights, each])
-    return graph.node("Reshape", f"{name}.out", [total, graph.node("Shape", f"{name}.shape", [value])])
+    out = graph.node("Reshape", f"{name}.out", [total, graph.node("Shape", f"{name}.shape", [value])])
+    if experts.shared is None:
+        return out
+    return graph.node("Add", f"{name}.sum", [out, _shared(build, value, experts, experts.shared)])
+
+
+def _shared(build: Build, value: ir.Value, experts: Experts, part: Mlp) -> ir.Value:
+    """What the shared expert makes of ``value``, weighed by its gate."""
+    found, _ = mlp(build, value, part, part.down.name.rpartition(".")[0])
+    name = experts.shared_gate
+    if name is None:
+        return found
+    logit = transposed_product(build, value, build.vector(f"{name}.weight"), name)
+    return build.graph.node(
+        "Mul", f"{name}.scaled", [build.graph.node("Sigmoid", f"{name}.part", [logit]), found]
+    )
 
 
 def _routed(build: Build, rows: ir.Value, experts: Experts) -> tuple[ir.Value, ir.Value]:

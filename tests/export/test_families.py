@@ -146,6 +146,9 @@ MIXTURES = [
     Variant("qwen3_moe", "as it is", {**SIX, "moe_intermediate_size": 32, "norm_topk_prob": True}),
     Variant("qwen3_moe", "some dense layers", {**SIX, "moe_intermediate_size": 32, "mlp_only_layers": [1]}),
     Variant("olmoe", "as it is", {**SIX, "intermediate_size": 32}),
+    Variant(
+        "qwen2_moe", "as it is", {**SIX, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}
+    ),
     Variant("granitemoe", "as it is", {"num_local_experts": 6, "num_experts_per_tok": 2, **FACTORS}),
 ]
 FIRST = [variant for variant in VARIANTS if variant.name == "as it is"]
@@ -235,7 +238,7 @@ def test_pruned_rounded_and_answering(
 
 @pytest.mark.parametrize(
     ("variant", "scheme"),
-    zip(MIXTURES, ("W4A16-g16", "W3A16-g32", "W8A8", "W4A16-g32", "W4A16-g32"), strict=True),
+    zip(MIXTURES, ("W4A16-g16", "W3A16-g32", "W8A8", "W4A16-g32", "W8A8", "W4A16-g32"), strict=True),
 )
 def test_fewer_experts_rounded_and_answering(
     variant: Variant, scheme: str, made: Callable[[Variant], Path], pico_text: Path, tmp_path: Path

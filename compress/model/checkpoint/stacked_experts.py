@@ -42,15 +42,13 @@ def apart(tensors: Mapping[str, Location]) -> dict[str, Location]:
 def stacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of :func:`apart` for the tensors of a block, for each linear that all experts have."""
     found = dict(tensors)
-    for name in tensors:
-        first = re.fullmatch(r"(.*\.block_sparse_moe)\.experts\.0\.down_proj\.\w+", name)
-        for whole, parts in _PARTS.items() if first else ():
-            assert first is not None
-            start = f"{first[1]}.experts"
-            count = len({key.removeprefix(start).split(".")[1] for key in tensors if key.startswith(start)})
-            names = [f"{start}.{expert}.{part}.weight" for expert in range(count) for part in parts]
-            if all(own in tensors and tensors[own].is_floating_point() for own in names):
-                rows = [found.pop(own) for own in names]
+    experts = re.compile(r"(.*\.block_sparse_moe\.experts)\.(\d+)\.(gate|up|down)_proj\.\w+")
+    for module in {match[1] for name in tensors if (match := experts.fullmatch(name))}:
+        count = len({name.removeprefix(module).split(".")[1] for name in tensors if name.startswith(module)})
+        for whole, parts in _PARTS.items():
+            names = [f"{module}.{expert}.{part}.weight" for expert in range(count) for part in parts]
+            if all(name in tensors and f"{name}_scale" not in tensors for name in names):
+                rows = [found.pop(name) for name in names]
                 joined = torch.cat(rows).view(count, -1, rows[0].shape[1])
-                found[f"{first[1]}.{whole}.weight"] = joined
+                found[f"{module.removesuffix('.experts')}.{whole}.weight"] = joined
     return found

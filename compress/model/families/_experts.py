@@ -16,7 +16,8 @@ class ExpertNames:
     expert.
 
     ``normalized`` is whether the weights of the chosen experts add up to one where the config's
-    ``norm_topk_prob`` is silent; None where it has no say, and they do.
+    ``norm_topk_prob`` is silent; None where it has no say, and they do. ``shared`` is the module of an expert
+    for all tokens, and ``shared_gate`` what its output is weighed by.
     """
 
     module: str = "mlp"
@@ -25,6 +26,8 @@ class ExpertNames:
     up: str = "up_proj"
     down: str = "down_proj"
     normalized: bool | None = None
+    shared: str | None = None
+    shared_gate: str | None = None
 
     def present(self, shapes: Shapes, prefix: str) -> bool:
         """Whether the block ``prefix`` has experts: some layers of a mixture may be dense."""
@@ -37,7 +40,9 @@ class ExpertNames:
         indices = {int(name.split(".")[-3]) for name in found if self._is_expert(name)}
         parts = (self.gate, self.up, self.down)
         linears = {f"{self.module}.experts.{index}.{part}" for index in indices for part in parts}
-        return frozenset(linears | {f"{self.module}.{self.router}"})
+        linears |= {f"{self.module}.{self.shared}.{part}" for part in parts if self.shared is not None}
+        gates = (self.router, self.shared_gate)
+        return frozenset(linears | {f"{self.module}.{gate}" for gate in gates if gate is not None})
 
     def _is_expert(self, name: str) -> bool:
         head, _, rest = name.partition(f"{self.module}.experts.")
@@ -54,17 +59,12 @@ class ExpertNames:
         chosen = integer(config, "num_experts_per_tok")
         if chosen > count:
             raise CheckpointError(f"{module} has {count} experts, and a token goes through {chosen}")
-        first: Mlp | None = None
-        for index in range(count):
-            parts = (self.gate, self.up, self.down)
-            gate, up, down = (f"{module}.experts.{index}.{part}" for part in parts)
-            size = None if first is None else first.up.out_features
-            made = linear(shapes, up, "up", inputs=hidden, outputs=size)
-            width = made.out_features
-            gated = linear(shapes, gate, "gate", inputs=hidden, outputs=width)
-            reader = linear(shapes, down, "down", inputs=width, outputs=hidden)
-            first = first or Mlp(gated, made, reader, "")
-        assert first is not None
+        first = self._mlp(shapes, f"{module}.experts.0", hidden)
+        for index in range(1, count):
+            self._mlp(shapes, f"{module}.experts.{index}", hidden, first.up.out_features)
+        gate = None if self.shared_gate is None else f"{module}.{self.shared_gate}"
+        if gate is not None:
+            shape_of(shapes, f"{gate}.weight", 1, hidden)
         experts = Experts(
             router=f"{module}.{self.router}",
             prefix=f"{module}.experts",
@@ -72,5 +72,13 @@ class ExpertNames:
             count=count,
             chosen=chosen,
             normalized=self.normalized is None or flag(config, "norm_topk_prob", self.normalized),
+            shared=None if self.shared is None else self._mlp(shapes, f"{module}.{self.shared}", hidden),
+            shared_gate=gate,
         )
         return first, experts
+
+    def _mlp(self, shapes: Shapes, module: str, hidden: int, width: int | None = None) -> Mlp:
+        up = linear(shapes, f"{module}.{self.up}", "up", inputs=hidden, outputs=width)
+        gate = linear(shapes, f"{module}.{self.gate}", "gate", inputs=hidden, outputs=up.out_features)
+        down = linear(shapes, f"{module}.{self.down}", "down", inputs=up.out_features, outputs=hidden)
+        return Mlp(gate, up, down, "")

@@ -195,6 +195,8 @@ def _block(
     mlp, experts = _mlp(config, shapes, family, prefix, hidden)
     inner = made("mlp.ffn_sub_norm", mlp.down.in_features) if family.inner_norms else None
     activation = text(config, family.activation_key, family.activation)
+    if experts is not None and experts.shared is not None:
+        experts = replace(experts, shared=replace(experts.shared, activation=activation))
     names = family.norms
     return BlockAnatomy(
         index=index,
