@@ -209,8 +209,8 @@ def _check_experts(anatomy: Anatomy, name: str, step: Pass) -> None:
     if anatomy.has_experts and not step.knows_experts:
         raise RecipeError(
             f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
-            fix="these do: rtn, hqq, prune, kv_cache, experts, and without correction or sequential gptq, "
-            "sparsegpt and alps",
+            fix="these do: rtn, hqq, prune, kv_cache, experts, layers without repair, and without correction "
+            "or sequential gptq, sparsegpt and alps",
         )
 
 

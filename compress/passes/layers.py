@@ -58,6 +58,11 @@ class Layers(ModelPass):
     )
 
     @property
+    def knows_experts(self) -> bool:
+        """Without a repair, which refits the one MLP before a cut."""
+        return self.repair == "none"
+
+    @property
     def calibrated(self) -> bool:
         return True
 
@@ -68,6 +73,11 @@ class Layers(ModelPass):
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         """As many blocks as stay; which ones is not known before."""
         blocks = anatomy.blocks
+        if len({block.experts is None for block in blocks}) > 1:
+            raise RecipeError(
+                "layers: some blocks have experts and some have none, by their number in config.json",
+                fix="prune experts instead: pass experts",
+            )
         for count in range(len(blocks) - 1, 0, -1):
             if self._enough(anatomy, range(count, len(blocks))):
                 return replace(anatomy, blocks=blocks[:count])

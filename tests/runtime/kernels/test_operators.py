@@ -164,7 +164,7 @@ def test_routed_rows_are_multiplied_each_with_its_own_matrix(kernels, gated, exa
     assert np.array_equal(found, np.concatenate(parts))
 
 
-def test_a_matrix_without_rows_is_not_read():
+def test_a_matrix_without_rows_reaches_no_output():
     """Its scales are none, and a product with it would be none, too."""
     held = [matrix(64, 70, 4, 32, False, seed) for seed in range(3)]
     held[1].tiles[:] = 255
