@@ -104,7 +104,7 @@ _OWN = "QuantizedProduct"
 # Operators that read weights; the rest of the time no number of bits makes shorter.
 PRODUCTS = (
     *("MatMul", "FusedMatMul", "Gemm", "MatMulNBits", "MatMulInteger", "MatMulIntegerToFloat"),
-    *(_OWN, "IntegerProduct"),
+    *(_OWN, "RoutedProduct", "IntegerProduct"),
 )
 INT8_ACTIVATIONS = 4
 SMALL_BLOCK = 32

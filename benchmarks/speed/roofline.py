@@ -138,7 +138,8 @@ def best(measured: Sequence[tuple[Bandwidth, Bandwidth]], bytes_per_token: int) 
 _PRODUCTS = frozenset(
     {
         *("MatMul", "FusedMatMul", "Gemm", "MatMulNBits", "MatMulInteger", "MatMulIntegerToFloat"),
-        *("DynamicQuantizeMatMul", "QGemm", "QLinearMatMul", "QuantizedProduct", "IntegerProduct"),
+        *("DynamicQuantizeMatMul", "QGemm", "QLinearMatMul"),
+        *("QuantizedProduct", "RoutedProduct", "IntegerProduct"),
     }
 )
 _WHOLE_TEXTS = ("Attention", "MultiHeadAttention")

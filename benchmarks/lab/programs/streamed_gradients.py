@@ -86,14 +86,12 @@ def random_batches(most: int = 100) -> list[MicroBatch]:
 
 def of_the_sweep(sweep: BackwardSweep) -> dict[str, Tensor]:
     """By name the gradients ``[tokens, features]`` that :func:`kept` finds."""
-    _plain_experts(sweep.skeleton.model)
     return {name: tensor for file in sweep.run("gradients", kept) for name, tensor in load_file(file).items()}
 
 
 def of_autograd(path: Path, batches: Sequence[MicroBatch], dtype: torch.dtype) -> dict[str, Tensor]:
     """The same from the whole model."""
     anatomy, model = WeightSource.open(path).anatomy, load_model(path, dtype=dtype, cache=False)
-    _plain_experts(model)
     model.requires_grad_(True)
     watched = {name: one.at_input for block in anatomy.blocks for name, one in kept(block, _none).items()}
     found: dict[str, list[Tensor]] = {name: [] for name in watched}
@@ -117,11 +115,6 @@ def of_autograd(path: Path, batches: Sequence[MicroBatch], dtype: torch.dtype) -
         for name, gradient in zip(watched, gradients, strict=True):
             found[name].append(gradient[batch.attention_mask.bool()])
     return {name: torch.cat(rows) for name, rows in found.items()}
-
-
-def _plain_experts(model: Any) -> None:
-    """Experts one after another: torch's products of several at once know no float64."""
-    model.config._experts_implementation = "eager"
 
 
 def _none(name: str) -> Tensor:
