@@ -185,7 +185,6 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
         RecipeError: a pass that cannot make a model of these shapes smaller as asked.
     """
     for name, step in recipe.steps:
-        _check_experts(anatomy, name, step)
         scheme, selected = step.weight_scheme, step.selected(anatomy)
         anatomy = step.anatomy_after(anatomy)
         misfits: dict[int, list[str]] = defaultdict(list)
@@ -205,22 +204,27 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
             raise groups_refused(table, misfits, scheme, [anatomy.hidden_size])
 
 
-def _check_experts(anatomy: Anatomy, name: str, step: Pass) -> None:
-    if anatomy.has_experts and not step.knows_experts:
-        raise RecipeError(
-            f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
-            fix="these do: rtn, hqq, prune, kv_cache, experts, layers without repair, and without correction "
-            "or sequential gptq, sparsegpt and alps",
-        )
-
-
 def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
-    """Refuse an encoder–decoder to passes that do not know its second stack.
+    """Refuse an encoder–decoder to passes that do not know its second stack, and a mixture of experts to
+    those that do not know experts.
 
     Raises:
         RecipeError: names the pass.
     """
     for name, step in recipe.steps:
+        if anatomy.has_experts and not step.knows_experts:
+            raise RecipeError(
+                f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
+                fix="these do: rtn, hqq, prune, kv_cache, experts, layers without repair, and without "
+                "correction or sequential gptq, sparsegpt and alps",
+            )
+        scheme = step.weight_scheme
+        if anatomy.has_experts and scheme is not None and scheme.format != "int":
+            raise RecipeError(
+                f"pass {name}: {scheme.name} is not for a mixture of experts",
+                why="transformers reads experts in such numbers wrongly, and nothing else was tried",
+                fix="take integers: W4A16 or W8A8",
+            )
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",

@@ -25,8 +25,7 @@ def check_named(anatomy: Anatomy, name: str, step: Pass) -> None:
         return
     linears: list[tuple[str, str]] = [(linear.name, linear.role) for linear in anatomy.linears()]
     # No pass works on these, but recipes of other tools leave them out by name.
-    mixtures = [block.experts for block in anatomy.blocks if block.experts is not None]
-    others = [gate for one in mixtures for gate in (one.router, one.shared_gate) if gate is not None]
+    others = list(anatomy.gates())
     others += [module for module in (anatomy.embedding, anatomy.head, "lm_head") if module is not None]
     known = {"targets": linears, "ignore": [*linears, *((module, "") for module in others)]}
     for key, layers in known.items():

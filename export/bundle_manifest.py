@@ -90,11 +90,11 @@ def parameters(job: ExportJob) -> int:
     modules = {anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding}
     modules |= {None if anatomy.tied else anatomy.head}
     modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
+    modules |= set(anatomy.gates())
     norms = [anatomy.embedding_norm, anatomy.final_norm]
     norms += [] if anatomy.classifier is None else [anatomy.classifier.norm]
     for block in anatomy.blocks:
         modules |= {linear.name for linear in block.linears()}
-        modules |= set() if block.experts is None else {block.experts.router, block.experts.shared_gate}
         norms += block.norms()
     modules |= {norm.name for norm in norms if norm is not None}
     names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]

@@ -174,6 +174,17 @@ class Anatomy:
         """Whether graphs are built of models of this form; the others stay in transformers."""
         return self.kind != "encoder_decoder"
 
+    def gates(self) -> Iterator[str]:
+        """The linears that weigh experts."""
+        for block in self.blocks:
+            yield from () if block.experts is None else block.experts.gates
+
+    def stacked_experts(self) -> Iterator[Linear]:
+        """The linears of experts that the family stores in one tensor."""
+        for block in self.blocks:
+            if block.experts is not None and block.experts.stacked:
+                yield from block.expert_linears()
+
     @property
     def has_experts(self) -> bool:
         """Whether some of its blocks are mixtures of experts."""

@@ -167,6 +167,7 @@ class Experts:
         normalized: the weights of those that are chosen are divided by their sum.
         shared: an MLP that every token goes through beside them, or None.
         shared_gate: the linear ``[1, hidden]`` whose sigmoid the output of ``shared`` is multiplied by.
+        stacked: the family stores the same linear of all experts in one tensor.
     """
 
     router: str
@@ -177,6 +178,12 @@ class Experts:
     normalized: bool = True
     shared: Mlp | None = None
     shared_gate: str | None = None
+    stacked: bool = False
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The linears that weigh experts, which stay in float."""
+        return (self.router,) if self.shared_gate is None else (self.router, self.shared_gate)
 
     @property
     def share(self) -> float:

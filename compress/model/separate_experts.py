@@ -7,7 +7,7 @@ plain loop over the experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,9 +35,7 @@ class RoutedLinear(nn.Linear):
 class SeparateExperts(nn.Module):
     """The experts by index, each with its ``parts``: gate, up and down under their stored names."""
 
-    def __init__(
-        self, parts: tuple[str, str, str], linears: Sequence[Linear], activation: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, parts: tuple[str, str, str], linears: Sequence[Linear], activation: nn.Module) -> None:
         super().__init__()
         self.parts, self.act_fn, self.count = parts, activation, len(linears) // 3
         for index in range(self.count):
@@ -90,7 +88,9 @@ class SeparateExperts(nn.Module):
 
 def separated(built: nn.Module, block: BlockAnatomy, experts: Experts) -> SeparateExperts:
     """The experts of ``block`` in the place of ``built``, transformers' own, without weights."""
-    return SeparateExperts(experts.parts, list(block.expert_linears()), built.act_fn)  # type: ignore[arg-type]
+    activation = built.act_fn
+    assert isinstance(activation, nn.Module)
+    return SeparateExperts(experts.parts, list(block.expert_linears()), activation)
 
 
 def rows_of(module: nn.Module, mask: Tensor) -> Tensor:

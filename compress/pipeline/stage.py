@@ -23,7 +23,7 @@ from ...terminal import Progress, Silent
 from ..measure.fisher import Measure
 from ..model.anatomy import module_name
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
-from ..model.checkpoint.quantization_config import quantization_config
+from ..model.checkpoint.quantization_config import NOT_THERE, STACKED, quantization_config
 from ..model.checkpoint.shard_writer import copy_companions, join
 from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
 from ..model.weights import WeightSource
@@ -210,7 +210,7 @@ def assemble(
     cache = None if result.kv_scheme is None else ecosystem_form(result.kv_scheme)
     if result.schemes or cache is not None:
         config["quantization_config"] = quantization_config(
-            result.schemes, result.forms, _others(source, result), cache, source.conv1d
+            result.schemes, result.forms, _others(source, result), cache, _stop(source, result)
         )
     write_json(directory / "config.json", config)
     copy_companions(source.reader, directory)
@@ -221,10 +221,18 @@ def assemble(
             write_json(directory / name, content)
 
 
+def _stop(source: WeightSource, result: StageResult) -> str | None:
+    """What keeps others from opening a model whose codes they would not find."""
+    if any(linear.name in result.schemes for linear in source.anatomy.stacked_experts()):
+        return STACKED
+    return NOT_THERE if source.conv1d else None
+
+
 def _others(source: WeightSource, result: StageResult) -> list[str]:
     """The linear modules of the model that stay in float."""
     anatomy = source.anatomy
     names = [linear.name for linear in anatomy.linears() if linear.name not in result.schemes]
+    names += anatomy.gates()
     if anatomy.classifier is not None:
         names += anatomy.classifier.modules()
     elif anatomy.kind == "encoder":

@@ -36,6 +36,7 @@ CONV1D = "Conv1D"
 # The errors begin with "bad character in group name" and go on with the words.
 NEEDS_NEWER = "re:(?P<GPT-2 opens in transformers 5.23 or later>)"
 NOT_THERE = "re:(?P<only edgepress opens this GPT-2>)"
+STACKED = "re:(?P<only edgepress opens codes of experts that are stored in one tensor>)"
 _FLOAT_FORMS: dict[Format, str] = {
     "fp8": "float-quantized",
     "mxfp4": "mxfp4-pack-quantized",
@@ -63,11 +64,11 @@ def quantization_config(
     form_of: Mapping[Scheme, str],
     unquantized: list[str],
     cache: dict[str, Any] | None = None,
-    conv1d: bool = False,
+    stop: str | None = None,
 ) -> dict[str, Any]:
     """``quantization_config`` for layers by name, stored as ``form_of`` says; ``unquantized`` names the other
-    linear modules of the model, ``cache`` is the scheme of its key/value cache, and ``conv1d`` as in
-    :func:`forms`.
+    linear modules of the model, ``cache`` is the scheme of its key/value cache, and ``stop`` one of the
+    targets above, which no other reader gets past.
     """
     by_scheme: dict[Scheme, list[str]] = defaultdict(list)
     for name, scheme in schemes.items():
@@ -85,7 +86,7 @@ def quantization_config(
             }
         transposed = form_of[scheme] == TRANSPOSED
         groups[f"group_{index}"] = {
-            "targets": _targets(names, len(by_scheme) == 1, conv1d, transposed),
+            "targets": _targets(names, len(by_scheme) == 1, stop, transposed),
             "weights": _transposed(scheme) if transposed else _weights_of(scheme),
             "input_activations": activations,
             "output_activations": None,
@@ -106,10 +107,10 @@ def quantization_config(
     }
 
 
-def _targets(names: list[str], alone: bool, conv1d: bool, transposed: bool) -> list[str]:
+def _targets(names: list[str], alone: bool, stop: str | None, transposed: bool) -> list[str]:
     if transposed:
         return [NEEDS_NEWER, CONV1D]
-    return ([NOT_THERE] if conv1d else []) + (["Linear"] if alone else names)
+    return ([] if stop is None else [stop]) + (["Linear"] if alone else names)
 
 
 def _weights_of(scheme: Scheme) -> dict[str, Any]:
@@ -188,7 +189,7 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
             )
         scheme = _scheme_of(group)
         for target in targets:
-            if target in (NEEDS_NEWER, NOT_THERE):
+            if target in (NEEDS_NEWER, NOT_THERE, STACKED):
                 continue
             for name in filter(_target(target), quantized):
                 schemes.setdefault(name, scheme)

@@ -17,7 +17,8 @@ class ExpertNames:
 
     ``normalized`` is whether the weights of the chosen experts add up to one where the config's
     ``norm_topk_prob`` is silent; None where it has no say, and they do. ``shared`` is the module of an expert
-    for all tokens, and ``shared_gate`` what its output is weighed by.
+    for all tokens, and ``shared_gate`` what its output is weighed by; ``stacked`` is that of
+    :class:`~..block_anatomy.Experts`.
     """
 
     module: str = "mlp"
@@ -28,6 +29,7 @@ class ExpertNames:
     normalized: bool | None = None
     shared: str | None = None
     shared_gate: str | None = None
+    stacked: bool = False
 
     def present(self, shapes: Shapes, prefix: str) -> bool:
         """Whether the block ``prefix`` has experts: some layers of a mixture may be dense."""
@@ -74,6 +76,7 @@ class ExpertNames:
             normalized=self.normalized is None or flag(config, "norm_topk_prob", self.normalized),
             shared=None if self.shared is None else self._mlp(shapes, f"{module}.{self.shared}", hidden),
             shared_gate=gate,
+            stacked=self.stacked,
         )
         return first, experts
 

@@ -14,7 +14,7 @@ from ._llama_like import llama_like
 from ._tensors import Config
 from .granite import FAMILY, scaled
 
-NAMES = ExpertNames(module="block_sparse_moe", router="router.layer")
+NAMES = ExpertNames(module="block_sparse_moe", router="router.layer", stacked=True)
 SIZES = SizeKeys(experts=("num_local_experts",))
 
 

@@ -137,12 +137,29 @@ def check_what_we_say(path: Path) -> None:
         return
     assert not info["missing_keys"] and not info["mismatched_keys"]
     assert all(name.endswith(("k_scale", "v_scale")) for name in info["unexpected_keys"])
+    routed = {linear.name for block in source.anatomy.blocks for linear in block.expert_linears()}
     for linear in source.anatomy.linears():
+        if linear.name in routed:
+            continue
         weight = theirs.get_submodule(module_name(source.anatomy, linear.name)).weight
         assert torch.equal(weight.T if source.conv1d else weight, source.dense(linear.name)), linear.name
-    same = torch.equal(found, outputs(load_model(path)))
+    for block in source.anatomy.blocks:
+        check_experts(theirs, source, block)
+    ours = outputs(load_model(path))
+    same = torch.equal(found, ours) if not routed else torch.allclose(found, ours, atol=1e-5)
     assert said.answer == ("yes" if same else "differs"), said
     assert (said.why is None) == same
+
+
+def check_experts(theirs: Any, source: WeightSource, block: BlockAnatomy) -> None:
+    """Their tensors of all experts are ours, as float16 where they have codes."""
+    if block.experts is None:
+        return
+    held = theirs.get_submodule(module_name(source.anatomy, block.experts.prefix))
+    for index in range(block.experts.count):
+        gate, up, down = (source.tensor(name) for name in block.experts.stored(index))
+        for found, want in ((held.gate_up_proj[index], torch.cat([gate, up])), (held.down_proj[index], down)):
+            assert ((found - want).abs() <= 2**-11 * want.abs() + 1e-7).all()
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +191,23 @@ def pico(
 )
 def test_a_quantized_model(family: str, label: str, pico: Callable[[str], Path], tmp_path: Path) -> None:
     check_what_we_say(written(pico(family), SCHEMES[label], tmp_path))
+
+
+# Experts alike with other layers in other schemes, experts in several, experts in float.
+OF_EXPERTS: dict[str, str | dict[str, str]] = {
+    **{name: name for name in ("W4A16-g32", "W8A8", "W4A16_ASYM-g32")},
+    "alike": {"q": "W8A16-channel", **dict.fromkeys(("gate", "up", "down"), "W4A16-g32")},
+    "two": {**dict.fromkeys(("gate", "up"), "W4A16-g32"), "down": "W8A16-channel"},
+    "attention": {"q": "W4A16-g32"},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "label"),
+    [*(("mixtral", label) for label in OF_EXPERTS), ("qwen2_moe", "W4A16-g32"), ("granitemoe", "W4A16-g32")],
+)
+def test_a_quantized_mixture(family: str, label: str, pico: Callable[[str], Path], tmp_path: Path) -> None:
+    check_what_we_say(written(pico(family), OF_EXPERTS[label], tmp_path))
 
 
 @pytest.mark.parametrize("family", names(FAMILIES))
