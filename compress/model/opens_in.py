@@ -49,14 +49,10 @@ def _refusals(source: WeightSource) -> list[str]:
             f"linears of a {family} are Conv1D there, which are filled from one scheme of integer weights "
             "alone (grouped, or symmetric by channel)"
         )
-    if source.schemes and source.anatomy.has_experts and _experts_scheme(source) is None:
+    if source.schemes and not _joins_experts(source):
         found.append(
-            f"experts of a {family} become one tensor there, "
-            + (
-                "in which it looks for their weights"
-                if list(source.anatomy.stacked_experts())
-                else "which takes weights alone, in one symmetric scheme of integers for all"
-            )
+            f"experts of a {family} become one tensor there, from weights in float, or alone in one symmetric "
+            "scheme of integers for all, where a checkpoint of that family may store each by itself"
         )
     if looks_at_weights(config) and any(map(_packed, source.schemes.values())):
         found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
@@ -71,15 +67,14 @@ def _refusals(source: WeightSource) -> list[str]:
     return found
 
 
-def _experts_scheme(source: WeightSource) -> Scheme | None:
-    """The scheme of all experts, where transformers can join them."""
-    if any(linear.name in source.schemes for linear in source.anatomy.stacked_experts()):
-        return None
-    experts = (linear for block in source.anatomy.blocks for linear in block.expert_linears())
-    found = {source.schemes.get(linear.name) for linear in experts}
+def _joins_experts(source: WeightSource) -> bool:
+    """Whether transformers makes its tensors of all experts from those that are stored."""
+    schemes, blocks = source.schemes, source.anatomy.blocks
+    found = {schemes.get(linear.name) for block in blocks for linear in block.expert_linears()}
+    if not found or list(source.anatomy.stacked_experts()):
+        return found <= {None}
     scheme = found.pop()
-    joined = not found and scheme is not None and scheme.symmetric and not scheme.activations
-    return scheme if joined else None
+    return not found and scheme is not None and scheme.symmetric and not scheme.activations
 
 
 def _packed(scheme: Scheme) -> bool:
@@ -93,7 +88,8 @@ def _differences(source: WeightSource) -> list[str]:
         own = ecosystem_form(source.kv_scheme) is None
         why = "its scheme is edgepress's own" if own else "5.20 to 5.23 rounded it"
         found.append(f"the key/value cache stays in float there ({why})")
-    if source.anatomy.has_experts and source.schemes:
+    experts = (linear for block in source.anatomy.blocks for linear in block.expert_linears())
+    if any(linear.name in source.schemes for linear in experts):
         found.append("the weights of experts become float16 there, whatever the model is")
     by_token = {name for name, scheme in source.schemes.items() if scheme.activations == "token"}
     if by_token and flattens_tokens(source.reader.config):

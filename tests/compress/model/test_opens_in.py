@@ -204,7 +204,7 @@ OF_EXPERTS: dict[str, str | dict[str, str]] = {
 
 @pytest.mark.parametrize(
     ("family", "label"),
-    [*(("mixtral", label) for label in OF_EXPERTS), ("qwen2_moe", "W4A16-g32"), ("granitemoe", "W4A16-g32")],
+    [*(("mixtral", label) for label in OF_EXPERTS), ("granitemoe", "W4A16-g32"), ("granitemoe", "attention")],
 )
 def test_a_quantized_mixture(family: str, label: str, pico: Callable[[str], Path], tmp_path: Path) -> None:
     check_what_we_say(written(pico(family), OF_EXPERTS[label], tmp_path))
