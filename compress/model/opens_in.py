@@ -51,8 +51,8 @@ def _refusals(source: WeightSource) -> list[str]:
         )
     if source.schemes and not _joins_experts(source):
         found.append(
-            f"experts of a {family} become one tensor there, from weights in float, or alone in one symmetric "
-            "scheme of integers for all, where a checkpoint of that family may store each by itself"
+            f"experts of a {family} become one tensor there: from floats, or from codes of weights alone, by "
+            "expert, in one symmetric scheme of integers"
         )
     if looks_at_weights(config) and any(map(_packed, source.schemes.values())):
         found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
