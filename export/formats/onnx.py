@@ -162,7 +162,7 @@ def check_form(job: ExportJob) -> None:
     """Refuse what has no form but the CPU's, before anything is written.
 
     Raises:
-        InputError: an encoder, integer products, or codes in the cache.
+        InputError: an encoder, a mixture of experts, integer products, or codes in the cache.
     """
     source, form = job.source, job.form
     if form.built:
@@ -170,6 +170,8 @@ def check_form(job: ExportJob) -> None:
     integer = any(scheme.activations for scheme in source.schemes.values())
     if source.anatomy.kind != "decoder":
         why = "the graphs of encoders are written for the CPU only"
+    elif source.anatomy.has_experts:
+        why = "the graphs of mixtures of experts are written for the CPU only"
     elif integer and not job.as_float:
         why = "integer products of rounded activations are written for the CPU only"
     elif job.kv_dtype != form.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,13 +67,15 @@ def test_a_form_that_computes_something_else_is_not_published(
 
 
 def test_what_has_no_such_form_is_refused(
-    w4: Path, pico_llama: Path, pico_bert: Path, tmp_path: Path
+    w4: Path, pico_llama: Path, pico_bert: Path, make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
+    mixture = make_decoder(tmp_path / "m", "mixtral", num_local_experts=2, num_hidden_layers=1)
     w8a8 = compress_model(str(pico_llama), scheme="W8A8", output=tmp_path / "w8a8")
     output = tmp_path / "bundle"
     for checkpoint, options, why in (
         (pico_bert, {"provider": "cuda"}, "encoders"),
         (w8a8, {"provider": "openvino"}, "integer products"),
+        (mixture, {"provider": "cuda"}, "mixtures of experts"),
         (w4, {"provider": "cuda", "kv": "fp32"}, "its cache is float16"),
         (w4, {"provider": "openvino", "kv": "fp16"}, "its cache is float32"),
         (w4, {"provider": "cuda", "gate": lambda *_: None}, "not measured here"),
