@@ -148,9 +148,11 @@ def tables(group: ResultGroup, predicted: Sequence[PredictedDevice]) -> list[Acc
             for name, value in first.workload.items()
             if name != _UNUSED[group.kind]
         )
-        note = f"From a {first.basis}: {clip(first.source)}. {clip(work)}. Measure it: {clip(first.check)}. "
+        sentences = [f"From a {first.basis}: {clip(first.source)}", clip(work), *notes]
+        said = "".join(f"{one[:1].upper()}{one[1:]}. " for one in sentences)
+        note = f"{said}Measure it: {clip(first.check)}"
         columns = ("version", *(_SHOWN[name][0] for name in shown))
-        found.append(AccountTable(device.name, note + "; ".join(notes), columns, tuple(rows)))
+        found.append(AccountTable(device.name, note, columns, tuple(rows)))
     return found
 
 

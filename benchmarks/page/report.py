@@ -26,6 +26,7 @@ from .sections import section
 
 MOST_BYTES = 300_000
 TEMPLATE = "report.html.jinja"
+_MACHINES = 4  # that are named under the title
 GENERATOR = b'<meta name="generator" content="edgepress">'
 
 
@@ -119,7 +120,8 @@ def _summary(groups: Sequence[ResultGroup], lines: Sequence[Measurement]) -> lis
     return [
         f"{_count(len(groups), 'model')}, {versions}",
         f"measured {days[0]}" if len(days) == 1 else f"measured {days[0]} to {days[-1]}",
-        *machines[:2],
+        *machines[:_MACHINES],
+        *([f"{len(machines) - _MACHINES} more"] if len(machines) > _MACHINES else []),
     ]
 
 

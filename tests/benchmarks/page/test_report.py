@@ -222,6 +222,20 @@ def _plant(line: Measurement, text: str) -> Measurement:
     )
 
 
+@pytest.mark.parametrize(("count", "last"), [(3, "pi2: "), (6, "3 more")])
+def test_the_machines_of_the_page_are_named_or_counted(
+    measured: list[Measurement], count: int, last: str
+) -> None:
+    boards = [
+        line.model_copy(update={"device": {"name": f"pi{number}", "cpu": {"model": "Cortex-A76"}}})
+        for number in range(count)
+        for line in measured
+        if line.device
+    ]
+    head = render_report([*measured, *boards]).partition("</header>")[0]
+    assert all(f"pi{number}: Cortex-A76" in head for number in range(3)) and last in head
+
+
 def test_long_texts_are_cut(measured: list[Measurement]) -> None:
     long = "x" * 100_000
     answers = [SampleAnswer(prompt=long, original=long, compressed=long)] * 20
