@@ -19,7 +19,9 @@ from ..compress.solve.scheme_costs import divides
 from .losses import Losses, linear_schemes, table_schemes
 from .quantities import CLASSIFIER, COSINE, ENCODER, KL, Quantity
 
-_RUNTIME = 160 << 20  # resident bytes of a process that runs a bundle, without its weights
+# Resident bytes of a process that runs a bundle, without its weights: the least (MiniLM's). Budgets below
+# that are refused before anything is measured; a trial says how much more it is.
+_RUNTIME = 96 << 20
 _PROFILED_TOKENS = 256  # of the cache in a profile: 128 of the prompt and 128 new ones
 
 

@@ -150,7 +150,7 @@ def texts_row(found: dict[str, Any], names: list[str]) -> list[str]:
     chosen = found["trials"][found["chosen"] - 1]
     parts = [chosen["predicted"], found["measured"], found["held_out"]]
     cells = [
-        " / ".join(shown(name, part.get(name)) for part in parts[: 2 if name.startswith("disk") else 3])
+        " / ".join(shown(name, part.get(name)) for part in parts[: 3 if name in found["held_out"] else 2])
         for name in names
     ]
     done = f"{chosen['method']}, {found['chosen']} of {len(found['trials'])}"
@@ -162,7 +162,7 @@ def write_texts(work: Path, title: str, results: Path) -> None:
     """The table of encoders or classifiers in ``work``."""
     reports = [read_json(file) for file in sorted(work.glob("*/fit.json"))]
     reports.sort(key=lambda one: float(one["measured"]["disk"]))
-    names = ["disk", *dict.fromkeys(name for one in reports for name in one["held_out"])]
+    names = list(dict.fromkeys(name for one in reports for name in (*one["measured"], *one["held_out"])))
     write_table(
         results / "fit.md",
         title,
@@ -171,7 +171,7 @@ def write_texts(work: Path, title: str, results: Path) -> None:
         [texts_row(one, names) for one in reports],
         [
             "Of each figure: predicted before the trial / measured on the text by which was searched / on "
-            "text that the search did not see; bytes are predicted / measured.",
+            "text that the search did not see; bytes and rates are predicted / measured.",
             "Minutes: of all trials, on a machine that others used.",
         ],
         page=PAGE,
