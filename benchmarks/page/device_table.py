@@ -74,9 +74,11 @@ def device_names(group: ResultGroup) -> list[str]:
 
 def device_table(group: ResultGroup, predicted: Sequence[PredictedDevice] = ()) -> DeviceTable:
     """The table of a model; without a device it has sizes and quality alone. What is predicted has columns of
-    its own, last.
+    its own, last, where a speed is.
     """
     shown, names = views(group), device_names(group)
+    rate = SPEED[group.kind][0]
+    predicted = [one for one in predicted if any(one.quantity(key, rate) for key in one.predictions)]
     metrics = [AGREE[group.kind][0], LOSS[group.kind].metric]
     columns = [SIZE, *(column(group, metric) for metric in metrics)]
     rows = [
@@ -93,7 +95,7 @@ def device_table(group: ResultGroup, predicted: Sequence[PredictedDevice] = ()) 
     return DeviceTable(
         heads,
         (*names, *(f"{one.name}, predicted" for one in predicted)),
-        column(group, SPEED[group.kind][0]).unit,
+        column(group, rate).unit,
         tuple(rows),
         _reasons(group, shown, names),
     )

@@ -115,7 +115,8 @@ def devices(group: ResultGroup, predictions: Sequence[Predicted]) -> list[Predic
 
 def _name(one: Predicted) -> str:
     provider = "" if one.provider == "cpu" else f", {one.provider}"
-    return clip(one.target + (f", {one.threads} threads" if one.threads else "") + provider)
+    threads = f", {one.threads} thread{'s' * (one.threads != 1)}" if one.threads else ""
+    return clip(one.target + threads + provider)
 
 
 def banded(found: Expected | None, scale: float = 1.0) -> str:

@@ -129,7 +129,7 @@ def _tables(found: list[Prediction]) -> RenderableType:
 def _table(one: Prediction) -> RenderableType:
     from ...terminal_tables import FittingTable
 
-    count = f", {one.threads} threads" if one.threads else ""
+    count = f", {one.threads} thread{'s' * (one.threads != 1)}" if one.threads else ""
     count += "" if one.provider == "cpu" else f", {one.provider}"
     title = f"{one.subject} on {one.target}{count}: predicted from a {one.basis}\n{one.source}"
     table = FittingTable(title=title, title_justify="left")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from edgepress.benchmarks.page import predicted
 from edgepress.benchmarks.page.device_table import device_table
-from edgepress.benchmarks.page.join import join
+from edgepress.benchmarks.page.join import ResultGroup, join
 from edgepress.benchmarks.page.predicted import Predicted, read_predictions
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.records.record import Measurement
@@ -42,6 +42,10 @@ def file(measured: list[Measurement], tmp_path: Path) -> Path:
     return path
 
 
+def last_known(group: ResultGroup) -> str:
+    return group.rows[-1].subject.manifest_sha256
+
+
 def test_a_predicted_device_has_a_column_of_its_own(measured: list[Measurement], file: Path) -> None:
     group = join(measured)[0]
     (device,) = predicted.devices(group, read_predictions([file]))
@@ -50,6 +54,8 @@ def test_a_predicted_device_has_a_column_of_its_own(measured: list[Measurement],
     assert [row.speeds[:-1] for row in found.rows] == [row.speeds for row in before.rows]
     last = [row.speeds[-1] for row in found.rows]
     assert all(one.predicted and not one.recommended and not one.ratio for one in last)
+    (silent,) = predicted.devices(group, [Predicted.model_validate(foretold(last_known(group), None))])
+    assert device_table(group, [silent]).devices == before.devices, "a column has a speed"
     assert {"10.0 [5.00,\N{NO-BREAK SPACE}15.0]", "–"} <= {one.rate.text for one in last}
 
 
