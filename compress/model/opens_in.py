@@ -52,7 +52,7 @@ def _refusals(source: WeightSource) -> list[str]:
     if source.schemes and not _joins_experts(source):
         found.append(
             f"experts of a {family} become one tensor there: from floats, or from codes of weights alone, by "
-            "expert, in one symmetric scheme of integers"
+            "expert, in one symmetric scheme of integers that all layers have"
         )
     if looks_at_weights(config) and any(map(_packed, source.schemes.values())):
         found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
@@ -71,10 +71,10 @@ def _joins_experts(source: WeightSource) -> bool:
     """Whether transformers makes its tensors of all experts from those that are stored."""
     schemes, blocks = source.schemes, source.anatomy.blocks
     found = {schemes.get(linear.name) for block in blocks for linear in block.expert_linears()}
-    if not found or list(source.anatomy.stacked_experts()):
+    if not found or any(source.anatomy.stacked_experts()):
         return found <= {None}
-    scheme = found.pop()
-    return not found and scheme is not None and scheme.symmetric and not scheme.activations
+    scheme, alone = found.pop(), not found and len(set(schemes.values())) == 1
+    return alone and scheme is not None and scheme.symmetric and not scheme.activations
 
 
 def _packed(scheme: Scheme) -> bool:

@@ -23,7 +23,7 @@ from ...terminal import Progress, Silent
 from ..measure.fisher import Measure
 from ..model.anatomy import module_name
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
-from ..model.checkpoint.quantization_config import NOT_THERE, STACKED, quantization_config
+from ..model.checkpoint.quantization_config import EXPERTS, NOT_THERE, quantization_config
 from ..model.checkpoint.shard_writer import copy_companions, join
 from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
 from ..model.weights import WeightSource
@@ -222,9 +222,11 @@ def assemble(
 
 
 def _stop(source: WeightSource, result: StageResult) -> str | None:
-    """What keeps others from opening a model whose codes they would not find."""
-    if any(linear.name in result.schemes for linear in source.anatomy.stacked_experts()):
-        return STACKED
+    """What keeps others from opening a model whose codes they would not find, or take for others."""
+    anatomy = source.anatomy
+    found = {result.schemes.get(one.name) for block in anatomy.blocks for one in block.expert_linears()}
+    if found - {None} and (len(found) > 1 or any(anatomy.stacked_experts())):
+        return EXPERTS
     return NOT_THERE if source.conv1d else None
 
 

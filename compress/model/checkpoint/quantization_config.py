@@ -36,7 +36,7 @@ CONV1D = "Conv1D"
 # The errors begin with "bad character in group name" and go on with the words.
 NEEDS_NEWER = "re:(?P<GPT-2 opens in transformers 5.23 or later>)"
 NOT_THERE = "re:(?P<only edgepress opens this GPT-2>)"
-STACKED = "re:(?P<only edgepress opens codes of experts that are stored in one tensor>)"
+EXPERTS = "re:(?P<only edgepress opens experts with such codes>)"
 _FLOAT_FORMS: dict[Format, str] = {
     "fp8": "float-quantized",
     "mxfp4": "mxfp4-pack-quantized",
@@ -189,7 +189,7 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
             )
         scheme = _scheme_of(group)
         for target in targets:
-            if target in (NEEDS_NEWER, NOT_THERE, STACKED):
+            if target in (NEEDS_NEWER, NOT_THERE, EXPERTS):
                 continue
             for name in filter(_target(target), quantized):
                 schemes.setdefault(name, scheme)

@@ -196,6 +196,8 @@ def test_a_quantized_model(family: str, label: str, pico: Callable[[str], Path],
 # Experts that can be joined, that cannot, and experts in float.
 OF_EXPERTS: dict[str, str | dict[str, str]] = {
     **{name: name for name in ("W4A16-g32", "W8A8", "W4A16_ASYM-g32")},
+    "alike": {"q": "W8A16-channel", **dict.fromkeys(("gate", "up", "down"), "W4A16-g32")},
+    "two": {**dict.fromkeys(("gate", "up"), "W4A16-g32"), "down": "W8A16-channel"},
     "attention": {"q": "W4A16-g32"},
 }
 
