@@ -103,7 +103,9 @@ def prove_whole(
             gaps = continued.gaps(head.logits(last.stored.normed[-1]).numpy())
             margin = clear_margin(result["kl_of_rounding"])
             if gaps.max() > margin and model.source.anatomy.has_experts:
-                margin = noise_bound(margin, _largest_gap(model, head, last.stored.normed, ids))
+                moved = (_Rows(exact, last.plain.normed), _with_rounded_inputs(model, head, ids))
+                wanted = _Rows(head, last.stored.normed)
+                margin = noise_bound(margin, max(_largest_gap(rows, wanted) for rows in moved))
         result["greedy_agreement"] = rounded(float((gaps == 0).mean()))
         return result | {"greedy": _greedy(gaps, margin)}
     with model.head() as head:
@@ -118,14 +120,13 @@ def _greedy(gaps: Floats, margin: float) -> dict[str, Any]:
     return {"tokens": len(gaps), "near_ties": int((gaps > 0).sum()), "tie_margin": rounded(margin)}
 
 
-def _largest_gap(model: StreamedModel, head: Head, normed: Tensor, ids: Ids) -> float:
-    """How far below its best torch ranks, at most, what it prefers with inputs in 8 bits: of a token that
-    goes to other experts then, more than the mean of all tokens says.
+def _largest_gap(rows: _Rows, wanted: _Rows) -> float:
+    """How far below its best choice ``wanted`` has, at most, that of ``rows``, which differ by rounding: of a
+    token that goes to other experts then, more than the mean of all tokens says.
     """
-    pairs = zip(_with_rounded_inputs(model, head, ids), _Rows(head, normed), strict=True)
     return max(
-        float((exact.max(-1) - np.take_along_axis(exact, ours.argmax(-1)[:, None], -1)[:, 0]).max())
-        for ours, exact in pairs
+        float((logits.max(-1) - np.take_along_axis(logits, ours.argmax(-1)[:, None], -1)[:, 0]).max())
+        for ours, logits in zip(rows, wanted, strict=True)
     )
 
 
