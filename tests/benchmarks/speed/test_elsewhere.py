@@ -284,7 +284,7 @@ def test_a_full_disk_there(loopback: Loopback, bundle: Path, monkeypatch: pytest
     assert eventually(lambda: not loopback.sessions())
 
 
-def _only_the_bundle(link: Any, bundles: list[Bundle], progress: Any) -> Any:
+def _only_the_bundle(link: Any, bundles: list[Bundle], progress: Any, provider: str) -> Any:
     from edgepress.devices.transports.sending import send_bundle
 
     return send_bundle(link, bundles[0], progress)
