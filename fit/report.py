@@ -62,6 +62,7 @@ def _front(search: Search) -> list[Measurement]:
 def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
     wish, budgets, space = job.wish, job.wish.budgets, search.spaces.of(trial.method.cut)
     own = [] if job.texts.calibration in CORPORA else ["--text", "calibration.jsonl"]
+    own += [word for one in search.setting.protected(trial.recipe) for word in ("--protect", one.name)]
     held_out = [qualities(line, budgets) for line in trial.lines if line.workload.get("text") == _HELD_OUT]
     return {
         "schema": SCHEMA,

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from ..benchmarks.quality.subgroups.items import kept_for_calibration
 from ..benchmarks.quality.validate import validate_bundle
 from ..benchmarks.records.record import Measurement
 from ..benchmarks.speed.elsewhere import Request
@@ -22,6 +23,8 @@ from ..benchmarks.speed.protocol import Protocol
 from ..benchmarks.speed.side_by_side import SideBySide
 from ..compress.api import compress_model
 from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..compress.recipe import parse
+from ..compress.text.protected_text import ProtectedText
 from ..devices.own_devices import HERE, own_device
 from ..export.api import export_bundle
 from ..runtime.bundle.bundle import Bundle
@@ -61,7 +64,15 @@ class Setting:
     def key_of(self, recipe: Mapping[str, Any]) -> str:
         """The hash of all that decides on a trial."""
         how = [__version__, self.fingerprint, recipe, self.texts.hashes, self.windows, self.device]
-        return sha256_json(how)
+        return sha256_json([*how, [one.sha256 for one in self.protected(recipe)]])
+
+    def protected(self, recipe: Mapping[str, Any]) -> list[ProtectedText]:
+        """What the slices of budgets keep for calibration, which is never measured, where ``recipe`` reads
+        text.
+        """
+        if not parse(dict(recipe), RECIPE).calibrated:
+            return []
+        return [text for name in self.slices if (text := kept_for_calibration(name)) is not None]
 
     @property
     def devices(self) -> list[str]:
@@ -175,6 +186,7 @@ def _build(setting: Setting, trial: Trial, progress: Progress) -> None:
                 output=checkpoint,
                 recipe=str(trial.directory / RECIPE),
                 calibration=setting.texts.calibration,
+                protect=setting.protected(trial.recipe),
                 device=setting.device,
                 progress=progress,
             )

@@ -136,14 +136,24 @@ def protected_text(name: str, field: str = "text") -> ProtectedText:
     name = name.removeprefix("slice=")
     if Path(name).suffix or Path(name).exists():
         return read_protected(name, field)
-    texts = getattr(load_slice(name), "calibration", None)
-    if texts is None:
+    found = kept_for_calibration(name)
+    if found is None:
         files = {one: plugins.load(PACKAGE, one, "slice") for one in plugins.names(PACKAGE)}
         have = ", ".join(one for one, file in files.items() if hasattr(file, "calibration"))
         raise InputError(
             f"the slice {name} has no text to calibrate with", fix=f"{have} have, or give a .jsonl file"
         )
-    return ProtectedText.of(name, [(one.group, one.text) for one in texts()])
+    return found
+
+
+def kept_for_calibration(name: str) -> ProtectedText | None:
+    """The text that the slice ``name`` keeps for calibration; None where it has none.
+
+    Raises:
+        UnknownName: there is no such slice.
+    """
+    texts = getattr(load_slice(name), "calibration", None)
+    return None if texts is None else ProtectedText.of(name, [(one.group, one.text) for one in texts()])
 
 
 def grouped_texts(corpus: Corpus, labels: Sequence[str] = ()) -> list[GroupText]:
