@@ -67,6 +67,7 @@ def fit_model(
                     outer_search(job, search).work(leads=True)
             else:
                 search.run()
+            return _judged(job, search, stage)
         except KeyboardInterrupt:
             best = search.best()
             if best is None:
@@ -76,13 +77,21 @@ def fit_model(
             raise Interrupted(
                 "interrupted", why=f"{target} holds the best so far: {said}", fix="--overwrite searches again"
             ) from None
-        for trial, broken in search.judged():
-            if not broken:
-                return deliver(job, search, trial, stage)
-            search.refusals.append(
-                f"trial {search.trials.index(trial) + 1} misses {broken[0].shown()} on held-out text"
-            )
-        raise _nothing_holds(search)
+
+
+def _judged(job: Job, search: Search, stage: Staging) -> dict[str, Any]:
+    """Deliver the best trial that holds on the held-out text too.
+
+    Raises:
+        GateFailed: none does.
+    """
+    for trial, broken in search.judged():
+        if not broken:
+            return deliver(job, search, trial, stage)
+        search.refusals.append(
+            f"trial {search.trials.index(trial) + 1} misses {broken[0].shown()} on held-out text"
+        )
+    raise _nothing_holds(search)
 
 
 def _others(wish: Wish, target: Path, executor: Executor, progress: Progress) -> AbstractContextManager[None]:

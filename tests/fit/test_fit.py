@@ -217,3 +217,20 @@ def test_an_interrupt_leaves_the_best_so_far(
     assert "holds the best so far" in capsys.readouterr().err
     assert Bundle.open(tmp_path / "o" / "bundle").kind == "decoder"
     assert len(read_json(tmp_path / "o" / "fit.json")["trials"]) == 1
+
+
+def test_an_interrupt_before_the_last_judgement_leaves_it_too(
+    fit: Fit, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = search_module.quality_of
+
+    def interrupted(*arguments: Any) -> Any:
+        if arguments[2].stem == "held-out":
+            raise KeyboardInterrupt
+        return found(*arguments)
+
+    monkeypatch.setattr(search_module, "quality_of", interrupted)
+    monkeypatch.setattr(search_module, "ROUNDS", 1)
+    assert fit("--max-kl", "0.5") == 130
+    assert "holds the best so far" in capsys.readouterr().err
+    assert not read_json(tmp_path / "o" / "fit.json")["held_out"]
