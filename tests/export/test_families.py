@@ -130,6 +130,8 @@ ENCODERS = [
     ),
     Variant("eurobert", "as it is", {"num_key_value_heads": 2}),
     Variant("nomic_bert", "as it is", {}),
+    Variant("gte", "as it is", {}),
+    Variant("gte", "no types", {"type_vocab_size": 0}),
     Variant("deberta-v2", "as it is", {"layer_norm_eps": 1e-5}),
     Variant("deberta-v2", "a row a distance", {"position_buckets": -1, "max_relative_positions": 24}),
     Variant("mpnet", "as it is", {"pad_token_id": 1}),

@@ -77,6 +77,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert": ("encoder", MODERNBERT),
     "eurobert": ("encoder", EUROBERT),
     "nomic_bert": ("encoder", ENCODER),
+    "gte": ("encoder", ENCODER),
     "deberta-v2": ("encoder", DEBERTA),
     "bert tagger": ("tagger", ENCODER),
     "xlm-roberta tagger": ("tagger", ENCODER),

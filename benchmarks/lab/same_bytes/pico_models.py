@@ -147,6 +147,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "modernbert": ("modernbert", MODERNBERT, {"pooling": True}),
     "eurobert": ("eurobert", EUROBERT, {"pooling": True}),
     "nomic_bert": ("nomic_bert", ENCODER, {"pooling": True}),
+    "gte": ("gte", ENCODER, {"pooling": True}),
     "deberta": ("deberta-v2", DEBERTA, {"pooling": True}),
     "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
@@ -154,7 +155,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mt5": ("mt5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, {}),
 }
 POOLERLESS = ("deberta-v2", "distilbert", "electra", "eurobert", "modernbert")
-ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert")
+ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert", "gte")
 KINDS = dict.fromkeys(ENCODERS, "encoder") | dict.fromkeys(("t5", "mt5"), "encoder_decoder")
 AUTO = {
     "decoder": "AutoModelForCausalLM",

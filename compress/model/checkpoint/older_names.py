@@ -26,7 +26,16 @@ _OF_FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         ".fc2.": (".down_proj.",),
         ".norm1.": (".post_attention_layernorm.",),
         ".norm2.": (".post_mlp_layernorm.",),
-    }
+    },
+    "gte": {
+        "new.": ("",),
+        "encoder.layer.": ("layers.",),
+        ".attention.qkv_proj.": (".self_attn.q_proj.", ".self_attn.k_proj.", ".self_attn.v_proj."),
+        ".attention.o_proj.": (".self_attn.o_proj.",),
+        ".mlp.up_gate_proj.": (".mlp.up_proj.", ".mlp.gate_proj."),
+        ".attn_ln.": (".post_attention_layernorm.",),
+        ".mlp_ln.": (".post_mlp_layernorm.",),
+    },
 }
 
 

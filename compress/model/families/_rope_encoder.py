@@ -1,4 +1,4 @@
-"""Encoders whose queries and keys positions turn, with a gated MLP: ModernBERT, EuroBERT and Nomic-BERT.
+"""Encoders whose queries and keys positions turn, with a gated MLP: ModernBERT, EuroBERT, Nomic-BERT, GTE.
 
 They differ in names, in the kind of the norms and where they stand, in what is one matrix, and in which
 blocks see a window of the text by which rope: a family is a table. Biases are found in the tensors.
@@ -37,7 +37,7 @@ class RopeEncoder:
 
     Attributes:
         prefix: the module that a checkpoint with a head keeps the encoder in; without a head there is none.
-        token_types: the table of token types, or None.
+        token_types: the table of token types, where it is stored.
         embedding_norm, final_norm: of what enters the first block and of what leaves the last, or None.
         norm1: where the first block has none, its attention reads what enters.
         qkv, gate_up: the modules of q, k and v, of gate and up, or the one that is all of them.
@@ -119,9 +119,11 @@ def rope_encoder(
 
 
 def _token_types(shapes: Shapes, family: RopeEncoder, base: str, hidden: int) -> str | None:
-    if family.token_types is not None:
-        shape_of(shapes, f"{base}{family.token_types}.weight", None, hidden)
-    return family.token_types and f"{base}{family.token_types}"
+    table = f"{base}{family.token_types}"
+    if family.token_types is None or f"{table}.weight" not in shapes:
+        return None
+    shape_of(shapes, f"{table}.weight", None, hidden)
+    return table
 
 
 def pooling_of(config: Config, default: str) -> Literal["first", "mean", "late"]:

@@ -43,6 +43,7 @@ ROPE_ENCODERS: dict[str, tuple[dict[str, Any], list[str], list[int | None]]] = {
     ),
     "eurobert": ({"num_key_value_heads": 2}, ["pre"] * 2, [None] * 2),
     "nomic_bert": ({}, ["post"] * 2, [None] * 2),
+    "gte": ({}, ["post"] * 2, [None] * 2),
 }
 FIRST_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}  # where padding is token 0
 PREFIXES = {"xlm-roberta": "roberta", "camembert": "roberta"}
@@ -303,7 +304,7 @@ def test_encoder_with_a_rope_matches_transformers(
     assert [block.order for block in anatomy.blocks] == orders
     assert [block.attention.sliding_window for block in anatomy.blocks] == windows
     thetas = [block.attention.rope and block.attention.rope.theta for block in anatomy.blocks]
-    whole = {"modernbert": 160_000.0, "nomic_bert": 1e3}.get(model_type, 1e4)
+    whole = {"modernbert": 160_000.0, "nomic_bert": 1e3, "gte": 160_000.0}.get(model_type, 1e4)
     assert thetas == [whole if window is None else 1e4 for window in windows]
 
 

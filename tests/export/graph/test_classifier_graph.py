@@ -80,6 +80,7 @@ def test_logits_are_those_of_transformers(
         ("modernbert", {"classifier_pooling": "mean", "norm_bias": True, "classifier_bias": True}),
         ("eurobert", {}),
         ("nomic_bert", {}),
+        ("gte", {}),
         ("deberta-v2", {}),
         ("deberta-v2", {"pooler_hidden_act": "tanh"}),
         ("eurobert", {"classifier_pooling": "mean"}),

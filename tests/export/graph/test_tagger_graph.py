@@ -35,7 +35,7 @@ Make = Callable[..., Path]
     "model_type",
     [
         *("bert", "roberta", "distilbert", "electra", "mpnet", "camembert", "xlm-roberta"),
-        *("modernbert", "eurobert", "nomic_bert", "deberta-v2"),
+        *("modernbert", "eurobert", "nomic_bert", "gte", "deberta-v2"),
     ],
 )
 @pytest.mark.parametrize("form", [CPU, OWN])
