@@ -213,6 +213,15 @@ def cholesky_in_place(matrix: Tensor) -> Tensor | None:
     return columns if int(info) == 0 else None
 
 
+def solved(factor: Tensor, right: Tensor) -> Tensor:
+    """``x [n, k]`` with ``L Lᵀ x = right [n, k]`` for L, the ``factor [n, n]`` of :func:`cholesky_in_place`;
+    as torch's cholesky_solve, which copies L first.
+    """
+    found: Tensor = torch.linalg.solve_triangular(factor, right, upper=False)
+    torch.linalg.solve_triangular(factor.mT, found, upper=True, out=found)
+    return found
+
+
 def invert_lower_in_place(lower: Tensor, panel: int = _PANEL, tick: Tick = unseen) -> None:
     """Replace a lower triangular matrix by its inverse, by panels of columns from the right.
 

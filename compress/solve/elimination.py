@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ...terminal import Tick, unseen
-from .damped_cholesky import damp_until_factored
+from .damped_cholesky import damp_until_factored, solved
 
 
 def columns_of(units: Tensor, size: int) -> Tensor:
@@ -126,7 +126,7 @@ def least_squares(
     factor, used = damp_until_factored(square, damping)
     if factor is None:
         return RefitLinear(weight[:, kept], bias, None)
-    change = torch.cholesky_solve(wanted.T, factor).T
+    change = solved(factor, wanted.T).T
     if bias is not None and mean is not None:
         bias = bias + weight[:, pruned] @ mean[pruned] - change @ mean[kept]
         bias = bias if shift is None else bias + shift

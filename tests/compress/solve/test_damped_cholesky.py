@@ -16,6 +16,7 @@ from edgepress.compress.solve.damped_cholesky import (
     inverted,
     permuted,
     solve_each,
+    solved,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,3 +133,11 @@ def test_each_system_is_solved_alone() -> None:
         expected = torch.linalg.solve(matrix + torch.diag(ridge), right[row].double())
         assert torch.allclose(found[row].double(), expected, rtol=1e-3, atol=1e-6)
     assert bool(found[3].isnan().all())
+
+
+@pytest.mark.parametrize(("size", "columns"), [(1, 1), (7, 3), (40, 90)])
+def test_a_factored_system_is_solved_as_torch_solves_it(size: int, columns: int) -> None:
+    factor = cholesky_in_place(gram_of(size, size + 3))
+    right = torch.randn(columns, size)
+    assert factor is not None
+    torch.testing.assert_close(solved(factor, right.T), torch.cholesky_solve(right.T, factor))
