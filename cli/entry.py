@@ -6,6 +6,7 @@ exceptions into messages and exit codes.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import os
@@ -15,7 +16,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -259,6 +260,15 @@ def _plain_warning(
     return f"WARNING: {message}\n"
 
 
+def _leave(code: int) -> NoReturn:
+    """End one of several processes: threads that connect them may outlive the interpreter, and abort it."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
 def main() -> NoReturn:
     """The console script."""
     warnings.formatwarning = _plain_warning
@@ -267,7 +277,10 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show
     limit = address_space_limit()
     if limit is None:
-        sys.exit(run())
+        code = run()
+        if "WORLD_SIZE" in os.environ:
+            _leave(code)
+        sys.exit(code)
     from .memory_limit import run_in_child
 
     sys.exit(run_in_child(run, lambda error: _fail(error, sys.argv[1:]), limit))

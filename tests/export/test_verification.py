@@ -89,7 +89,8 @@ def test_every_single_bit_flip_is_found(output: Path) -> None:
             stream.write(bytes([data[bit // 8] ^ 1 << bit % 8]))
         with suppress(EdgepressError):  # a manifest that is none any more
             found = verify_directory(output)
-            named = [problem for problem in found.problems if problem.startswith(path.name)]
+            name = path.relative_to(output).as_posix()
+            named = [problem for problem in found.problems if problem.startswith(name)]
             assert named or found.manifest_sha256 != published.manifest_sha256
         path.write_bytes(data)
     assert verify_directory(output) == published

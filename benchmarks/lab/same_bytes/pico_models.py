@@ -67,7 +67,9 @@ GEMMA2 = {
     "final_logit_softcapping": 5.0,
 }
 NEOX = {"num_attention_heads": 2, "head_dim": 32, "rotary_pct": 0.5, "tie_word_embeddings": False}
+OLMOE = {"num_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 32}
 QWEN3_MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+QWEN2_MOE = QWEN3_MOE | {"shared_expert_intermediate_size": 64}
 GEMMA3 = {
     "head_dim": 32,
     "query_pre_attn_scalar": 24,
@@ -110,6 +112,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen2": ("qwen2", {}, {}),
     "qwen3": ("qwen3", {}, {}),
     "qwen3_moe": ("qwen3_moe", QWEN3_MOE, {}),
+    "qwen2_moe": ("qwen2_moe", QWEN2_MOE, {}),
+    "olmoe": ("olmoe", OLMOE, {}),
+    "granitemoe": ("granitemoe", {"num_local_experts": 6, "num_experts_per_tok": 2}, {}),
+    "ministral": ("ministral", {"sliding_window": 24}, {}),
+    "ministral3": ("ministral3", {}, {}),
     "gemma": ("gemma", {"head_dim": 32, "num_key_value_heads": 1}, {}),
     "gemma2": ("gemma2", GEMMA2, {}),
     "bitnet": ("bitnet", {"num_key_value_heads": 1}, {}),

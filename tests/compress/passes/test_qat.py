@@ -81,7 +81,13 @@ def test_a_teacher_that_stays_says_what_one_that_writes_says(
     pico_llama: Path, pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
 ) -> None:
     paths = [
-        trained(pico_llama, tmp_path / name, pico_text, rtn("W2A16-g32"), {**QAT, **options})
+        trained(
+            pico_llama,
+            tmp_path / name,
+            pico_text,
+            rtn("W2A16-g32"),
+            {**QAT, "precision": "float32", **options},
+        )
         for name, options in (("written", {}), ("live", {"cache": False}))
     ]
     steps = [read_json(path / "edgepress.json")["steps"][1]["details"] for path in paths]
