@@ -97,6 +97,7 @@ def just_written(bundle: Path, folder: Path) -> Path:
     """A copy whose files lie in the page cache as what is written in large parts does, the table's own among
     it: what was read from the disk may lie in single pages, from which weights come more slowly.
     """
+
     def written(source: str, target: str) -> None:
         with Path(source).open("rb") as old, Path(target).open("wb") as new:
             shutil.copyfileobj(old, new, _PART)
