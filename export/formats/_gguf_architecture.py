@@ -25,7 +25,7 @@ class GgufArchitecture:
         neighbours: it turns neighbouring channels of a query or key, where others turn channels half a head
             apart.
         activation: of the MLP, whatever the model says.
-        holds: what a model may have besides RMS norms before attention and MLP, and a gate.
+        holds: what a model may have beyond RMS norms before attention and MLP, and a gate.
         plain_every: each block of this number has no rotary positions; 0 for none.
         tied: whether the head may be the embedding.
     """
@@ -60,9 +60,13 @@ def _row(name: str, *holds: str, **more: object) -> GgufArchitecture:
 
 
 _ATTENTION_BIASES, _BIASES = "biases of q, k and v", "biases"
-_HEAD_NORMS, _LAYER_NORMS = "norms of queries and keys", "layer norms"
+_HEAD_NORMS, _NORMS_OVER_HEADS = "norms of queries and keys", "norms over all heads"
+_LAYER_NORMS, _OFFSET_NORMS, _BEHIND = "layer norms", "offset norms", "norms behind attention and MLP"
 _PARALLEL, _NO_GATE, _PART = "parallel blocks", "an MLP without a gate", "positions in part of a head"
-_SCALES = ("scaled scores", "scaled embeddings", "scaled residuals", "scaled logits")
+_FUSED_QKV, _FUSED_MLP = "fused q, k and v", "fused gate and up"
+_SCALED_SCORES, _SCALED_EMBEDDINGS = "scaled scores", "scaled embeddings"
+_SCALED_RESIDUALS, _SCALED_LOGITS = "scaled residuals", "scaled logits"
+_SCALES = (_SCALED_SCORES, _SCALED_EMBEDDINGS, _SCALED_RESIDUALS, _SCALED_LOGITS)
 ARCHITECTURES = {
     "llama": _row("llama", neighbours=True),
     "mistral": _row("llama", neighbours=True),
@@ -70,22 +74,22 @@ ARCHITECTURES = {
     "qwen3": _row("qwen3", _HEAD_NORMS),
     "smollm3": _row("smollm3", neighbours=True, plain_every=4),
     "granite": _row("granite", *_SCALES, neighbours=True),
-    "olmo2": _row("olmo2", "norms over all heads", "norms behind attention and MLP", tied=False),
+    "olmo2": _row("olmo2", _NORMS_OVER_HEADS, _BEHIND, tied=False),
     "ernie4_5": _row("ernie4_5", neighbours=True),
     "starcoder2": _row(
         "starcoder2", _ATTENTION_BIASES, _BIASES, _LAYER_NORMS, _NO_GATE, activation="gelu_pytorch_tanh"
     ),
     "stablelm": _row("stablelm", _ATTENTION_BIASES, _LAYER_NORMS, _PART, tied=False),
     "nemotron": _row(
-        *("nemotron", _LAYER_NORMS, _NO_GATE, _PART, "offset norms"), activation="relu2", tied=False
+        *("nemotron", _LAYER_NORMS, _NO_GATE, _PART, _OFFSET_NORMS), activation="relu2", tied=False
     ),
-    "phi3": _row("phi3", "fused q, k and v", "fused gate and up", _PART),
+    "phi3": _row("phi3", _FUSED_QKV, _FUSED_MLP, _PART),
     "gpt_neox": _row(
         *("gptneox", _ATTENTION_BIASES, _BIASES, _LAYER_NORMS, _NO_GATE, _PART),
-        *(_PARALLEL, "fused q, k and v"),
+        *(_PARALLEL, _FUSED_QKV),
         activation="gelu",
     ),
-    "cohere": _row("command-r", _LAYER_NORMS, _PARALLEL, "scaled logits", neighbours=True),
+    "cohere": _row("command-r", _LAYER_NORMS, _PARALLEL, _SCALED_LOGITS, neighbours=True),
 }
 
 
@@ -119,9 +123,9 @@ def _features(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
     if anatomy.tied and not found.tied:
         yield "a head that is the embedding"
     if anatomy.embedding_scale != 1:
-        yield "scaled embeddings"
+        yield _SCALED_EMBEDDINGS
     if anatomy.logit_form is not None:
-        yield "scaled logits" if anatomy.logit_form.softcap is None else "capped logits"
+        yield _SCALED_LOGITS if anatomy.logit_form.softcap is None else "capped logits"
     for block in anatomy.blocks:
         yield from _of_block(block, found)
 
@@ -132,27 +136,26 @@ def _of_block(block: BlockAnatomy, found: GgufArchitecture) -> Iterator[str]:
     norms = [norm for norm in block.norms() if norm not in (attention.q_norm, attention.k_norm)]
     plain = found.plain_every and (block.index + 1) % found.plain_every == 0
     has = {
-        "biases of q, k and v": bool(biased & {"q", "k", "v", "qkv"}),
-        "biases": bool(biased - {"q", "k", "v", "qkv"}),
-        "layer norms": any(norm.kind == "layer" for norm in norms),
-        "offset norms": any(norm.offset for norm in norms),
-        "norms of queries and keys": attention.q_norm is not None and not attention.normed_over_heads,
-        "norms over all heads": attention.normed_over_heads,
+        _ATTENTION_BIASES: bool(biased & {"q", "k", "v", "qkv"}),
+        _BIASES: bool(biased - {"q", "k", "v", "qkv"}),
+        _LAYER_NORMS: any(norm.kind == "layer" for norm in norms),
+        _OFFSET_NORMS: any(norm.offset for norm in norms),
+        _HEAD_NORMS: attention.q_norm is not None and not attention.normed_over_heads,
+        _NORMS_OVER_HEADS: attention.normed_over_heads,
         "norms before o or down": block.normed_inside,
-        "norms behind attention and MLP": block.order in ("behind", "post", "late"),
+        _BEHIND: block.order in ("behind", "post", "late"),
         "norms before and behind": block.attention_norm is not None or block.mlp_norm is not None,
-        "parallel blocks": block.order == "parallel",
-        "an MLP without a gate": mlp.gate is None,
+        _PARALLEL: block.order == "parallel",
+        _NO_GATE: mlp.gate is None,
         f"an MLP with {mlp.activation}": mlp.activation != found.activation,
-        "fused q, k and v": attention.qkv is not None,
-        "fused gate and up": mlp.gate_up is not None,
-        "positions in part of a head": attention.rope is not None
-        and attention.rope.dim != attention.head_dim,
+        _FUSED_QKV: attention.qkv is not None,
+        _FUSED_MLP: mlp.gate_up is not None,
+        _PART: attention.rope is not None and attention.rope.dim != attention.head_dim,
         f"block {block.index} {'with' if plain else 'without'} rotary positions": (attention.rope is None)
         != bool(plain),
         "capped scores": attention.softcap is not None,
-        "scaled scores": attention.scale is not None,
-        "scaled residuals": block.residual_scale != 1,
+        _SCALED_SCORES: attention.scale is not None,
+        _SCALED_RESIDUALS: block.residual_scale != 1,
         "experts": block.experts is not None,
     }
     yield from (feature for feature, present in has.items() if present)

@@ -34,8 +34,8 @@ _BLOCK = 32  # weights that share a scale in Q4_0 and Q8_0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stored tensor goes: its ``name`` there, its ``rows`` in the order that they have there (None:
-    as they are), and what is added to it.
+    """Where a stored tensor goes: its ``name`` there, its ``rows [out]`` in the order that they have there
+    (None: as they are), and what is added to it.
     """
 
     name: str
@@ -173,7 +173,7 @@ def places(job: ExportJob) -> dict[str, Place]:
     modules: list[tuple[str, Place]] = [(anatomy.embedding, Place(name_of(anatomy.embedding)))]
     if anatomy.head is not None and not anatomy.tied:
         modules.append((anatomy.head, Place(name_of(anatomy.head))))
-    norms = [*([] if anatomy.final_norm is None else [anatomy.final_norm])]
+    norms = [] if anatomy.final_norm is None else [anatomy.final_norm]
     for block in anatomy.blocks:
         norms += block.norms()
         orders = _orders(block.attention, known)
