@@ -70,7 +70,7 @@ def test_a_broken_plugin_raises_its_own_error(folder: Path) -> None:
     [
         ("compress.passes", {"rtn", "gptq", "prune", "awq"}),
         ("compress.model.families", {"llama", "bert"}),
-        ("export.formats", {"bitnet", "gguf", "gguf_tq1_0", "onnx", "onnx_hub"}),
+        ("export.formats", {"awq", "bitnet", "gguf", "gptq", "onnx", "onnx_hub"}),
     ],
 )
 def test_the_folders_of_the_house_are_plugin_folders(package: str, expected: set[str]) -> None:

@@ -4,7 +4,6 @@ to a byte and activations rounded to int8 as it computes.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...compress.model.anatomy import module_name
+from ...compress.model.checkpoint.shard_writer import copy_companions
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError
 from ...storage import write_json
@@ -67,9 +67,7 @@ class BitnetFormat:
             "modules_to_not_convert": [] if head is None else [module_name(source.anatomy, head)],
         }
         write_json(directory / "config.json", config)
-        for name in source.reader.companions():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.reader.file(name), directory / name)
+        copy_companions(source.reader, directory)
         return {"graph": {"notes": ["transformers rounds activations to int8, a scale for each token"]}}
 
     def check(

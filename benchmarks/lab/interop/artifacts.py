@@ -1,5 +1,5 @@
 """What the clients open: for each family a pico model, compressed, its bundle of standard operators, the
-layout of hubs, and GGUF where that is written; and our own answers.
+layout of hubs, GPTQ's and AWQ's checkpoints and GGUF where these are written; and our own answers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ....export.formats._gguf_architecture import ARCHITECTURES
+from ....export.formats.awq import Awq
+from ....export.formats.gptq import Gptq
 from ....storage import read_json, write_json
 from ..same_bytes.pico_models import (
     DEBERTA,
@@ -83,6 +85,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "xlm-roberta tagger": ("tagger", ENCODER),
     "distilbert tagger": ("tagger", DISTILBERT),
 }
+# The families that are refused in a form.
+_PACKED = {
+    "gptq": ("gpt2", "falcon", *Gptq.families_not_opened),
+    "awq": ("gpt2", "falcon", *Awq.families_not_opened),
+}
 SCHEME, NEW_TOKENS, LENGTHS = "W4A16-g32", 8, (40, 5, 17)
 
 
@@ -101,7 +108,8 @@ class Artifacts:
     @property
     def forms(self) -> tuple[str, ...]:
         """The artifacts that it has."""
-        more = ("gguf",) if self.family in ARCHITECTURES else ()
+        packed = [form for form, without in _PACKED.items() if self.family not in without]
+        more = [*packed * (self.kind == "decoder"), *["gguf"] * (self.family in ARCHITECTURES)]
         return ("checkpoint", "onnx", "onnx_hub", *more)
 
     def path(self, artifact: str) -> Path:
@@ -143,13 +151,14 @@ class Artifacts:
         rows = [[generator.randrange(5, 100) for _ in range(length)] for length in LENGTHS]
         task: dict[str, Any] = {"kind": self.kind, "pad": 0, "new_tokens": NEW_TOKENS, "rows": rows}
         exported = load_model(checkpoint, embedding=True)  # embedding and head as exports store them
-        models = {"checkpoint": load_model(checkpoint), **dict.fromkeys(self.forms[1:], exported)}
+        plain = load_model(checkpoint)
+        models = {form: plain if form in ("checkpoint", *_PACKED) else exported for form in self.forms}
         answers = _continued if self.kind == "decoder" else _averaged
         task["wanted"] = {artifact: answers(model, rows) for artifact, model in models.items()}
         if self.kind == "encoder":
             tokenizer = Tokenizer.open(checkpoint)
             ids = [tokenizer.encode(text) for text in texts]
-            task |= {"texts": texts, "embedded": _averaged(models["checkpoint"], ids, pooling_of(checkpoint))}
+            task |= {"texts": texts, "embedded": _averaged(plain, ids, pooling_of(checkpoint))}
         return task
 
 

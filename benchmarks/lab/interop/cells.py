@@ -45,9 +45,9 @@ class Cell:
         return asdict(self)
 
 
-def concerns(module: ModuleType, artifacts: Artifacts) -> bool:
-    """Whether there is such a cell."""
-    return artifacts.kind in module.KINDS and module.ARTIFACT in artifacts.forms
+def concerns(module: ModuleType, artifacts: Artifacts) -> list[str]:
+    """The artifacts that the client opens; a cell each."""
+    return [form for form in module.ARTIFACTS if artifacts.kind in module.KINDS and form in artifacts.forms]
 
 
 def run_client(
@@ -56,21 +56,22 @@ def run_client(
     """The client's cells of the families ``chosen``, from one process of its environment; what it does not
     survive is a refusal, and the next process goes on behind it.
     """
-    waiting = [artifacts for artifacts in chosen if concerns(module, artifacts)]
+    waiting = [(artifacts, form) for artifacts in chosen for form in concerns(module, artifacts)]
     worker = Path(__file__).with_name("worker.py")
     command = [str(workspace.python(name, module)), "-P", str(worker), str(module.__file__)]
     while waiting:
-        asked = "".join(f"{json.dumps(_question(module, artifacts))}\n" for artifacts in waiting)
+        asked = "".join(f"{json.dumps(_question(*cell))}\n" for cell in waiting)
         done = subprocess.run(
             command, input=asked, capture_output=True, text=True, timeout=_TIMEOUT, check=False
         )
         replies = [json.loads(line) for line in done.stdout.splitlines()]
-        for artifacts, found in zip(waiting, replies, strict=False):
-            yield _measured(name, module, artifacts, found)
+        for (artifacts, form), found in zip(waiting, replies, strict=False):
+            yield _measured(name, form, artifacts, found)
         waiting = waiting[len(replies) :]
         if waiting:
             refusal = _last_words(done.stderr) or f"exit code {done.returncode}"
-            yield Cell(waiting.pop(0).family, module.ARTIFACT, name, refusal=refusal)
+            artifacts, form = waiting.pop(0)
+            yield Cell(artifacts.family, form, name, refusal=refusal)
 
 
 def _last_words(printed: str) -> str:
@@ -81,18 +82,18 @@ def _last_words(printed: str) -> str:
     return said if len(said) <= _BEGIN + _END else f"{said[:_BEGIN]} … {said[-_END:]}"
 
 
-def _question(module: ModuleType, artifacts: Artifacts) -> dict[str, Any]:
+def _question(artifacts: Artifacts, form: str) -> dict[str, Any]:
     ours = ("wanted", "embedded")
     task = {key: value for key, value in artifacts.task().items() if key not in ours}
-    return {"artifact": str(artifacts.path(module.ARTIFACT).resolve()), "task": task}
+    return {"artifact": str(artifacts.path(form).resolve()), "task": task}
 
 
-def _measured(name: str, module: ModuleType, artifacts: Artifacts, found: dict[str, Any]) -> Cell:
+def _measured(name: str, form: str, artifacts: Artifacts, found: dict[str, Any]) -> Cell:
     task = artifacts.task()
-    ours = task["embedded"] if name == "sentence_transformers" else task["wanted"][module.ARTIFACT]
+    ours = task["embedded"] if name == "sentence_transformers" else task["wanted"][form]
     tokens = found["tokens"] == ours["tokens"] if "tokens" in found else None
     difference = _difference(found["values"], ours["values"])
-    return Cell(artifacts.family, module.ARTIFACT, name, difference=difference, tokens=tokens)
+    return Cell(artifacts.family, form, name, difference=difference, tokens=tokens)
 
 
 def _difference(found: list[list[float]], ours: list[list[float]]) -> float:

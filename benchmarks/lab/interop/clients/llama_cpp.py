@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("llama-cpp-python==0.3.36", "numpy")
-ARTIFACT, KINDS = "gguf", ("decoder",)
+ARTIFACTS, KINDS = ("gguf",), ("decoder",)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

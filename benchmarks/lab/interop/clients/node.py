@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = ("pip",)  # an environment to lay the packages of npm in
 NPM = ("onnxruntime-node@1.30.0",)
-ARTIFACT, KINDS = "onnx", ("decoder", "encoder", "tagger")
+ARTIFACTS, KINDS = ("onnx",), ("decoder", "encoder", "tagger")
 PROGRAM = """
 const ort = require("onnxruntime-node"), fs = require("fs");
 const task = JSON.parse(fs.readFileSync(0, "utf8"));

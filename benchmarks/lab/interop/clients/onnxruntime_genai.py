@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("onnxruntime-genai==0.18.0", "onnxruntime==1.32.0", "numpy")
-ARTIFACT, KINDS = "onnx", ("decoder",)
+ARTIFACTS, KINDS = ("onnx",), ("decoder",)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

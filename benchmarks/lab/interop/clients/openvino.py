@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("openvino==2026.4.1", "numpy")
-ARTIFACT, KINDS = "onnx", ("decoder", "encoder", "tagger")
+ARTIFACTS, KINDS = ("onnx",), ("decoder", "encoder", "tagger")
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "onnxruntime==1.32.0", "torch")
-ARTIFACT, KINDS = "onnx", ("decoder", "encoder", "tagger")
+ARTIFACTS, KINDS = ("onnx",), ("decoder", "encoder", "tagger")
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("sentence-transformers==5.7.0", "transformers==5.24.0", "compressed-tensors==0.20.1", "torch")
-ARTIFACT, KINDS = "checkpoint", ("encoder",)
+ARTIFACTS, KINDS = ("checkpoint",), ("encoder",)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,17 @@
-"""transformers with compressed-tensors: the checkpoint itself; a batch is padded on the left."""
+"""transformers: the checkpoint itself with compressed-tensors, GPTQ's and AWQ's forms of it with gptqmodel; a
+batch is padded on the left.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("transformers==5.24.0", "compressed-tensors==0.20.1", "accelerate", "torch")
-ARTIFACT, KINDS = "checkpoint", ("decoder", "encoder", "tagger")
+PACKAGES = (
+    *("transformers==5.24.0", "compressed-tensors==0.20.1", "accelerate", "torch"),
+    *("gptqmodel==7.6.0", "optimum==2.3.0"),
+)
+ARTIFACTS, KINDS = ("checkpoint", "gptq", "awq"), ("decoder", "encoder", "tagger")
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = ("pip",)  # an environment to lay the packages of npm in
 NPM = ("@huggingface/transformers@4.3.2",)
-ARTIFACT, KINDS = "onnx_hub", ("decoder", "encoder")
+ARTIFACTS, KINDS = ("onnx_hub",), ("decoder", "encoder")
 PROGRAM = """
 import { env, AutoModel, AutoModelForCausalLM, Tensor } from "@huggingface/transformers";
 import fs from "fs";

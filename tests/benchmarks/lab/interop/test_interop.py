@@ -21,7 +21,16 @@ def test_cells_of_a_client_that_is_installed_here(tmp_path: Path) -> None:
     for artifacts in made:
         artifacts.make()
     (made[1].path("checkpoint") / "config.json").unlink()
-    decoder, refused, encoder = run_client(workspace, "transformers", client, made)
+    cells = {
+        (cell.family, cell.artifact): cell for cell in run_client(workspace, "transformers", client, made)
+    }
+    assert [artifact for family, artifact in cells if family == "gemma3_text"] == [
+        "checkpoint",
+        "gptq",
+        "awq",
+    ]
+    names = ("gemma3_text", "electra", "mpnet")
+    decoder, refused, encoder = (cells[name, "checkpoint"] for name in names)
     assert refused.refusal and refused.difference is None
     for cell in (decoder, encoder):
         assert not cell.refusal and cell.difference is not None and cell.difference < 1e-5
