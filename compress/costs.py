@@ -92,7 +92,8 @@ def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> in
     attention, mlp = block.attention, block.mlp
     heads = attention.heads * attention.head_dim
     peak = max(3 * heads, 3 * mlp.up.out_features)
-    return tokens * FLOAT * (4 * source.anatomy.hidden_size + peak)
+    states = 4 if block.cross is None else 6  # the encoder's, and those behind its norm
+    return tokens * FLOAT * (states * source.anatomy.hidden_size + peak)
 
 
 def predict_memory(
@@ -203,7 +204,8 @@ def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, sizes: Seque
     most = max(
         before + made * (2 if made <= ONE_FILE else 1) for before, made in zip((0, *ends), ends, strict=False)
     )
-    state, count = source.anatomy.hidden_size * FLOAT, len(source.anatomy.blocks)
+    stacks = 2 if source.anatomy.kind == "encoder_decoder" else 1
+    state, count = source.anatomy.hidden_size * FLOAT * stacks, len(source.anatomy.blocks)
     measured = [
         MEASURED_TOKENS if isinstance(step, ModelPass) else step.prepared_tokens or 0
         for _, step in recipe.steps

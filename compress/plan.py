@@ -205,7 +205,7 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
 
 
 def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
-    """Refuse an encoder–decoder to passes that do not know its second stack, and a mixture of experts to
+    """Refuse an encoder–decoder to passes that know one stack alone, and a mixture of experts to
     those that do not know experts.
 
     Raises:
@@ -228,7 +228,8 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
-                fix="the pass distill does, with its losses of sequences (not losses: outputs)",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
+                "block_qat without fisher, and distill with its losses of sequences (not losses: outputs)",
             )
 
 

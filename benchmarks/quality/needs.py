@@ -117,7 +117,7 @@ def _model(name: str | Path, memory: int, tokens: int, progress: Progress) -> _M
     source = WeightSource.open(resolve(str(name), progress).path)
     anatomy = source.anatomy
     weights = sum(map(prod, source.shapes.values()))
-    vocabulary = anatomy.vocab_size if anatomy.kind == "decoder" else 0
+    vocabulary = 0 if anatomy.kind == "encoder" else anatomy.vocab_size
     multiplied = sum(map(block_weights, anatomy.blocks)) + vocabulary * anatomy.hidden_size
     largest = max(map(prod, source.shapes.values()))
     files = sum(map(source.reader.nbytes, source.reader.shapes))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...compress.model.answer_start import start_token
 from ...compress.model.models import ResolvedModel
 from ...compress.model.pooling import pooling_of
 from ...compress.model.torch_model import label_logits, load_model
@@ -34,7 +35,9 @@ class CheckpointSubject:
     """An opened checkpoint.
 
     Attributes:
-        kind: decoder or encoder; tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
+        kind: decoder or encoder; that of an encoder–decoder is its decoder's, which is given, behind the
+            token that answers begin with, the text that the encoder reads.
+        tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
         max_length: tokens that fit one window or text.
         runtime: name, version, device and threads of what runs it.
     """
@@ -43,18 +46,14 @@ class CheckpointSubject:
         self._resolved = resolved
         self._source = WeightSource.open(resolved.path)
         anatomy = self._source.anatomy
-        if anatomy.kind == "encoder_decoder":
-            raise InputError(
-                f"{resolved.name} is an encoder–decoder, and its quality is not measured yet",
-                fix="run it in transformers; what it learned is in its train.jsonl",
-            )
-        self.kind = anatomy.kind
+        self.kind: Literal["decoder", "encoder"] = "encoder" if anatomy.kind == "encoder" else "decoder"
         head = anatomy.classifier
         self.labels = () if head is None else head.labels
         self.label_form = LabelForm() if head is None else LabelForm(head.labelled, head.several)
         self.tokenizer = Tokenizer.open(resolved.path)
         self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
-        room = anatomy.max_positions
+        self._reads = anatomy.kind == "encoder_decoder"
+        room = anatomy.max_positions - self._reads
         self.max_length = min(room, (self._pooling and self._pooling.max_length) or room)
         self._device = choose_device(device)
         torch.set_num_threads(require_threads(threads) or thread_budget())
@@ -72,8 +71,13 @@ class CheckpointSubject:
         if self.kind != "decoder":
             raise InputError("an encoder has embeddings, not logits")
         ids = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self._device)
-        logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        more = {"decoder_input_ids": self._behind_start(ids)} if self._reads else {}
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False, **more}
+        logits = self._model(**given).logits[:, int(self._reads) :]
         return np.asarray(logits.float().cpu().numpy())
+
+    def _behind_start(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.cat([ids.new_full((len(ids), 1), start_token(self._model)), ids], 1)
 
     @torch.inference_mode()
     def greedy(
@@ -94,7 +98,7 @@ class CheckpointSubject:
     def _replies(
         self, prompts: Sequence[list[int]], new_tokens: int, step: Callable[[], None] | None
     ) -> list[list[int]]:
-        """Side by side, from the right end of each prompt on."""
+        """Side by side, from the right end of each prompt on, or of an encoder–decoder behind its start."""
         from transformers import GenerationConfig, StoppingCriteriaList
 
         def stepped(ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
@@ -106,8 +110,15 @@ class CheckpointSubject:
         pad = self.tokenizer.pad_id or 0
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=self._device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+        if self._reads:  # whose positions count from the left
+            ids, mask = self._padded(list(prompts))
+        start = start_token(self._model) if self._reads else None
         settings = GenerationConfig(
-            do_sample=False, max_new_tokens=new_tokens, eos_token_id=ends or None, pad_token_id=pad
+            do_sample=False,
+            max_new_tokens=new_tokens,
+            eos_token_id=ends or None,
+            pad_token_id=pad,
+            decoder_start_token_id=start,
         )
         found = self._model.generate(  # type: ignore[operator]
             input_ids=ids,
@@ -115,7 +126,7 @@ class CheckpointSubject:
             generation_config=settings,
             stopping_criteria=StoppingCriteriaList([stepped]),
         )
-        return [_until(row, ends) for row in found[:, longest:].tolist()]
+        return [_until(row, ends) for row in found[:, 1 if self._reads else longest :].tolist()]
 
     @torch.inference_mode()
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:

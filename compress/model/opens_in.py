@@ -54,10 +54,11 @@ def _refusals(source: WeightSource) -> list[str]:
             f"experts of a {family} become one tensor there: from floats, or from codes of weights alone, by "
             "expert, in one symmetric scheme of integers that all layers have"
         )
-    if looks_at_weights(config) and any(map(_packed, source.schemes.values())):
+    dense = (config.get("quantization_config") or {}).get("dequantize")
+    if looks_at_weights(config) and not dense and any(map(_packed, source.schemes.values())):
         found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
     four_bit_floats = any(scheme.bits == 4 and scheme.format != "int" for scheme in source.schemes.values())
-    if four_bit_floats and not config["quantization_config"].get("dequantize"):
+    if four_bit_floats and not dense:
         stored = source.stored_type(f"{source.anatomy.embedding}.weight")
         kind = config.get("dtype") or config.get("torch_dtype") or stored
         if str(kind).removeprefix("torch.") != "bfloat16":

@@ -75,31 +75,34 @@ class Skeleton:
         anatomy = self.anatomy
         names = [anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding]
         names += [anatomy.embedding_projection, *anatomy.position_biases]
-        norms = [anatomy.embedding_norm]
+        norms = [anatomy.embedding_norm, anatomy.encoder_norm]
         if anatomy.relative is not None:
             names.append(anatomy.relative.table)
             norms.append(anatomy.relative.norm)
         names += [norm.name for norm in norms if norm is not None]
         return [name for name in names if name is not None]
 
-    def block_modules(self) -> nn.ModuleList:
-        """The list that holds the blocks."""
-        stack = self.anatomy.blocks[0].stack
-        blocks = self.submodule(stack)
-        if not isinstance(blocks, nn.ModuleList):
-            raise CheckpointError(f"{stack} is not a list of blocks")
-        return blocks
+    def stacks(self) -> list[nn.ModuleList]:
+        """The lists that hold the blocks: one, or that of the encoder and that of the decoder."""
+        found = []
+        for stack in dict.fromkeys(block.stack for block in self.anatomy.blocks):
+            blocks = self.submodule(stack)
+            if not isinstance(blocks, nn.ModuleList):
+                raise CheckpointError(f"{stack} is not a list of blocks")
+            found.append(blocks)
+        return found
 
     @contextmanager
     def embeddings(self, *, rounded: bool = False) -> Iterator[nn.Module]:
         """The model with all that precedes the first block loaded, for as long as the context lasts; the
         rows of the embedding are ``rounded`` as exports store them.
         """
+        tables = (self.anatomy.embedding, *self.anatomy.embedding_copies)
         names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
         table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
         scheme = self.source.embedding_scheme if rounded else None
         looked_up = TokenTable(table, self.table_scale, self.dtype, scheme)
-        empty = self._replace(self.anatomy.embedding, looked_up)
+        empty = {name: self._replace(name, looked_up) for name in tables}
         try:
             for name in names:
                 self.fill(name)
@@ -107,7 +110,8 @@ class Skeleton:
         finally:
             for name in names:
                 self.free(name)
-            self._replace(self.anatomy.embedding, empty)
+            for name, module in empty.items():
+                self._replace(name, module)
 
     @contextmanager
     def last_norm(self) -> Iterator[nn.Module]:

@@ -30,7 +30,8 @@ from ..model.torch_model import round_inputs
 from ..model.weights import WeightSource
 from ..numbers.fake_quant import unwrap
 from ..text.micro_batches import MicroBatch
-from .block_inputs import BatchContext, BlockRunner, Stream, capture
+from .block_inputs import BlockRunner, Stream
+from .capture import BatchContext, capture
 from .forward import Batch, BatchSplitter, block_output, require_few
 from .journal import Journal
 
@@ -110,7 +111,7 @@ class BackwardSweep:
         files: list[Path] = []
         entries: list[BatchContext] = []
         with self._autocast():
-            for number, (hidden, entry) in enumerate(capture(self.skeleton, self.micro_batches)):
+            for number, (hidden, _, entry) in enumerate(capture(self.skeleton, self.micro_batches)):
                 entries.append(entry)
                 files += [self.inputs.write(0, number, hidden)] if write else []
         self.inputs.entries = self.gradients.entries = entries

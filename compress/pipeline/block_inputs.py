@@ -1,119 +1,35 @@
 """The inputs of every block: captured once at the first block, then kept on disk from one block to the next.
 
-This is the one way by which calibration text reaches blocks. :func:`capture` runs token batches up to the
+This is the one way by which calibration text reaches blocks. :mod:`.capture` runs token batches up to the
 first block; a :class:`Stream` is one run of the batches through the model. A sweep has several: the inputs
 of the partly compressed model, those of the original, and short probes. All are read a batch at a time, so
 that memory holds one block and one batch, whatever the model's size.
+
+A batch of an encoder–decoder has states of two kinds: while its encoder's go through the encoder, those at
+the decoder's first block wait beside them; in the decoder the encoder's last ones stay beside its own.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...errors import CalibrationError, CheckpointError
+from ...errors import CalibrationError
 from ..model.block_anatomy import BlockAnatomy
-from ..model.family import gives_tuples
 from ..model.skeleton import Skeleton
+from .capture import MEMORY, BatchContext, Tokens, capture
 from .device import return_small_blocks
-from .forward import Batch, BatchSplitter, StopForward, finite_samples, nonfinite, propagate, until_stopped
+from .forward import Batch, BatchSplitter, finite_samples, nonfinite, propagate
 
-
-class Tokens(Protocol):
-    """``input_ids`` and ``attention_mask``, both ``[batch, tokens]``."""
-
-    @property
-    def input_ids(self) -> Tensor: ...
-
-    @property
-    def attention_mask(self) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class BatchContext:
-    """What a batch keeps: the keyword arguments of each block, and the mask of its real tokens."""
-
-    arguments: Sequence[Mapping[str, Any]]
-    mask: Tensor | None
-
-
-class _Recorder(nn.Module):
-    """Stands in for a block: keeps what it was called with and hands the hidden states on; of what else it is
-    asked, such as the kind of its attention, the block knows.
-    """
-
-    def __init__(self, block: nn.Module, *, last: bool, tuples: bool) -> None:
-        super().__init__()
-        self.block = (block,)  # in a tuple, so that it is no part of this module
-        self.names = list(signature(block.forward).parameters)[1:]
-        self.last, self.tuples = last, tuples
-        self.hidden: Tensor | None = None
-        self.arguments: dict[str, Any] = {}
-
-    def forward(self, hidden_states: Tensor, *positional: Any, **named: Any) -> Any:
-        self.hidden = hidden_states
-        self.arguments = {**dict(zip(self.names, positional, strict=False)), **named}
-        if self.last:
-            raise StopForward
-        return (hidden_states, None) if self.tuples else hidden_states
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.block[0], name)
-
-
-def block_inputs(
-    skeleton: Skeleton, model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None
-) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Hidden states ``[batch, tokens, hidden]`` at the first block, and the keyword arguments that each block
-    is called with: masks may differ from block to block.
-
-    Raises:
-        CheckpointError: the model's code never called its blocks.
-    """
-    blocks = skeleton.block_modules()
-    kept = list(blocks)
-    tuples = gives_tuples(skeleton.source.reader.config)
-    recorders = [_Recorder(block, last=block is kept[-1], tuples=tuples) for block in kept]
-    extra = {"use_cache": False} if skeleton.anatomy.kind == "decoder" else {}
-    try:
-        for index, recorder in enumerate(recorders):
-            blocks[index] = recorder
-        until_stopped(lambda: model(input_ids=input_ids, attention_mask=attention_mask, **extra))
-    finally:
-        for index, block in enumerate(kept):
-            blocks[index] = block
-    hidden = recorders[0].hidden
-    if hidden is None or recorders[-1].hidden is None:
-        raise CheckpointError(f"the blocks of a {skeleton.anatomy.model_type} model were never called")
-    return hidden, [recorder.arguments for recorder in recorders]
-
-
-def capture(
-    skeleton: Skeleton, batches: Iterable[Tokens], *, rounded: bool = False
-) -> Iterator[tuple[Tensor, BatchContext]]:
-    """For each of ``batches`` its hidden states ``[batch, tokens, hidden]`` at the first block, and what it
-    keeps for all blocks; the embedding is ``rounded`` as exports store it.
-    """
-    device = skeleton.device
-    with skeleton.embeddings(rounded=rounded) as model:
-        for batch in batches:
-            padded = not bool(batch.attention_mask.all())
-            mask = batch.attention_mask.to(device) if padded else None
-            hidden, arguments = block_inputs(skeleton, model, batch.input_ids.to(device), mask)
-            yield hidden, BatchContext(arguments, None if mask is None else mask.to(torch.bool))
+# States in the files of a stream: those that enter a block, and those of the other stack.
+HIDDEN, BESIDE = "hidden", "beside"
 
 
 class Stream:
@@ -136,8 +52,8 @@ class Stream:
         shutil.rmtree(directory, ignore_errors=True)  # a killed run may have left a longer one
         entries: list[BatchContext] = []
         stream = cls(directory, entries, skeleton.device)
-        for number, (hidden, entry) in enumerate(capture(skeleton, batches, rounded=rounded)):
-            stream.write(0, number, hidden)
+        for number, (hidden, waiting, entry) in enumerate(capture(skeleton, batches, rounded=rounded)):
+            stream.write(0, number, hidden, waiting)
             entries.append(entry)
         return stream
 
@@ -160,12 +76,19 @@ class Stream:
         """Whether the inputs of ``block`` are there."""
         return self._folder(block).is_dir()
 
-    def write(self, block: int, number: int, hidden: Tensor) -> Path:
-        """Make ``hidden [batch, tokens, hidden]`` the inputs of ``block`` for batch ``number``."""
+    def write(self, block: int, number: int, hidden: Tensor, beside: Tensor | None = None) -> Path:
+        """Make ``hidden [batch, tokens, hidden]`` the inputs of ``block`` for batch ``number``; ``beside``
+        are the states of the other stack of an encoder–decoder.
+        """
         path = self._folder(block) / f"{number:05d}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"hidden": hidden.cpu().contiguous()}, path)
+        states = {HIDDEN: hidden} | ({} if beside is None else {BESIDE: beside})
+        save_file({name: tensor.cpu().contiguous() for name, tensor in states.items()}, path)
         return path
+
+    def _states(self, block: int, number: int) -> dict[str, Tensor]:
+        data = (self._folder(block) / f"{number:05d}.safetensors").read_bytes()
+        return {name: tensor.to(self.device) for name, tensor in load_bytes(data).items()}
 
     def batches(self, block: int) -> Iterator[Batch]:
         """The inputs of ``block``, one batch at a time; one past the last block, the outputs of that. Samples
@@ -180,10 +103,20 @@ class Stream:
 
     def read(self, block: int, number: int) -> Batch:
         """Batch ``number`` as it enters ``block``."""
-        entry = self.entries[number]
-        data = (self._folder(block) / f"{number:05d}.safetensors").read_bytes()
-        arguments = entry.arguments[block] if block < len(entry.arguments) else {}
-        return Batch(load_bytes(data)["hidden"].to(self.device), arguments, entry.mask)
+        entry, states = self.entries[number], self._states(block, number)
+        arguments = dict(entry.arguments[block]) if block < len(entry.arguments) else {}
+        if entry.crossing is None or not entry.decodes(block):
+            return Batch(states[HIDDEN], arguments, entry.mask)
+        with torch.no_grad():
+            arguments[MEMORY] = entry.crossing.norm(states[BESIDE])
+        return Batch(states[HIDDEN], arguments, entry.mask_at(block), entry.mask)
+
+    def outputs(self, block: int) -> Iterator[Batch]:
+        """What left ``block``, as :meth:`batches` has it; without arguments."""
+        for number, entry in enumerate(self.entries):
+            crosses = entry.decodes(block + 1) and not entry.decodes(block)
+            hidden = self._states(block + 1, number)[BESIDE if crosses else HIDDEN]
+            yield finite_samples(Batch(hidden, {}, entry.mask_at(block)))
 
     def rows(self, block: int) -> Iterator[Tensor]:
         """Of each batch the states ``[tokens, hidden]`` of its real tokens at ``block``."""
@@ -212,10 +145,19 @@ class Stream:
             output = propagate(module, batch, smaller)
             if check is not None:
                 check(output, batch)
-            files.append(self.write(to, number, output))
+            states, beside = self._behind(block, to, number, output)
+            files.append(self.write(to, number, states, beside))
         if not keep:
             self.drop(block)
         return files
+
+    def _behind(self, block: int, to: int, number: int, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What enters the block ``to`` where ``output`` leaves ``block``, and what stays beside it."""
+        entry = self.entries[number]
+        if entry.crossing is None:
+            return output, None
+        beside = self._states(block, number)[BESIDE]
+        return (beside, output) if entry.decodes(to) and not entry.decodes(block) else (output, beside)
 
     def drop(self, block: int) -> None:
         """Forget the inputs of ``block``."""

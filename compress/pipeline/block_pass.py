@@ -82,6 +82,11 @@ class BlockPass(Selective):
         return bool(self.needs) or self.reads_batches or self.compares
 
     @property
+    def knows_encoder_decoders(self) -> bool:
+        """A block is one of either stack; but not their caches, nor what comes back through both."""
+        return self.kv_scheme is None and self.prepared_tokens is None
+
+    @property
     def prepared_tokens(self) -> int | None:
         """Tokens of calibration text for :meth:`prepare`; None where the pass needs nothing ahead."""
         return None

@@ -19,6 +19,7 @@ from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.quantization_config import forms
 from ..model.checkpoint.stacked_experts import stacked
 from ..model.checkpoint.stored_tensors import stored
+from ..model.family import looks_at_weights
 from ..model.kv_scheme import stored_scales
 from ..model.weights import WeightSource
 from ..numbers.qtensor import QTensor
@@ -34,7 +35,8 @@ class BlockWriter:
 
     def __init__(self, source: WeightSource, schemes: Mapping[str, Scheme], directory: Path) -> None:
         self.source, self.directory = source, directory
-        self.forms = forms(schemes.values(), source.conv1d)
+        looked_at = looks_at_weights(source.reader.config)
+        self.forms = forms(schemes.values(), source.conv1d, looked_at=looked_at)
 
     def stored_types(self, anatomy: BlockAnatomy) -> dict[str, torch.dtype]:
         """The precision on disk of every float tensor of a block."""

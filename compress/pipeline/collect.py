@@ -2,6 +2,7 @@
 
 A statistic that compares with the original model sees both at once: each batch runs first through the block
 as it was, on the original's inputs, then through the block as it is. Rows that are not finite are left out.
+Of experts, each of which sees some of the tokens, statuses say how many.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from ...terminal import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.separate_experts import rows_of
 from .advance import forwards_tick
+from .block import LayerStatus, Statistics
 from .forward import Batch, BatchSplitter, Watched, run_block, same_mask, watch_inputs
 from .statistics import STATISTICS, Statistic
+
+FEW = 256  # tokens that an expert is calibrated with, below which it is named
 
 Batches = Callable[[], Iterator[Batch]]
 
@@ -67,6 +71,7 @@ def _collect(
     statistics = [_statistics_of(group, wanted, device) for group in groups]
     paired = any(statistic.paired for tap in statistics for statistic in tap.values())
     expected: dict[int, Tensor] = {}
+    reads = () if anatomy.cross is None else (anatomy.cross.k, anatomy.cross.v)
 
     def update(index: int, rows: Tensor) -> None:
         rows, original_rows = _finite(rows, expected.get(index))
@@ -77,9 +82,9 @@ def _collect(
     references = original.batches if paired and original is not None else None
     for part, reference in _micro_batches(current.batches, references, parts):
         if reference is not None and original is not None:
-            _tapped(original, groups, reference, expected.__setitem__)
+            _tapped(original, groups, reference, expected.__setitem__, reads)
         with forwards_tick(current.linears.values(), tick):
-            _tapped(current, groups, part, update)
+            _tapped(current, groups, part, update, reads)
     values = [{name: statistic.value() for name, statistic in tap.items()} for tap in statistics]
     return {linear.name: values[i] for i, group in enumerate(groups) for linear in group}
 
@@ -116,16 +121,49 @@ def _finite(rows: Tensor, original: Tensor | None) -> tuple[Tensor, Tensor | Non
 
 
 def _tapped(
-    side: Side, groups: Sequence[Sequence[Linear]], batch: Batch, see: Callable[[int, Tensor], None]
+    side: Side,
+    groups: Sequence[Sequence[Linear]],
+    batch: Batch,
+    see: Callable[[int, Tensor], None],
+    reads: Sequence[Linear],
 ) -> None:
-    """Run ``batch`` through the block and show ``see`` the input rows ``[tokens, in]`` of each group."""
+    """Run ``batch`` through the block and show ``see`` the input rows ``[tokens, in]`` of each group; those
+    in ``reads`` read an encoder's states.
+    """
 
     def tap(index: int) -> Callable[[Tensor], None]:
         def show(inputs: Tensor) -> None:
             rows = inputs.reshape(-1, inputs.shape[-1])
-            see(index, rows if batch.mask is None else rows[rows_of(watched[index][0], batch.mask)])
+            mask = batch.memory_mask if groups[index][0] in reads else batch.mask
+            see(index, rows if mask is None else rows[rows_of(watched[index][0], mask)])
 
         return show
 
     watched: list[Watched] = [(side.linears[group[0].name], tap(index)) for index, group in enumerate(groups)]
     watch_inputs(lambda: run_block(side.module, batch), watched, stop=True)
+
+
+def coverage(block: BlockAnatomy, statistics: Statistics, statuses: Sequence[LayerStatus]) -> str | None:
+    """Add to the ``statuses`` of experts how many tokens their layers were calibrated with.
+
+    Returns what to say of the experts that fewer than :data:`FEW` came to; None where all saw as many, or
+    nothing was calibrated.
+    """
+    experts = block.experts
+    seen = {name: int(found["tokens"]) for name, found in statistics.items() if "tokens" in found}
+    if experts is None or not seen:
+        return None
+    for status in statuses:
+        if status.name in seen:
+            count = seen[status.name]
+            text = f"{count} tokens" if count else "no calibration token came to this expert"
+            status.detail = f"{status.detail}; {text}" if status.detail else text
+    counts = {name.removeprefix(f"{experts.prefix}.").split(".")[0]: count for name, count in seen.items()}
+    few = sorted((count, int(expert)) for expert, count in counts.items() if count < FEW)
+    if not few:
+        return None
+    listed = ", ".join(f"{expert} ({count})" for count, expert in few)
+    return (
+        f"{experts.prefix}: fewer than {FEW} calibration tokens came to {len(few)} of {experts.count} "
+        f"experts: {listed}; more text reaches more of them"
+    )

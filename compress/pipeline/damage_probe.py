@@ -55,9 +55,9 @@ class DamageProbe:
     def open(
         cls, original: WeightSource, directory: Path, device: torch.device, progress: Progress
     ) -> DamageProbe | None:
-        """The probe of a decoder or encoder; None for others, and where its tokenizer does not fit it."""
+        """The probe of ``original``; None where its tokenizer does not fit it."""
         anatomy, path = original.anatomy, original.reader.path
-        if anatomy.kind == "encoder_decoder" or not (path / "tokenizer.json").is_file():
+        if not (path / "tokenizer.json").is_file():
             return None
         try:
             batches = probe_batches(Tokenizer.open(path), anatomy.max_positions)
@@ -86,7 +86,8 @@ class DamageProbe:
     def compare(self, skeleton: Skeleton, rows: Tensor) -> dict[str, Any]:
         """How far ``rows [tokens, hidden]`` behind the last block of ``skeleton`` are from the original's:
         ``kl`` (mean nats a token, original ‖ compressed) and ``top1`` (the likeliest token agrees) of a
-        decoder; of an encoder ``distance``, one less the mean cosine of the states.
+        decoder, in an encoder–decoder given the text that its encoder reads; of an encoder ``distance``, one
+        less the mean cosine of the states.
         """
         hidden = finite([self._states(), rows])
         if skeleton.anatomy.kind == "encoder":

@@ -18,11 +18,24 @@ class Batch:
     """One calibration batch as it enters a block.
 
     ``hidden [batch, tokens, hidden]``; ``arguments`` are the block's keyword arguments; ``mask [batch,
-    tokens]`` bool marks real tokens, or None when all are.
+    tokens]`` bool marks real tokens, or None when all are; ``memory_mask`` those of an encoder that the
+    block reads besides.
     """
 
-    def __init__(self, hidden: Tensor, arguments: Mapping[str, Any], mask: Tensor | None) -> None:
+    def __init__(
+        self,
+        hidden: Tensor,
+        arguments: Mapping[str, Any],
+        mask: Tensor | None,
+        memory_mask: Tensor | None = None,
+    ) -> None:
         self.hidden, self.arguments, self.mask = hidden, arguments, mask
+        self.memory_mask = memory_mask
+
+    def masked(self, mask: Tensor | None, hidden: Tensor | None = None) -> Batch:
+        """With another mask, and other states where they are given."""
+        states = self.hidden if hidden is None else hidden
+        return Batch(states, self.arguments, mask, self.memory_mask)
 
     def split(self, parts: int) -> Iterator[Batch]:
         """The batch in up to ``parts`` micro-batches along its first axis."""
@@ -37,7 +50,7 @@ class Batch:
                 return tuple(cut(item, rows) for item in value) if isinstance(value, tuple) else value
 
             arguments = {name: cut(value) for name, value in self.arguments.items()}
-            yield Batch(self.hidden[rows], arguments, None if self.mask is None else self.mask[rows])
+            yield Batch(self.hidden[rows], arguments, cut(self.mask), cut(self.memory_mask))
 
 
 def block_output(module: nn.Module, batch: Batch) -> Tensor:
@@ -153,7 +166,7 @@ def finite_samples(batch: Batch) -> Batch:
     bad = nonfinite(batch.hidden, batch.mask).unsqueeze(1)
     real = torch.ones(batch.hidden.shape[:2], dtype=torch.bool, device=batch.hidden.device)
     mask = (real if batch.mask is None else batch.mask) & ~bad
-    return Batch(torch.where(torch.isfinite(batch.hidden), batch.hidden, 0.0), batch.arguments, mask)
+    return batch.masked(mask, torch.where(torch.isfinite(batch.hidden), batch.hidden, 0.0))
 
 
 def same_mask(batch: Batch, reference: Batch) -> tuple[Batch, Batch]:
@@ -162,4 +175,4 @@ def same_mask(batch: Batch, reference: Batch) -> tuple[Batch, Batch]:
         return batch, reference
     masks = [side.mask for side in (batch, reference) if side.mask is not None]
     mask = masks[0] & masks[-1]
-    return Batch(batch.hidden, batch.arguments, mask), Batch(reference.hidden, reference.arguments, mask)
+    return batch.masked(mask), reference.masked(mask)

@@ -30,11 +30,11 @@ from ..text.calibration import Calibration
 from ..text.token_batch import TokenBatch
 from .advance import FORWARD, BlockAdvance, block_weights, block_work, forwards_tick
 from .block import Block, LayerStatus, Statistics
-from .block_inputs import BatchContext, Stream, capture
+from .block_inputs import Stream
 from .block_pass import BlockPass
 from .block_shards import BlockWriter, Masks
-from .collect import Side, collect
-from .coverage import coverage
+from .capture import BatchContext, capture
+from .collect import Side, collect, coverage
 from .damage_probe import DamageProbe
 from .device import return_small_blocks
 from .forward import Batch, BatchSplitter, nonfinite, require_few
@@ -158,12 +158,12 @@ class Sweep:
     ) -> None:
         """Embed ``batches`` for ``streams``: what each keeps for all blocks, and the first block's inputs."""
         entries: list[BatchContext] = []
-        for number, (hidden, entry) in enumerate(capture(skeleton, batches)):
+        for number, (hidden, waiting, entry) in enumerate(capture(skeleton, batches)):
             entries.append(entry)
             for stream in streams if write else ():
                 if number == 0:
                     stream.drop(0)
-                stream.write(0, number, hidden)
+                stream.write(0, number, hidden, waiting)
         for stream in streams:
             stream.entries = entries
 
@@ -175,7 +175,7 @@ class Sweep:
         if self.compares:
             block.original = copy.deepcopy(block.module)
             block.references = lambda: self.originals.batches(anatomy.index)
-            block.targets = lambda: self.originals.batches(anatomy.index + 1)
+            block.targets = lambda: self.originals.outputs(anatomy.index)
             left += self._leave(skeleton, block, [self.originals])
         for place, step in enumerate(self.steps):
             self._apply(block, step, place)

@@ -6,7 +6,8 @@ arXiv 2306.00978). It is data, derived from the anatomy:
 
 - a norm and all linears that read it, where nothing else does: in ``pre`` and ``parallel`` blocks. The norms
   of ``post`` blocks also give the residual and have no link.
-- v and o: attention mixes tokens, never channels. Query heads that share a value head share its factors.
+- v and o: attention mixes tokens, never channels. Query heads that share a value head share its factors. So
+  do attention to an encoder and the norm before it; what feeds its k and v is in another block.
 - up and down: through the product with the gate, or through ReLU, which lets positive factors pass.
 - where a norm stands between the two, that norm and o, or down.
 
@@ -82,8 +83,12 @@ def links(block: BlockAnatomy) -> Iterator[Link]:
     if entry is not None:
         beside = mlp.projections if shared else ()
         yield Link(entry, (*attention.projections, *beside))
-    inner = attention.inner_norm
+    inner, cross = attention.inner_norm, block.cross
     yield values_link(attention) if inner is None else Link(inner, (attention.o,))
+    if cross is not None:
+        if block.cross_norm is not None and entry is not None:
+            yield Link(block.cross_norm, (cross.q,))
+        yield values_link(cross)
     if block.order not in ("post", "behind") and not shared:
         yield Link(block.norm2, mlp.projections)
     if mlp.inner_norm is not None:

@@ -3,7 +3,8 @@
 A decoder gets windows of exactly ``length`` tokens, drawn without replacement from the whole text and never
 padded: every token counts. An encoder gets paragraphs, as it does in use, truncated to ``length`` and padded
 under a mask; a classifier whole documents where the text has labels. An encoder–decoder gets source
-texts as an encoder does.
+texts as an encoder does. Where the rows of the text have a ``target``, that is what its decoder is given,
+behind the token that answers begin with, of whole documents; else what the encoder reads is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from ...errors import CalibrationError, InputError, UnknownName
 from ...limits import require_seed
 from ...runtime.text.tokenizer import Tokenizer
-from .calibration_rows import Chat, decoder_rows, encoder_rows, encoder_texts
+from .calibration_rows import Chat, decoder_rows, encoder_rows, encoder_texts, pairs
 from .corpus import LICENSES, read_corpus, text_sha256
 from .probe_text import refuse_probe
 from .protected_text import ProtectedGroup, ProtectedText, protected_groups
@@ -90,7 +91,7 @@ class Calibration:
         rows = [rows[index * self.samples // samples] for index in range(samples)]
         batches = tuple(batched(rows, len(self.batches[0].input_ids), pad=0))
         batches += tuple(batch for group in self.protected for batch in group.batches)
-        tokens = sum(len(ids) for ids, _ in rows)
+        tokens = sum(len(row.ids) for row in rows)
         return replace(
             self, batches=batches, samples=samples, effective_tokens=tokens, sha256=hash_of(batches)
         )
@@ -139,14 +140,14 @@ def calibration_from(
     generator = np.random.default_rng(require_seed(seed))
     if kind == "decoder":
         cut, rendered = decoder_rows(corpus, tokenizer, samples, length, generator, chat)
-        rows: list[Row] = [(ids, None) for ids in cut]
-        truncated = 0
+        rows, truncated = list(map(Row, cut)), 0
     else:
-        texts = encoder_texts(corpus, labels)
-        rows, truncated = encoder_rows(texts, source, tokenizer, samples, length, generator)
+        answers = pairs(corpus) if kind == "encoder_decoder" else {}
+        texts = dict.fromkeys(answers) or encoder_texts(corpus, labels)
+        rows, truncated = encoder_rows(texts, source, tokenizer, samples, length, generator, answers)
         rendered = False
     _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
-    tokens = sum(len(ids) for ids, _ in rows)
+    tokens = sum(len(row.ids) for row in rows)
     protected = protected_groups(protect, tokenizer, decodes=kind == "decoder", tokens=tokens, length=length)
     batches = tuple(batched(rows, batch_size, tokenizer.pad_id or 0))
     batches += tuple(batch for group in protected for batch in group.batches)
@@ -178,7 +179,7 @@ def _require_sensible(samples: int, length: int, batch_size: int, chat: str) -> 
 
 
 def _require_known_ids(rows: list[Row], vocab_size: int, source: str) -> None:
-    largest = max(int(ids.max()) for ids, _ in rows)
+    largest = max(int(ids.max()) for row in rows for ids in (row.ids, row.answer) if ids is not None)
     if largest >= vocab_size:
         raise CalibrationError(
             f"{source} gives token id {largest}, but the model has embeddings for {vocab_size} tokens",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -75,6 +75,21 @@ def _as_conversation(document: Document) -> Conversation:
     return ({"role": "user", "content": document},) if isinstance(document, str) else document
 
 
+def pairs(corpus: Corpus) -> dict[str, str]:
+    """Distinct texts, each with what is written of it; empty where the corpus has no targets.
+
+    Raises:
+        CalibrationError: some rows have one, and others none.
+    """
+    if None in corpus.targets:
+        raise CalibrationError(
+            f"{corpus.targets.count(None)} of {len(corpus.targets)} rows of {corpus.source} have no target",
+            fix="give each a target, or none: the decoder then reads the text of its encoder",
+        )
+    known = zip(corpus.documents, corpus.targets, strict=False)  # of equal texts the first counts
+    return {plain(document): target for document, target in reversed([*known]) if target is not None}
+
+
 def encoder_texts(corpus: Corpus, labels: Sequence[str]) -> dict[str, int | None]:
     """Distinct texts, each with its label's place where the corpus has labels that the model knows."""
     if labels and corpus.labels:
@@ -84,15 +99,16 @@ def encoder_texts(corpus: Corpus, labels: Sequence[str]) -> dict[str, int | None
 
 
 def encoder_rows(
-    texts: dict[str, int | None],
+    texts: Mapping[str, int | None],
     source: str,
     tokenizer: Tokenizer,
     samples: int,
     length: int,
     generator: np.random.Generator,
+    answers: Mapping[str, str],
 ) -> tuple[list[Row], int]:
-    """So many of ``texts``, drawn without replacement, of at most ``length`` tokens, the longest first; and
-    how many of them were longer.
+    """So many of ``texts``, drawn without replacement, of at most ``length`` tokens, the longest first, with
+    what ``answers`` has for them; and how many of them were longer.
 
     Raises:
         CalibrationError: there are fewer texts.
@@ -106,7 +122,13 @@ def encoder_rows(
     chosen = [named[index] for index in generator.permutation(len(named))[:samples]]
     whole = tokenizer.encode_batch(chosen)
     cut = tokenizer.encode_batch(chosen, max_length=length)
-    rows = [(np.asarray(ids, np.int64), texts[text]) for ids, text in zip(cut, chosen, strict=True)]
+    targets = [answers[text] for text in chosen] if answers else []
+    written = tokenizer.encode_batch(targets, max_length=length) if targets else []
+    answer = {text: np.asarray(ids, np.int64) for text, ids in zip(chosen, written, strict=False)}
+    rows = [
+        Row(np.asarray(ids, np.int64), texts[text], answer.get(text))
+        for ids, text in zip(cut, chosen, strict=True)
+    ]
     # Rows of like length share a batch, so that little of it is padding.
-    rows.sort(key=lambda row: len(row[0]), reverse=True)
+    rows.sort(key=lambda row: len(row.ids), reverse=True)
     return rows, sum(len(ids) > length for ids in whole)

@@ -2,8 +2,9 @@
 labels where rows have them.
 
 A ``.jsonl`` file holds a document per line: an object with the text under a field, or a conversation under
-``messages``; it may have the ``label`` of its text. Any other file is prose, whose paragraphs (separated by
-blank lines) are its documents. A directory is all its ``.txt`` and ``.jsonl`` files, by name.
+``messages``; it may have the ``label`` of its text, or the ``target`` that a model is to write of it. Any
+other file is prose, whose paragraphs (separated by blank lines) are its documents. A directory is all its
+``.txt`` and ``.jsonl`` files, by name.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LICENSES = {"wikipedia": {"name": "CC-BY-SA-3.0", "said_by": "Wikipedia, when it
 Conversation = tuple[dict[str, Any], ...]
 Document = str | Conversation
 Label = str | int | None
-_Row = tuple[Document, Label, str | None]
+_Row = tuple[Document, Label, str | None, str | None]
 _Value = TypeVar("_Value")
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
@@ -44,6 +45,7 @@ class Corpus:
         empty: number of rows without text that were left out.
         labels: the label of each document, in their order; empty where no row has one.
         groups: the ``group`` of each row's document, in their order; empty where no row has one.
+        targets: what is to be written of each document, in their order; empty where no row says it.
         duplicates: number of documents that repeat an earlier one.
     """
 
@@ -52,6 +54,7 @@ class Corpus:
     empty: int = 0
     labels: tuple[Label, ...] = ()
     groups: tuple[str | None, ...] = ()
+    targets: tuple[str | None, ...] = ()
 
     @property
     def duplicates(self) -> int:
@@ -107,8 +110,9 @@ def read_corpus(source: str, *, field: str = FIELD, split: Split = "calibration"
     _require_size(files, source)
     rows = [row for file in files for row in _rows(file, field)]
     kept = [row for row in rows if plain(row[0]).strip()]
-    documents, labels, groups = zip(*kept, strict=True) if kept else ((), (), ())
-    corpus = Corpus(documents, source, len(rows) - len(kept), _if_any(labels), _if_any(groups))
+    documents, labels, groups, targets = zip(*kept, strict=True) if kept else ((), (), (), ())
+    empty = len(rows) - len(kept)
+    corpus = Corpus(documents, source, empty, _if_any(labels), _if_any(groups), _if_any(targets))
     _require_content(corpus)
     return corpus
 
@@ -198,7 +202,7 @@ def _if_any(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
 def _rows(file: Path, field: str) -> list[_Row]:
     text = _decoded(file)
     if file.suffix != ".jsonl":
-        return [(part, None, None) for part in paragraphs(text)]
+        return [(part, None, None, None) for part in paragraphs(text)]
     return list(_json_rows(file, text, field))
 
 
@@ -228,9 +232,11 @@ def _json_rows(file: Path, text: str, field: str) -> Iterator[_Row]:
         label = row.get("label")
         # Of other kinds (scores, lists of labels) nothing is asked here: whoever reads labels refuses them.
         known = label if isinstance(label, str) or type(label) is int else None
-        group = row.get("group")
-        named = group if isinstance(group, str) and group.strip() else None
-        yield _document(row, field, f"{file}:{number}"), known, named
+        group, target = (
+            value if isinstance(value, str) and value.strip() else None
+            for value in (row.get("group"), row.get("target"))
+        )
+        yield _document(row, field, f"{file}:{number}"), known, group, target
 
 
 def _document(row: dict[str, Any], field: str, where: str) -> Document:

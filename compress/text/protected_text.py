@@ -20,6 +20,7 @@ from .probe_text import refuse_probe
 from .token_batch import (
     SEPARATOR,
     Ids,
+    Row,
     TokenBatch,
     batched,
     starts_with_bos,
@@ -96,7 +97,7 @@ def protected_groups(
                 f"the protected group {name!r} has {held} tokens of text, fewer than {LEAST}",
                 fix="give more text of it, or leave it out",
             )
-        batches = tuple(batched([(row, None) for row in rows], len(rows), tokenizer.pad_id or 0))
+        batches = tuple(batched(list(map(Row, rows)), len(rows), tokenizer.pad_id or 0))
         size = sum(len(tokenizer.decode(row.tolist()).encode()) for row in rows)
         found.append(ProtectedGroup(name, batches, held, size))
     return tuple(found)

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -79,7 +80,12 @@ def windows(stream: Ids, length: int, *, bos: int | None = None) -> Ids:
     return np.concatenate([np.full((count, 1), bos, dtype=np.int64), cut], axis=1)
 
 
-Row = tuple[Ids, int | None]  # token ids, and a label's place
+class Row(NamedTuple):
+    """Token ids, a label's place, and the ids of what an encoder–decoder is to write of them."""
+
+    ids: Ids
+    label: int | None = None
+    answer: Ids | None = None
 
 
 @dataclass(frozen=True)
@@ -87,38 +93,53 @@ class TokenBatch:
     """``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64; the mask is 1 on real tokens.
 
     ``labels [batch]`` int64 are places among a classifier's, −1 for rows that have none; None without any.
+    ``answers`` are what the decoder of an encoder–decoder writes, a row a row; None where it writes
+    ``input_ids`` again.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor | None = None
+    answers: TokenBatch | None = None
+
+    def written(self) -> TokenBatch:
+        """What a decoder writes of it."""
+        return self.answers or self
 
 
 def batched(rows: Sequence[Row], batch_size: int, pad: int) -> Iterator[TokenBatch]:
     """Batches of at most ``batch_size`` rows, each as long as its longest, filled up with ``pad``."""
-    labelled = any(label is not None for _, label in rows)
+    labelled = any(row.label is not None for row in rows)
     for start in range(0, len(rows), batch_size):
         group = rows[start : start + batch_size]
-        ids = torch.full((len(group), max(len(row) for row, _ in group)), pad, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for index, (row, _) in enumerate(group):
-            ids[index, : len(row)] = torch.from_numpy(row)
-            mask[index, : len(row)] = 1
-        labels = torch.tensor([-1 if label is None else label for _, label in group]) if labelled else None
-        yield TokenBatch(ids, mask, labels)
+        labels = torch.tensor([-1 if row.label is None else row.label for row in group]) if labelled else None
+        answers = [row.answer for row in group if row.answer is not None]
+        written = TokenBatch(*_padded(answers, pad)) if answers else None
+        yield TokenBatch(*_padded([row.ids for row in group], pad), labels, written)
+
+
+def _padded(rows: Sequence[Ids], pad: int) -> tuple[Tensor, Tensor]:
+    """Ids and mask ``[rows, longest]``."""
+    ids = torch.full((len(rows), max(map(len, rows))), pad, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.from_numpy(row)
+        mask[index, : len(row)] = 1
+    return ids, mask
 
 
 def rows_of(batch: TokenBatch) -> Iterator[Row]:
     """The rows that :func:`batched` was given."""
     labels = itertools.repeat(-1) if batch.labels is None else batch.labels.tolist()
-    for row, kept, label in zip(batch.input_ids, batch.attention_mask, labels, strict=False):
-        yield row[kept != 0].numpy(), None if label < 0 else label
+    answers = itertools.repeat(None) if batch.answers is None else (row.ids for row in rows_of(batch.answers))
+    for row, kept, label, answer in zip(batch.input_ids, batch.attention_mask, labels, answers, strict=False):
+        yield Row(row[kept != 0].numpy(), None if label < 0 else label, answer)
 
 
 def hash_of(batches: tuple[TokenBatch, ...]) -> str:
-    """SHA-256 over the ids, masks and labels of ``batches``."""
+    """SHA-256 over the ids, masks and labels of ``batches``, and their answers."""
     digest = hashlib.sha256()
-    for batch in batches:
+    for batch in (part for one in batches for part in (one, one.answers) if part is not None):
         digest.update(repr(tuple(batch.input_ids.shape)).encode())
         digest.update(batch.input_ids.numpy().astype("<i8").tobytes())
         digest.update(batch.attention_mask.numpy().astype("<i8").tobytes())

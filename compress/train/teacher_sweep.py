@@ -17,7 +17,7 @@ from ..measure.reading import LAST, MAPS, States, captured, eager
 from ..model.anatomy import module_name
 from ..model.torch_model import round_cache
 from ..model.weights import WeightSource
-from ..pipeline.block_inputs import block_inputs
+from ..pipeline.capture import block_inputs
 from ..pipeline.forward import Batch, run_block
 from ..text.micro_batches import MicroBatch
 from .losses.objective import Objective, answers_from

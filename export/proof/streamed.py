@@ -20,7 +20,7 @@ from ...compress.model.skeleton import Head, Skeleton
 from ...compress.model.torch_model import round_inputs
 from ...compress.model.weights import WeightSource
 from ...compress.numbers.fake_quant import unwrap, wrap
-from ...compress.pipeline.block_inputs import block_inputs
+from ...compress.pipeline.capture import block_inputs
 from ...compress.pipeline.forward import Batch, run_block
 from ..graph.attention.cache_io import CODES
 

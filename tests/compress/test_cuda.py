@@ -14,7 +14,7 @@ from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
-from edgepress.compress.pipeline.block_inputs import block_inputs
+from edgepress.compress.pipeline.capture import block_inputs
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
 from edgepress.errors import MissingDependency, OutOfResource

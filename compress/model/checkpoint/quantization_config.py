@@ -9,7 +9,8 @@ Packed zero points are special: transformers 5.24 with compressed-tensors 0.20 r
 dequantizes while loading, with one scheme for the whole model and in the precision of the stored scale. So a
 model of one asymmetric scheme asks for that in its config and stores float32 scales; beside other schemes,
 asymmetric codes are ``int-quantized``, a byte each. Four-bit floats it unpacks to bfloat16, which float32
-models cannot compute with, so that a model of one such scheme asks for the same.
+models cannot compute with, so that a model of one such scheme asks for the same. So does a model of one
+packed scheme in a family whose linears transformers looks at while it opens them: packed ones have no weight.
 
 So does GPT-2, whose linears transformers keeps as ``Conv1D``, ``[in, out]``: compressed-tensors has no such
 modules, but what transformers (5.23 and later) dequantizes it stores wherever the name says. Tensors are
@@ -31,7 +32,8 @@ from ....errors import CheckpointError
 from ...numbers.scheme import Format, Scheme
 
 PACKED, INTEGER, MIXED, DENSE = "pack-quantized", "int-quantized", "mixed-precision", "dense"
-TRANSPOSED = "pack-quantized, transposed"  # compressed-tensors' own name for it is PACKED
+TRANSPOSED = "pack-quantized, transposed"  # compressed-tensors' own name for it is PACKED, and of this
+UNPACKED = "pack-quantized, dequantized as it is opened"
 CONV1D = "Conv1D"
 # The errors begin with "bad character in group name" and go on with the words.
 NEEDS_NEWER = "re:(?P<GPT-2 opens in transformers 5.23 or later>)"
@@ -44,9 +46,9 @@ _FLOAT_FORMS: dict[Format, str] = {
 }
 
 
-def forms(schemes: Iterable[Scheme], conv1d: bool = False) -> dict[Scheme, str]:
+def forms(schemes: Iterable[Scheme], conv1d: bool = False, *, looked_at: bool = False) -> dict[Scheme, str]:
     """The compressed-tensors format of each scheme of a model that holds all of ``schemes``, in modules that
-    are ``Conv1D`` or linears.
+    are ``Conv1D`` or linears, whose weights transformers has ``looked_at`` when the model is open.
     """
     distinct = list(dict.fromkeys(schemes))
     alone = len(distinct) == 1
@@ -56,6 +58,8 @@ def forms(schemes: Iterable[Scheme], conv1d: bool = False) -> dict[Scheme, str]:
         found[scheme] = _FLOAT_FORMS.get(scheme.format) or (PACKED if packed else INTEGER)
         if conv1d and alone and found[scheme] == PACKED and (scheme.symmetric or scheme.group_size):
             found[scheme] = TRANSPOSED
+        elif looked_at and alone and found[scheme] == PACKED:
+            found[scheme] = UNPACKED
     return found
 
 
@@ -90,16 +94,16 @@ def quantization_config(
             "weights": _transposed(scheme) if transposed else _weights_of(scheme),
             "input_activations": activations,
             "output_activations": None,
-            "format": PACKED if transposed else form_of[scheme],
+            "format": PACKED if form_of[scheme] in (TRANSPOSED, UNPACKED) else form_of[scheme],
         }
     found = {group["format"] for group in groups.values()}
     packed_zero_points = any(form_of[scheme] == PACKED and not scheme.symmetric for scheme in by_scheme)
-    transposed = TRANSPOSED in (form_of[scheme] for scheme in by_scheme)
+    asking = any(form_of[scheme] in (TRANSPOSED, UNPACKED) for scheme in by_scheme)
     dense = [scheme.bits == 4 and scheme.format != "int" and not scheme.activations for scheme in by_scheme]
     return {
         "quant_method": "compressed-tensors",
         "format": MIXED if len(found) > 1 else next(iter(found), DENSE),
-        **({"dequantize": True} if packed_zero_points or transposed or dense == [True] else {}),
+        **({"dequantize": True} if packed_zero_points or asking or dense == [True] else {}),
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": unquantized,

@@ -22,7 +22,7 @@ from ...numbers.grid import storable
 from ...numbers.number_format import E4M3, unit_of
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
-from .quantization_config import INTEGER, TRANSPOSED
+from .quantization_config import INTEGER, TRANSPOSED, UNPACKED
 
 PARTS = ("weight_packed", "weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
 
@@ -119,6 +119,8 @@ def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) 
             tensors[f"{name}.weight_zero_point"] = tensor.zero_point
         return tensors
     codes = tensor.codes
+    if form == UNPACKED:  # in the precision of the stored scale
+        scale = tensor.scale
     if form == TRANSPOSED:
         codes, scale = codes.T.contiguous(), tensor.scale.T
     tensors = {

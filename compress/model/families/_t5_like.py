@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ....errors import CheckpointError
-from ..anatomy import Anatomy, Shapes
+from ..anatomy import Anatomy, LogitForm, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm
 from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
 
@@ -25,9 +25,12 @@ _TRAINED_LENGTH = 512  # relative positions have no end; this is how long the se
 
 @dataclass(frozen=True)
 class T5Like:
-    """What tells one family from another: the MLP where the config names none."""
+    """What tells one family from another: the MLP where the config names none, and whether logits are
+    ``1 / sqrt(hidden)`` of the head's products unless the config ties no words.
+    """
 
     feed_forward: str
+    scales: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def t5_like(config: Config, shapes: Shapes, family: T5Like) -> Anatomy:
         position_biases=(encoder.bias, decoder.bias),
         head=HEAD,
         tied=f"{HEAD}.weight" not in shapes,
+        logit_form=LogitForm(hidden**-0.5) if family.scales and _scaled(config) else None,
     )
 
 
@@ -97,6 +101,12 @@ def _check_architecture(config: Config) -> None:
             "vocabulary head",
             fix="give the …ForConditionalGeneration checkpoint of this model",
         )
+
+
+def _scaled(config: Config) -> bool:
+    """Since transformers 5 the config says it; before, that words are not tied did."""
+    stated = config.get("scale_decoder_outputs")
+    return config.get("tie_word_embeddings") is not False if stated is None else bool(stated)
 
 
 def _blocks(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ..anatomy import Anatomy, Shapes
 from ._t5_like import T5Like, t5_like
 from ._tensors import Config
+from .t5 import LOOKS_AT_WEIGHTS as LOOKS_AT_WEIGHTS
 from .t5 import SIZES as SIZES
 
 FAMILY = T5Like(feed_forward="gated-gelu")

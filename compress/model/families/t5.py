@@ -11,7 +11,7 @@ from ._config import SizeKeys
 from ._t5_like import T5Like, t5_like
 from ._tensors import Config
 
-FAMILY = T5Like(feed_forward="relu")
+FAMILY = T5Like(feed_forward="relu", scales=True)
 SIZES = SizeKeys(
     ffn="d_ff",
     layers="num_layers",
@@ -21,6 +21,7 @@ SIZES = SizeKeys(
     query_heads="num_heads",
     positions="n_positions",
 )
+LOOKS_AT_WEIGHTS = True
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

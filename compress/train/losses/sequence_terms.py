@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ....errors import TrainingError
 from ...measure.reading import LAST, States
+from ...model.answer_start import start_token
 from ...text.micro_batches import MicroBatch
 from .term import Answers, Term, padded
 
@@ -38,7 +38,7 @@ class SequenceCrossEntropy(Term):
         −1 after that.
 
         Raises:
-            TrainingError: nothing says what answers begin with.
+            CheckpointError: nothing says what answers begin with.
         """
         return {"labels": written(model, *_sources(states, batch), self.beams, self.answer_tokens)}
 
@@ -46,7 +46,7 @@ class SequenceCrossEntropy(Term):
         """``[rows]``.
 
         Raises:
-            TrainingError: as :meth:`answers`.
+            CheckpointError: as :meth:`answers`.
         """
         labels = answers["labels"].long()
         logits = answer_logits(model, *_sources(states, batch), labels)
@@ -88,23 +88,6 @@ def written(model: Any, sources: Tensor, mask: Tensor, beams: int, tokens: int) 
     ends = torch.isin(ids, torch.tensor(_ids(settings.eos_token_id), device=ids.device))
     after = ends.cumsum(1) - ends.long() > 0
     return ids.masked_fill(after, -1).to(torch.int32)
-
-
-def start_token(model: Any) -> int:
-    """The id that the answers of ``model`` begin with.
-
-    Raises:
-        TrainingError: neither its config nor its generation config says it.
-    """
-    settings = model.generation_config
-    start = settings.decoder_start_token_id
-    start = settings.bos_token_id if start is None else start
-    if not isinstance(start, int):
-        raise TrainingError(
-            "nothing says which token the answers of an encoder–decoder begin with",
-            fix="set decoder_start_token_id in config.json, or in generation_config.json where there is one",
-        )
-    return start
 
 
 def _ids(end: int | list[int] | None) -> list[int]:

@@ -8,20 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.cli.verbs.inspect import inspect_checkpoint
-from edgepress.compress.api import plan_model
+from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.job import CalibrationChoice, Job
 from edgepress.compress.model.family import anatomy_of
+from edgepress.compress.model.opens_in import opens_in_transformers
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.algorithm import Pass
+from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type
-from edgepress.errors import CheckpointError, InputError, RecipeError
+from edgepress.errors import CheckpointError, RecipeError
 from edgepress.export.api import export_bundle
+from edgepress.runtime.text.greedy_loops import prompt_ids
+from edgepress.storage import read_json
 from edgepress.terminal import Silent
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -160,32 +166,96 @@ def test_inconsistent_checkpoints_are_named(break_it: Breaks, named: str, pico_t
         anatomy_of(config, shapes)
 
 
-def test_distill_alone_knows_them() -> None:
+def test_distill_alone_of_those_that_want_the_whole_model_knows_them() -> None:
     refusing = Pass.knows_encoder_decoders
-    assert [name for name in pass_names() if pass_type(name).knows_encoder_decoders is not refusing] == [
-        "distill"
-    ]
+    whole = [name for name in pass_names() if not issubclass(pass_type(name), BlockPass)]
+    assert [name for name in whole if pass_type(name).knows_encoder_decoders is not refusing] == ["distill"]
 
 
 @pytest.mark.chain
 @pytest.mark.parametrize(
     "options",
-    ["rtn, scheme: W4A16-g32", "kv_cache", "layers, keep: 0.5", "recover", "rotate"],
+    [
+        "allocate, bits: 4",
+        "block_qat, scheme: W4A16-g32, distance: fisher",
+        "kv_cache",
+        "layers, keep: 0.5",
+        "narrow, keep: 0.5",
+        "recover",
+        "rotate",
+    ],
 )
 def test_other_passes_refuse_before_any_work(options: str, pico_t5: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(f"name: r\npasses:\n  - {{pass: distill}}\n  - {{pass: {options}}}\n")
+    recipe.write_text(f"name: r\npasses:\n  - {{pass: rtn, scheme: W8A8}}\n  - {{pass: {options}}}\n")
     name = options.partition(",")[0].replace("recover", "distill")  # recover is distill by outputs alone
     with pytest.raises(RecipeError, match=name + " does not work on encoder–decoders"):
         plan_model(str(pico_t5), recipe=str(recipe))
 
 
-def test_no_graph_is_built_and_no_quality_measured(pico_t5: Path, tmp_path: Path) -> None:
+STEPS = [
+    *(f"rtn, scheme: {scheme}" for scheme in ("W8A8", "W4A16-g32", "W3A16-g16", "W4A16_ASYM-g32")),
+    "hqq, scheme: W4A16-g32",
+    "gptq, scheme: W4A16-g32",
+    "gptq, scheme: W8A8_STATIC, correction: 1",
+    "awq, scheme: W4A16-g32",
+    "smoothquant",
+    "autoround, scheme: W4A16-g32, iterations: 2",
+    "block_qat, scheme: W4A16-g32, training: {epochs: 1}",
+    "prune, sparsity: 0.5, score: wanda",
+    "sparsegpt, sparsity: 0.5",
+    "alps, sparsity: 0.5, rounds: 2",
+]
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("step", STEPS)
+def test_every_linear_of_both_stacks_is_treated_and_opens_in_transformers(
+    step: str, pico_t5: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"name: r\npasses: [{{pass: {step}}}]\n")
+    options: dict[str, Any] = {"recipe": str(recipe), "output": tmp_path / "o"}
+    if not step.startswith(("rtn", "hqq")):
+        options |= {"calibration": str(pico_text), "samples": 8, "length": 24}
+    out = compress_model(str(pico_t5), **options)
+    source, before = WeightSource.open(out), WeightSource.open(pico_t5)
+    found = read_json(out / "edgepress.json")
+    names = [linear.name for linear in source.anatomy.linears()]
+    assert {layer["name"] for layer in found["layers"]} == set(names)
+    assert {layer["status"] for layer in found["layers"]} == {"ok"}
+    assert not any(torch.equal(source.dense(name), before.dense(name)) for name in names)
+    assert 0 < found["steps"][0]["damage"]["kl"] < 0.05
+    assert opens_in_transformers(source).answer == "yes"
+    with torch.no_grad():
+        ours, plain = load_model(out)(**inputs()).logits, reference(out)(**inputs()).logits
+    assert torch.allclose(ours, plain, atol=1e-5)
+
+
+@pytest.mark.chain
+def test_quality_is_measured_on_what_the_decoder_says_of_a_text_that_it_reads(
+    pico_t5: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    out = compress_model(str(pico_t5), scheme="W3A16-g16", output=tmp_path / "o")
+    line = validate_bundle(out, pico_t5, text=pico_text, windows=2, length=24)
+    original = open_subject(pico_t5)
+    ids = np.asarray([[4, 9, 17, 6]])
+    with torch.no_grad():
+        given = {"input_ids": torch.tensor(ids), "decoder_input_ids": torch.tensor([[0, 4, 9, 17, 6]])}
+        want = reference(pico_t5)(**given).logits[:, 1:]
+    assert np.allclose(original.logits(ids), want.numpy(), atol=1e-5)
+    assert 0 < line.metrics["kl"].value < 0.05  # type: ignore[operator]
+    assert line.metrics["loops"].value is not None
+    prompts, plain = ["the river", "a word and another word"], reference(pico_t5)
+    alone = [torch.tensor([ids]) for ids in prompt_ids(original.tokenizer, prompts)]
+    want = [plain.generate(ids, max_new_tokens=5, do_sample=False)[0, 1:].tolist() for ids in alone]
+    assert original.greedy(prompts, 5) == want
+
+
+def test_no_graph_is_built(pico_t5: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="encoder–decoder, and no graph"):
         export_bundle(pico_t5, output=tmp_path / "b")
     assert not (tmp_path / "b").exists()
-    with pytest.raises(InputError, match="its quality is not measured"):
-        open_subject(pico_t5)
 
 
 def test_inspect_counts_what_is_stored_once(pico_t5: Path) -> None:

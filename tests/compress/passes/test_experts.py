@@ -12,7 +12,7 @@ from edgepress.compress.api import plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.block import LayerStatus
-from edgepress.compress.pipeline.coverage import coverage
+from edgepress.compress.pipeline.collect import coverage
 from edgepress.compress.prune.structured.expert_pruning import ExpertUse, ExpertWeights
 from edgepress.errors import InputError, RecipeError
 from edgepress.storage import read_json

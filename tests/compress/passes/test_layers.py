@@ -14,7 +14,8 @@ from edgepress.compress.api import plan_model
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline.block_inputs import BatchContext, Stream
+from edgepress.compress.pipeline.block_inputs import Stream
+from edgepress.compress.pipeline.capture import BatchContext
 from edgepress.compress.prune.structured.layer_removal import lowest, shortest_runs, turning
 from edgepress.compress.prune.structured.residual_fit import ResidualError
 from edgepress.compress.text.calibration import calibration_from

@@ -13,7 +13,8 @@ from edgepress.compress import plan as plan_module
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline.block_inputs import Stream, capture
+from edgepress.compress.pipeline.block_inputs import Stream
+from edgepress.compress.pipeline.capture import capture
 from edgepress.compress.pipeline.forward import watch_inputs
 from edgepress.compress.text.token_batch import TokenBatch
 from torch import Tensor, nn
@@ -70,8 +71,9 @@ def test_one_block_is_in_memory_at_a_time(
 
     def counting(self: Skeleton, stored: str) -> nn.Module:
         module = fill(self, stored)
-        if isinstance(module, type(self.block_modules()[0])):
-            held = [n for n, block in enumerate(self.block_modules()) if not _empty(block)]
+        blocks = [block for stack in self.stacks() for block in stack]
+        if isinstance(module, type(blocks[0])):
+            held = [n for n, block in enumerate(blocks) if not _empty(block)]
             assert len(held) == 1
             filled.append(stored)
         return module
@@ -116,7 +118,7 @@ def test_a_stream_moves_forks_and_keeps_the_rows_of_real_tokens(pico_llama: Path
     ids, mask = torch.randint(3, 100, (2, 5)), torch.ones(2, 5, dtype=torch.int64)
     mask[1, 3:] = 0
     batches = [TokenBatch(ids, mask), TokenBatch(ids[:1], mask[:1])]
-    hidden = [states for states, _ in capture(skeleton, batches)]
+    hidden = [states for states, *_ in capture(skeleton, batches)]
     stream = Stream.capture(tmp_path / "a", skeleton, batches)
     assert [len(rows) for rows in stream.rows(0)] == [8, 5]
     assert torch.equal(torch.cat(list(stream.rows(0)))[:5], hidden[0][0])

@@ -316,7 +316,7 @@ def test_out_of_memory_halves_the_batch_and_counts_nothing_twice(
 ) -> None:
     from edgepress.compress.pipeline import collect as collecting
     from edgepress.compress.pipeline import forward
-    from edgepress.compress.pipeline.block_inputs import block_inputs
+    from edgepress.compress.pipeline.capture import block_inputs
 
     source = WeightSource.open(pico_llama)
     skeleton = Skeleton(source, torch.device("cpu"))
@@ -400,7 +400,7 @@ def test_blocks_run_one_by_one_are_the_whole_model(
 ) -> None:
     """Each block has arguments of its own: in Gemma 2 every other one sees a sliding window."""
     from edgepress.compress.model.torch_model import load_model
-    from edgepress.compress.pipeline.block_inputs import block_inputs
+    from edgepress.compress.pipeline.capture import block_inputs
 
     source = WeightSource.open(make_decoder(tmp_path / "m", model_type))
     skeleton = Skeleton(source, torch.device("cpu"))

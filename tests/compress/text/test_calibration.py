@@ -13,6 +13,8 @@ from edgepress.runtime.text.tokenizer import Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ...conftest import sentences
+
 
 @pytest.fixture(scope="session")
 def decoder(pico_llama: Path) -> Tokenizer:
@@ -224,6 +226,33 @@ def test_a_classifier_gets_whole_documents_with_their_labels(encoder: Tokenizer,
     unlabelled = calibration_from(source, encoder, kind="encoder", samples=13)
     assert all(batch.labels is None for batch in unlabelled.batches)
     assert unlabelled.sha256 != found.sha256
+
+
+def test_the_targets_of_rows_are_what_a_decoder_writes(encoder: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    said = zip(sentences(9, seed=1), sentences(9, seed=2), strict=True)
+    rows = [{"text": text, "target": target[: 20 * n + 9]} for n, (text, target) in enumerate(said)]
+    file.write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"target": "another"}])))
+    found = calibration_from(str(file), encoder, kind="encoder_decoder", samples=9, batch_size=4, length=20)
+    expected = {
+        tuple(encoder.encode(row["text"], max_length=20)): encoder.encode(row["target"], max_length=20)
+        for row in rows
+    }
+    for calibration, count in ((found, 9), (found.spread(4), 4)):
+        written = [batch.answers for batch in calibration.batches]
+        answers = [
+            ids[mask.bool()].tolist()
+            for answer in written
+            if answer is not None
+            for ids, mask in zip(answer.input_ids, answer.attention_mask, strict=True)
+        ]
+        assert [expected[tuple(row)] for row in rows_of(calibration)] == answers
+        assert len(answers) == count
+    file.write_text("\n".join(map(json.dumps, [*rows, {"text": "alone"}])))
+    with pytest.raises(CalibrationError, match=r"1 of 10 rows .* have no target"):
+        calibration_from(str(file), encoder, kind="encoder_decoder", samples=9)
+    plain = calibration_from(str(file), encoder, kind="encoder", samples=9)
+    assert all(batch.answers is None for batch in plain.batches)
 
 
 def test_labels_that_the_model_does_not_have_are_refused(encoder: Tokenizer, tmp_path: Path) -> None:

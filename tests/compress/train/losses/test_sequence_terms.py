@@ -13,7 +13,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, total_loss
 from edgepress.compress.train.losses.sequence_terms import SequenceCrossEntropy
-from edgepress.errors import TrainingError
+from edgepress.errors import CheckpointError
 from edgepress.storage import read_json, write_json
 from torch import Tensor
 
@@ -174,6 +174,6 @@ def test_a_model_that_does_not_say_how_answers_begin(
     make_encoder_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = make_encoder_decoder(tmp_path / "m", decoder_start_token_id=None)
-    with pytest.raises(TrainingError, match="begin with") as refused:
+    with pytest.raises(CheckpointError, match="begin with") as refused:
         ask(objective(1), load_model(path), batch(), CPU)
     assert "decoder_start_token_id" in refused.value.fix
