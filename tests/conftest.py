@@ -274,7 +274,7 @@ def save_encoder(
 
 
 def save_ended_tokenizer(folder: Path) -> int:
-    """A tokenizer of whole words that puts </s> behind each text, as T5's does; returns its size."""
+    """A tokenizer of whole words that puts </s> behind each text, as that of T5 does; returns its size."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -294,7 +294,7 @@ def save_ended_tokenizer(folder: Path) -> int:
 def save_encoder_decoder(
     folder: Path, model_type: str = "t5", *, own_head: bool = False, **changes: Any
 ) -> Path:
-    """Save a pico encoder–decoder (t5, mt5) with its tokenizer; ``own_head`` is one that is not tied."""
+    """Save a pico encoder–decoder with its tokenizer; ``own_head`` is one that is not tied."""
     import torch
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
@@ -302,20 +302,25 @@ def save_encoder_decoder(
     settings: dict[str, Any] = {
         "vocab_size": save_ended_tokenizer(folder),
         "d_model": 32,
-        "d_kv": 8,
-        "d_ff": 64,
-        "num_layers": 3,
-        "num_decoder_layers": 2,
-        "num_heads": 4,
         "decoder_start_token_id": 0,
         "pad_token_id": 0,
         "eos_token_id": 1,
         "tie_word_embeddings": not own_head,
     }
+    if model_type in ("bart", "marian"):
+        sides: dict[str, Any] = {"encoder": (3, 4, 64), "decoder": (2, 2, 96)}
+        for side, (layers, heads, width) in sides.items():
+            settings |= {f"{side}_layers": layers, f"{side}_attention_heads": heads}
+            settings |= {f"{side}_ffn_dim": width}
+        settings |= {"forced_eos_token_id": None, "scale_embedding": True, "max_position_embeddings": 160}
+    else:
+        settings |= {"d_kv": 8, "d_ff": 64, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
     model: Any = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(model_type, **settings | changes))
     if own_head:
-        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.get_input_embeddings().weight))
         model.config.tie_word_embeddings = False
+    if model_type in ("bart", "marian"):
+        model.final_logits_bias.normal_()
     _save(model, folder, None)
     return folder
 

@@ -95,6 +95,16 @@ class LogitForm:
         return gradient if self.scale == 1 else gradient * self.scale
 
 
+@dataclass(frozen=True)
+class DecoderEntry:
+    """What the decoder of an encoder–decoder adds to its tokens before the first block: the table
+    ``position_embedding``, or None, and a norm of the sum.
+    """
+
+    position_embedding: str | None
+    embedding_norm: Norm | None
+
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -116,6 +126,9 @@ class Anatomy:
         position_offset: id of the first position (RoBERTa counts from ``pad_token_id + 1``).
         final_norm, head: None for encoders; ``tied`` when the head is the embedding.
         encoder_norm: of the last states of an encoder that a decoder reads.
+        decoder_entry: of the decoder of an encoder–decoder, where it differs from its encoder.
+        computed: tables that transformers computes and checkpoints need not store: positions of sines.
+        head_bias: the tensor ``[1, vocab]`` that is added to the head's products, besides its own bias.
         position_biases: tables of what is added to attention scores by distance.
         relative: what attention reads of distances beside them.
         logit_form: what becomes of the head's products; None leaves them.
@@ -146,6 +159,9 @@ class Anatomy:
     other_head: str | None = None
     embedding_copies: tuple[str, ...] = ()
     encoder_norm: Norm | None = None
+    decoder_entry: DecoderEntry | None = None
+    computed: tuple[str, ...] = ()
+    head_bias: str | None = None
     position_biases: tuple[str, ...] = ()
     relative: RelativePositions | None = None
 

@@ -206,7 +206,8 @@ class BlockAnatomy:
             (ModernBERT's first): ``x += attn(x); x += mlp(norm2(x))``, where norm1 is norm2.
         attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
         cross: attention to the encoder's states, between self-attention and MLP; None but in decoders of
-            encoder–decoders. ``cross_norm`` is of what its queries read.
+            encoder–decoders. ``cross_norm`` is of what its queries read, in ``post`` blocks of the sum
+            behind it.
         residual_scale: what attention and MLP give is multiplied by, before it is added (Granite).
         experts: where there are some, ``mlp`` is the first of them.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import CheckpointError, UnknownName
 from .anatomy import Anatomy, Shapes
-from .block_anatomy import Attention
+from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import BLOCK_SIZES
 from .families._config import MAX_POSITIONS, SizeKeys
 from .families._tensors import ANOTHER, integer, number, text
@@ -42,6 +42,7 @@ _FLAGS = (
     *("mlp_bias", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "is_decoder", "norm_topk_prob"),
     *("is_encoder_decoder", "add_cross_attention", "use_bidirectional_attention", "do_layer_norm_before"),
     *("_remove_final_layer_norm", "is_gated_act", "scale_decoder_outputs"),
+    *("scale_embedding", "share_encoder_decoder_embeddings"),
 )
 DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "auto")
 # Functions of transformers that are one function of one number, without weights of their own.
@@ -93,7 +94,8 @@ def _size_names(keys: SizeKeys) -> Iterator[str]:
     yield from (keys.hidden, keys.layers, keys.query_heads, keys.positions, "vocab_size")
     yield from keys.experts
     yield from keys.heads or ()
-    yield from (key for key in (keys.ffn, keys.decoder_layers) if key is not None)
+    others = (keys.ffn, keys.decoder_layers, keys.decoder_ffn, keys.decoder_query_heads)
+    yield from (key for key in others if key is not None)
 
 
 def check_sizes(config: Config, anatomy: Anatomy, shapes: Shapes) -> None:
@@ -136,18 +138,24 @@ def _outer_sizes(config: Config, anatomy: Anatomy, shapes: Shapes) -> Iterator[t
 
 def _block_sizes(config: Config, anatomy: Anatomy) -> dict[str, set[int]]:
     keys, attentions = size_keys(config), list(_attentions(anatomy))
-    heads = config.get(keys.query_heads)
-    if isinstance(heads, int) and config.get("head_dim" if keys.heads else "d_kv") is None:
-        _check_divides(keys.hidden, anatomy.hidden_size, keys.query_heads, heads)
-    found = {keys.query_heads: {attention.heads for attention in attentions}}
+    decoder_heads = keys.decoder_query_heads or keys.query_heads
+    for key in (keys.query_heads, decoder_heads):
+        heads = config.get(key)
+        if isinstance(heads, int) and config.get("head_dim" if keys.heads else "d_kv") is None:
+            _check_divides(keys.hidden, anatomy.hidden_size, key, heads)
+    found: dict[str, set[int]] = {}
+    for block in anatomy.blocks:
+        key = keys.query_heads if block.cross is None else decoder_heads
+        found.setdefault(key, set()).update(attention.heads for attention in _attentions_of(block))
     if keys.heads is not None:
         found[keys.heads[1]] = {attention.kv_heads for attention in attentions}
         found[keys.heads[2]] = {attention.head_dim for attention in attentions}
     expert_size = "moe_intermediate_size" if "moe_intermediate_size" in config else keys.ffn
     for block in anatomy.blocks:
-        key = keys.ffn if block.experts is None else expert_size
-        if key is not None:
-            found.setdefault(key, set()).add(block.mlp.up.out_features)
+        width = keys.ffn if block.experts is None else expert_size
+        width = width if block.cross is None else keys.decoder_ffn or width
+        if width is not None:
+            found.setdefault(width, set()).add(block.mlp.up.out_features)
         if block.experts is not None:
             for name in keys.experts:
                 found.setdefault(name, set()).add(block.experts.count)
@@ -156,9 +164,13 @@ def _block_sizes(config: Config, anatomy: Anatomy) -> dict[str, set[int]]:
 
 def _attentions(anatomy: Anatomy) -> Iterator[Attention]:
     for block in anatomy.blocks:
-        yield block.attention
-        if block.cross is not None:
-            yield block.cross
+        yield from _attentions_of(block)
+
+
+def _attentions_of(block: BlockAnatomy) -> Iterator[Attention]:
+    yield block.attention
+    if block.cross is not None:
+        yield block.cross
 
 
 def _check_divides(whole_key: str, whole: int, part_key: str, part: int) -> None:

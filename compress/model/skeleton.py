@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +38,13 @@ class Skeleton:
         # Granite's embeddings are scaled by the model, and not by the embedding module.
         scales = hasattr(self.submodule(self.anatomy.embedding), "embed_scale")
         self.table_scale = self.anatomy.embedding_scale if scales else 1.0
+        for name in self.anatomy.computed:
+            table: Any = self.submodule(name)
+            table.weight = nn.Parameter(table.create_weight().to(device, dtype), requires_grad=False)
         for buffer_name, buffer in list(self.model.named_buffers()):
             owner = self.model.get_submodule(buffer_name.rpartition(".")[0])
-            setattr(owner, buffer_name.rpartition(".")[2], buffer.to(device))
+            stored = source.tensor(buffer_name) if buffer_name == self.anatomy.head_bias else buffer
+            setattr(owner, buffer_name.rpartition(".")[2], stored.to(device))
 
     def submodule(self, stored: str) -> nn.Module:
         """The module with the stored name ``stored``."""
@@ -76,11 +81,14 @@ class Skeleton:
         names = [anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding]
         names += [anatomy.embedding_projection, *anatomy.position_biases]
         norms = [anatomy.embedding_norm, anatomy.encoder_norm]
+        if anatomy.decoder_entry is not None:
+            names.append(anatomy.decoder_entry.position_embedding)
+            norms.append(anatomy.decoder_entry.embedding_norm)
         if anatomy.relative is not None:
             names.append(anatomy.relative.table)
             norms.append(anatomy.relative.norm)
         names += [norm.name for norm in norms if norm is not None]
-        return [name for name in names if name is not None]
+        return [name for name in names if name is not None and name not in anatomy.computed]
 
     def stacks(self) -> list[nn.ModuleList]:
         """The lists that hold the blocks: one, or that of the encoder and that of the decoder."""
@@ -127,19 +135,21 @@ class Skeleton:
 
     @contextmanager
     def head(self, *, rounded: bool = False) -> Iterator[Head]:
-        """The final norm and the head, for as long as the context lasts; the head ``rounded`` as exports
-        store it.
+        """The final norm, if there is one, and the head, for as long as the context lasts; the head
+        ``rounded`` as exports store it.
 
         Raises:
-            CheckpointError: the model has no final norm or head.
+            CheckpointError: the model has no head.
         """
         anatomy = self.anatomy
-        if anatomy.final_norm is None or anatomy.head is None:
+        if anatomy.head is None:
             raise CheckpointError(f"a {anatomy.model_type} model has no head")
         module = anatomy.embedding if anatomy.tied else anatomy.head
         rounded = rounded and self.source.table_scheme(str(module)) is not None
         read = self.source.table(str(module)) if rounded else self.source.stored(f"{module}.weight")
         table, bias = read.to(self.device), self.source.bias(anatomy.head)
+        if anatomy.head_bias is not None:
+            bias = self.source.tensor(anatomy.head_bias)[0]
         bias = None if bias is None else bias.to(self.device)
         with self.last_norm() as norm:
             yield Head(norm, table, bias, anatomy.logit_form)

@@ -48,10 +48,11 @@ def load_model(
     source = WeightSource.open(checkpoint) if isinstance(checkpoint, Path) else checkpoint
     skeleton = Skeleton(source, torch.device(device))
     anatomy = source.anatomy
-    tied, copies = anatomy.head if anatomy.tied else None, anatomy.copies()
+    tied = anatomy.head if anatomy.tied else None
+    elsewhere = (*anatomy.copies(), *(f"{name}.weight" for name in anatomy.computed))
     for local, _ in list(skeleton.model.named_parameters(remove_duplicate=False)):
         stored = stored_name(anatomy, local)
-        if stored in copies:
+        if stored in elsewhere:
             continue
         skeleton.assign(skeleton.model, local, source.tensor(stored))
     if tied is not None:

@@ -34,7 +34,8 @@ class SizeKeys:
         twin: ``model_type`` and architecture of the same network without biases, where transformers refuses
             hidden sizes under the family's own name that are no multiple of the heads.
         experts: how the number of experts may be called: all that are there say it.
-        decoder_layers: of an encoder–decoder, whose ``layers`` are the encoder's.
+        decoder_layers: of an encoder–decoder, whose ``layers`` are the encoder's; ``decoder_ffn`` and
+            ``decoder_query_heads`` where these have keys of their own.
         hidden, query_heads, positions: of the whole model, which pruning may not be able to change.
     """
 
@@ -44,6 +45,8 @@ class SizeKeys:
     twin: tuple[str, str] | None = None
     experts: tuple[str, ...] = ()
     decoder_layers: str | None = None
+    decoder_ffn: str | None = None
+    decoder_query_heads: str | None = None
     hidden: str = "hidden_size"
     query_heads: str = "num_attention_heads"
     positions: str = "max_position_embeddings"

@@ -28,9 +28,10 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
+ENCODER_DECODERS = ("t5", "bart", "marian")
 FAMILIES = (
     *("llama", "mistral", "qwen2", "gemma2", "gpt2", "gpt_neox", "opt", "phi", "qwen3_moe", "mixtral"),
-    *(*ENCODERS, "t5"),
+    *(*ENCODERS, *ENCODER_DECODERS),
 )
 # Of these transformers builds a model too, where the config is taken.
 BUILT = ("llama", "gpt2", "bert", "t5")
@@ -57,7 +58,7 @@ def model(
         if family not in made:
             folder = tmp_path_factory.mktemp("hostile") / family
             make = make_encoder if family in ENCODERS else make_decoder
-            make = make_encoder_decoder if family == "t5" else make
+            make = make_encoder_decoder if family in ENCODER_DECODERS else make
             made[family] = make(folder, family, **OWN.get(family, {}))
         return made[family]
 

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.chain
 POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert", "deberta_v2")
 ENCODERS = (*POOLERLESS, "bert", "camembert", "gte", "mpnet", "nomic_bert", "roberta", "xlm_roberta")
 DASHED = {"deberta_v2": "deberta-v2", "xlm_roberta": "xlm-roberta"}
-ENCODER_DECODERS = ("mt5", "t5")
+ENCODER_DECODERS = ("bart", "marian", "mt5", "t5")
 MIXTURES = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},

@@ -1,4 +1,4 @@
-"""Encoder–decoders of T5's form: their anatomy and logits against transformers, and what refuses them."""
+"""Encoder–decoders: their anatomy and logits against transformers, and what refuses them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.job import CalibrationChoice, Job
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.opens_in import opens_in_transformers
+from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.algorithm import Pass
@@ -94,8 +95,67 @@ def test_the_anatomy_is_that_of_transformers_modules(
     assert known == {name.removesuffix(".weight") for name, _ in model.named_parameters()}
 
 
+BART_LIKE: list[tuple[str, dict[str, Any]]] = [
+    ("bart", {}),
+    ("bart", {"activation_function": "relu", "scale_embedding": False}),
+    ("marian", {"activation_function": "swish"}),
+]
+
+
 @pytest.mark.chain
-@pytest.mark.parametrize(("model_type", "changes"), FORMS)
+@pytest.mark.parametrize(("model_type", "changes"), BART_LIKE)
+def test_the_anatomy_of_bart_is_that_of_transformers_modules(
+    model_type: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    anatomy = WeightSource.open(make_encoder_decoder(tmp_path, model_type, **changes)).anatomy
+    model = reference(tmp_path)
+    assert (anatomy.kind, anatomy.layers(), anatomy.hidden_size) == ("encoder_decoder", (3, 2), 32)
+    stacks = [*model.model.encoder.layers, *model.model.decoder.layers]
+    for block, module in zip(anatomy.blocks, stacks, strict=True):
+        assert model.get_submodule(block.prefix) is module
+        parts = {f"{block.prefix}.{name}": part for name, part in module.named_modules()}
+        held = [name for name, part in parts.items() if type(part) is nn.Linear]
+        assert sorted(held) == sorted(linear.name for linear in block.linears())
+        norms = [name for name, part in parts.items() if isinstance(part, nn.LayerNorm)]
+        assert norms == [norm.name for norm in block.norms()]
+        assert {norm.eps for norm in block.norms()} == {module.final_layer_norm.eps}
+        for attention in (block.attention, block.cross):
+            if attention is not None:
+                theirs = model.get_submodule(attention.module)
+                assert (attention.heads, attention.head_dim) == (theirs.num_heads, theirs.head_dim)
+        assert block.mlp.activation == model.config.activation_function
+    known = {linear.name for linear in anatomy.linears()} | set(anatomy.computed)
+    known |= {norm.name for block in anatomy.blocks for norm in block.norms()}
+    known |= set(Skeleton(WeightSource.open(tmp_path), torch.device("cpu")).outer_modules())
+    assert known == {name.rpartition(".")[0] for name, _ in model.named_parameters()}
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("model_type", ["bart", "marian"])
+def test_a_save_without_the_head_is_read_with_the_table_as_its_head(
+    model_type: str, make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = reference(make_encoder_decoder(tmp_path / "m", model_type))
+    model.final_logits_bias.zero_()
+    shutil.copytree(tmp_path / "m", tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    model.model.save_pretrained(tmp_path / "bare")
+    out = compress_model(str(tmp_path / "bare"), scheme="W4A16-g32", output=tmp_path / "o")
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "bare")(**inputs()).logits, model(**inputs()).logits)
+        assert torch.equal(load_model(out)(**inputs()).logits, reference(out)(**inputs()).logits)
+
+
+@pytest.mark.parametrize("key", ["tie_word_embeddings", "share_encoder_decoder_embeddings"])
+def test_several_tables_of_words_are_refused(
+    key: str, make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = WeightSource.open(make_encoder_decoder(tmp_path, "marian"))
+    with pytest.raises(CheckpointError, match=key):
+        anatomy_of({**source.reader.config, key: False}, source.shapes)
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(("model_type", "changes"), [*FORMS, *BART_LIKE])
 def test_the_logits_are_those_of_transformers(
     model_type: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -103,7 +163,8 @@ def test_the_logits_are_those_of_transformers(
     model = load_model(tmp_path)
     with torch.no_grad():
         assert torch.equal(model(**inputs()).logits, reference(tmp_path)(**inputs()).logits)
-    assert model.encoder.embed_tokens is model.decoder.embed_tokens is model.shared
+    inner = model if hasattr(model, "encoder") else model.model
+    assert inner.encoder.embed_tokens is inner.decoder.embed_tokens is inner.shared
 
 
 @pytest.mark.chain
@@ -209,17 +270,21 @@ STEPS = [
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("family", "step"),
+    [*(("t5", step) for step in STEPS), ("bart", STEPS[0]), ("bart", STEPS[6]), ("marian", STEPS[5])],
+)
 def test_every_linear_of_both_stacks_is_treated_and_opens_in_transformers(
-    step: str, pico_t5: Path, pico_text: Path, tmp_path: Path
+    family: str, step: str, make_encoder_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
 ) -> None:
+    model = make_encoder_decoder(tmp_path / "m", family)
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"name: r\npasses: [{{pass: {step}}}]\n")
     options: dict[str, Any] = {"recipe": str(recipe), "output": tmp_path / "o"}
     if not step.startswith(("rtn", "hqq")):
         options |= {"calibration": str(pico_text), "samples": 8, "length": 24}
-    out = compress_model(str(pico_t5), **options)
-    source, before = WeightSource.open(out), WeightSource.open(pico_t5)
+    out = compress_model(str(model), **options)
+    source, before = WeightSource.open(out), WeightSource.open(model)
     found = read_json(out / "edgepress.json")
     names = [linear.name for linear in source.anatomy.linears()]
     assert {layer["name"] for layer in found["layers"]} == set(names)

@@ -33,6 +33,8 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("t5", {}),
     ("t5", {"feed_forward_proj": "gated-gelu", "own_head": True}),
     ("mt5", {"feed_forward_proj": "gated-silu"}),
+    ("bart", {"activation_function": "relu"}),
+    ("marian", {"activation_function": "swish", "scale_embedding": False}),
 ]
 CPU = torch.device("cpu")
 
@@ -140,17 +142,18 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("units", [1, 3, 4])
+@pytest.mark.parametrize(("family", "units"), [("t5", 1), ("bart", 3), ("t5", 4)])
 def test_a_killed_run_goes_on_in_either_stack_with_the_same_bytes(
-    units: int, pico_t5: Path, pairs: Path, tmp_path: Path, watched: Watched
+    family: str, units: int, make_encoder_decoder: Make, pairs: Path, tmp_path: Path, watched: Watched
 ) -> None:
+    model = str(make_encoder_decoder(tmp_path / "m", family))
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: r\npasses: [{pass: gptq, scheme: W3A16-g16, correction: 1}]\n")
     command: dict[str, Any] = {"recipe": str(recipe), "calibration": str(pairs), "samples": 6, "length": 16}
-    whole = compress_model(str(pico_t5), output=tmp_path / "whole", **command)
+    whole = compress_model(model, output=tmp_path / "whole", **command)
     with watched("compressing blocks", kill_at=1 + units):
-        compress_model(str(pico_t5), output=tmp_path / "o", **command)
+        compress_model(model, output=tmp_path / "o", **command)
     with watched("compressing blocks") as done:
-        out = compress_model(str(pico_t5), output=tmp_path / "o", **command)
+        out = compress_model(model, output=tmp_path / "o", **command)
     assert done == [units, *[1] * (5 - units)]
     assert hash_tree(out) == hash_tree(whole)

@@ -96,6 +96,23 @@ def test_the_function_stays_and_the_weights_move(
             assert float(ratio.std()) > 0.1, reader.name
 
 
+@pytest.mark.chain
+@pytest.mark.parametrize(("model_type", "counts"), [("t5", (4, 6)), ("bart", (1, 2))])
+def test_links_to_an_encoder_keep_the_function_too(
+    model_type: str, counts: tuple[int, int], make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_encoder_decoder(tmp_path / "model", model_type)
+    blocks = folded(path, tmp_path / "work").anatomy.blocks
+    assert (len(list(links(blocks[0]))), len(list(links(blocks[-1])))) == counts
+    ids = torch.arange(5, 25).view(2, 10)
+    with torch.no_grad():
+        expected, actual = (
+            load_model(where)(ids, decoder_input_ids=ids[:, :7])[0]
+            for where in (path, tmp_path / "work" / "out")
+        )
+    assert float((expected - actual).abs().max()) < 2e-4 * float(expected.abs().max())
+
+
 def single_block(path: Path) -> tuple[Block, Any]:
     """The first block of a model, its norms stored in bfloat16."""
     source = WeightSource.open(path)
