@@ -73,6 +73,14 @@ text_file = click.option(
     type=click.Path(path_type=Path),
     help="Read texts from a UTF-8 file, one a line; - is stdin.",
 )
+image = click.option(
+    "--image",
+    "shown",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="An image file, for a bundle that reads images. Repeatable.",
+)
 batch_size = click.option(
     "--batch-size", type=COUNT, default=32, show_default=True, help="Texts that are encoded at once."
 )
@@ -115,7 +123,7 @@ def limit_torch(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def given_texts(texts: tuple[str, ...], file: Path | None, verb: str) -> list[str]:
+def given_texts(texts: tuple[str, ...], file: Path | None, verb: str, *, images: bool = False) -> list[str]:
     """The texts that ``verb`` is given: as words of the command, and as lines of a file.
 
     Raises:
@@ -123,7 +131,9 @@ def given_texts(texts: tuple[str, ...], file: Path | None, verb: str) -> list[st
     """
     lines = [*texts, *(text_lines(file) if file else [])]
     if not lines:
-        raise InputError(f"there is nothing to {verb}", fix="give texts as arguments, or a file with --text")
+        others = ", or images with --image" if images else ""
+        fix = f"give texts as arguments, or a file with --text{others}"
+        raise InputError(f"there is nothing to {verb}", fix=fix)
     return lines
 
 

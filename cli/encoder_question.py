@@ -1,5 +1,5 @@
-"""``EncoderQuestion``: what the verbs that ask an encoder's bundle about texts share: their options, and the
-model, opened.
+"""``EncoderQuestion``: what the verbs that ask an encoder's bundle about texts or images share: their
+options, and the model, opened.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
+from ..errors import InputError
 from ..terminal import Progress, Terminal
 from . import bundle_options
 from .verb import output
 
 if TYPE_CHECKING:
     from ..runtime.engine.encoder_model import EncoderModel
+    from ..runtime.engine.image_encoder import ImageModel
 
     Model = TypeVar("Model", bound=EncoderModel)
 
@@ -37,7 +39,9 @@ class Reading(TypedDict):
 
 @dataclass(frozen=True)
 class EncoderQuestion:
-    """``lines`` about which ``bundle`` is asked, and how the user wants it; ``file`` has the last of them."""
+    """``lines`` about which ``bundle`` is asked, and how the user wants it; ``file`` has the last of them.
+    Where ``images`` is set they are the paths of image files.
+    """
 
     bundle: Path
     lines: list[str]
@@ -46,6 +50,18 @@ class EncoderQuestion:
     threads: int | None
     provider: str
     terminal: Terminal
+    images: bool = False
+
+    def images_opened(self) -> ImageModel:
+        """The bundle as a model of images; raises as :meth:`opened`."""
+        from ..runtime.bundle.bundle import Bundle
+        from ..runtime.engine.image_encoder import ImageModel
+
+        opened = Bundle.open(self.bundle, weights_later=True)
+        model = ImageModel(opened, threads=self.threads, provider=self.provider)
+        if model.session.misplaced:
+            self.terminal.say(f"WARNING: {model.session.misplaced}")
+        return model
 
     def opened(self, kind: type[Model]) -> Model:
         """The bundle as a ``kind`` of model; a provider that does not run all of it is said.
@@ -68,9 +84,10 @@ class EncoderQuestion:
         return {"batch_size": self.batch_size, "progress": progress}
 
 
-def asks(action: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def asks(action: str, *, images: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A verb that gets an :class:`EncoderQuestion` of what its arguments TEXTS and its options say, and whose
-    BUNDLE is an argument; ``action`` is what it does to texts, for where there are none.
+    BUNDLE is an argument; ``action`` is what it does to texts, for where there are none. It may take
+    ``images`` in their place.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -81,14 +98,24 @@ def asks(action: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         @output
         @wraps(command)
         def asked(
-            bundle: Path, texts: tuple[str, ...], file: Path | None, terminal: Terminal, **others: Any
+            bundle: Path,
+            texts: tuple[str, ...],
+            file: Path | None,
+            terminal: Terminal,
+            shown: tuple[str, ...] = (),
+            **others: Any,
         ) -> None:
-            lines = bundle_options.given_texts(texts, file, action)
+            if shown and (texts or file is not None):
+                raise InputError(
+                    "texts are given beside images", fix=f"{action} texts with a bundle that reads text"
+                )
+            lines = list(shown) or bundle_options.given_texts(texts, file, action, images=images)
             own = {name: value for name, value in others.items() if name not in _OPENING}
             opening = {name: others[name] for name in _OPENING}
+            opening["images"] = bool(shown)
             command(EncoderQuestion(bundle, lines, file, terminal=terminal, **opening), **own)
 
-        return asked
+        return bundle_options.image(asked) if images else asked
 
     return decorate
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Degraded, InputError, require
 from ..output_paths import refuse_nesting
+from ..runtime.images.image_file import image_files
 from ..runtime.session.needs import headline
 from ..staging import Staging
 from ..terminal import Progress, Silent
 from .group_sizes import check_scheme
 from .job import AUTO, CalibrationChoice, Job
-from .model.model_names import require_model
+from .model.model_names import images_read_by, require_model
 from .numbers.scheme import Scheme
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
@@ -46,15 +47,18 @@ def _check_words(
         )
     require("torch", "compress")
     require("transformers", "compress")
+    images = images_read_by(model)
     if recipe is not None and check_words(recipe) and text is None:
-        raise no_text(recipe)
+        raise no_text(recipe, images=images)
     asked = None if scheme is None else scheme_asked(scheme, group_size)
     if asked is not None and asked.calibrated and text is None:
-        raise no_text(str(scheme))
+        raise no_text(str(scheme), images=images)
     require_model(model)
     if asked is not None and (group_size is not None or Scheme.names_its_groups(str(scheme))):
         check_scheme(model, asked)
-    if text is not None:
+    if text is not None and images:
+        image_files(Path(text))
+    elif text is not None:
         require_text(text, field)
 
 

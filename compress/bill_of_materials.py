@@ -103,6 +103,8 @@ def task_of(anatomy: Anatomy) -> str:
     head = anatomy.classifier
     if head is not None and head.by_token:
         return "question-answering" if head.labelled == "span" else "token-classification"
+    if anatomy.patches is not None:
+        return "image-feature-extraction" if head is None else "image-classification"
     if head is not None:
         return "text-ranking" if len(head.labels) == 1 else "text-classification"
     return _TASKS.get(anatomy.kind, "sentence-similarity")

@@ -87,7 +87,7 @@ def write_manifest(
         "tool": {"name": "edgepress", "version": __version__},
         "run": {"key": key},
         "scheme": recipe.summary,
-        "embedding": recipe.embedding,
+        "embedding": None if result.anatomy.patches is not None else recipe.embedding,
         **({} if recipe.head == AS_EMBEDDING else {"head": recipe.head}),
         "notes": list(dict.fromkeys(step.note for _, step in recipe.steps if step.note)),
         "runs_on": runs_on(result.schemes.values()),

@@ -82,6 +82,8 @@ class Job:
         settings = self.recipe.calibration
         self.samples = choice.samples or settings.samples
         self.length = min(choice.length or settings.length, self.source.anatomy.max_positions)
+        if self.source.anatomy.patches is not None:  # an image is read whole
+            self.length = self.source.anatomy.max_positions
         self.seed = require_seed(settings.seed if choice.seed is None else choice.seed)
         self.batch_size = max(1, BATCH_TOKENS // self.length)
         self.text = choice.source or settings.source
@@ -161,7 +163,9 @@ class Job:
                 )
             return None
         if self.text is None:
-            raise no_text(self.recipe.name)
+            raise no_text(self.recipe.name, images=self.source.anatomy.patches is not None)
+        if self.source.anatomy.patches is not None:
+            return self._images(self.text, self.source.anatomy.patches.tokens)
         classifier = self.source.anatomy.classifier
         return calibration_from(
             self.text,
@@ -176,6 +180,25 @@ class Job:
             vocab_size=self.source.anatomy.vocab_size,
             labels=classifier.labels if classifier is not None and classifier.one_a_text else (),
             protect=self.choice.protect,
+        )
+
+    def _images(self, folder: str, tokens: int) -> Any:
+        """Images in ``folder``, of which each has so many ``tokens``."""
+        from .model.image_processor import require_preprocessing
+        from .text.calibration_images import calibration_of_images
+
+        if (self.choice.field, self.choice.chat) != (FIELD, AUTO) or self.choice.protect:
+            raise InputError(
+                f"{self.model.name} reads images, which have no field, no chat template and no groups",
+                fix="leave --field, --chat and --protect out",
+            )
+        return calibration_of_images(
+            folder,
+            require_preprocessing(self.model.path),
+            tokens=tokens,
+            samples=self.samples,
+            seed=self.seed,
+            batch_size=self.batch_size,
         )
 
     def paths(self) -> list[str | Path]:

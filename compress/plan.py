@@ -199,7 +199,8 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
                 fix="name these layers in the pass's `ignore`, or give a sparsity instead of the pattern",
             )
     for table, scheme in zip(("embedding", "head"), recipe.tables, strict=True):
-        if scheme is not None and scheme.group_size is not None and anatomy.hidden_size % scheme.group_size:
+        groups = None if scheme is None or anatomy.patches is not None else scheme.group_size
+        if scheme is not None and groups is not None and anatomy.hidden_size % groups:
             misfits = {anatomy.hidden_size: [anatomy.embedding]}
             raise groups_refused(table, misfits, scheme, [anatomy.hidden_size])
 

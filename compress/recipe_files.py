@@ -46,8 +46,13 @@ def about(recipe: str) -> About:
     return About.model_validate(load_yaml(text, source=origin)["about"])
 
 
-def no_text(recipe: str) -> CalibrationError:
-    """The error for a recipe or scheme without the text that it needs."""
+def no_text(recipe: str, *, images: bool = False) -> CalibrationError:
+    """The error for a recipe or scheme without the text, or the images, that it needs."""
+    if images:
+        return CalibrationError(
+            f"the recipe {recipe} needs images to calibrate with",
+            fix="pass --images FOLDER, with images like those that the model will read",
+        )
     return CalibrationError(
         f"the recipe {recipe} needs calibration text",
         fix="pass --text FILE, a directory, or a demo corpus such as wikipedia",

@@ -44,7 +44,9 @@ def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool, anatomy
 def _recipe(scheme: Scheme, called: str, passes: list[dict[str, Any]], anatomy: Anatomy) -> Recipe:
     """The recipe of ``passes``; where groups of 32 do not fit, the embedding has smaller ones or none."""
     embedding: str | None = DEFAULT_EMBEDDING
-    if anatomy.hidden_size % 32:
+    if anatomy.patches is not None:
+        embedding = None
+    elif anatomy.hidden_size % 32:
         embedding = "W8A16-g16" if anatomy.hidden_size % 16 == 0 else None
     name = "-".join(filter(None, (scheme.name.lower(), called)))
     return parse({"name": name, "passes": passes, "embedding": embedding}, "--scheme")

@@ -89,6 +89,9 @@ def parameters(job: ExportJob) -> int:
     anatomy, shapes = job.source.anatomy, job.source.shapes
     modules = {anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding}
     modules |= {None if anatomy.tied else anatomy.head}
+    patches = anatomy.patches
+    tensors = [] if patches is None else [patches.positions, patches.class_token]
+    tensors += [name for block in anatomy.blocks for name in (block.attention_scale, block.mlp_scale)]
     modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
     modules |= set(anatomy.gates())
     norms = [anatomy.embedding_norm, anatomy.final_norm]
@@ -98,6 +101,7 @@ def parameters(job: ExportJob) -> int:
         norms += block.norms()
     modules |= {norm.name for norm in norms if norm is not None}
     names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]
+    names += [name for name in tensors if name is not None]
     return sum(prod(shapes[name]) for name in names if name in shapes)
 
 
@@ -150,4 +154,5 @@ def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
         "hidden_size": anatomy.hidden_size,
         "inputs": list(inputs),
         **labels,
+        **({} if job.images is None else {"image": job.images.as_dict()}),
     }

@@ -88,6 +88,11 @@ def _purpose(manifest: dict[str, Any]) -> tuple[str, str]:
         return "question-answering", 'tag . "a text" --question "a question"'
     if manifest["encoder"].get("labelled") == "token":
         return "token-classification", 'tag . "a sentence"'
+    if manifest["encoder"].get("image") is not None:
+        verb, task = (
+            ("classify", "image-classification") if labels else ("encode", "image-feature-extraction")
+        )
+        return task, f"{verb} . --image photo.jpg"
     if len(labels) == 1:
         return "text-ranking", 'rerank . "a question" "an answer" "another one"'
     if labels:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..compress.model.pooling import Pooling
 from ..compress.model.weights import WeightSource
+from ..runtime.bundle.preprocessing import Preprocessing
 from ..terminal import Progress, Silent
 from .graph.attention.cache_io import FLOAT
 from .graph.forms.providers import CPU, ProviderForm
@@ -21,6 +22,7 @@ class ExportJob:
         source: the checkpoint. name, described: what it is called, and its name in tables.
         made: what the checkpoint was made of: its manifest, or of a plain one its name and licence.
         pooling: of an encoder, from the files beside it; None for a decoder.
+        images: how they are prepared, for a model that reads images.
         text: file whose text the proof uses; the built-in passage when None.
         as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.
         form: of the provider that the graph is written for.
@@ -32,6 +34,7 @@ class ExportJob:
     described: str
     made: dict[str, Any] = field(default_factory=dict)
     pooling: Pooling | None = None
+    images: Preprocessing | None = None
     text: Path | None = None
     as_float: bool = False
     form: ProviderForm = CPU

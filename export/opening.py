@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..compress.model.anatomy import Anatomy
+from ..compress.model.image_processor import require_preprocessing
 from ..compress.model.models import ResolvedModel, resolve
-from ..compress.model.pooling import pooling_of
+from ..compress.model.pooling import IMAGE_POOLING, pooling_of
 from ..compress.model.weights import WeightSource
 from ..errors import CheckpointError
 from ..output_paths import refuse_nesting
@@ -40,14 +41,15 @@ def open_job(
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
     _require_graph(source.anatomy)
-    decodes = source.anatomy.kind == "decoder"
+    decodes, images = source.anatomy.kind == "decoder", source.anatomy.patches is not None
     origin = _origin(source, model)
     return ExportJob(
         source=source,
         name=str(origin["name"]),
         described=str(origin["described"]),
         made=source.manifest | {"source": origin},
-        pooling=None if decodes else pooling_of(model.path),
+        pooling=None if decodes else IMAGE_POOLING if images else pooling_of(model.path),
+        images=require_preprocessing(model.path) if images else None,
         text=text,
         form=form,
         kv_dtype=cache_type(source, model.name, kv or (_CACHES.get(form.dtype) if decodes else None)),

@@ -121,6 +121,11 @@ class Job:
                 why="what a token reads depends on the experts that it goes to",
                 fix="compress and export it: edgepress compress MODEL --scheme W4A16 -o OUT",
             )
+        if anatomy.patches is not None:
+            raise InputError(
+                f"{self.resolved.name} reads images, and fit measures with text",
+                fix="compress it with a recipe: edgepress recipe list",
+            )
         if not anatomy.has_graph:
             raise InputError(
                 f"{self.resolved.name} is of a form that no bundle is made of",

@@ -1,5 +1,6 @@
-"""Opening a bundle: a :class:`TextModel` that generates, an :class:`EmbeddingModel` that embeds, or a
-:class:`.engine.classify.ClassifierModel` that names labels.
+"""Opening a bundle: a :class:`TextModel` that generates, an :class:`EmbeddingModel` that embeds, a
+:class:`.engine.classify.ClassifierModel` that names labels, or a :class:`.engine.image_encoder.ImageModel`
+that does either with images.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .engine.encoder import BATCH_SIZE
 from .engine.encoder_answers import Vectors
 from .engine.encoder_model import EncoderModel
 from .engine.generate import Generation, generate_batch, stream
+from .engine.image_encoder import ImageModel
 from .engine.load import LoadingGraph
 from .engine.sampling import Sampling
 from .engine.tag import TaggerModel
@@ -34,7 +36,7 @@ MAX_NEW_TOKENS = 128
 
 def open_bundle(
     path: Path | str, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
-) -> TextModel | EmbeddingModel | ClassifierModel | TaggerModel:
+) -> TextModel | EmbeddingModel | ClassifierModel | TaggerModel | ImageModel:
     """Verify and load the bundle at ``path``.
 
     Raises:
@@ -46,6 +48,8 @@ def open_bundle(
         model = TextModel(bundle, threads=threads, provider=provider)
         _ = model.decoder, model.tokenizer  # what is wrong with them is said here
         return model
+    if bundle.encoder.image is not None:
+        return ImageModel(bundle, threads=threads, provider=provider)
     kind: type[EmbeddingModel | ClassifierModel | TaggerModel] = EmbeddingModel
     if bundle.encoder.labels:
         kind = ClassifierModel if bundle.encoder.labelled == "text" else TaggerModel

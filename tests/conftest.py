@@ -325,6 +325,84 @@ def save_encoder_decoder(
     return folder
 
 
+# How the images of a family are prepared: those that are published do it so, to 224 pixels.
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "vit": {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "resample": 2},
+    "dinov2": {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": 40},
+        "crop_size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+        "resample": 3,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    },
+}
+
+
+def save_vision(
+    folder: Path,
+    model_type: str = "vit",
+    *,
+    labels: Sequence[str] = (),
+    processor: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """Save a pico encoder of images with the settings of its processor, which ``processor`` changes; one with
+    ``labels`` is a classifier.
+    """
+    from edgepress.storage import write_json
+    from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "preprocessor_config.json", PROCESSORS[model_type] | (processor or {}))
+    settings: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    settings |= {"mlp_ratio": 2} if model_type == "dinov2" else {"intermediate_size": 128}
+    if labels:
+        settings["id2label"] = dict(enumerate(labels))
+    config = AutoConfig.for_model(model_type, **settings | changes)
+    if labels:
+        _save(AutoModelForImageClassification.from_config(config), folder, None)
+        return folder
+    options = {"add_pooling_layer": False} if model_type == "vit" else {}
+    _save(AutoModel.from_config(config, **options), folder, None)
+    return folder
+
+
+def save_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """So many PNG files of coloured squares, of sizes from 20 to 90 pixels."""
+    import numpy as np
+
+    image = pytest.importorskip("PIL.Image")
+    folder.mkdir(parents=True, exist_ok=True)
+    generator, paths = np.random.default_rng(seed), []
+    for index in range(count):
+        height, width = generator.integers(20, 90, 2)
+        squares = generator.integers(0, 256, (height // 5 + 1, width // 5 + 1, 3), dtype=np.uint8)
+        pixels = np.kron(squares, np.ones((5, 5, 1), np.uint8))[:height, :width]
+        paths.append(folder / f"{index:02d}.png")
+        image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def make_vision() -> Callable[..., Path]:
+    """The factory :func:`save_vision`."""
+    return save_vision
+
+
+@pytest.fixture(scope="session")
+def pico_images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twelve image files in a folder of their own. Read only: shared by the session."""
+    return save_images(tmp_path_factory.mktemp("images"), 12)
+
+
 @pytest.fixture(scope="session")
 def pico_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tied GQA Llama checkpoint. Read only: shared by the session."""

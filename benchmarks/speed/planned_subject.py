@@ -30,7 +30,7 @@ from ...devices.kernel_table.operation import (
     quantized_product,
 )
 from ...devices.predict.graph_operations import Operations, Run
-from ...devices.predict.subject import Subject, bundle_subject
+from ...devices.predict.subject import Subject, bundle_subject, of_images
 from ...errors import BadUsage, CheckpointError
 from ...export.plan import planned_bundle_bytes
 from ...runtime.bundle.directory import MANIFEST
@@ -119,8 +119,11 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
 
     Raises:
         CheckpointError: no graph is written of such models.
+        InputError: it reads images.
     """
     anatomy = model.anatomy
+    if anatomy.patches is not None:
+        raise of_images(name)
     if not anatomy.has_graph:
         raise CheckpointError(f"no bundle is made of {anatomy.model_type} models: nothing can be predicted")
     if anatomy.has_experts:

@@ -90,9 +90,16 @@ class Embedding:
     seed: int = 0
 
     def check(self, bundle: Bundle) -> None:
-        """Raise InputError when the bundle cannot do this: a decoder, or a length beyond its limit."""
+        """Raise InputError when the bundle cannot do this: a decoder, one that reads images, or a length
+        beyond its limit.
+        """
         if min(self.length, self.batch, self.singles) < 1:
             raise InputError("length, batch and singles must be at least 1")
+        if bundle.encoder.image is not None:
+            raise InputError(
+                f"{bundle.path} reads images, and only texts are timed",
+                fix="time `edgepress encode` or `classify` by hand, with --image",
+            )
         if self.length > bundle.encoder.max_length:
             raise InputError(
                 f"sentences of {self.length} tokens do not fit {bundle.path}",

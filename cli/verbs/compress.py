@@ -107,9 +107,11 @@ def _plan_table(plan: Any, predicted: str) -> Any:
 @click.option("-o", "--output", type=OutputDirectory(), help="The directory to write.")
 @click.option(
     "--text",
+    "--images",
     "calibration",
     shell_complete=completion.texts,
-    help="Calibration text: a file, a directory, or a demo corpus (wikipedia).",
+    help="Calibration text: a file, a directory, or a demo corpus (wikipedia); of a model that reads images, "
+    "a directory of those.",
 )
 @click.option("--samples", type=click.IntRange(1, 100_000), help="Calibration sequences.")
 @click.option("--length", type=click.IntRange(8, 131_072), help="Tokens per calibration sequence.")

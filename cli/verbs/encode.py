@@ -1,4 +1,4 @@
-"""``edgepress encode``: turn sentences into embeddings with an encoder bundle."""
+"""``edgepress encode``: turn sentences or images into embeddings with an encoder bundle."""
 
 from __future__ import annotations
 
@@ -27,26 +27,31 @@ _SHOWN = 12
 @bundle
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
-@asks("encode")
+@asks("encode", images=True)
 def command(question: EncoderQuestion, output: Path | None, overwrite: bool) -> None:
-    """Embed TEXTS (or a file of them) with the encoder BUNDLE.
+    """Embed TEXTS (or a file of them, or images) with the encoder BUNDLE.
 
-    Without --output a few texts are shown with the cosine similarity of each pair.
+    Without --output a few are shown with the cosine similarity of each pair.
     """
     from ...runtime.api import EmbeddingModel
 
     lines, terminal, file = question.lines, question.terminal, question.file
+    what = "images" if question.images else "texts"
     _check(lines, output, terminal.as_json)
     if output is not None:
-        refuse_file(output, overwrite=overwrite, inputs=[question.bundle, *([file] if file else [])])
-    vectors = question.opened(EmbeddingModel).encode(lines, **question.reading(_SHOWN))
+        read = [Path(line) for line in lines] if question.images else []
+        refuse_file(output, overwrite=overwrite, inputs=[question.bundle, *([file] if file else []), *read])
+    if question.images:
+        vectors = question.images_opened().encode(lines, **question.reading(_SHOWN))
+    else:
+        vectors = question.opened(EmbeddingModel).encode(lines, **question.reading(_SHOWN))
     if output is not None:
         _save(output, vectors)
-        found: dict[str, Any] = {"output": str(output), "texts": len(lines), "dimensions": vectors.shape[1]}
+        found: dict[str, Any] = {"output": str(output), what: len(lines), "dimensions": vectors.shape[1]}
         terminal.document(found, f"{len(lines)} vectors of {vectors.shape[1]} numbers in {output}")
         return
     similarity = _cosine(vectors)
-    found = {"texts": lines, "embeddings": vectors.tolist(), "similarity": similarity.tolist()}
+    found = {what: lines, "embeddings": vectors.tolist(), "similarity": similarity.tolist()}
     terminal.document(found, None if terminal.as_json else _table(lines, similarity))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..text.micro_batches import MicroBatch
+from ..text.token_batch import model_inputs
 
 LAST = "last"
 MAPS = "maps."
@@ -34,9 +35,7 @@ def read(
     reader, cached = _reader(model)
     maps = any(name.startswith(MAPS) for name in modules or {})
     with eager(model) if maps else nullcontext(), captured(model, modules or {}) as outputs:
-        output = reader(
-            input_ids=batch.input_ids.to(device), attention_mask=None if whole else mask, **cached
-        )
+        output = reader(**model_inputs(batch.input_ids.to(device), None if whole else mask), **cached)
         outputs[LAST] = output.last_hidden_state
         found = dict(outputs)
     rows = mask.bool()

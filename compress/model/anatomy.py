@@ -29,7 +29,8 @@ class Classifier:
         labelled: what has labels; of a ``span``, the answer to a question, one logit is its first token's and
             one its last's.
         pooling: what a text's ``x`` is: the state of its first token, the mean of all, or (``late``) the
-            head reads each token, and the text's logits are the mean.
+            head reads each token, and the text's logits are the mean; of an image also (DINOv2) its class
+            token's beside the mean of the others.
         several: whether each label of a text holds or not, whatever the others do.
     """
 
@@ -38,14 +39,14 @@ class Classifier:
     out: str
     labels: tuple[str, ...]
     norm: Norm | None = None
-    labelled: Literal["text", "token", "span"] = "text"
-    pooling: Literal["first", "mean", "late"] = "first"
+    labelled: Literal["text", "token", "span", "image"] = "text"
+    pooling: Literal["first", "mean", "late", "first_and_mean"] = "first"
     several: bool = False
 
     @property
     def by_token(self) -> bool:
-        """Whether each token has logits, and not the text."""
-        return self.labelled != "text"
+        """Whether each token has logits, and not the text or image."""
+        return self.labelled in ("token", "span")
 
     @property
     def one_a_text(self) -> bool:
@@ -55,6 +56,38 @@ class Classifier:
     def modules(self) -> tuple[str, ...]:
         """The full names of its linear modules."""
         return (self.out,) if self.dense is None else (self.dense, self.out)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """How an image becomes the states that the first block reads: a convolution makes one of each square,
+    they follow a class token where there is one, and positions are added.
+
+    Attributes:
+        embedder: the module that all of it is in.
+        projection: the convolution ``[hidden, 3, side, side]``.
+        side: of a square, in pixels.
+        image: height and width of the images, in pixels.
+        class_token: the tensor of so many numbers as ``hidden``; or None.
+        positions: the tensor whose last two dimensions are ``[tokens, hidden]``.
+        grid: rows and columns of squares that it is for.
+        interpolates: images of other sizes are read too, with positions in between.
+    """
+
+    embedder: str
+    projection: str
+    side: int
+    image: tuple[int, int]
+    class_token: str | None
+    positions: str
+    grid: tuple[int, int]
+    interpolates: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """How many states an image has."""
+        height, width = (size // self.side for size in self.image)
+        return height * width + (self.class_token is not None)
 
 
 @dataclass(frozen=True)
@@ -120,6 +153,8 @@ class Anatomy:
             first that fits counts.
         embedding: token embedding module; ``position_embedding``/``token_type_embedding``/``embedding_norm``
             or None.
+        patches: of an encoder of images, which has no tokens: ``embedding`` is their convolution then, and
+            ``vocab_size`` 0.
         embedding_copies: other modules that look up in the same table, stored or not.
         embedding_scale: what looked-up embeddings are multiplied by.
         embedding_projection: linear module from normed embeddings to the hidden size (ELECTRA), or None.
@@ -164,6 +199,7 @@ class Anatomy:
     head_bias: str | None = None
     position_biases: tuple[str, ...] = ()
     relative: RelativePositions | None = None
+    patches: Patches | None = None
 
     @property
     def rope(self) -> Rope | None:
@@ -182,7 +218,7 @@ class Anatomy:
 
     @property
     def labels_texts(self) -> bool:
-        """Whether it is a classifier of whole texts."""
+        """Whether it is a classifier of whole texts or images."""
         return self.classifier is not None and not self.classifier.by_token
 
     @property

@@ -209,6 +209,8 @@ class BlockAnatomy:
             encoder–decoders. ``cross_norm`` is of what its queries read, in ``post`` blocks of the sum
             behind it.
         residual_scale: what attention and MLP give is multiplied by, before it is added (Granite).
+        attention_scale, mlp_scale: tensors ``[hidden]`` that what attention and MLP give is multiplied by,
+            channel by channel (DINOv2), or None.
         experts: where there are some, ``mlp`` is the first of them.
     """
 
@@ -225,6 +227,8 @@ class BlockAnatomy:
     cross: Attention | None = None
     cross_norm: Norm | None = None
     residual_scale: float = 1.0
+    attention_scale: str | None = None
+    mlp_scale: str | None = None
 
     @property
     def stack(self) -> str:

@@ -61,6 +61,16 @@ def looks_at_weights(config: Mapping[str, Any]) -> bool:
     return bool(getattr(_family(config), "LOOKS_AT_WEIGHTS", False))
 
 
+def splits_matrices(config: Mapping[str, Any]) -> bool:
+    """Whether transformers makes two matrices of one as it opens a model of the family, whether that has such
+    or not; a family file may say so as ``SPLITS_MATRICES``. It cannot where linears have codes.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    return bool(getattr(_family(config), "SPLITS_MATRICES", False))
+
+
 def gives_tuples(config: Mapping[str, Any]) -> bool:
     """Whether the family's transformers model takes the states from a tuple that a block gives; a family file
     may say so as ``GIVES_TUPLES``.
@@ -69,6 +79,15 @@ def gives_tuples(config: Mapping[str, Any]) -> bool:
         UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
     return bool(getattr(_family(config), "GIVES_TUPLES", False))
+
+
+def reads_images(config: Mapping[str, Any]) -> bool:
+    """Whether a model of the family reads images; a family file says so as ``IMAGES``.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    return bool(getattr(_family(config), "IMAGES", False))
 
 
 def size_keys(config: Mapping[str, Any]) -> SizeKeys:

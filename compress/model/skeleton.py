@@ -5,7 +5,7 @@ How the modules are built: :mod:`.meta_model`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,7 +78,8 @@ class Skeleton:
     def outer_modules(self) -> list[str]:
         """Stored names of the modules outside the blocks that the input of the first block needs."""
         anatomy = self.anatomy
-        names = [anatomy.embedding, anatomy.position_embedding, anatomy.token_type_embedding]
+        first = anatomy.embedding if anatomy.patches is None else anatomy.patches.embedder
+        names = [first, anatomy.position_embedding, anatomy.token_type_embedding]
         names += [anatomy.embedding_projection, *anatomy.position_biases]
         norms = [anatomy.embedding_norm, anatomy.encoder_norm]
         if anatomy.decoder_entry is not None:
@@ -107,19 +108,30 @@ class Skeleton:
         """
         tables = (self.anatomy.embedding, *self.anatomy.embedding_copies)
         names = [name for name in self.outer_modules() if name != self.anatomy.embedding]
+        if self.anatomy.patches is not None:
+            with self._filled(names):
+                yield self.model
+            return
         table = self.source.stored(f"{self.anatomy.embedding}.weight").to(self.device)
         scheme = self.source.embedding_scheme if rounded else None
         looked_up = TokenTable(table, self.table_scale, self.dtype, scheme)
         empty = {name: self._replace(name, looked_up) for name in tables}
         try:
+            with self._filled(names):
+                yield self.model
+        finally:
+            for name, module in empty.items():
+                self._replace(name, module)
+
+    @contextmanager
+    def _filled(self, names: Sequence[str]) -> Iterator[None]:
+        try:
             for name in names:
                 self.fill(name)
-            yield self.model
+            yield
         finally:
             for name in names:
                 self.free(name)
-            for name, module in empty.items():
-                self._replace(name, module)
 
     @contextmanager
     def last_norm(self) -> Iterator[nn.Module]:

@@ -28,6 +28,7 @@ from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
 from .checkpoint.vocabulary_check import check_vocabulary
 from .config_check import check_settings, check_sizes
 from .family import anatomy_of, stored_transposed
+from .image_processor import at_size
 from .kv_scheme import KVScales, KVScheme, is_scale, kv_scheme_of, restored_scales
 from .pooling import embeds_sentences
 
@@ -68,6 +69,8 @@ class WeightSource:
         self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
         if embeds_sentences(reader.path):
             self.anatomy = self.anatomy.without_head()
+        if self.anatomy.patches is not None:
+            self.anatomy = at_size(self.anatomy, reader.path)
         check_section(reader.config, self.anatomy)
         check_sizes(reader.config, self.anatomy, self.shapes)
         self.embedding_scheme = self._embedding_scheme()
@@ -117,7 +120,7 @@ class WeightSource:
         return tensor.T if self._is_transposed(name) else tensor
 
     def _embedding_scheme(self) -> Scheme | None:
-        if not self.manifest:
+        if not self.manifest or self.anatomy.patches is not None:
             return None
         name = self.manifest.get("embedding", DEFAULT_EMBEDDING)
         return None if name is None else Scheme.parse(str(name))

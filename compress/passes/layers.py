@@ -249,7 +249,7 @@ def _status(block: BlockAnatomy, run: Sequence[int], status: str, error: float, 
 def _first(batches: Sequence[TokenBatch], tokens: int) -> list[TokenBatch]:
     """The first rows of the batches that together hold about ``tokens`` tokens; at least one."""
     batch = batches[0]
-    rows = max(1, min(len(batch.input_ids), tokens // batch.input_ids.shape[1]))
+    rows = max(1, min(len(batch.input_ids), tokens // batch.attention_mask.shape[1]))
     return [TokenBatch(batch.input_ids[:rows], batch.attention_mask[:rows])]
 
 

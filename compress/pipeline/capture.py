@@ -20,7 +20,7 @@ from ...errors import CheckpointError
 from ..model.answer_start import start_token
 from ..model.family import gives_tuples
 from ..model.skeleton import Skeleton
-from ..text.token_batch import TokenBatch
+from ..text.token_batch import TokenBatch, model_inputs
 from .forward import StopForward, until_stopped
 
 MEMORY = "encoder_hidden_states"  # as blocks of decoders call the encoder's states
@@ -29,7 +29,7 @@ Biases = dict[tuple[str, int], Tensor]
 
 
 class Tokens(Protocol):
-    """``input_ids`` and ``attention_mask``, both ``[batch, tokens]``."""
+    """``input_ids`` and ``attention_mask``, as in :class:`~..text.token_batch.TokenBatch`."""
 
     @property
     def input_ids(self) -> Tensor: ...
@@ -145,7 +145,7 @@ def _inputs_of_stacks(
     extra |= {} if skeleton.anatomy.kind == "encoder" else {"use_cache": False}
     try:
         _put(stacks, recorders)
-        until_stopped(lambda: model(input_ids=input_ids, attention_mask=attention_mask, **extra))
+        until_stopped(lambda: model(**model_inputs(input_ids, attention_mask), **extra))
     finally:
         _put(stacks, kept)
     hidden = [blocks[0].hidden for blocks in recorders]

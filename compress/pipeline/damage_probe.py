@@ -24,6 +24,7 @@ from ...storage import sha256_json, write_atomic
 from ...terminal import Progress
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
+from ..text.calibration_images import probe_images
 from ..text.probe_text import describe, probe_batches
 from ..text.token_batch import TokenBatch
 from .last_states import last_states
@@ -57,6 +58,9 @@ class DamageProbe:
     ) -> DamageProbe | None:
         """The probe of ``original``; None where its tokenizer does not fit it."""
         anatomy, path = original.anatomy, original.reader.path
+        if anatomy.patches is not None:
+            images = probe_images(*anatomy.patches.image, anatomy.patches.tokens)
+            return cls(original, images, directory, device, progress)
         if not (path / "tokenizer.json").is_file():
             return None
         try:

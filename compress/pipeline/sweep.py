@@ -143,14 +143,14 @@ class Sweep:
 
     def _work(self, anatomy: BlockAnatomy) -> float:
         """Multiply-adds for a block."""
-        sizes = [batch.input_ids.shape for batch in self.calibration.batches] if self.calibration else []
+        sizes = [batch.attention_mask.shape for batch in self.calibration.batches] if self.calibration else []
         tokens, most = sum(map(math.prod, sizes)), max(map(math.prod, sizes), default=0)
         passes = [step for group in self.steps for _, step in group]
         samples = sum(size[0] for size in sizes)
         work = block_work(anatomy, passes, tokens, samples, most).multiplications
         probes = [] if self.probe is None else self.probe.batches
         streams = len(self.probes) + len(self.unchanged)
-        measured = streams * sum(batch.input_ids.numel() for batch in probes)
+        measured = streams * sum(batch.attention_mask.numel() for batch in probes)
         return work + FORWARD * measured * block_weights(anatomy)
 
     def _capture(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from ...errors import CalibrationError, InputError, UnknownName
 from ...limits import require_seed
@@ -87,11 +88,26 @@ class Calibration:
         or ``samples`` is None."""
         if samples is None or samples >= self.samples:
             return self
+        if self.batches[0].input_ids.is_floating_point():
+            return self._spread_images(samples)
         rows = [row for batch in self.own().batches for row in rows_of(batch)]
         rows = [rows[index * self.samples // samples] for index in range(samples)]
         batches = tuple(batched(rows, len(self.batches[0].input_ids), pad=0))
         batches += tuple(batch for group in self.protected for batch in group.batches)
         tokens = sum(len(row.ids) for row in rows)
+        return replace(
+            self, batches=batches, samples=samples, effective_tokens=tokens, sha256=hash_of(batches)
+        )
+
+    def _spread_images(self, samples: int) -> Calibration:
+        size = len(self.batches[0].input_ids)
+        pixels = torch.cat([batch.input_ids for batch in self.batches])
+        chosen = pixels[[index * self.samples // samples for index in range(samples)]]
+        batches = tuple(
+            TokenBatch(part, torch.ones(len(part), self.length, dtype=torch.int64))
+            for part in torch.split(chosen, size)
+        )
+        tokens = samples * self.length
         return replace(
             self, batches=batches, samples=samples, effective_tokens=tokens, sha256=hash_of(batches)
         )

@@ -20,7 +20,8 @@ _HELD_OUT, _ENOUGH = 8, 32_768
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """``input_ids`` and ``attention_mask``, both ``[rows, length]``; ``tokens`` are the real ones in it.
+    """``input_ids`` and ``attention_mask``, both ``[rows, length]``, or pixels as in
+    :class:`.token_batch.TokenBatch`; ``tokens`` are the real ones in it.
 
     Losses of places before ``counted_from`` in each row do not count. ``labels [rows]`` are a classifier's,
     −1 for none; None where no row has one.
@@ -35,7 +36,7 @@ class MicroBatch:
 
     def counts(self) -> Tensor:
         """``[tokens]`` float32: 1 for each real token whose losses count, 0 for the others."""
-        places = torch.arange(self.input_ids.shape[1]).expand(self.input_ids.shape)
+        places = torch.arange(self.attention_mask.shape[1]).expand(self.attention_mask.shape)
         return (places >= self.counted_from)[self.attention_mask.bool()].to(torch.float32)
 
 
@@ -45,7 +46,7 @@ def micro_batches_of(calibration: Calibration, tokens: int) -> list[MicroBatch]:
     """
     found: list[MicroBatch] = []
     for batch in calibration.batches:
-        rows = max(1, min(tokens // batch.input_ids.shape[1], calibration.samples // _HELD_OUT))
+        rows = max(1, min(tokens // batch.attention_mask.shape[1], calibration.samples // _HELD_OUT))
         for start in range(0, batch.input_ids.shape[0], rows):
             part = slice(start, start + rows)
             mask = batch.attention_mask[part]

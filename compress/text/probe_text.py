@@ -109,10 +109,11 @@ def probe_batches(tokenizer: Tokenizer, length: int) -> list[TokenBatch]:
 
 
 def describe(batches: Iterable[TokenBatch]) -> dict[str, object]:
-    """What a manifest keeps of the text and its tokens."""
+    """What a manifest keeps of the text and its tokens; of images without a text."""
     found = tuple(batches)
-    tokens = sum(batch.input_ids.numel() for batch in found)
-    return {"text_sha256": SHA256, "tokens": tokens, "sha256": hash_of(found)}
+    tokens = sum(batch.attention_mask.numel() for batch in found)
+    read = None if any(batch.input_ids.is_floating_point() for batch in found) else SHA256
+    return {"text_sha256": read, "tokens": tokens, "sha256": hash_of(found)}
 
 
 def refuse_probe(texts: Iterable[str], source: str) -> None:

@@ -90,7 +90,8 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64; the mask is 1 on real tokens.
+    """``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64; the mask is 1 on real tokens. Of
+    images ``input_ids`` are pixels ``[batch, 3, height, width]`` float32, and all tokens are real.
 
     ``labels [batch]`` int64 are places among a classifier's, −1 for rows that have none; None without any.
     ``answers`` are what the decoder of an encoder–decoder writes, a row a row; None where it writes
@@ -105,6 +106,13 @@ class TokenBatch:
     def written(self) -> TokenBatch:
         """What a decoder writes of it."""
         return self.answers or self
+
+
+def model_inputs(input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor | None]:
+    """The keyword arguments by which transformers' models take the two; a mask of ones alone may be None."""
+    if input_ids.is_floating_point():
+        return {"pixel_values": input_ids}
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 def batched(rows: Sequence[Row], batch_size: int, pad: int) -> Iterator[TokenBatch]:
@@ -129,7 +137,7 @@ def _padded(rows: Sequence[Ids], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def rows_of(batch: TokenBatch) -> Iterator[Row]:
-    """The rows that :func:`batched` was given."""
+    """The rows that :func:`batched` was given, of text."""
     labels = itertools.repeat(-1) if batch.labels is None else batch.labels.tolist()
     answers = itertools.repeat(None) if batch.answers is None else (row.ids for row in rows_of(batch.answers))
     for row, kept, label, answer in zip(batch.input_ids, batch.attention_mask, labels, answers, strict=False):
@@ -141,7 +149,8 @@ def hash_of(batches: tuple[TokenBatch, ...]) -> str:
     digest = hashlib.sha256()
     for batch in (part for one in batches for part in (one, one.answers) if part is not None):
         digest.update(repr(tuple(batch.input_ids.shape)).encode())
-        digest.update(batch.input_ids.numpy().astype("<i8").tobytes())
+        kind = "<f4" if batch.input_ids.is_floating_point() else "<i8"
+        digest.update(batch.input_ids.numpy().astype(kind).tobytes())
         digest.update(batch.attention_mask.numpy().astype("<i8").tobytes())
         if batch.labels is not None:
             digest.update(batch.labels.numpy().astype("<i8").tobytes())

@@ -61,7 +61,7 @@ class TeacherSweep:
         most = AT_ONCE // (1 + len(self.objective.teacher_taps))
         group: list[MicroBatch] = []
         for batch in micro_batches:
-            if group and sum(one.input_ids.numel() for one in (*group, batch)) > most:
+            if group and sum(one.attention_mask.numel() for one in (*group, batch)) > most:
                 yield group
                 group = []
             group.append(batch)

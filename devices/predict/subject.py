@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...errors import BundleError
+from ...errors import BundleError, InputError
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile
 from .graph_operations import Operations, Run, operations_of
@@ -45,13 +45,24 @@ class Subject:
     artifact: str = ""
 
 
+def of_images(name: str) -> InputError:
+    """The error for a model that reads images."""
+    return InputError(
+        f"{name} reads images, and only what texts take is predicted",
+        fix="export it, and time `edgepress encode` or `classify` on the device, with --image",
+    )
+
+
 def bundle_subject(path: Path) -> Subject:
     """The bundle at ``path``.
 
     Raises:
         BundleError, RefusedByPolicy: it is none, was changed, or is of a mixture of experts.
+        InputError: it reads images.
     """
     bundle = Bundle.open(path)
+    if bundle.kind == "encoder" and bundle.encoder.image is not None:
+        raise of_images(str(path))
     graph = GraphFile.read(bundle.graph)
     if any(node.op == _ROUTED for node in graph.nodes.values()):
         raise BundleError(

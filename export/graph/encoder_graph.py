@@ -24,6 +24,7 @@ from .linear.embedding import embed
 from .linear.linear import project_without_bias, transposed_product
 from .mlp_nodes import activate, mlp
 from .norm import add_and_normalize, normalize
+from .patch_nodes import patch_embeddings
 
 _SMALLEST_NORM = np.float32(1e-12)
 LOGITS = "logits"
@@ -50,10 +51,13 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         ShapeError: a size that the kernels cannot handle; names the layer.
     """
     require_graph(build.anatomy)
-    graph = build.graph
-    ids = graph.input("input_ids", INT64, TOKENS)
-    mask = graph.input("attention_mask", INT64, TOKENS)
-    hidden = _embeddings(build, ids)
+    graph, mask = build.graph, None
+    if build.anatomy.patches is not None:
+        hidden = patch_embeddings(build, build.anatomy.patches)
+    else:
+        ids = graph.input("input_ids", INT64, TOKENS)
+        mask = graph.input("attention_mask", INT64, TOKENS)
+        hidden = _embeddings(build, ids)
     shared = attention_inputs(build, mask)
     for block in build.anatomy.blocks:
         hidden = _block(build, hidden, shared, block)
@@ -61,7 +65,7 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         hidden = normalize(build, hidden, build.anatomy.final_norm)
 
     def pooled(values: ir.Value, first: bool, unit: bool) -> ir.Value:
-        chosen = _first(graph, values) if first else _masked_mean(graph, values, mask)
+        chosen = _first(graph, values) if first else _mean(graph, values, mask)
         return _unit(graph, chosen) if unit else chosen
 
     write_outputs(build, hidden, pooled, pooling)
@@ -73,7 +77,9 @@ def write_outputs(build: Build, states: ir.Value, pooled: Pooled, pooling: Pooli
     that of each text's first token or their mean, as it is or of length 1.
     """
     graph, hidden_size, head = build.graph, build.anatomy.hidden_size, build.anatomy.classifier
-    graph.output(states, "last_hidden_state", FLOAT, [*TOKENS, hidden_size])
+    patches = build.anatomy.patches
+    tokens: list[int | str] = TOKENS if patches is None else ["batch_size", patches.tokens]
+    graph.output(states, "last_hidden_state", FLOAT, [*tokens, hidden_size])
     if head is not None and head.by_token:
         graph.output(token_logits(build, states, head), LOGITS, FLOAT, [*TOKENS, len(head.labels)])
     elif head is not None:
@@ -151,14 +157,27 @@ def _block(build: Build, hidden: ir.Value, shared: EncoderInputs, block: BlockAn
     read = hidden if entry is None else normalize(build, hidden, entry)
     attended = encoder_attention(build, read, shared, block.attention, name)
     out, bias = project_without_bias(build, attended, [block.attention.o], block.attention.o.name)
+    out, bias = _scaled(build, out, bias, block.attention_scale)
     if block.order == "post":
         middle, _ = add_and_normalize(build, out, hidden, block.norm1, bias)
         out, bias = mlp(build, middle, block.mlp, f"{block.prefix}.mlp")
         return add_and_normalize(build, out, middle, block.norm2, bias)[0]
     normed, middle = add_and_normalize(build, out, hidden, block.norm2, bias)
     out, bias = mlp(build, normed, block.mlp, f"{block.prefix}.mlp")
+    out, bias = _scaled(build, out, bias, block.mlp_scale)
     parts = [middle, out, *([] if bias is None else [bias])]
     return build.graph.node("Sum", f"{block.prefix}.sum", parts)
+
+
+def _scaled(
+    build: Build, out: ir.Value, bias: ir.Value | None, scale: str | None
+) -> tuple[ir.Value, ir.Value | None]:
+    """``scale · (out + bias)``, and what bias is still to be added."""
+    if scale is None:
+        return out, bias
+    if bias is not None:
+        out = build.graph.node("Add", f"{scale}.biased", [out, bias])
+    return build.graph.node("Mul", f"{scale}.scaled", [out, build.vector(scale)]), None
 
 
 def _first(graph: GraphWriter, hidden: ir.Value) -> ir.Value:
@@ -167,7 +186,10 @@ def _first(graph: GraphWriter, hidden: ir.Value) -> ir.Value:
     )
 
 
-def _masked_mean(graph: GraphWriter, hidden: ir.Value, mask: ir.Value) -> ir.Value:
+def _mean(graph: GraphWriter, hidden: ir.Value, mask: ir.Value | None) -> ir.Value:
+    """Of the tokens that ``mask`` marks; of images all are."""
+    if mask is None:
+        return graph.node("ReduceMean", "pooling.mean", [hidden, _tokens_axis(graph)], keepdims=0)
     weights, axis = graph.node("Cast", "pooling.mask", [mask], to=ir.DataType.FLOAT), _tokens_axis(graph)
     row = graph.node("Unsqueeze", "pooling.row", [weights, axis])
     total = graph.node("Squeeze", "pooling.sum", [graph.node("MatMul", "pooling.total", [row, hidden]), axis])
@@ -188,7 +210,12 @@ def _tokens_axis(graph: GraphWriter) -> ir.Value:
 
 def label_logits(build: Build, states: ir.Value, pooled: Pooled, head: Classifier) -> ir.Value:
     """``[batch, labels]`` from the ``states [batch, seq, hidden]``."""
-    if head.pooling == "late":  # the last linear of a mean is the mean of its outputs
+    if head.pooling == "first_and_mean":
+        start, end = (build.graph.constant(f"pooling.{at}", np.array([at], np.int64)) for at in (1, 1 << 30))
+        others = build.graph.node("Slice", "pooling.others", [states, start, end, _tokens_axis(build.graph)])
+        both = [pooled(states, True, False), pooled(others, False, False)]
+        middle = build.graph.node("Concat", "pooling.both", both, axis=-1)
+    elif head.pooling == "late":  # the last linear of a mean is the mean of its outputs
         middle = pooled(_before_labels(build, states, head, rank=3), False, False)
     else:
         middle = _before_labels(build, pooled(states, head.pooling == "first", False), head, rank=2)

@@ -27,9 +27,9 @@ from .norm import add_and_normalize, layer_norm_parts, normalize, normalize_sum
 
 def packs_tokens(anatomy: Anatomy) -> bool:
     """Whether the operators for packed tokens carry such a model: they know neither distances nor ropes,
-    nor norms before the sums.
+    nor norms before the sums; images have nothing to pack.
     """
-    return not (anatomy.position_biases or anatomy.relative or anatomy.ropes())
+    return not (anatomy.position_biases or anatomy.relative or anatomy.ropes() or anatomy.patches)
 
 
 def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:

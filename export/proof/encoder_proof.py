@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ...compress.text.calibration_images import probe_images
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.session import graph_errors_are_typed, open_session
 from ...terminal import ProgressTask
@@ -102,7 +103,10 @@ def compare_labels(
 
 
 def _cases(job: ExportJob, max_length: int) -> list[Feeds]:
-    """Batches of rows of unequal length, padded as the model expects."""
+    """Batches of rows of unequal length, padded as the model expects; of images one and all."""
+    if job.source.anatomy.patches is not None:
+        images = _images(job)
+        return [*images[:1], {name: np.concatenate([one[name] for one in images]) for name in images[0]}]
     longest = min(max(LENGTHS), max_length)
     ids = token_rows(job.path, job.text, max(BATCHES), longest, job.source.anatomy.vocab_size)
     pad = job.source.anatomy.position_offset - 1 if job.source.anatomy.position_offset else 0
@@ -115,10 +119,20 @@ def _cases(job: ExportJob, max_length: int) -> list[Feeds]:
 
 
 def _sentences(job: ExportJob, max_length: int) -> list[Feeds]:
-    """Sentences one by one, so that none is padded."""
+    """Sentences one by one, so that none is padded; or images."""
+    if job.source.anatomy.patches is not None:
+        return _images(job)
     longest = min(LONGEST, max_length)
     rows = token_sentences(job.path, job.text, SENTENCES, longest, job.source.anatomy.vocab_size)
     return [padded([row], 0) for row in rows]
+
+
+def _images(job: ExportJob) -> list[Feeds]:
+    patches = job.source.anatomy.patches
+    assert patches is not None
+    return [
+        {"pixel_values": batch.input_ids.numpy()} for batch in probe_images(*patches.image, patches.tokens)
+    ]
 
 
 def _run(session: Any, feeds: Feeds) -> dict[str, Floats]:
@@ -135,9 +149,14 @@ def _expected(model: nn.Module, feeds: Feeds, job: ExportJob) -> dict[str, Float
     if job.source.anatomy.classifier is not None:
         expected[LOGITS] = label_logits(model, feeds).numpy()
     elif job.pooling is not None and job.pooling.mode is not None:
-        mask = torch.from_numpy(feeds["attention_mask"])
+        mask = torch.from_numpy(_mask(feeds, hidden.shape))
         expected[POOLED] = job.pooling.apply(hidden, mask).numpy()
     return expected
+
+
+def _mask(feeds: Feeds, shape: Sequence[int]) -> Any:
+    """``[batch, tokens]``, of images nothing but ones."""
+    return feeds.get("attention_mask", np.ones(shape[:2], np.int64))
 
 
 def _elementwise(
@@ -146,7 +165,7 @@ def _elementwise(
     worst = largest = 0.0
     for feeds in cases:
         found, expected = _run(session, feeds), _expected(model, feeds, job)
-        real = feeds["attention_mask"].astype(bool)
+        real = _mask(feeds, expected["last_hidden_state"].shape).astype(bool)
         for name, values in expected.items():
             chosen = real if values.ndim == 3 else np.ones(len(values), bool)
             worst = float(np.max([worst, np.abs(found[name][chosen] - values[chosen]).max()]))

@@ -52,6 +52,8 @@ def prove(
         GateFailed: a difference beyond its bound.
     """
     text = {"name": "built-in passage"} if job.text is None else {"sha256": sha256_file(job.text)}
+    if job.images is not None:
+        text = {"name": "built-in images"}
     if job.source.anatomy.kind == "decoder":
         section = read(DecoderSection, sections["decoder"])
         with job.progress.task("proving the graph", decoder_steps(job.source.anatomy)) as task:

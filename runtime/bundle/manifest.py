@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from ...errors import BundleError
+from .preprocessing import Preprocessing
 from .typed_json import (
     Unusable,
     by_name,
@@ -115,14 +116,16 @@ class DecoderSection:
         return numbers * _ITEM_BYTES[self.kv_dtype]
 
 
-_INPUTS = choice("input_ids", "attention_mask", "token_type_ids")
+_INPUTS = choice("input_ids", "attention_mask", "token_type_ids", "pixel_values")
+_LABELLED = choice("text", "token", "span", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSection:
     """What is needed to drive an encoder graph; one with ``labels`` is a classifier of what is ``labelled``,
     each of which has one label or, with ``several``, any number; one of texts with a single label is a
-    reranker of pairs, and one of a ``span`` finds the answer to a question."""
+    reranker of pairs, and one of a ``span`` finds the answer to a question. One that reads images has the way
+    in which each ``image`` is prepared."""
 
     pooling: Annotated[Literal["mean", "cls"] | None, optional(choice("mean", "cls"))]
     normalize: Annotated[bool, flag] = False
@@ -130,12 +133,23 @@ class EncoderSection:
     hidden_size: Annotated[int, WIDTH]
     inputs: Annotated[list[str], items(_INPUTS, at_least=1, at_most=3)]
     labels: Annotated[list[str] | None, optional(items(text(), at_least=1, at_most=1 << 16))] = None
-    labelled: Annotated[Literal["text", "token", "span"], choice("text", "token", "span")] = "text"
+    labelled: Annotated[Literal["text", "token", "span", "image"], _LABELLED] = "text"
     several: Annotated[bool, flag] = False
+    image: Annotated[Preprocessing | None, optional(section(Preprocessing))] = None
+
+    def __post_init__(self) -> None:
+        if (self.image is None) != (self.inputs != ["pixel_values"]):
+            raise ValueError("a bundle that reads pixel_values, and no other, says how an image is prepared")
 
     @property
     def verb(self) -> tuple[str, str]:
         """What such a bundle does to text, and the words of the command that does it."""
+        if self.image is not None:
+            verb = "classify" if self.labels else "encode"
+            return (
+                "classifies images, not" if self.labels else "embeds images, not",
+                f"{verb} BUNDLE --image FILE",
+            )
         if not self.labels:
             return "embeds", "encode BUNDLE TEXT…"
         if self.labelled == "span":

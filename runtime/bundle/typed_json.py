@@ -83,6 +83,17 @@ def integer(low: int, high: int) -> Check:
     return check
 
 
+def number(low: float, high: float) -> Check:
+    """A number from ``low`` to ``high``, whole or not."""
+
+    def check(value: Any, key: str) -> float:
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise Unusable(key, f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    return check
+
+
 def text(pattern: str = "") -> Check:
     """Text of valid Unicode, that matches ``pattern`` from end to end where there is one."""
 

@@ -21,8 +21,8 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Classification:
-    """The likeliest label of a text; ``probabilities`` are those of all labels in the model's order, and
-    ``labels`` those that hold: that one, or where a text may have several all of at least one half.
+    """The likeliest label of a text or image; ``probabilities`` are those of all labels in the model's order,
+    and ``labels`` those that hold: that one, or where there may be several all of at least one half.
     """
 
     label: str
@@ -54,11 +54,8 @@ class ClassifierModel(EncoderModel):
                 "this bundle is a reranker: it has one label, whose score is of a pair of texts",
                 fix="use: edgepress rerank BUNDLE QUERY TEXT…",
             )
-        logits = self.logits(texts, batch_size=batch_size, progress=progress).astype(np.float64)
-        if self.encoder.section.several:
-            return [self._named(row) for row in _holds(logits).tolist()]
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return [self._named(row) for row in (odds / odds.sum(axis=1, keepdims=True)).tolist()]
+        logits = self.logits(texts, batch_size=batch_size, progress=progress)
+        return classifications(logits, self.labels, several=self.encoder.section.several)
 
     def rerank(
         self,
@@ -82,13 +79,25 @@ class ClassifierModel(EncoderModel):
         logits = self.encoder.pair_logits(pairs, batch_size, progress=progress)[:, 0].astype(np.float64)
         return [float(score) for score in _holds(logits)]
 
-    def _named(self, row: list[float]) -> Classification:
-        best = max(range(len(row)), key=row.__getitem__)
-        found = dict(zip(self.labels, row, strict=True))
-        labels: tuple[str, ...] = (self.labels[best],)
-        if self.encoder.section.several:
-            labels = tuple(label for label, probability in found.items() if probability >= HALF)
-        return Classification(self.labels[best], row[best], found, labels)
+
+def classifications(logits: Vectors, labels: Sequence[str], *, several: bool) -> list[Classification]:
+    """What the ``logits [inputs, labels]`` of a classifier say, of which an input has one label or, with
+    ``several``, any number.
+    """
+    exact = logits.astype(np.float64)
+    if several:
+        return [_named(row, labels, several=True) for row in _holds(exact).tolist()]
+    odds = np.exp(exact - exact.max(axis=1, keepdims=True))
+    return [_named(row, labels, several=False) for row in (odds / odds.sum(axis=1, keepdims=True)).tolist()]
+
+
+def _named(row: list[float], labels: Sequence[str], *, several: bool) -> Classification:
+    best = max(range(len(row)), key=row.__getitem__)
+    found = dict(zip(labels, row, strict=True))
+    holding: tuple[str, ...] = (labels[best],)
+    if several:
+        holding = tuple(label for label, probability in found.items() if probability >= HALF)
+    return Classification(labels[best], row[best], found, holding)
 
 
 def _holds(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -65,6 +65,9 @@ class Encoder:
             BundleError: the graph does not load, or is not the one that the manifest describes.
         """
         section = bundle.encoder
+        if section.image is not None:
+            does, call = section.verb
+            raise InputError(f"{bundle.path} {does} text", fix=f"use: edgepress {call}")
         load = partial(load_graph, threads=threads, provider=provider, profile=profile)
         workers = None
         if provider == "cpu" and profile is None:

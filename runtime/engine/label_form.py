@@ -16,13 +16,13 @@ class LabelForm:
     text holds or not, whatever the others do.
     """
 
-    labelled: Literal["text", "token", "span"] = "text"
+    labelled: Literal["text", "token", "span", "image"] = "text"
     several: bool = False
 
     @property
     def by_token(self) -> bool:
-        """Whether each token has logits, and not the text."""
-        return self.labelled != "text"
+        """Whether each token has logits, and not the text or image."""
+        return self.labelled in ("token", "span")
 
     def rows(self, logits: Vectors) -> Vectors:
         """The logits of one text, ``[labels]`` or ``[tokens, labels]``, as ``[rows, choices]``: a row for the

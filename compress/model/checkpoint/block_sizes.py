@@ -89,6 +89,10 @@ def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[in
             fix="prune its heads and channels (pass narrow) instead of layers",
         )
     changes: dict[str, Any] = {size_keys(config).layers: len(kept)}
+    stages = config.get("stage_names")
+    if isinstance(stages, list):  # of a backbone each block is one (DINOv2), and the last is what it gives
+        stages = stages[: len(kept) + 1]
+        changes |= {"stage_names": stages, "out_features": stages[-1:], "out_indices": [len(stages) - 1]}
     if isinstance(config.get(BLOCK_SIZES), list):
         changes[BLOCK_SIZES] = [config[BLOCK_SIZES][index] for index in kept]
     windows = [block.attention.sliding_window for block in before.blocks]

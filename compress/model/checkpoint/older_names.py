@@ -36,6 +36,23 @@ _OF_FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         ".attn_ln.": (".post_attention_layernorm.",),
         ".mlp_ln.": (".post_mlp_layernorm.",),
     },
+    "vit": {
+        "encoder.layer.": ("layers.",),
+        ".attention.attention.query.": (".attention.q_proj.",),
+        ".attention.attention.key.": (".attention.k_proj.",),
+        ".attention.attention.value.": (".attention.v_proj.",),
+        ".attention.output.dense.": (".attention.o_proj.",),
+        ".intermediate.dense.": (".mlp.fc1.",),
+        ".output.dense.": (".mlp.fc2.",),
+    },
+    "dinov2": {
+        ".attention.attention.query.": (".attention.q_proj.",),
+        ".attention.attention.key.": (".attention.k_proj.",),
+        ".attention.attention.value.": (".attention.v_proj.",),
+        ".attention.output.dense.": (".attention.o_proj.",),
+        ".mlp.weights_in.": (".mlp.gate_proj.", ".mlp.up_proj."),
+        ".mlp.weights_out.": (".mlp.down_proj.",),
+    },
 }
 
 

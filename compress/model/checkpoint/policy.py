@@ -16,7 +16,10 @@ from ....errors import CheckpointError, RefusedByPolicy
 from ....storage import contained, read_json
 
 CONFIG = "config.json"
-CHECKED = (CONFIG, "tokenizer_config.json", "generation_config.json", "processor_config.json")
+CHECKED = (
+    *(CONFIG, "tokenizer_config.json", "generation_config.json"),
+    *("processor_config.json", "preprocessor_config.json"),
+)
 FORBIDDEN = frozenset({"auto_map", "custom_pipelines", "custom_generate", "use_kernels", "kernel_config"})
 MAX_DEPTH = 32
 

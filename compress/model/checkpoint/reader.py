@@ -39,6 +39,8 @@ COMPANIONS = (
     "merges.txt",
     "chat_template*",
     "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
     "modules.json",
     "sentence_*_config.json",
     "config_sentence_transformers.json",

@@ -16,14 +16,15 @@ from ._tensors import Config, linear
 Activation = Literal["tanh", "relu", "gelu"]
 ACTIVATIONS: tuple[Activation, ...] = ("tanh", "relu", "gelu")
 # What is labelled, by how the architecture's name ends.
-_LABELLED: dict[str, Literal["text", "token", "span"]] = {
+_LABELLED: dict[str, Literal["text", "token", "span", "image"]] = {
     "ForSequenceClassification": "text",
     "ForTokenClassification": "token",
     "ForQuestionAnswering": "span",
+    "ForImageClassification": "image",
 }
 _SPAN = ("start", "end")
 _SEVERAL = "multi_label_classification"
-_HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
+_HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining", "ForMaskedImageModeling")
 # What heads are called where no architecture is named.
 _HEADS = ("classifier", "pre_classifier", "qa_outputs")
 
@@ -35,13 +36,13 @@ class HeadNames:
     themselves, or where ``shared`` what comes before the classifier of texts, too.
     """
 
-    dense: str
+    dense: str | None
     out: str
     activation: Activation = "tanh"
     of_tokens: str = "classifier"
     of_spans: str = "qa_outputs"
     norm: Norm | None = None
-    pooling: Literal["first", "mean", "late"] = "first"
+    pooling: Literal["first", "mean", "late", "first_and_mean"] = "first"
     shared: bool = False
 
 
@@ -74,27 +75,28 @@ def _head(
     if name.endswith(_HEADLESS):
         return None, None
     labelled = next((kind for end, kind in _LABELLED.items() if name.endswith(end)), None)
-    problem = config.get("problem_type") if labelled == "text" else None
+    problem = config.get("problem_type") if labelled in ("text", "image") else None
     if labelled is None:
         return None, f"the head of {name}"
-    out = {"text": names.out, "token": names.of_tokens, "span": names.of_spans}[labelled]
-    reads = names.shared or labelled == "text"
-    needed = (out, names.dense) if reads else (out,)
+    out = {"token": names.of_tokens, "span": names.of_spans}.get(labelled, names.out)
+    dense = names.dense if names.shared or labelled == "text" else None
+    needed = (out,) if dense is None else (out, dense)
     if not base or any(f"{module}.weight" not in shapes for module in needed):
         return None, f"the head of {name}, which the checkpoint lacks"
-    if reads:
-        linear(shapes, names.dense, "up", inputs=hidden, outputs=hidden)
-    count = linear(shapes, out, "up", inputs=hidden).out_features
+    if dense is not None:
+        linear(shapes, dense, "up", inputs=hidden, outputs=hidden)
+    wide = 2 * hidden if names.pooling == "first_and_mean" else hidden
+    count = linear(shapes, out, "up", inputs=wide).out_features
     if count > 1 and problem == "regression":
         return None, f"the head of {name} for {count} numbers"
     if labelled == "span" and count != len(_SPAN):
         return None, f"the head of {name} with {count} outputs"
     return Classifier(
-        names.dense if reads else None,
+        dense,
         names.activation,
         out,
         _SPAN if labelled == "span" else _labels(config, count),
-        norm=names.norm if reads else None,
+        norm=None if dense is None else names.norm,
         labelled=labelled,
         pooling=names.pooling,
         several=count > 1 and problem == _SEVERAL,

@@ -64,7 +64,7 @@ class LabelCrossEntropy(Term):
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``labels [rows]``: the place of the row's label, or −1."""
         rows = batch.attention_mask.any(1)
-        labels = torch.full_like(batch.input_ids[:, 0], -1) if batch.labels is None else batch.labels
+        labels = torch.full_like(batch.attention_mask[:, 0], -1) if batch.labels is None else batch.labels
         return {"labels": labels[rows]}
 
     def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
@@ -83,11 +83,16 @@ def _label_logits(model: nn.Module, anatomy: Anatomy, states: States, batch: Mic
     texts = torch.split(rows, counts[counts > 0].tolist())
     if head.pooling == "late":
         return torch.stack([_logits(model, anatomy, head, text).mean(0) for text in texts])
+    if head.pooling == "first_and_mean":
+        both = [torch.cat([text[0], text[1:].mean(0)]) for text in texts]
+        return _logits(model, anatomy, head, torch.stack(both))
     return _logits(model, anatomy, head, torch.stack([text.mean(0) for text in texts]))
 
 
 def _logits(model: nn.Module, anatomy: Anatomy, head: Classifier, rows: Tensor) -> Tensor:
-    assert head.dense is not None
+    if head.dense is None:
+        plain: Tensor = model.get_submodule(module_name(anatomy, head.out))(rows)
+        return plain
     names = (head.dense, head.out, *([] if head.norm is None else [head.norm.name]))
     dense, out, *norm = (model.get_submodule(module_name(anatomy, name)) for name in names)
     middle = _ACTIVATIONS[head.activation](dense(rows))

@@ -117,8 +117,9 @@ class StreamedBlocks:
     def _fill_outside(self) -> None:
         anatomy, source = self.source.anatomy, self.source
         prefixes = tuple(f"{block.prefix}." for block in anatomy.blocks)
-        table = source.stored(f"{anatomy.embedding}.weight").to(self.device)
-        self._replace(anatomy.embedding, TokenTable(table, self.skeleton.table_scale, torch.float32))
+        if anatomy.patches is None:
+            table = source.stored(f"{anatomy.embedding}.weight").to(self.device)
+            self._replace(anatomy.embedding, TokenTable(table, self.skeleton.table_scale, torch.float32))
         if anatomy.head is not None:
             table = table if anatomy.tied else source.stored(f"{anatomy.head}.weight").to(self.device)
             self._replace(anatomy.head, StoredHead(table, source.bias(anatomy.head)).to(self.device))

@@ -28,18 +28,20 @@ class EncoderInputs:
 
     Attributes:
         scores: by window (None is the whole text) what is added to the scores, ``[batch, heads or 1, seq,
-            seq]``.
+            seq]``, or None where nothing is.
         tables: by rope its cosines and sines ``[positions, dim / 2]``.
         distances: those of a text, where attention reads them.
     """
 
-    scores: dict[int | None, ir.Value]
+    scores: dict[int | None, ir.Value | None]
     tables: tuple[tuple[Rope, tuple[ir.Value, ir.Value]], ...]
     distances: Distances | None = None
 
 
-def encoder_inputs(build: Build, mask: ir.Value) -> EncoderInputs:
-    """Those of a graph whose ``mask [batch, seq]`` is 1 for tokens and 0 for padding."""
+def encoder_inputs(build: Build, mask: ir.Value | None) -> EncoderInputs:
+    """Those of a graph whose ``mask [batch, seq]`` is 1 for tokens and 0 for padding; images have none."""
+    if mask is None:
+        return EncoderInputs({None: None}, ())
     whole = biased_by_distance(build, _scores_of_padding(build, mask))
     parts = [block.attention for block in build.anatomy.blocks]
     windows = sorted({part.sliding_window for part in parts if part.sliding_window is not None})

@@ -52,6 +52,7 @@ MIXTURES = {
     "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
 LINEARS = [name for name in names(FAMILIES) if name not in MIXTURES]
+VISION = ("dinov2", "vit")
 # By role; one that is not named stays in float. Four schemes side by side, as `allocate` leaves them.
 MANY = {"q": "W4A16-g32", "qkv": "W4A16-g32", "o": "W4A16_ASYM-g32", "up": "W8A8", "down": "W3A16-g16"}
 SCHEMES = {
@@ -111,14 +112,17 @@ def opened(path: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
 
     family = read_json(path / "config.json")["model_type"].replace("-", "_")
     plain: Any = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
-    plain = AutoModel if family in ENCODERS else plain
-    if family in ENCODERS and family not in POOLERLESS:
+    plain = AutoModel if family in (*ENCODERS, *VISION) else plain
+    if family == "vit" or (family in ENCODERS and family not in POOLERLESS):
         options["add_pooling_layer"] = False
     model, info = plain.from_pretrained(path, output_loading_info=True, **options)
     return model.eval(), info
 
 
 def outputs(model: Any) -> Tensor:
+    if model.main_input_name == "pixel_values":
+        with torch.no_grad():
+            return model(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))[0]  # type: ignore[no-any-return]
     ids = torch.randint(3, 30, (2, 17), generator=torch.Generator().manual_seed(0))
     more = {"decoder_input_ids": ids[:, :5]} if model.config.is_encoder_decoder else {}
     with torch.no_grad():
@@ -132,7 +136,7 @@ def check_what_we_say(path: Path) -> None:
     try:
         theirs, info = opened(path)
         found = outputs(theirs)  # the first run unpacks the weights
-    except (RuntimeError, AttributeError, re.error) as error:
+    except (RuntimeError, AttributeError, ValueError, re.error) as error:
         assert said.answer == "no" and said.why, error
         return
     assert not info["missing_keys"] and not info["mismatched_keys"]
@@ -167,6 +171,7 @@ def pico(
     make_decoder: Callable[..., Path],
     make_encoder: Callable[..., Path],
     make_encoder_decoder: Callable[..., Path],
+    make_vision: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Path]:
     """A float32 model of a family, made once."""
@@ -178,6 +183,8 @@ def pico(
             return path
         if family in ENCODERS:
             return make_encoder(path, DASHED.get(family, family))
+        if family in VISION:
+            return make_vision(path, family)
         if family in ENCODER_DECODERS:
             return make_encoder_decoder(path, family)
         return make_decoder(path, family, num_hidden_layers=2, **MIXTURES.get(family, {}))
@@ -217,7 +224,9 @@ def test_a_model_in_float(family: str, pico: Callable[[str], Path], tmp_path: Pa
     assert opens_in_transformers(WeightSource.open(path)).answer == "yes"
 
 
-@pytest.mark.parametrize("family", [name for name in LINEARS if name not in (*ENCODERS, *ENCODER_DECODERS)])
+@pytest.mark.parametrize(
+    "family", [name for name in LINEARS if name not in (*ENCODERS, *ENCODER_DECODERS, *VISION)]
+)
 @pytest.mark.parametrize("cache", CACHES, ids=lambda cache: cache.name)
 @pytest.mark.parametrize("label", ["", "W4A16-g32"])
 def test_a_quantized_cache(

@@ -1,0 +1,152 @@
+"""Encoders of images in ViT's form: squares of pixels through a convolution, pre-norm blocks with LayerNorm,
+learned positions, a plain or gated MLP.
+
+ViT, DINOv2, CLIP and SigLIP differ in names, in the class token, in a scale by channel and in what stands
+before and behind the blocks, so a family is a table of names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ....errors import CheckpointError
+from ..anatomy import Anatomy, Patches, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Mlp
+from ._encoder_head import HeadNames, with_head
+from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
+
+
+@dataclass(frozen=True)
+class VisionBlock:
+    """The modules of a block, relative to it; ``scales`` are tensors."""
+
+    norm1: str
+    norm2: str
+    attention: str = "attention"
+    o: str = "o_proj"
+    scales: tuple[str, str] | None = None
+
+    def known(self) -> frozenset[str]:
+        """Every linear and norm that a block may have."""
+        linears = (f"{self.attention}.{part}_proj" for part in "qkv")
+        mlp = (f"mlp.{part}" for part in ("fc1", "fc2", "gate_proj", "up_proj", "down_proj"))
+        return frozenset((self.norm1, self.norm2, f"{self.attention}.{self.o}", *linears, *mlp))
+
+
+@dataclass(frozen=True)
+class VisionEncoder:
+    """What tells one family from another.
+
+    ``prefix`` is the module that a checkpoint with a head keeps the encoder in; ``projection``,
+    ``class_token`` and ``positions`` are in its ``embeddings``. The norm of the last states is
+    ``final_norm``.
+    """
+
+    prefix: str
+    blocks: str
+    block: VisionBlock
+    head: HeadNames
+    projection: str = "patch_embeddings.projection"
+    class_token: str | None = "cls_token"
+    positions: str = "position_embeddings"
+    final_norm: str = "layernorm"
+    interpolates: bool = False
+    eps: float = 1e-6
+
+
+def vision_encoder(config: Config, shapes: Shapes, family: VisionEncoder) -> Anatomy:
+    """The anatomy of an encoder of images, with its classifier where it has one."""
+    base = family.prefix if any(name.startswith(family.prefix) for name in shapes) else ""
+    count, blocks_name = integer(config, "num_hidden_layers"), f"{base}{family.blocks}"
+    scales = frozenset(family.block.scales or ())
+    check_blocks(shapes, blocks_name, count, family.block.known(), scales)
+    patches, hidden = _patches(config, shapes, family, f"{base}embeddings")
+    eps = number(config, "layer_norm_eps", family.eps)
+    found = Anatomy(
+        model_type=text(config, "model_type", ""),
+        kind="encoder",
+        base=base,
+        hidden_size=hidden,
+        vocab_size=0,
+        max_positions=patches.tokens,
+        blocks=tuple(
+            _block(config, shapes, family.block, f"{blocks_name}.{index}", hidden, eps, index)
+            for index in range(count)
+        ),
+        embedding=patches.projection,
+        final_norm=norm(shapes, f"{base}{family.final_norm}", "layer", eps, hidden),
+        patches=patches,
+    )
+    head = family.head
+    if head.norm is not None:
+        head = replace(head, norm=norm(shapes, head.norm.name, "layer", eps, hidden))
+    return with_head(found, config, shapes, head)
+
+
+def _patches(config: Config, shapes: Shapes, family: VisionEncoder, embedder: str) -> tuple[Patches, int]:
+    """How images are read, and the hidden size."""
+    side, image = integer(config, "patch_size", 16), _image_size(config)
+    projection = f"{embedder}.{family.projection}"
+    hidden = shape_of(shapes, f"{projection}.weight", None, 3, side, side)[0]
+    token = None if family.class_token is None else f"{embedder}.{family.class_token}"
+    if token is not None and shapes.get(token, ())[-1:] != (hidden,):
+        raise CheckpointError(f"tensor {token!r} is no vector of {hidden} numbers")
+    grid = image[0] // side, image[1] // side
+    tokens, positions = grid[0] * grid[1] + (token is not None), f"{embedder}.{family.positions}"
+    if shapes.get(positions, ())[-2:] != (tokens, hidden):
+        raise CheckpointError(
+            f"tensor {positions!r} does not have the {tokens} × {hidden} positions of the image_size "
+            f"{image[0]} × {image[1]} in config.json"
+        )
+    found = Patches(embedder, projection, side, image, token, positions, grid, family.interpolates)
+    return found, hidden
+
+
+def _image_size(config: Config) -> tuple[int, int]:
+    size = config.get("image_size", 224)
+    height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    return tuple(integer({"image_size": one}, "image_size", largest=1 << 14) for one in (height, width))  # type: ignore[return-value]
+
+
+def _block(
+    config: Config, shapes: Shapes, names: VisionBlock, prefix: str, hidden: int, eps: float, index: int
+) -> BlockAnatomy:
+    scales = [f"{prefix}.{name}" for name in names.scales or ()]
+    for name in scales:
+        shape_of(shapes, name, hidden)
+    return BlockAnatomy(
+        index=index,
+        prefix=prefix,
+        attention=_attention(config, shapes, f"{prefix}.{names.attention}", names.o, hidden),
+        mlp=_mlp(config, shapes, f"{prefix}.mlp", hidden),
+        norm1=norm(shapes, f"{prefix}.{names.norm1}", "layer", eps, hidden),
+        norm2=norm(shapes, f"{prefix}.{names.norm2}", "layer", eps, hidden),
+        order="pre",
+        attention_scale=scales[0] if scales else None,
+        mlp_scale=scales[1] if scales else None,
+    )
+
+
+def _attention(config: Config, shapes: Shapes, prefix: str, o: str, hidden: int) -> Attention:
+    head_dim = hidden // integer(config, "num_attention_heads") or hidden
+    q = linear(shapes, f"{prefix}.q_proj", "q", inputs=hidden)
+    width = q.out_features
+    k = linear(shapes, f"{prefix}.k_proj", "k", inputs=hidden, outputs=width)
+    v = linear(shapes, f"{prefix}.v_proj", "v", inputs=hidden, outputs=width)
+    heads = heads_in(q, head_dim)
+    return Attention(
+        q, k, v, linear(shapes, f"{prefix}.{o}", "o", inputs=width, outputs=hidden), heads, heads, head_dim
+    )
+
+
+def _mlp(config: Config, shapes: Shapes, prefix: str, hidden: int) -> Mlp:
+    if f"{prefix}.gate_proj.weight" in shapes:
+        gate = linear(shapes, f"{prefix}.gate_proj", "gate", inputs=hidden)
+        wide = gate.out_features
+        up = linear(shapes, f"{prefix}.up_proj", "up", inputs=hidden, outputs=wide)
+        return Mlp(
+            gate, up, linear(shapes, f"{prefix}.down_proj", "down", inputs=wide, outputs=hidden), "silu"
+        )
+    up = linear(shapes, f"{prefix}.fc1", "up", inputs=hidden)
+    down = linear(shapes, f"{prefix}.fc2", "down", inputs=up.out_features, outputs=hidden)
+    return Mlp(None, up, down, text(config, "hidden_act", "gelu"))
