@@ -14,7 +14,7 @@ calibration: {source: wikipedia, samples: 128, length: 512, seed: 0}
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,23 @@ def _paths(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
     return paths
 
 
+def _tables(passes: Sequence[Pass], data: Mapping[str, Any], where: str) -> dict[str, str]:
+    """How exports store embedding and head, where a pass has rounded them: as it did."""
+    made = [step.tables for step in passes if step.tables is not None]
+    if not made:
+        return {}
+    embedding, head = (scheme.name for scheme in made[-1])
+    found = {"embedding": embedding, "head": AS_EMBEDDING if head == embedding else head}
+    for key, scheme in found.items():
+        if data.get(key, scheme) != scheme:
+            raise RecipeError(
+                f"{where}: a pass rounds embedding and head to {embedding} and {head}, "
+                f"and {key!r} says {data[key]}",
+                fix=f"leave {key!r} out",
+            )
+    return found
+
+
 def parse(data: Any, where: str) -> Recipe:
     """A recipe from parsed YAML.
 
@@ -237,8 +254,9 @@ def parse(data: Any, where: str) -> Recipe:
     notes = tuple(dict.fromkeys(note for _, found in read for note in found))
     rest = {key: value for key, value in data.items() if key != "training"}
     own = {"passes": [step for step, _ in read], "notes": notes, "paths": paths}
+    tables = _tables([step.options for step, _ in read], data, where)
     try:
-        return Recipe.model_validate({**rest, **own})
+        return Recipe.model_validate({**rest, **own, **tables})
     except ValidationError as error:
         raise _explain(error, list(CalibrationSettings.model_fields), where) from None
 

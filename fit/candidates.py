@@ -16,6 +16,7 @@ from ..compress.model.block_anatomy import Linear
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
+from ..compress.solve.table_solving import gains
 from .losses import Losses, linear_schemes, table_schemes
 from .quantities import CLASSIFIER, COSINE, ENCODER, KL, Quantity
 
@@ -56,7 +57,8 @@ class Space:
     """All units, and what there is whatever is chosen: bytes ``shipped`` of the rest of the bundle, and bytes
     ``resident`` of a process that runs it, these included; ``cache`` of them of keys and values in float32.
     Damage is a loss of what is ``judged``; ``before``: that of what was cut from the model first. ``times``:
-    seconds by unit and option, by the key of a budget of speed or energy.
+    seconds by unit and option, by the key of a budget of speed or energy. ``solves_tables``: whether a pass
+    rounds embedding and head.
     """
 
     units: tuple[Unit, ...]
@@ -66,6 +68,7 @@ class Space:
     judged: Quantity = KL
     before: float = 0.0
     times: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    solves_tables: bool = False
 
     @property
     def damages(self) -> list[list[float]]:
@@ -104,7 +107,8 @@ def space_of(source: WeightSource, losses: Losses | None) -> Space:
     resident = _RUNTIME + 4 * anatomy.vocab_size + cache
     shipped = _rest(source, units)
     judged = COSINE if model_kind(anatomy) == ENCODER else KL
-    return Space(tuple(units), shipped, shipped + resident, cache, judged)
+    resident += shipped
+    return Space(tuple(units), shipped, resident, cache, judged, solves_tables=gains(anatomy))
 
 
 def model_kind(anatomy: Anatomy) -> str:

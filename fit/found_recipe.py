@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..compress.numbers.scheme import Scheme
+from ..compress.numbers.table_rounding import kept_on_grid
 from ..errors import InputError
 from .candidates import Space
 from .methods import Method
@@ -37,8 +39,19 @@ def recipe_of(
     ]
     return {
         "name": "fit",
-        "passes": method.passes(plan, tied=len(tables) == 1, length=calibration["length"]),
+        "passes": method.passes(
+            plan, _rounded(space, tables), tied=len(tables) == 1, length=calibration["length"]
+        ),
         "embedding": tables[0],
         **({"head": tables[1]} if len(tables) > 1 else {}),
         "calibration": calibration,
     }
+
+
+def _rounded(space: Space, tables: Sequence[str | None]) -> list[dict[str, Any]]:
+    """The pass that rounds embedding and head, where it does so in all of their schemes."""
+    schemes = [Scheme.parse(name) for name in tables if name is not None]
+    if not space.solves_tables or len(schemes) < len(tables) or not all(map(kept_on_grid, schemes)):
+        return []
+    own = {"head": tables[1]} if len(tables) > 1 else {}
+    return [{"pass": "embedding", "scheme": tables[0], **own}]

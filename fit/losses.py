@@ -3,29 +3,33 @@ other budgets on the same model and text have it at once.
 
 Linears are measured by gradients, all schemes in one backward sweep
 (:mod:`edgepress.compress.solve.scheme_costs`); embedding and head, which second order does not reach, by
-running the model with each of their schemes.
+running the model with each of their schemes, rounded as the recipe will
+(:mod:`edgepress.compress.solve.table_solving`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .. import __version__
 from ..compress.model.anatomy import Anatomy
 from ..compress.model.skeleton import Skeleton
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
+from ..compress.numbers.table_rounding import kept_on_grid
 from ..compress.pipeline.block_shards import Masks
 from ..compress.pipeline.damage_probe import decoder_divergences, distance, finite
 from ..compress.pipeline.last_states import last_states
 from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..compress.pipeline.stage import MEASURED_TOKENS, Stage
 from ..compress.solve.scheme_costs import scheme_costs
+from ..compress.solve.table_solving import TOKENS, gains, round_table, table_hessians
 from ..compress.text.calibration import Calibration
 from ..compress.text.token_batch import TokenBatch
 from ..disk import make_folder
@@ -58,7 +62,7 @@ def linear_schemes(anatomy: Anatomy) -> tuple[Scheme, ...]:
 def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration) -> Path:
     """Where the losses of the model with this ``fingerprint`` are kept, once they are measured."""
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
-    sizes = [MEASURED_TOKENS, _TABLE_TOKENS]
+    sizes = [MEASURED_TOKENS, _TABLE_TOKENS, TOKENS]
     key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes])
     return cache_directory() / "fit" / f"{key}.json"
 
@@ -111,10 +115,13 @@ def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str,
     # A killed run goes on after the last scheme.
     kept = stage.directory / f"tables-{calibration.sha256[:16]}.json"
     found: dict[str, dict[str, float]] = (read_sealed(kept) or {}).get("tables", {name: {} for name in names})
+    # In a directory of its own: that of the linears' losses stays for a run that goes on.
+    apart = replace(stage, directory=stage.directory / "tables")
+    hessians = table_hessians(apart, "fit") if gains(anatomy) else {}
     for scheme in schemes:
         if all(scheme.name in found[name] for name in names):
             continue
-        rounded = Skeleton(_with_tables(source, scheme), stage.device)
+        rounded = Skeleton(_with_tables(source, scheme, hessians), stage.device)
         others = _states(stage, rounded, batches, f"embedding in {scheme.name}", rounded=True)
         found[anatomy.embedding][scheme.name] = _loss(
             as_is, rounded if anatomy.tied else as_is, states, others
@@ -125,21 +132,24 @@ def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str,
     return found
 
 
-def _with_tables(source: WeightSource, scheme: Scheme) -> WeightSource:
-    """The model with its embedding and head stored so."""
+def _with_tables(source: WeightSource, scheme: Scheme, hessians: Mapping[str, Tensor]) -> WeightSource:
+    """The model with its embedding and head stored so, under their ``hessians`` where that gains."""
     other = WeightSource.open(source.reader.path)
     other.embedding_scheme = scheme
+    for name, hessian in hessians.items() if kept_on_grid(scheme) else ():
+        weight = f"{name}.weight"
+        other.replaced[weight] = round_table(source.stored(weight), hessian, scheme).table
     return other
 
 
 def _states(
     stage: Stage, skeleton: Skeleton, batches: Sequence[TokenBatch], title: str, *, rounded: bool = False
-) -> torch.Tensor:
+) -> Tensor:
     folder = stage.directory / "activations"
     return last_states(skeleton, batches, folder, stage.progress, title, rounded=rounded)
 
 
-def _loss(as_is: Skeleton, other: Skeleton, states: torch.Tensor, others: torch.Tensor) -> float:
+def _loss(as_is: Skeleton, other: Skeleton, states: Tensor, others: Tensor) -> float:
     """Between rows ``[tokens, hidden]`` behind the last block, each with its head."""
     hidden = finite([states, others])
     result: Mapping[str, Any]

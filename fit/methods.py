@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +57,11 @@ class Method:
         words += [f"tuned {self.epochs} x"] if self.epochs else []
         return ", ".join(words + ["8-bit cache"] * self.cached)
 
-    def passes(self, plan: Mapping[str, str], *, tied: bool, length: int) -> list[dict[str, Any]]:
-        """Of a recipe; ``plan`` has the scheme of each linear, ``tied`` models have no head of their own,
-        ``length``: tokens of a sample of text.
+    def passes(
+        self, plan: Mapping[str, str], tables: Sequence[Mapping[str, Any]], *, tied: bool, length: int
+    ) -> list[dict[str, Any]]:
+        """Of a recipe; ``plan`` has the scheme of each linear, ``tables`` the pass that rounds embedding and
+        head if there is one, ``tied`` models have no head of their own, ``length``: tokens of a sample.
         """
         samples = max(1, _ROUNDED_TOKENS // length)
         found = [CUTS[self.cut]] if self.cut else []
@@ -68,6 +70,8 @@ class Method:
             found.append({"pass": "awq", "scheme": _usual(plan), "quantize": False, "samples": samples})
         using = ROUNDINGS[self.rounding]
         found.append({"pass": "allocate", "plan": dict(plan), "using": using, "samples": samples})
+        # Before what learns, which then learns to make up for that too.
+        found += [dict(one) for one in tables]
         if self.epochs:
             found.append({"pass": "tune", "training": {"epochs": self.epochs, **_TRAINING}})
         return found + [{"pass": "kv_cache", "bits": CACHE_BITS}] * self.cached

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
+from ..numbers.table_rounding import quantize_table
 from .anatomy import LogitForm, module_name, stored_name
 from .meta_model import build
 from .weights import WeightSource
@@ -187,7 +187,7 @@ class TokenTable(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         rows = nn.functional.embedding(input_ids, self.table).to(self.dtype)
         if self.scheme is not None:
-            rows = quantize(rows.flatten(0, -2), self.scheme).dequantize(self.dtype).view(rows.shape)
+            rows = quantize_table(rows.flatten(0, -2), self.scheme).dequantize(self.dtype).view(rows.shape)
         return rows * self.scale
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ..numbers.fake_quant import rounding_of, wrap
-from ..numbers.grid import quantize
+from ..numbers.table_rounding import quantize_table
 from .anatomy import module_name, stored_name
 from .kv_tap import tap
 from .skeleton import Skeleton
@@ -81,7 +81,7 @@ def round_tables(model: nn.Module, source: WeightSource) -> None:
         weight = model.get_submodule(module_name(anatomy, str(name))).weight
         assert isinstance(weight, nn.Parameter)
         # In place: a tied head shares the parameter. On the CPU: sums, and so scales, are the export's.
-        weight.data = quantize(weight.data.cpu(), scheme).dequantize().to(weight.device)
+        weight.data = quantize_table(weight.data.cpu(), scheme).dequantize().to(weight.device)
 
 
 def round_inputs(model: nn.Module, source: WeightSource, prefix: str = "") -> list[str]:

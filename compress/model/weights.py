@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...storage import is_regular, read_json
-from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor, stacked
 from ..numbers.scheme import Scheme
+from ..numbers.table_rounding import quantize_table
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
@@ -52,6 +52,7 @@ class WeightSource:
         embedding_scheme: how exports store the embedding, or None to leave it in float; see
             :meth:`table_scheme` for the head.
         packed_transposed: whether quantized linears are stored ``[in, out]``.
+        replaced: dense float tensors by name that stand for the stored ones, to see what they would do.
     """
 
     def __init__(self, reader: CheckpointReader, manifest: dict[str, Any]) -> None:
@@ -74,6 +75,7 @@ class WeightSource:
         check_section(reader.config, self.anatomy)
         check_sizes(reader.config, self.anatomy, self.shapes)
         self.embedding_scheme = self._embedding_scheme()
+        self.replaced: dict[str, Tensor] = {}
 
     @classmethod
     def open(cls, path: Path) -> WeightSource:
@@ -144,6 +146,8 @@ class WeightSource:
         Raises:
             CheckpointError: it holds integers, NaN or infinity.
         """
+        if name in self.replaced:
+            return self.replaced[name]
         tensor = self.reader.read([name])[name]
         if not tensor.is_floating_point():
             raise CheckpointError(f"tensor {name} has integer type {tensor.dtype}, a float was expected")
@@ -201,10 +205,10 @@ class WeightSource:
         scheme, stored = self.table_scheme(name), self.stored(f"{name}.weight")
         if scheme is None or scheme.format != "int" or stored.dtype == torch.float64:
             weight = self._read_float(f"{name}.weight")
-            return weight if scheme is None else quantize(weight, scheme)
+            return weight if scheme is None else quantize_table(weight, scheme)
         # Some rows at a time: a table is the largest tensor, and its rows are rounded each by itself.
         return stacked(
-            [quantize(rows.to(torch.float32), scheme) for rows in torch.split(stored, _TABLE_ROWS)]
+            [quantize_table(rows.to(torch.float32), scheme) for rows in torch.split(stored, _TABLE_ROWS)]
         )
 
     def stored_type(self, name: str) -> torch.dtype:

@@ -65,6 +65,11 @@ class Pass(BaseModel):
         return self.scheme_of(linear) is not None
 
     @property
+    def tables(self) -> tuple[Scheme, Scheme] | None:
+        """The schemes this pass rounds embedding and head to, or None when it leaves them alone."""
+        return None
+
+    @property
     def kv_scheme(self) -> KVScheme | None:
         """The scheme this pass gives the key/value cache, or None when it leaves that alone."""
         return None

@@ -102,12 +102,12 @@ class Stage:
         files = sweep.run(f"measuring for {who}", measure)
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
-    def grouped_text(self, who: str) -> tuple[list[MicroBatch], list[str]]:
-        """Micro-batches of ordinary text and of the protected groups, and the group of each: "" for ordinary
-        text.
+    def grouped_text(self, who: str, tokens: int = MEASURED_TOKENS) -> tuple[list[MicroBatch], list[str]]:
+        """Micro-batches of so many ``tokens`` of ordinary text and of the protected groups, and the group of
+        each: "" for ordinary text.
         """
         calibration = self.text(who)
-        found = first_tokens(micro_batches_of(calibration.own(), MEASURED_AT_ONCE), MEASURED_TOKENS)
+        found = first_tokens(micro_batches_of(calibration.own(), MEASURED_AT_ONCE), tokens)
         names = [""] * len(found)
         for group in calibration.protected:
             mine = micro_batches_of(calibration.only(group), MEASURED_AT_ONCE)

@@ -45,6 +45,7 @@ RECIPES = {
     "width": "[{pass: width, keep: 0.8}]",
     "layers": "[{pass: layers, keep: 0.8}]",
     "vocabulary": "[{pass: vocabulary, size: 24000}]",
+    "embedding": "[{pass: embedding, scheme: W4A16-g32}]",
     "rotate": "[{pass: rotate}]",
     "kv_cache": f"[{{pass: rtn, {_W4}}}, {{pass: kv_cache}}]",
     "allocate": "[{pass: allocate, bits: 3.5, using: {pass: rtn}}]",

@@ -48,6 +48,7 @@ LATER: dict[str, list[dict[str, Any]]] = {
     "allocate_sparsity": [{"pass": "allocate_sparsity", "sparsity": 0.6}],
     "kv_cache": [{"pass": "kv_cache"}],
     "vocabulary": [{"pass": "vocabulary"}],
+    "embedding": [{"pass": "embedding", "scheme": "W4A16-g32"}],
     "prune, by magnitude": [{"pass": "prune", "score": "magnitude", "sparsity": 0.6}],
     "prune, by wanda": [{"pass": "prune", "score": "wanda", "sparsity": 0.6}],
     "sparsegpt": [{"pass": "sparsegpt", "sparsity": 0.6}],

@@ -1,0 +1,139 @@
+"""Embedding and head rounded so that the model's answers change least, in place of to nearest, which is what
+exports do with them otherwise.
+
+How: :mod:`edgepress.compress.solve.table_solving`. What is stored is each table in its own type, with values
+on the grid, which exports round to the same codes (:mod:`edgepress.compress.numbers.table_rounding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from ...errors import RecipeError, ShapeError
+from ..model.anatomy import Anatomy
+from ..model.block_anatomy import BlockAnatomy
+from ..numbers.scheme import Scheme, SchemeOption
+from ..numbers.table_rounding import MOST_BITS, kept_on_grid
+from ..pipeline.algorithm import Fixed, whole_model
+from ..pipeline.block import LayerStatus
+from ..pipeline.block_shards import BlockWriter
+from ..pipeline.model_pass import ModelPass
+from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
+from ..solve.damped_cholesky import damping_status
+from ..solve.group_solving import DAMPING
+from ..solve.table_solving import TOKENS, gains, round_table, table_hessians
+
+
+class Embedding(ModelPass):
+    """Options of ``embedding``."""
+
+    fixed: ClassVar[Mapping[str, Fixed]] = {
+        **whole_model("embedding and head are no layers"),
+        **{name: fixed for name, fixed in MEASURED.items() if name != "measured_tokens"},
+        "samples": Fixed(None, f"it reads the first {TOKENS} tokens"),
+    }
+    samples: ClassVar[None] = None  # type: ignore[misc]  # not an option here
+    scheme: SchemeOption = Field(description="how embedding and head are stored, of at most 4 bits")
+    head: SchemeOption | None = Field(
+        None, description="how a head that is not the embedding is stored; null: as the embedding"
+    )
+
+    @field_validator("scheme", "head")
+    @classmethod
+    def _on_a_grid(cls, value: Scheme | None) -> Scheme | None:
+        if value is not None and (value.activations or not kept_on_grid(value)):
+            raise ValueError(
+                f"embedding takes symmetric integer schemes of weights, of at most {MOST_BITS} bits; "
+                "with more, rounding to nearest (embedding: SCHEME beside the passes) loses little"
+            )
+        return value
+
+    @property
+    def tables(self) -> tuple[Scheme, Scheme]:
+        return self.scheme, self.head or self.scheme
+
+    @property
+    def calibrated(self) -> bool:
+        return True
+
+    @property
+    def measures(self) -> bool:
+        return True
+
+    @property
+    def label(self) -> str:
+        return self.scheme.name
+
+    def observers_bytes(self, block: BlockAnatomy) -> int:
+        """Both Hessians, as large as a layer that reads the hidden states."""
+        return 2 * 4 * min(linear.in_features for linear in block.linears()) ** 2
+
+    def working_bytes(self, weights: int) -> int:
+        """Embedding and head as they are read, which the plan counts for any model."""
+        return 0
+
+    def disk_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+        """States of the tokens that other backward sweeps do not read."""
+        more = max(0, min(tokens, TOKENS) - MEASURED_TOKENS)
+        return more * (len(anatomy.blocks) + 3) * anatomy.hidden_size * 4
+
+    def multiplications(self, weights: int, tokens: int) -> float:
+        """A sweep forth and back."""
+        return 4.0 * weights * min(tokens, TOKENS)
+
+    def solving(self, anatomy: Anatomy) -> float:
+        """Of each row the recursion, its error, and two descents of two products."""
+        tables = 1 if anatomy.tied else 2
+        return 6.0 * tables * anatomy.vocab_size * anatomy.hidden_size**2
+
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        """As it was.
+
+        Raises:
+            RecipeError: not a decoder, or one that does more with an embedding than multiply it.
+            ShapeError: groups that do not divide the hidden size.
+        """
+        if not gains(anatomy):
+            raise RecipeError(
+                f"embedding is for decoders that read their embedding as it is, not for {anatomy.model_type}",
+                fix="leave it out: exports round the embedding to nearest",
+            )
+        for scheme in self.tables:
+            if anatomy.hidden_size % (scheme.group_size or anatomy.hidden_size):
+                raise ShapeError(
+                    f"{scheme.name}: groups of {scheme.group_size} do not divide "
+                    f"a hidden size of {anatomy.hidden_size}"
+                )
+        return anatomy
+
+    def apply(self, stage: Stage) -> StageResult:
+        """Measure the Hessians, round, and copy everything else.
+
+        Raises:
+            CalibrationError: no text, or the model turns it into NaN or infinity.
+        """
+        source, statuses = stage.source, []
+        changed: dict[str, Tensor] = {}
+        for name, hessian in table_hessians(stage, "embedding").items():
+            scheme = self.tables[name == source.anatomy.head]
+            table = source.stored(f"{name}.weight")
+            with stage.progress.task(f"rounding {name}", len(table)) as task:
+                rounded = round_table(table, hessian.to(stage.device), scheme, task.advance)
+            changed[f"{name}.weight"] = rounded.table
+            status, detail = damping_status(DAMPING, rounded.damping, "fallback-rtn")
+            statuses.append(
+                LayerStatus(name, "embedding", scheme.name, status, rounded.error, "outputs", detail)
+            )
+        writer = BlockWriter(source, source.schemes, stage.directory)
+        parts = [
+            writer.part(block, source.quantized(block, stage.device), {}, stage.masks.of(block, stage.device))
+            for block in source.anatomy.blocks
+        ]
+        return StageResult([*parts, writer.outer(changed)], statuses, dict(source.schemes), writer.forms)
+
+
+PASS = Embedding

@@ -1,0 +1,42 @@
+"""A choice as a recipe: embedding and head are rounded by the pass where it can."""
+
+from __future__ import annotations
+
+import pytest
+from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.recipe import parse
+from edgepress.fit.candidates import Option, Space, Unit
+from edgepress.fit.found_recipe import recipe_of
+from edgepress.fit.methods import Method
+
+
+def space(*tables: str | None, solves: bool) -> Space:
+    """Of one group of linears in 4 bits, and an embedding and a head with one option each."""
+
+    def option(name: str | None) -> tuple[Option, ...]:
+        return (Option(None if name is None else Scheme.parse(name), 0.0, 1.0),)
+
+    units = [Unit("block 0: q", ("a.q",), option("W4A16-g64"))]
+    units += [Unit("table", (str(index),), option(name), True) for index, name in enumerate(tables)]
+    return Space(tuple(units), 0.0, 0.0, solves_tables=solves)
+
+
+@pytest.mark.parametrize(
+    ("tables", "solves", "wanted"),
+    [
+        (("W4A16-g32",), True, {"scheme": "W4A16-g32"}),
+        (("W3A16-g16", "W4A16-g32"), True, {"scheme": "W3A16-g16", "head": "W4A16-g32"}),
+        (("W4A16-g32",), False, None),
+        (("W8A16-g32",), True, None),
+        (("W4A16-g32", "W8A16-g32"), True, None),
+        ((None,), True, None),
+    ],
+)
+def test_tables_of_few_bits_are_solved(
+    tables: tuple[str | None, ...], solves: bool, wanted: dict[str, str] | None
+) -> None:
+    found = recipe_of(space(*tables, solves=solves), [0] * (1 + len(tables)), Method(), {"length": 32})
+    steps = [one for one in found["passes"] if one["pass"] == "embedding"]
+    assert steps == ([] if wanted is None else [{"pass": "embedding", **wanted}])
+    recipe = parse(found, "here")
+    assert recipe.embedding == tables[0]
