@@ -34,6 +34,9 @@ def groups_refused(what: str, misfits: dict[int, list[str]], scheme: Scheme, wid
     """The error for ``misfits``, layers by their number of inputs, among layers of ``widths``."""
     fits = fitting_groups(widths)
     said = f"{what}: group size {scheme.group_size} does not divide {listed(misfits)}"
+    if scheme.of_gguf:
+        said = f"{what}: blocks of {scheme.block} do not divide {listed(misfits)}"
+        return ShapeError(said, fix="take IQ4_NL for these layers, whose blocks are of 32, or `ignore` them")
     if scheme.format != "int":
         way_out = f"{scheme.name} has no other groups: `ignore` these layers, or choose FP8_DYNAMIC"
         return ShapeError(said, fix=way_out)

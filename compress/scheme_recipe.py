@@ -13,6 +13,7 @@ from .numbers.scheme import DEFAULT_GROUP_SIZE, GROUP_SIZES, Scheme
 from .recipe import Recipe, parse
 from .recipe_files import scheme_asked
 
+_SMALL_BLOCKS = "IQ4_NL"
 # The groups that a scheme without one may take, the largest first.
 _SIZES = tuple(size for size in reversed(GROUP_SIZES) if size <= DEFAULT_GROUP_SIZE)
 
@@ -25,6 +26,8 @@ def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool, anatomy
     each layer its own largest, and one scale per channel where 16 does not divide it.
     """
     parsed = scheme_asked(scheme, group_size)
+    if parsed.of_gguf:
+        return _of_gguf(parsed, calibrated, anatomy)
     integers = parsed.format == "int"
     weights_only = parsed.activations is None
     name = "gptq" if calibrated and parsed.format != "fp8" and (weights_only or not integers) else "rtn"
@@ -39,6 +42,26 @@ def recipe_for(scheme: str, *, group_size: int | None, calibrated: bool, anatomy
             step["targets"] = _targets(layers, anatomy)
     recipe = _recipe(next(iter(schemes.values())), called, passes, anatomy)
     return recipe.model_copy(update={"notes": (_told(parsed, by_size),)})
+
+
+def _of_gguf(scheme: Scheme, calibrated: bool, anatomy: Anatomy) -> Recipe:
+    """Of GGUF's type ``scheme``, and ``IQ4_NL`` where the inputs of a layer are no whole blocks."""
+    fits = {True: list[Linear](), False: list[Linear]()}
+    for linear in anatomy.linears():
+        fits[linear.in_features % scheme.block == 0].append(linear)
+    chosen = [(scheme.name, fits[True]), (_SMALL_BLOCKS, fits[False])]
+    passes: list[dict[str, Any]] = [
+        {"pass": "k_quants", "scheme": name, "importance": calibrated, "targets": _targets(layers, anatomy)}
+        for name, layers in chosen
+        if layers
+    ]
+    if len(passes) == 1:
+        del passes[0]["targets"]
+    recipe = _recipe(scheme, "k_quants", passes, anatomy)
+    if not fits[False]:
+        return recipe
+    note = f"{_SMALL_BLOCKS} for {len(fits[False])} layers whose inputs are no blocks of {scheme.block}"
+    return recipe.model_copy(update={"notes": (note,)})
 
 
 def _recipe(scheme: Scheme, called: str, passes: list[dict[str, Any]], anatomy: Anatomy) -> Recipe:

@@ -59,7 +59,9 @@ def _refusals(source: WeightSource) -> list[str]:
         found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
     if source.schemes and splits_matrices(config):
         found.append(f"it makes two matrices of one as it opens a {family}, and cannot where there are codes")
-    four_bit_floats = any(scheme.bits == 4 and scheme.format != "int" for scheme in source.schemes.values())
+    if any(scheme.of_gguf for scheme in source.schemes.values()):
+        found.append("compressed-tensors does not know GGUF's types: `edgepress export --format gguf`")
+    four_bit_floats = any(scheme.format in ("mxfp4", "nvfp4") for scheme in source.schemes.values())
     if four_bit_floats and not dense:
         stored = source.stored_type(f"{source.anatomy.embedding}.weight")
         kind = config.get("dtype") or config.get("torch_dtype") or stored

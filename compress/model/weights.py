@@ -21,9 +21,10 @@ from ..numbers.table_rounding import quantize_table
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
+from .checkpoint.gguf_blocks import row_inputs
 from .checkpoint.quantization_config import INTEGER, PACKED, TRANSPOSED, is_transposed, schemes_of
 from .checkpoint.reader import CheckpointReader
-from .checkpoint.stored_tensors import PARTS, restored, restored_input_scale
+from .checkpoint.stored_tensors import BLOCKS, PARTS, restored, restored_input_scale
 from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
 from .checkpoint.vocabulary_check import check_vocabulary
 from .config_check import check_settings, check_sizes
@@ -38,7 +39,9 @@ AS_EMBEDDING = "embedding"  # of the head: as the embedding is
 
 # Rows of an embedding or head that are rounded at once.
 _TABLE_ROWS = 8192
-_QUANTIZED_PARTS = frozenset({"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", *PARTS})
+_QUANTIZED_PARTS = frozenset(
+    {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", BLOCKS, *PARTS}
+)
 
 
 class WeightSource:
@@ -58,10 +61,12 @@ class WeightSource:
     def __init__(self, reader: CheckpointReader, manifest: dict[str, Any]) -> None:
         self.reader, self.manifest = reader, manifest
         self.kv_scheme: KVScheme | None = kv_scheme_of(reader.config)
-        quantized = [
-            name.removesuffix(".weight_scale") for name in reader.shapes if name.endswith(".weight_scale")
-        ]
-        self.schemes: dict[str, Scheme] = schemes_of(reader.config, quantized) if quantized else {}
+        codes = (name.rpartition(".") for name in reader.shapes)
+        quantized = {module: part for module, _, part in codes if part in ("weight_scale", BLOCKS)}
+        self.schemes: dict[str, Scheme] = schemes_of(reader.config, list(quantized)) if quantized else {}
+        for module, scheme in self.schemes.items():
+            if scheme.of_gguf != (quantized[module] == BLOCKS):
+                raise CheckpointError(f"{module} is stored in another form than its scheme {scheme.name}")
         check_settings(reader.config)
         check_types(reader.dtypes, reader.shapes, self.schemes)
         self._transposed = stored_transposed(reader.config)
@@ -102,6 +107,8 @@ class WeightSource:
             if module not in self.schemes or part not in _QUANTIZED_PARTS:
                 turned = module not in self.schemes and self._is_transposed(name)
                 shapes[name] = shape[::-1] if turned else shape
+            elif part == BLOCKS:
+                shapes[f"{module}.weight"] = (shape[0], row_inputs(self.schemes[module], shape[1]))
             elif part == "weight_packed" and self.schemes[module].format != "int":
                 shapes[f"{module}.weight"] = (shape[0], 2 * shape[1])
             elif part == "weight_shape":

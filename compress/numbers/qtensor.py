@@ -1,7 +1,8 @@
 """``QTensor``: the one quantized weight. Every algorithm produces it, every format reads it.
 
 ``weight ≈ (codes − zero_point) · scale`` with one scale per group of input channels. Codes are unpacked:
-packing belongs to a format. Zero is always representable, so that pruned weights survive.
+packing belongs to a format. Zero is always representable, so that pruned weights survive, but in three types
+of GGUF (:mod:`.block_types`), two of which subtract a ``minimum``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ class QTensor:
     Attributes:
         scheme: bits, group size and symmetry.
         codes: ``[out, in]`` int8, or E4M3 where that is the format; within ``scheme.code_range``.
-        scale: ``[out, groups]`` float32, not zero; negative only of symmetric integers of few bits.
+        scale: ``[out, groups]`` float32, not zero (in GGUF's types of an all-zero group); negative only of
+            symmetric integers of few bits, and of GGUF's types.
         zero_point: ``[out, groups]`` int8 in the code range, or None when symmetric.
+        minimum: ``[out, groups]`` float32, subtracted, or None.
         input_scale: of the activations, where it was found in calibration (``scheme.calibrated``).
     """
 
@@ -44,6 +47,7 @@ class QTensor:
     scale: Tensor
     zero_point: Tensor | None = None
     input_scale: float | None = None
+    minimum: Tensor | None = None
 
     def __post_init__(self) -> None:
         out_features, in_features = self.codes.shape
@@ -68,20 +72,26 @@ class QTensor:
             grouped = codes[tile].view(*scale.shape[:2], -1).to(torch.float32)
             if zeros is not None:
                 grouped -= zeros[tile].to(torch.float32).unsqueeze(-1)
-            torch.mul(grouped, scale, out=weight[tile].view(grouped.shape))
+            place = weight[tile].view(grouped.shape)
+            torch.mul(grouped, scale, out=place)
+            if self.minimum is not None:
+                place -= self.minimum[rows][tile].unsqueeze(-1)
         return weight
 
     def to(self, device: torch.device | str) -> QTensor:
         """The same tensor on ``device``."""
         zero_point = None if self.zero_point is None else self.zero_point.to(device)
-        return replace(self, codes=self.codes.to(device), scale=self.scale.to(device), zero_point=zero_point)
+        minimum = None if self.minimum is None else self.minimum.to(device)
+        codes, scale = self.codes.to(device), self.scale.to(device)
+        return replace(self, codes=codes, scale=scale, zero_point=zero_point, minimum=minimum)
 
     def rows(self, order: Tensor) -> QTensor:
         """The rows ``order [rows]`` of the matrix, in that order."""
         zero_point = None if self.zero_point is None else self.zero_point[order]
+        minimum = None if self.minimum is None else self.minimum[order]
         plain = self.codes.view(torch.uint8) if self.codes.dtype == E4M3 else self.codes
         codes = plain[order].view(self.codes.dtype)
-        return replace(self, codes=codes, scale=self.scale[order], zero_point=zero_point)
+        return replace(self, codes=codes, scale=self.scale[order], zero_point=zero_point, minimum=minimum)
 
 
 def stacked(parts: Sequence[QTensor]) -> QTensor:

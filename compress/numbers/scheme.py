@@ -4,7 +4,8 @@ Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouc
 ``W4A16_ASYM`` has zero points, ``W8A8`` adds dynamic per-token int8 activations, ``W8A8_STATIC`` those of one
 scale found in calibration. A group size is appended after a dash: ``W4A16-g64``. ``FP8_DYNAMIC``, ``FP8``,
 ``NVFP4``, ``NVFP4A16``, ``MXFP4`` and ``MXFP4A16`` are floats, whose groups are part of the format
-(:mod:`.number_format`).
+(:mod:`.number_format`), as are those of GGUF's ``Q2_K``, ``Q3_K``, ``Q4_K``, ``Q6_K`` and ``IQ4_NL``
+(:mod:`.block_types`).
 """
 
 from __future__ import annotations
@@ -26,27 +27,43 @@ from pydantic import (
 from ...errors import UnknownName
 from .scheme_names import canonical, way_out
 
-Format = Literal["int", "fp8", "mxfp4", "nvfp4"]
+Format = Literal["int", "fp8", "mxfp4", "nvfp4", "q2_k", "q3_k", "q4_k", "q6_k", "iq4_nl"]
 
 E4M3_LARGEST, E2M1_LARGEST = 448.0, 6.0
 BITS = (2, 3, 4, 8)
 GROUP_SIZES = (16, 32, 64, 128, 256)
 DEFAULT_GROUP_SIZE = 128
-# bits, group size and the kinds of activations of each float format, by the names of the schemes.
-_FLOATS: dict[Format, tuple[int, int | None]] = {"fp8": (8, None), "mxfp4": (4, 32), "nvfp4": (4, 16)}
-_FLOAT_NAMES: dict[str, tuple[Format, Any]] = {
+# Of GGUF's types bits, group size, bits of a weight with all that it has, and the least and largest code.
+GGUF: dict[Format, tuple[int, int, float, tuple[int, int]]] = {
+    "q2_k": (2, 16, 2.625, (0, 3)),
+    "q3_k": (3, 16, 3.4375, (-4, 3)),
+    "q4_k": (4, 32, 4.5, (0, 15)),
+    "q6_k": (6, 16, 6.5625, (-32, 31)),
+    "iq4_nl": (4, 32, 4.5, (-127, 113)),
+}
+SUPER_BLOCK = 256  # inputs, which share a unit in all of them but IQ4_NL
+# Bits and group size of the formats that are not integers with any groups.
+_OWN_GROUPS: dict[Format, tuple[int, int | None]] = {
+    "fp8": (8, None),
+    "mxfp4": (4, 32),
+    "nvfp4": (4, 16),
+    **{name: (bits, size) for name, (bits, size, *_) in GGUF.items()},
+}
+# Format and kind of activations by the names of the schemes.
+_OWN_NAMES: dict[str, tuple[Format, Any]] = {
     "FP8_DYNAMIC": ("fp8", "token"),
     "FP8": ("fp8", "tensor"),
     "NVFP4": ("nvfp4", "group"),
     "NVFP4A16": ("nvfp4", None),
     "MXFP4": ("mxfp4", "group"),
     "MXFP4A16": ("mxfp4", None),
+    **{name.upper(): (name, None) for name in GGUF},
 }
 STATIC = "W8A8_STATIC"
 PRESETS = (
     *("W2A16", "W3A16", "W4A16", "W8A16", "W2A16_ASYM", "W3A16_ASYM", "W4A16_ASYM", "W8A16_ASYM"),
     *("W8A8", STATIC),
-    *_FLOAT_NAMES,
+    *_OWN_NAMES,
 )
 
 _NAME = re.compile(
@@ -64,13 +81,13 @@ class Scheme(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bits: Literal[2, 3, 4, 8]
+    bits: Literal[2, 3, 4, 6, 8]
     group_size: int | None = Field(
         DEFAULT_GROUP_SIZE, description="input channels per scale; null is per channel"
     )
     symmetric: bool = True
     activations: Literal["token", "tensor", "group"] | None = None
-    format: Format = Field("int", description="of the numbers: int, fp8, mxfp4 or nvfp4")
+    format: Format = Field("int", description="of the numbers: int, fp8, mxfp4, nvfp4 or a type of GGUF")
 
     @field_validator("group_size")
     @classmethod
@@ -82,14 +99,16 @@ class Scheme(BaseModel):
     @model_validator(mode="after")
     def _one_that_exists(self) -> Self:
         if self.format == "int":
+            if self.bits not in BITS:
+                raise ValueError("integers have 2, 3, 4 or 8 bits")
             if self.activations == "group":
                 raise ValueError("integer activations have one scale per token, or one for all of them")
             known = (self.bits, self.group_size, self.symmetric) == (8, None, True)
             if self.activations == "tensor" and not known:
                 raise ValueError("static int8 activations go with symmetric int8 weights per channel")
-        elif (self.bits, self.group_size) != _FLOATS[self.format] or not self.symmetric:
+        elif (self.bits, self.group_size) != _OWN_GROUPS[self.format] or not self.symmetric:
             raise ValueError(f"{self.format} has its own bits and groups and no zero points")
-        elif (self.format, self.activations) not in _FLOAT_NAMES.values():
+        elif (self.format, self.activations) not in _OWN_NAMES.values():
             raise ValueError(f"{self.format} does not go with activations per {self.activations}")
         return self
 
@@ -101,9 +120,9 @@ class Scheme(BaseModel):
             UnknownName: not a known preset; suggests the nearest, or what to take for another tool's.
         """
         given, name = name, canonical(name)
-        if name in _FLOAT_NAMES:
-            number_format, activations = _FLOAT_NAMES[name]
-            bits, size = _FLOATS[number_format]
+        if name in _OWN_NAMES:
+            number_format, activations = _OWN_NAMES[name]
+            bits, size = _OWN_GROUPS[number_format]
             return cls.model_validate(
                 {"bits": bits, "group_size": size, "activations": activations, "format": number_format}
             )
@@ -131,7 +150,7 @@ class Scheme(BaseModel):
     @property
     def name(self) -> str:
         """The preset name with its group: ``W4A16-g64``; :meth:`parse` reads it back."""
-        for name, kind in _FLOAT_NAMES.items():
+        for name, kind in _OWN_NAMES.items():
             if kind == (self.format, self.activations):
                 return name
         if self.activations == "tensor":
@@ -142,8 +161,22 @@ class Scheme(BaseModel):
         return f"{head}-g{self.group_size}"
 
     @property
+    def of_gguf(self) -> bool:
+        """Whether it is a type of GGUF that no other form has (:mod:`.block_types`)."""
+        return self.format in GGUF
+
+    @property
+    def block(self) -> int:
+        """Inputs that a row must have a multiple of; 1 for one scale per channel."""
+        if self.of_gguf and self.format != "iq4_nl":
+            return SUPER_BLOCK
+        return self.group_size or 1
+
+    @property
     def code_range(self) -> tuple[int, int]:
         """Smallest and largest code, both inclusive; of a float format its last points, as codes."""
+        if self.of_gguf:
+            return GGUF[self.format][3]
         if self.format != "int":
             largest = E4M3_LARGEST if self.format == "fp8" else 2 * E2M1_LARGEST
             return -int(largest), int(largest)
@@ -160,6 +193,8 @@ class Scheme(BaseModel):
 
     def bits_per_weight(self, in_features: int, scale_bits: int = 16) -> float:
         """Stored bits per weight with scales and zero points counted."""
+        if self.of_gguf:
+            return GGUF[self.format][2]
         scale_bits = 8 if self.format in ("mxfp4", "nvfp4") else scale_bits
         overhead = scale_bits + (0 if self.symmetric else self.bits)
         return self.bits + overhead * self.groups(in_features) / in_features
@@ -185,6 +220,8 @@ def runs_on(schemes: Iterable[Scheme]) -> list[str]:
     for scheme in sorted(set(schemes), key=lambda one: one.name):
         if scheme.format == "int":
             lines.append(f"integers: {_INTEGERS}")
+        elif scheme.of_gguf:
+            lines.append(f"{scheme.name}: llama.cpp after `edgepress export --format gguf`")
         else:
             lines.append(f"{scheme.name}: {_SERVERS[scheme.name]}; {EMULATED}")
     return list(dict.fromkeys(lines))
@@ -192,6 +229,18 @@ def runs_on(schemes: Iterable[Scheme]) -> list[str]:
 
 def _scheme(value: Any) -> Any:
     return Scheme.parse(value) if isinstance(value, str) else value
+
+
+def _not_of_gguf(scheme: Scheme) -> Scheme:
+    if scheme.of_gguf:
+        raise ValueError(f"{scheme.name} is rounded by the pass k_quants")
+    return scheme
+
+
+def _of_gguf(scheme: Scheme) -> Scheme:
+    if not scheme.of_gguf:
+        raise ValueError(f"this pass is for {', '.join(name.upper() for name in GGUF)}")
+    return scheme
 
 
 def _integers(scheme: Scheme) -> Scheme:
@@ -202,9 +251,11 @@ def _integers(scheme: Scheme) -> Scheme:
     return scheme
 
 
-AnySchemeOption = Annotated[
+_SchemeOption = Annotated[
     Scheme,
     BeforeValidator(_scheme, json_schema_input_type=str | dict[str, Any]),
     Field(description="a name such as W4A16-g64 or NVFP4, or {bits, group_size, symmetric, activations}"),
 ]
+AnySchemeOption = Annotated[_SchemeOption, AfterValidator(_not_of_gguf)]
+GgufSchemeOption = Annotated[_SchemeOption, AfterValidator(_of_gguf)]
 SchemeOption = Annotated[AnySchemeOption, AfterValidator(_integers)]

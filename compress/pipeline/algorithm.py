@@ -123,7 +123,7 @@ class Pass(BaseModel):
     @property
     def inputs_multiple(self) -> int:
         """What the number of inputs of each layer has to be a multiple of."""
-        return (self.weight_scheme and self.weight_scheme.group_size) or 1
+        return 1 if self.weight_scheme is None else self.weight_scheme.block
 
     def selects(self, linear: Linear) -> bool:
         """Whether the pass works on ``linear``."""

@@ -23,7 +23,7 @@ from ...terminal import Progress, Silent
 from ..measure.fisher import Measure
 from ..model.anatomy import module_name
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
-from ..model.checkpoint.quantization_config import EXPERTS, NOT_THERE, quantization_config
+from ..model.checkpoint.quantization_config import BLOCKS, EXPERTS, NOT_THERE, quantization_config
 from ..model.checkpoint.shard_writer import copy_companions, join
 from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
 from ..model.weights import WeightSource
@@ -227,6 +227,8 @@ def _stop(source: WeightSource, result: StageResult) -> str | None:
     found = {result.schemes.get(one.name) for block in anatomy.blocks for one in block.expert_linears()}
     if found - {None} and (len(found) > 1 or any(anatomy.stacked_experts())):
         return EXPERTS
+    if any(scheme.of_gguf for scheme in result.schemes.values()):
+        return BLOCKS
     return NOT_THERE if source.conv1d else None
 
 

@@ -1,9 +1,9 @@
 """The ``gguf`` format: one file for llama.cpp and all that read its files, of the families in
 :mod:`._gguf_architecture`.
 
-Quantized matrices keep their codes where GGUF has a type for them: ternary ones as ``TQ2_0`` (2.06 bits a
-weight), 4-bit groups as ``Q4_0``, 8-bit ones as ``Q8_0``, whose groups are of 32 and repeat the scale of a
-larger one; so do the embedding and the head. What is float stays so.
+Quantized matrices keep their codes where GGUF has a type for them: its own types as they are, ternary ones as
+``TQ2_0`` (2.06 bits a weight), 4-bit groups as ``Q4_0``, 8-bit ones as ``Q8_0``, whose groups are of 32 and
+repeat the scale of a larger one; so do the embedding and the head. What is float stays so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...compress.bill_of_materials import license_name
 from ...compress.model.block_anatomy import Attention
+from ...compress.model.checkpoint.gguf_blocks import pack_blocks
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError, require
 from ...escaping import one_line
@@ -213,10 +214,19 @@ def _stored(job: ExportJob, stored: str, place: Place, ternary: str) -> tuple[ND
         weight: Any = job.source.table(module)
     else:
         weight = job.source.linear(module) if module in job.source.schemes else job.source.tensor(stored)
+    if isinstance(weight, QTensor) and weight.scheme.of_gguf:
+        return _own_blocks(weight, place)
     if isinstance(weight, QTensor):
         codes, scales = codes_and_scales(weight)
         return _blocks(weight, place.of(codes), place.of(scales), module, ternary)
     return np.ascontiguousarray(place.of(weight.numpy())), None
+
+
+def _own_blocks(tensor: QTensor, place: Place) -> tuple[NDArray[Any], Any]:
+    """A type of GGUF: rows of bytes."""
+    from gguf import GGMLQuantizationType as Kind
+
+    return np.ascontiguousarray(place.of(pack_blocks(tensor).numpy())), Kind[tensor.scheme.name]
 
 
 def _blocks(
@@ -232,7 +242,8 @@ def _blocks(
     if scheme.format != "int" or not scheme.symmetric or scheme.bits not in (4, 8) or size % _BLOCK:
         raise ShapeError(
             f"{name} is {scheme.name}, which GGUF has no type for here",
-            fix="use 4 or 8 bits in groups of a multiple of 32, or ternary weights with `scales: matrix`",
+            fix="use 4 or 8 bits in groups of a multiple of 32, ternary weights with `scales: matrix`, or "
+            "Q2_K, Q3_K, Q4_K, Q6_K or IQ4_NL",
         )
     repeated = np.repeat(scales, size // _BLOCK, axis=1)
     ends = repeated.astype(np.float16)[..., None].view(np.uint8)

@@ -141,7 +141,7 @@ FORMAT: ExportFormat[PreparedOnnx] = OnnxFormat()
 
 
 def check_numbers(job: ExportJob) -> None:
-    """Refuse layers in FP8, MXFP4 or NVFP4, unless they are exported in float.
+    """Refuse layers in FP8, MXFP4, NVFP4 or a type of GGUF, unless they are exported in float.
 
     Raises:
         InputError: names the runtime that executes them.
@@ -150,6 +150,8 @@ def check_numbers(job: ExportJob) -> None:
     if not floats or job.as_float:
         return
     names = ", ".join(sorted(scheme.name for scheme in floats))
+    if any(scheme.of_gguf for scheme in floats):
+        raise InputError(f"{job.name} holds {names}, which ONNX Runtime does not know", fix="export to gguf")
     raise InputError(
         f"{job.name} holds {names}, which ONNX Runtime has no kernels for",
         why="; ".join(runs_on(floats)),

@@ -284,8 +284,7 @@ def test_the_list_knows_which_passes_need_text() -> None:
     for name in pass_names():
         kind = pass_type(name)
         options = {key: value for key, value in given.items() if key in kind.model_fields}
-        if name == "smoothquant":
-            options["scheme"] = "W8A8"
+        options |= {"smoothquant": {"scheme": "W8A8"}, "k_quants": {"scheme": "Q4_K"}}.get(name, {})
         always, never = (
             kind.text == "yes",
             kind.text in ("no", "for static activations", "for wanda", "to learn"),

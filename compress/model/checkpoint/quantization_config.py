@@ -17,6 +17,7 @@ modules, but what transformers (5.23 and later) dequantizes it stores wherever t
 transposed then, and a group is a ``block`` of so many rows and one column. With several schemes, rounded
 activations, 4-bit floats or zero points of channels that is not to be had. Where transformers would leave
 random weights and only warn, the first target of a group is no regular expression, and its error says why.
+So it is with types of GGUF, which compressed-tensors does not know.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ....errors import CheckpointError
-from ...numbers.scheme import Format, Scheme
+from ...numbers.scheme import GGUF, Format, Scheme
 
 PACKED, INTEGER, MIXED, DENSE = "pack-quantized", "int-quantized", "mixed-precision", "dense"
 TRANSPOSED = "pack-quantized, transposed"  # compressed-tensors' own name for it is PACKED, and of this
@@ -39,11 +40,14 @@ CONV1D = "Conv1D"
 NEEDS_NEWER = "re:(?P<GPT-2 opens in transformers 5.23 or later>)"
 NOT_THERE = "re:(?P<only edgepress opens this GPT-2>)"
 EXPERTS = "re:(?P<only edgepress opens experts with such codes>)"
+BLOCKS = "re:(?P<only edgepress opens codes in types of GGUF>)"
+_GGUF = "gguf-"
 _FLOAT_FORMS: dict[Format, str] = {
     "fp8": "float-quantized",
     "mxfp4": "mxfp4-pack-quantized",
     "nvfp4": "nvfp4-pack-quantized",
 }
+_DENSE = (_FLOAT_FORMS["mxfp4"], _FLOAT_FORMS["nvfp4"])
 
 
 def forms(schemes: Iterable[Scheme], conv1d: bool = False, *, looked_at: bool = False) -> dict[Scheme, str]:
@@ -55,7 +59,8 @@ def forms(schemes: Iterable[Scheme], conv1d: bool = False, *, looked_at: bool = 
     found: dict[Scheme, str] = {}
     for scheme in distinct:
         packed = not scheme.activations and (scheme.symmetric or alone)
-        found[scheme] = _FLOAT_FORMS.get(scheme.format) or (PACKED if packed else INTEGER)
+        own = f"{_GGUF}{scheme.name}" if scheme.of_gguf else _FLOAT_FORMS.get(scheme.format)
+        found[scheme] = own or (PACKED if packed else INTEGER)
         if conv1d and alone and found[scheme] == PACKED and (scheme.symmetric or scheme.group_size):
             found[scheme] = TRANSPOSED
         elif looked_at and alone and found[scheme] == PACKED:
@@ -99,7 +104,7 @@ def quantization_config(
     found = {group["format"] for group in groups.values()}
     packed_zero_points = any(form_of[scheme] == PACKED and not scheme.symmetric for scheme in by_scheme)
     asking = any(form_of[scheme] in (TRANSPOSED, UNPACKED) for scheme in by_scheme)
-    dense = [scheme.bits == 4 and scheme.format != "int" and not scheme.activations for scheme in by_scheme]
+    dense = [form_of[scheme] in _DENSE and not scheme.activations for scheme in by_scheme]
     return {
         "quant_method": "compressed-tensors",
         "format": MIXED if len(found) > 1 else next(iter(found), DENSE),
@@ -118,7 +123,7 @@ def _targets(names: list[str], alone: bool, stop: str | None, transposed: bool) 
 
 
 def _weights_of(scheme: Scheme) -> dict[str, Any]:
-    if scheme.format != "int":
+    if scheme.format != "int" and not scheme.of_gguf:
         return _float_weights_of(scheme)
     grouped = scheme.group_size is not None
     return {
@@ -193,7 +198,7 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
             )
         scheme = _scheme_of(group)
         for target in targets:
-            if target in (NEEDS_NEWER, NOT_THERE, EXPERTS):
+            if target in (NEEDS_NEWER, NOT_THERE, EXPERTS, BLOCKS):
                 continue
             for name in filter(_target(target), quantized):
                 schemes.setdefault(name, scheme)
@@ -229,6 +234,9 @@ def _target(target: object) -> Callable[[str], bool]:
 
 def _scheme_of(group: Mapping[str, Any]) -> Scheme:
     weights, activations = group["weights"], group.get("input_activations")
+    form = str(group.get("format"))
+    if form.startswith(_GGUF) and form.removeprefix(_GGUF).lower() in GGUF:
+        return Scheme.parse(form.removeprefix(_GGUF))
     if not isinstance(activations, dict | None):
         raise CheckpointError(f"quantization_config has input_activations {activations!r:.80}")
     if weights.get("type") == "float":

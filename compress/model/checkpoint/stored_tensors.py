@@ -7,7 +7,8 @@ is an input channel, scales are float32 and zero points int8, both ``[groups, ou
 ``weight`` int8. ``float-quantized``: ``weight`` E4M3, ``weight_scale`` a row, ``input_scale`` where
 activations are static. ``mxfp4-pack-quantized`` and ``nvfp4-pack-quantized``: two codes a byte in
 ``weight_packed``, the first one low, bit 3 the sign; ``weight_scale`` E8M0 (the exponent plus 127) or E4M3,
-and for NVFP4 what the scales are multiplied by, ``weight_global_scale`` and ``input_global_scale``.
+and for NVFP4 what the scales are multiplied by, ``weight_global_scale`` and ``input_global_scale``. Types of
+GGUF: ``weight_blocks``, as :mod:`.gguf_blocks` says.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from ...numbers.grid import storable
 from ...numbers.number_format import E4M3, unit_of
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
+from .gguf_blocks import pack_blocks, unpack_blocks
 from .quantization_config import INTEGER, TRANSPOSED, UNPACKED
 
+BLOCKS = "weight_blocks"
 PARTS = ("weight_packed", "weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
 
 _CODES_AT_ONCE = 1 << 20  # each is eight bytes wide while it is worked on
@@ -108,6 +111,8 @@ def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) 
     :func:`.quantization_config.forms` says. ``largest`` is the largest scale of the matrices that a runtime
     fuses with this one.
     """
+    if tensor.scheme.of_gguf:
+        return {f"{name}.{BLOCKS}": pack_blocks(tensor)}
     scale = _stored_scale(tensor)
     if tensor.scheme.format != "int":
         return _stored_float(name, tensor, scale, largest)
@@ -191,6 +196,11 @@ def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str
     Raises:
         CheckpointError: the stored tensors do not fit each other or the scheme.
     """
+    if scheme.of_gguf:
+        tensor = unpack_blocks(read(f"{name}.{BLOCKS}"), scheme)
+        if not bool(torch.isfinite(tensor.dequantize()).all()):
+            raise CheckpointError(f"{name}.{BLOCKS} holds scales that are no numbers")
+        return tensor
     if scheme.format != "int":
         return _restored_float(name, scheme, read)
     scale = _scale(name, read)

@@ -38,6 +38,7 @@ _INTEGERS = frozenset({"I8", "U8", "I16", "I32", "I64"})
 _PARTS = {
     "weight": _INTEGERS | {"F8_E4M3"},
     "weight_packed": frozenset({"I32", "U8"}),
+    "weight_blocks": frozenset({"U8"}),
     "weight_shape": _INTEGERS,
     "weight_scale": FLOATS | {"U8"},
     "weight_zero_point": _INTEGERS,
@@ -75,7 +76,8 @@ def check_types(
 def _check_part(name: str, part: str, dtype: str, shape: tuple[int, ...]) -> None:
     if dtype not in _PARTS[part]:
         raise CheckpointError(f"tensor {name!r} is stored as {dtype}, a {part} is none of that type")
-    wanted = {"weight": (2,), "weight_packed": (2,), "weight_shape": (1,)}.get(part, (0, 1, 2))
+    matrices = dict.fromkeys(("weight", "weight_packed", "weight_blocks"), (2,))
+    wanted = {**matrices, "weight_shape": (1,)}.get(part, (0, 1, 2))
     if len(shape) not in wanted or (part == "weight_shape" and shape != (2,)):
         raise CheckpointError(f"tensor {name!r} has the shape {list(shape)}, no {part} has")
 

@@ -54,8 +54,8 @@ LATER: dict[str, list[dict[str, Any]]] = {
     "sparsegpt": [{"pass": "sparsegpt", "sparsity": 0.6}],
     "alps": [{"pass": "alps", "sparsity": 0.6}],
 }
-# Blocks get other shapes, so that weights change their places (see `structured/`), or nothing may be pruned.
-ELSEWHERE = {"experts", "narrow", "layers", "rotate", "width"}
+# Blocks get other shapes, so that weights change their places (see `structured/`), or must have others.
+ELSEWHERE = {"experts", "k_quants", "narrow", "layers", "rotate", "width"}
 
 
 def run(model: Path, text: Path, folder: Path, name: str, *passes: dict[str, Any]) -> WeightSource:
