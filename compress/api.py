@@ -17,7 +17,7 @@ from ..staging import Staging
 from ..terminal import Progress, Silent
 from .group_sizes import check_scheme
 from .job import AUTO, CalibrationChoice, Job
-from .model.model_names import images_read_by, require_model
+from .model.model_names import images_read_by, require_model, split_tower
 from .numbers.scheme import Scheme
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
@@ -143,7 +143,7 @@ def compress_model(
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     target, kept = Path(output), None if answers is None else Path(answers)
     files = [recipe] if recipe is not None and Path(recipe).is_file() else []
-    refuse_nesting(target, [model, *files, *text_paths(calibration)], kept=[answers])
+    refuse_nesting(target, [split_tower(model)[0], *files, *text_paths(calibration)], kept=[answers])
     _check_words(model, recipe, scheme, group_size, calibration, field)
     progress = progress or Silent()
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat, tuple(protect))

@@ -82,7 +82,7 @@ class Job:
         settings = self.recipe.calibration
         self.samples = choice.samples or settings.samples
         self.length = min(choice.length or settings.length, self.source.anatomy.max_positions)
-        if self.source.anatomy.patches is not None:  # an image is read whole
+        if self.source.anatomy.patches is not None or self._filled() is not None:  # all places are read
             self.length = self.source.anatomy.max_positions
         self.seed = require_seed(settings.seed if choice.seed is None else choice.seed)
         self.batch_size = max(1, BATCH_TOKENS // self.length)
@@ -179,8 +179,14 @@ class Job:
             chat=self.choice.chat,  # type: ignore[arg-type]
             vocab_size=self.source.anatomy.vocab_size,
             labels=classifier.labels if classifier is not None and classifier.one_a_text else (),
+            filled=self._filled(),
             protect=self.choice.protect,
         )
+
+    def _filled(self) -> int | None:
+        """How many tokens each text is filled up to with padding that the model reads; None for others."""
+        tower = self.source.anatomy.tower
+        return self.source.anatomy.max_positions if tower is not None and tower.filled else None
 
     def _images(self, folder: str, tokens: int) -> Any:
         """Images in ``folder``, of which each has so many ``tokens``."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..compress.model.model_names import split_tower
 from ..disk import disk_full_is_typed
 from ..errors import InputError, require
 from ..output_paths import refuse_nesting
@@ -77,7 +78,7 @@ def export_bundle(
     for module in ("torch", "transformers", "onnx_ir"):
         require(module, "compress")
     target, progress = Path(output), progress or Silent()
-    refuse_nesting(target, [checkpoint, text])
+    refuse_nesting(target, [split_tower(str(checkpoint))[0], text])
     with Staging(target, overwrite=overwrite) as stage:
         plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
         if plugin.kind != "bundle":
@@ -114,7 +115,7 @@ def plan_export(
     """What :func:`export_bundle` needs; raises what it does before it reads a weight, and writes nothing."""
     for module in ("torch", "transformers", "onnx_ir"):
         require(module, "compress")
-    refuse_nesting(Path(output), [checkpoint, text])
+    refuse_nesting(Path(output), [split_tower(str(checkpoint))[0], text])
     plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
     if plugin.kind != "bundle":
         _refuse_for_another_runtime(plugin, format, operators, activations, gate)

@@ -102,6 +102,7 @@ def parameters(job: ExportJob) -> int:
     modules |= {norm.name for norm in norms if norm is not None}
     names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]
     names += [name for name in tensors if name is not None]
+    names += [] if anatomy.tower is None else anatomy.tower.tensors(shapes)
     return sum(prod(shapes[name]) for name in names if name in shapes)
 
 
@@ -155,4 +156,15 @@ def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
         "inputs": list(inputs),
         **labels,
         **({} if job.images is None else {"image": job.images.as_dict()}),
+        **_tower_section(job),
     }
+
+
+def _tower_section(job: ExportJob) -> dict[str, Any]:
+    """Of one of two encoders the size of its vectors, and whether texts are filled up."""
+    tower = job.source.anatomy.tower
+    if tower is None:
+        return {}
+    name = f"{tower.projection}.weight"
+    size = job.source.anatomy.hidden_size if tower.projection is None else job.source.shapes[name][0]
+    return {"embedding_size": size, "filled": tower.filled}

@@ -8,7 +8,7 @@ from typing import Any
 from ..compress.model.anatomy import Anatomy
 from ..compress.model.image_processor import require_preprocessing
 from ..compress.model.models import ResolvedModel, resolve
-from ..compress.model.pooling import IMAGE_POOLING, pooling_of
+from ..compress.model.pooling import IMAGE_POOLING, TOWER_POOLING, Pooling, pooling_of
 from ..compress.model.weights import WeightSource
 from ..errors import CheckpointError
 from ..output_paths import refuse_nesting
@@ -48,13 +48,19 @@ def open_job(
         name=str(origin["name"]),
         described=str(origin["described"]),
         made=source.manifest | {"source": origin},
-        pooling=None if decodes else IMAGE_POOLING if images else pooling_of(model.path),
+        pooling=None if decodes else _pooling(source),
         images=require_preprocessing(model.path) if images else None,
         text=text,
         form=form,
         kv_dtype=cache_type(source, model.name, kv or (_CACHES.get(form.dtype) if decodes else None)),
         progress=progress,
     )
+
+
+def _pooling(source: WeightSource) -> Pooling:
+    if source.anatomy.tower is not None:
+        return TOWER_POOLING
+    return IMAGE_POOLING if source.anatomy.patches is not None else pooling_of(source.reader.path)
 
 
 def _origin(source: WeightSource, model: ResolvedModel) -> dict[str, Any]:

@@ -375,6 +375,63 @@ def save_vision(
     return folder
 
 
+_CLIP_PROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor",
+    "size": {"shortest_edge": 32},
+    "crop_size": {"height": 32, "width": 32},
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+_SIGLIP_PROCESSOR = {
+    "image_processor_type": "SiglipImageProcessor",
+    "size": {"height": 32, "width": 32},
+    "resample": 3,
+}
+
+
+def _tower_configs(tokens: int, **text: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    both = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "intermediate_size": 128}
+    # The tokenizer ends texts with [SEP], which is 3.
+    ids = {"vocab_size": tokens, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    of_texts = {**both, **ids, "max_position_embeddings": 40, **text}
+    return of_texts, {**both, "image_size": 32, "patch_size": 8}
+
+
+def save_pair(folder: Path, model_type: str = "clip", **text: Any) -> Path:
+    """Save a pico model of two encoders (clip, siglip), of texts and of images, with the tokenizer of one and
+    the processor of the other; ``text`` changes the config of the former.
+    """
+    from edgepress.storage import write_json
+    from transformers import AutoConfig, AutoModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    processor = _CLIP_PROCESSOR if model_type == "clip" else _SIGLIP_PROCESSOR
+    write_json(folder / "preprocessor_config.json", processor)
+    of_texts, of_images = _tower_configs(save_tokenizer(folder, encoder=True), **text)
+    extra = {"projection_dim": 48} if model_type == "clip" else {}
+    config = AutoConfig.for_model(model_type, text_config=of_texts, vision_config=of_images, **extra)
+    _save(AutoModel.from_config(config), folder, None)
+    return folder
+
+
+def save_tower(folder: Path, architecture: str) -> Path:
+    """Save one of two such encoders by itself, as transformers does: of the class ``architecture``."""
+    import transformers
+    from edgepress.storage import write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    reads_images = "Vision" in architecture
+    if reads_images:
+        processor = _CLIP_PROCESSOR if architecture.startswith("CLIP") else _SIGLIP_PROCESSOR
+        write_json(folder / "preprocessor_config.json", processor)
+    tokens = 0 if reads_images else save_tokenizer(folder, encoder=True)
+    kind: Any = getattr(transformers, architecture)
+    settings = _tower_configs(tokens)[reads_images]
+    extra = {"projection_dim": 48} if architecture.startswith("CLIP") else {}
+    _save(kind(kind.config_class(**settings, **extra)), folder, None)
+    return folder
+
+
 def save_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
     """So many PNG files of coloured squares, of sizes from 20 to 90 pixels."""
     import numpy as np
@@ -395,6 +452,18 @@ def save_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
 def make_vision() -> Callable[..., Path]:
     """The factory :func:`save_vision`."""
     return save_vision
+
+
+@pytest.fixture(scope="session")
+def make_pair() -> Callable[..., Path]:
+    """The factory :func:`save_pair`."""
+    return save_pair
+
+
+@pytest.fixture(scope="session")
+def make_tower() -> Callable[..., Path]:
+    """The factory :func:`save_tower`."""
+    return save_tower
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from .block_anatomy import BlockAnatomy, Linear, Norm, Rope
+from .image_anatomy import Patches, Tower
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,38 +57,6 @@ class Classifier:
     def modules(self) -> tuple[str, ...]:
         """The full names of its linear modules."""
         return (self.out,) if self.dense is None else (self.dense, self.out)
-
-
-@dataclass(frozen=True)
-class Patches:
-    """How an image becomes the states that the first block reads: a convolution makes one of each square,
-    they follow a class token where there is one, and positions are added.
-
-    Attributes:
-        embedder: the module that all of it is in.
-        projection: the convolution ``[hidden, 3, side, side]``.
-        side: of a square, in pixels.
-        image: height and width of the images, in pixels.
-        class_token: the tensor of so many numbers as ``hidden``; or None.
-        positions: the tensor whose last two dimensions are ``[tokens, hidden]``.
-        grid: rows and columns of squares that it is for.
-        interpolates: images of other sizes are read too, with positions in between.
-    """
-
-    embedder: str
-    projection: str
-    side: int
-    image: tuple[int, int]
-    class_token: str | None
-    positions: str
-    grid: tuple[int, int]
-    interpolates: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """How many states an image has."""
-        height, width = (size // self.side for size in self.image)
-        return height * width + (self.class_token is not None)
 
 
 @dataclass(frozen=True)
@@ -155,6 +124,7 @@ class Anatomy:
             or None.
         patches: of an encoder of images, which has no tokens: ``embedding`` is their convolution then, and
             ``vocab_size`` 0.
+        tower: of an encoder whose vectors are compared with another's, of images or of texts.
         embedding_copies: other modules that look up in the same table, stored or not.
         embedding_scale: what looked-up embeddings are multiplied by.
         embedding_projection: linear module from normed embeddings to the hidden size (ELECTRA), or None.
@@ -200,6 +170,7 @@ class Anatomy:
     position_biases: tuple[str, ...] = ()
     relative: RelativePositions | None = None
     patches: Patches | None = None
+    tower: Tower | None = None
 
     @property
     def rope(self) -> Rope | None:

@@ -75,6 +75,7 @@ class Attention:
         softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
         slopes: of each head what a score loses with each token between its query and its key (ALiBi), or
             None.
+        causal: of an encoder: a token sees those before it alone, as in a decoder (CLIP's texts).
     """
 
     q: Linear
@@ -95,6 +96,7 @@ class Attention:
     interleaved: bool = False
     inner_norm: Norm | None = None
     slopes: tuple[float, ...] | None = None
+    causal: bool = False
 
     @property
     def module(self) -> str:

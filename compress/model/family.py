@@ -12,6 +12,8 @@ from .anatomy import Anatomy, Shapes
 from .families._config import SizeKeys
 
 FAMILIES = f"{__package__}.families"
+# Models of two encoders whose vectors are compared; see :mod:`.towers`.
+PAIRS = ("clip", "siglip")
 
 
 def anatomy_of(config: Mapping[str, Any], shapes: Shapes) -> Anatomy:
@@ -82,12 +84,12 @@ def gives_tuples(config: Mapping[str, Any]) -> bool:
 
 
 def reads_images(config: Mapping[str, Any]) -> bool:
-    """Whether a model of the family reads images; a family file says so as ``IMAGES``.
+    """Whether a model of the family reads images; a family file says so as ``READS_IMAGES``.
 
     Raises:
         UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
-    return bool(getattr(_family(config), "IMAGES", False))
+    return bool(getattr(_family(config), "READS_IMAGES", False))
 
 
 def size_keys(config: Mapping[str, Any]) -> SizeKeys:
@@ -107,6 +109,11 @@ def _family(config: Mapping[str, Any]) -> ModuleType:
             "config.json has no model_type", fix=f"known families: {', '.join(plugins.names(FAMILIES))}"
         )
     known = plugins.names(FAMILIES)
+    if model_type in PAIRS:
+        raise CheckpointError(
+            f"a {model_type} model is two encoders, of texts and of images, which are compressed one by one",
+            fix="give its path with :text or :image behind it, as in MODEL:image",
+        )
     if model_type.replace("-", "_") not in known:
         # Without the nearest: a family of a similar name is another network.
         raise UnknownName("model family", model_type, known, fix=f"known: {', '.join(known)}")

@@ -45,6 +45,7 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
 
 
 def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
+    import transformers
     from accelerate import init_empty_weights
     from transformers import (
         MODEL_MAPPING,
@@ -70,7 +71,10 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
     }
     # The form of attention is transformers' choice: torch's fused one, save for models that it does not fit.
     with init_empty_weights(include_buffers=False):
-        if anatomy.kind == "decoder":
+        if anatomy.tower is not None:  # none of the Auto classes keeps a projection
+            built = getattr(transformers, anatomy.tower.architecture)
+            model = built._from_config(config, dtype=torch.float32)
+        elif anatomy.kind == "decoder":
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         elif anatomy.kind == "encoder_decoder":
             model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)

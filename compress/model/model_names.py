@@ -28,12 +28,25 @@ DIGESTS = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 RESCALE_SEED = 0
+# Encoders of a model of two, by what stands behind its name.
+TOWERS = ("text", "image")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # Of a model on the hub: weights that are no pickles, and the small files beside them.
 _INDEX = "model.safetensors.index.json"
 # Endings of files with weights, those among them that are refused later.
 _WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt", ".pth", ".h5", ".msgpack"}
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md", "LICENSE*")
+
+
+def split_tower(model: str) -> tuple[str, str | None]:
+    """``model`` without the tower that it names behind a colon, and that: ``text`` or ``image``; None where
+    it names none, or is a path with a colon in it.
+    """
+    model = os.fspath(model)  # callers of the API give paths, too
+    base, _, tower = model.rpartition(":")
+    if tower not in TOWERS or not base or Path(os.path.expanduser(model)).exists():  # noqa: PTH111
+        return model, None
+    return base, tower
 
 
 def require_model(model: str) -> None:
@@ -43,6 +56,7 @@ def require_model(model: str) -> None:
         UnknownName, InputError: neither a path, nor a demo, nor a hub id whose files lie in the local cache.
         MissingDependency: the package that carries the demo is not installed.
     """
+    model, _ = split_tower(model)
     # Path.expanduser raises where there is no such user.
     if Path(os.path.expanduser(model)).exists() or cached(model) is not None:  # noqa: PTH111
         return
@@ -81,6 +95,8 @@ def dequantized(name: str) -> Path:
 
 def directory_of(model: str) -> Path | None:
     """The directory that ``model`` names, unchecked; None where it is a file, or is still to be made."""
+    if split_tower(model)[1] is not None:
+        return None
     path = Path(os.path.expanduser(model))  # noqa: PTH111 - as above
     if path.exists() or model not in DEMO_PACKAGES:
         found = path if path.exists() else cached(model)
@@ -93,9 +109,9 @@ def images_read_by(model: str) -> bool:
     """Whether ``model`` is a directory with a model that reads images; one that cannot be opened is none
     here.
     """
-    directory = directory_of(model)
+    directory, (_, tower) = directory_of(model), split_tower(model)
     with suppress(EdgepressError, OSError):
-        return directory is not None and reads_images(read_config(directory))
+        return tower == "image" or (directory is not None and reads_images(read_config(directory)))
     return False
 
 

@@ -34,8 +34,10 @@ from .model_names import (
     dequantized,
     not_found,
     rescaled_smollm2,
+    split_tower,
 )
 from .rescale import rescale
+from .towers import cut_out
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
 
     Args:
         model: an existing directory or ``.gguf`` file, else the name of a demo model, else a hub id that is
-            in the local cache. A directory may hold a LoRA adapter, which is merged into its base.
+            in the local cache. A directory may hold a LoRA adapter, which is merged into its base, or a model
+            of two encoders, of which ``:text`` or ``:image`` behind its name is one.
 
     Raises:
         UnknownName: none of them; names the demo models.
@@ -64,6 +67,9 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
         MissingDependency: the package that carries the demo model is not installed.
         RefusedByPolicy: a pickle file, or a demo package that holds another model than the demo's.
     """
+    base, tower = split_tower(model)
+    if tower is not None:
+        return _tower(resolve(base, progress), tower, progress or Silent())
     path = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's raises where there is no such user
     if path.is_dir():
         return _from_directory(path, path.resolve().name, progress or Silent())
@@ -90,6 +96,14 @@ def _from_directory(path: Path, name: str, progress: Progress) -> ResolvedModel:
     target = cache_directory() / "merged" / found
     merge(adapter, base.path, target, progress)
     return ResolvedModel(target, name, f"{base.described} with the adapter {name}", base.license)
+
+
+def _tower(both: ResolvedModel, tower: str, progress: Progress) -> ResolvedModel:
+    """The ``tower`` of a model of two, cut out in the cache."""
+    target = cut_out(both.path, tower, progress)
+    return replace(
+        both, path=target, name=f"{both.name}-{tower}", described=f"{both.described}, its {tower} encoder"
+    )
 
 
 def _from_file(path: Path, progress: Progress) -> ResolvedModel:

@@ -28,12 +28,13 @@ class Pooling:
     """What a sentence vector is made of.
 
     Attributes:
-        mode: the masked mean of the last hidden states, that of the first token, or None when no file says.
+        mode: the masked mean of the last hidden states, that of the first token, ``tower`` where the anatomy
+            of one of two encoders says it, or None when no file says.
         normalize: whether the vector is divided by its L2 norm.
         max_length: tokens at which a text is cut, special tokens included, or None when no file says.
     """
 
-    mode: Literal["mean", "cls"] | None
+    mode: Literal["mean", "cls", "tower"] | None
     normalize: bool
     max_length: int | None
 
@@ -44,6 +45,7 @@ class Pooling:
         Raises:
             CheckpointError: the model has no pooling.
         """
+        assert self.mode != "tower", "the model itself gives the vectors of a tower"
         if self.mode is None:
             raise CheckpointError(
                 "this encoder has no sentence embeddings: no file beside it says how to pool",
@@ -59,6 +61,7 @@ class Pooling:
 
 # An image's vector is its class token's state behind the last norm.
 IMAGE_POOLING = Pooling("cls", normalize=False, max_length=None)
+TOWER_POOLING = Pooling("tower", normalize=True, max_length=None)
 
 
 def embeds_sentences(directory: Path) -> bool:

@@ -27,6 +27,13 @@ def label_logits(output: Any) -> torch.Tensor:
     return torch.stack([output.start_logits, output.end_logits], -1) if logits is None else logits
 
 
+def tower_vectors(output: Any) -> torch.Tensor:
+    """The vectors ``[batch, size]`` of length 1 of a tower's ``output``."""
+    names = ("image_embeds", "text_embeds", "pooler_output")
+    found: torch.Tensor = next(output[name] for name in names if output.get(name) is not None)
+    return torch.nn.functional.normalize(found, dim=-1)
+
+
 def load_model(
     checkpoint: Path | WeightSource,
     *,

@@ -241,6 +241,8 @@ def _others(source: WeightSource, result: StageResult) -> list[str]:
         names += anatomy.classifier.modules()
     elif anatomy.kind == "encoder":
         names.append("pooler.dense")  # transformers adds one to a model that was saved without it
+    if anatomy.tower is not None:
+        names += [module_name(anatomy, name) for name in anatomy.tower.linears()]
     if anatomy.embedding_projection is not None:
         names.append(module_name(anatomy, anatomy.embedding_projection))
     if anatomy.head is not None:

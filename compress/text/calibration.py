@@ -23,7 +23,7 @@ from .calibration_rows import Chat, decoder_rows, encoder_rows, encoder_texts, p
 from .corpus import LICENSES, read_corpus, text_sha256
 from .probe_text import refuse_probe
 from .protected_text import ProtectedGroup, ProtectedText, protected_groups
-from .token_batch import Row, TokenBatch, batched, hash_of, rows_of
+from .token_batch import Row, TokenBatch, batched, hash_of, padded_row, rows_of
 
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
 
@@ -127,6 +127,7 @@ def calibration_from(
     vocab_size: int | None = None,
     labels: Sequence[str] = (),
     protect: Sequence[ProtectedText] = (),
+    filled: int | None = None,
 ) -> Calibration:
     """Read ``source`` (a file, a directory or a demo corpus) and cut it into batches.
 
@@ -140,6 +141,7 @@ def calibration_from(
         vocab_size: rows of the model's embedding; the tokenizer's own size when None.
         labels: a classifier's, by which those of ``.jsonl`` rows are known.
         protect: text of groups that is read beside it.
+        filled: tokens that each text of an encoder is filled up to with padding, which the model reads.
 
     Raises:
         CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
@@ -162,6 +164,8 @@ def calibration_from(
         texts = dict.fromkeys(answers) or encoder_texts(corpus, labels)
         rows, truncated = encoder_rows(texts, source, tokenizer, samples, length, generator, answers)
         rendered = False
+        if filled is not None:
+            rows = [padded_row(row, filled, tokenizer.pad_id or 0) for row in rows]
     _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
     tokens = sum(len(row.ids) for row in rows)
     protected = protected_groups(protect, tokenizer, decodes=kind == "decoder", tokens=tokens, length=length)

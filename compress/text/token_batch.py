@@ -126,6 +126,13 @@ def batched(rows: Sequence[Row], batch_size: int, pad: int) -> Iterator[TokenBat
         yield TokenBatch(*_padded([row.ids for row in group], pad), labels, written)
 
 
+def padded_row(row: Row, length: int, pad: int) -> Row:
+    """``row`` with ``pad`` behind it, as tokens that are read."""
+    ids = np.full(length, pad, np.int64)
+    ids[: len(row.ids)] = row.ids
+    return row._replace(ids=ids)
+
+
 def _padded(rows: Sequence[Ids], pad: int) -> tuple[Tensor, Tensor]:
     """Ids and mask ``[rows, longest]``."""
     ids = torch.full((len(rows), max(map(len, rows))), pad, dtype=torch.int64)

@@ -25,6 +25,7 @@ from .linear.linear import project_without_bias, transposed_product
 from .mlp_nodes import activate, mlp
 from .norm import add_and_normalize, normalize
 from .patch_nodes import patch_embeddings
+from .tower_nodes import tower_nodes, vector_size
 
 _SMALLEST_NORM = np.float32(1e-12)
 LOGITS = "logits"
@@ -51,12 +52,13 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         ShapeError: a size that the kernels cannot handle; names the layer.
     """
     require_graph(build.anatomy)
-    graph, mask = build.graph, None
+    graph, ids, mask, tower = build.graph, None, None, build.anatomy.tower
     if build.anatomy.patches is not None:
         hidden = patch_embeddings(build, build.anatomy.patches)
     else:
         ids = graph.input("input_ids", INT64, TOKENS)
-        mask = graph.input("attention_mask", INT64, TOKENS)
+        if tower is None or not tower.filled:
+            mask = graph.input("attention_mask", INT64, TOKENS)
         hidden = _embeddings(build, ids)
     shared = attention_inputs(build, mask)
     for block in build.anatomy.blocks:
@@ -68,7 +70,19 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         chosen = _first(graph, values) if first else _mean(graph, values, mask)
         return _unit(graph, chosen) if unit else chosen
 
+    if tower is not None:
+        write_states(build, hidden)
+        vectors = _unit(graph, tower_nodes(build, hidden, ids, tower))
+        graph.output(vectors, "sentence_embedding", FLOAT, ["batch_size", vector_size(build, tower)])
+        return
     write_outputs(build, hidden, pooled, pooling)
+
+
+def write_states(build: Build, states: ir.Value) -> None:
+    """The output of the ``states [batch, seq, hidden]``."""
+    patches = build.anatomy.patches
+    tokens: list[int | str] = TOKENS if patches is None else ["batch_size", patches.tokens]
+    build.graph.output(states, "last_hidden_state", FLOAT, [*tokens, build.anatomy.hidden_size])
 
 
 def write_outputs(build: Build, states: ir.Value, pooled: Pooled, pooling: Pooling | None) -> None:
@@ -77,9 +91,7 @@ def write_outputs(build: Build, states: ir.Value, pooled: Pooled, pooling: Pooli
     that of each text's first token or their mean, as it is or of length 1.
     """
     graph, hidden_size, head = build.graph, build.anatomy.hidden_size, build.anatomy.classifier
-    patches = build.anatomy.patches
-    tokens: list[int | str] = TOKENS if patches is None else ["batch_size", patches.tokens]
-    graph.output(states, "last_hidden_state", FLOAT, [*tokens, hidden_size])
+    write_states(build, states)
     if head is not None and head.by_token:
         graph.output(token_logits(build, states, head), LOGITS, FLOAT, [*TOKENS, len(head.labels)])
     elif head is not None:

@@ -29,7 +29,8 @@ def packs_tokens(anatomy: Anatomy) -> bool:
     """Whether the operators for packed tokens carry such a model: they know neither distances nor ropes,
     nor norms before the sums; images have nothing to pack.
     """
-    return not (anatomy.position_biases or anatomy.relative or anatomy.ropes() or anatomy.patches)
+    known = not (anatomy.position_biases or anatomy.relative or anatomy.ropes() or anatomy.patches)
+    return known and anatomy.tower is None
 
 
 def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:

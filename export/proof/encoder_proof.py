@@ -32,7 +32,7 @@ from .distances import (
 )
 from .graphs import exact_session, write_float_graph
 from .proof_text import padded, token_rows, token_sentences
-from .reference import Reference, hidden_states, label_logits
+from .reference import Reference, hidden_states, label_logits, vectors_of_tower
 
 Floats = NDArray[np.float32]
 BATCHES, LENGTHS = (1, 3), (1, 7, 33)
@@ -107,8 +107,11 @@ def _cases(job: ExportJob, max_length: int) -> list[Feeds]:
     if job.source.anatomy.patches is not None:
         images = _images(job)
         return [*images[:1], {name: np.concatenate([one[name] for one in images]) for name in images[0]}]
+    tower = job.source.anatomy.tower
     longest = min(max(LENGTHS), max_length)
     ids = token_rows(job.path, job.text, max(BATCHES), longest, job.source.anatomy.vocab_size)
+    if tower is not None and tower.filled:  # all places are read
+        return [{"input_ids": ids[:batch]} for batch in BATCHES]
     pad = job.source.anatomy.position_offset - 1 if job.source.anatomy.position_offset else 0
     cases = []
     for batch in BATCHES:
@@ -124,6 +127,9 @@ def _sentences(job: ExportJob, max_length: int) -> list[Feeds]:
         return _images(job)
     longest = min(LONGEST, max_length)
     rows = token_sentences(job.path, job.text, SENTENCES, longest, job.source.anatomy.vocab_size)
+    tower = job.source.anatomy.tower
+    if tower is not None and tower.filled:
+        return [{"input_ids": row[None]} for row in rows]
     return [padded([row], 0) for row in rows]
 
 
@@ -148,6 +154,8 @@ def _expected(model: nn.Module, feeds: Feeds, job: ExportJob) -> dict[str, Float
     expected = {"last_hidden_state": hidden.numpy()}
     if job.source.anatomy.classifier is not None:
         expected[LOGITS] = label_logits(model, feeds).numpy()
+    elif job.source.anatomy.tower is not None:
+        expected[POOLED] = vectors_of_tower(model, feeds).numpy()
     elif job.pooling is not None and job.pooling.mode is not None:
         mask = torch.from_numpy(_mask(feeds, hidden.shape))
         expected[POOLED] = job.pooling.apply(hidden, mask).numpy()

@@ -9,7 +9,7 @@ from torch import nn
 
 from ...compress.model.anatomy import module_name
 from ...compress.model.torch_model import label_logits as logits_of
-from ...compress.model.torch_model import load_model, round_inputs, round_tables
+from ...compress.model.torch_model import load_model, round_inputs, round_tables, tower_vectors
 from ...compress.model.weights import WeightSource
 from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap
 
@@ -48,6 +48,12 @@ def hidden_states(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
     """``[batch, seq, hidden]`` of an encoder's last layer."""
     tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
     return model.base_model(**tensors).last_hidden_state  # type: ignore[operator, no-any-return]
+
+
+@torch.no_grad()
+def vectors_of_tower(model: nn.Module, feeds: dict[str, Any]) -> torch.Tensor:
+    """``[batch, size]`` of one of two encoders."""
+    return tower_vectors(model(**{name: torch.from_numpy(value) for name, value in feeds.items()}))
 
 
 @torch.no_grad()

@@ -125,9 +125,10 @@ class EncoderSection:
     """What is needed to drive an encoder graph; one with ``labels`` is a classifier of what is ``labelled``,
     each of which has one label or, with ``several``, any number; one of texts with a single label is a
     reranker of pairs, and one of a ``span`` finds the answer to a question. One that reads images has the way
-    in which each ``image`` is prepared."""
+    in which each ``image`` is prepared. A ``tower`` is one of two encoders whose vectors, of
+    ``embedding_size``, are compared; texts are ``filled`` up to the longest with padding that is read."""
 
-    pooling: Annotated[Literal["mean", "cls"] | None, optional(choice("mean", "cls"))]
+    pooling: Annotated[Literal["mean", "cls", "tower"] | None, optional(choice("mean", "cls", "tower"))]
     normalize: Annotated[bool, flag] = False
     max_length: Annotated[int, SIZE]
     hidden_size: Annotated[int, WIDTH]
@@ -136,6 +137,8 @@ class EncoderSection:
     labelled: Annotated[Literal["text", "token", "span", "image"], _LABELLED] = "text"
     several: Annotated[bool, flag] = False
     image: Annotated[Preprocessing | None, optional(section(Preprocessing))] = None
+    embedding_size: Annotated[int | None, optional(WIDTH)] = None
+    filled: Annotated[bool, flag] = False
 
     def __post_init__(self) -> None:
         if (self.image is None) != (self.inputs != ["pixel_values"]):

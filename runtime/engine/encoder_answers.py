@@ -46,7 +46,7 @@ class EncoderAnswers:
     ) -> None:
         self.session, self.section, self._workers, self._pad = session, section, workers, pad
         self.by_token = bool(section.labels) and section.labelled != "text"
-        self.output, self.width = POOLED, section.hidden_size
+        self.output, self.width = POOLED, section.embedding_size or section.hidden_size
         if section.labels:
             self.output, self.width = LOGITS, len(section.labels)
         self._outputs = [node.name for node in session.get_outputs()]
@@ -103,6 +103,8 @@ class EncoderAnswers:
 
     def _answers(self, session: Any, ids: list[Sequence[int]], types: list[Sequence[int]] | None) -> Vectors:
         longest = max(map(len, ids))
+        if self.section.filled:  # with padding that is read
+            longest = self.section.max_length
         padded, mask = _filled(ids, longest, self._pad), _filled([[1] * len(row) for row in ids], longest, 0)
         kinds = None if types is None else _filled(types, longest, 0)
         (found,) = self._run(session, [self.output], padded, mask, kinds)

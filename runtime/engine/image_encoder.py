@@ -39,7 +39,9 @@ class ImageModel:
         self.bundle, self.section, self.how = bundle, section, section.image
         self.labels = tuple(section.labels or ())
         self._output, self._width = (
-            (LOGITS, len(self.labels)) if self.labels else (POOLED, section.hidden_size)
+            (LOGITS, len(self.labels))
+            if self.labels
+            else (POOLED, section.embedding_size or section.hidden_size)
         )
         self.session = load_graph(bundle, threads=threads, provider=provider)
         names = {node.name for node in self.session.get_outputs()}

@@ -26,6 +26,8 @@ def check_vocabulary(reader: CheckpointReader, anatomy: Anatomy) -> None:
             or a head or another table that differs from the embedding which the config ties it to.
     """
     rows = anatomy.vocab_size
+    if anatomy.patches is not None:  # a tokenizer beside it is of another model
+        return
     if TOKENIZER in reader.companions():
         path = reader.file(TOKENIZER)
         largest, token = max(_tokens(read_json(path), path), default=(-1, ""))

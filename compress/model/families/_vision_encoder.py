@@ -7,11 +7,12 @@ before and behind the blocks, so a family is a table of names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ....errors import CheckpointError
-from ..anatomy import Anatomy, Patches, Shapes
-from ..block_anatomy import Attention, BlockAnatomy, Mlp
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm
+from ..image_anatomy import Patches
 from ._encoder_head import HeadNames, with_head
 from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
 
@@ -25,6 +26,7 @@ class VisionBlock:
     attention: str = "attention"
     o: str = "o_proj"
     scales: tuple[str, str] | None = None
+    activation: str = "gelu"
 
     def known(self) -> frozenset[str]:
         """Every linear and norm that a block may have."""
@@ -38,31 +40,42 @@ class VisionEncoder:
     """What tells one family from another.
 
     ``prefix`` is the module that a checkpoint with a head keeps the encoder in; ``projection``,
-    ``class_token`` and ``positions`` are in its ``embeddings``. The norm of the last states is
-    ``final_norm``.
+    ``class_token`` and ``positions`` are in its ``embeddings``. ``first_norm`` is of what enters the blocks,
+    ``final_norm`` of the last states.
     """
 
     prefix: str
     blocks: str
     block: VisionBlock
-    head: HeadNames
+    head: HeadNames | None = None
     projection: str = "patch_embeddings.projection"
     class_token: str | None = "cls_token"
     positions: str = "position_embeddings"
-    final_norm: str = "layernorm"
+    first_norm: str | None = None
+    final_norm: str | None = "layernorm"
     interpolates: bool = False
     eps: float = 1e-6
 
 
 def vision_encoder(config: Config, shapes: Shapes, family: VisionEncoder) -> Anatomy:
     """The anatomy of an encoder of images, with its classifier where it has one."""
+    found = bare_encoder(config, shapes, family)
+    return found if family.head is None else with_head(found, config, shapes, family.head)
+
+
+def bare_encoder(config: Config, shapes: Shapes, family: VisionEncoder) -> Anatomy:
+    """The anatomy of an encoder of images alone."""
     base = family.prefix if any(name.startswith(family.prefix) for name in shapes) else ""
     count, blocks_name = integer(config, "num_hidden_layers"), f"{base}{family.blocks}"
     scales = frozenset(family.block.scales or ())
     check_blocks(shapes, blocks_name, count, family.block.known(), scales)
     patches, hidden = _patches(config, shapes, family, f"{base}embeddings")
     eps = number(config, "layer_norm_eps", family.eps)
-    found = Anatomy(
+
+    def norm_of(name: str | None) -> Norm | None:
+        return None if name is None else norm(shapes, f"{base}{name}", "layer", eps, hidden)
+
+    return Anatomy(
         model_type=text(config, "model_type", ""),
         kind="encoder",
         base=base,
@@ -70,17 +83,14 @@ def vision_encoder(config: Config, shapes: Shapes, family: VisionEncoder) -> Ana
         vocab_size=0,
         max_positions=patches.tokens,
         blocks=tuple(
-            _block(config, shapes, family.block, f"{blocks_name}.{index}", hidden, eps, index)
+            pre_norm_block(config, shapes, family.block, f"{blocks_name}.{index}", hidden, eps, index)
             for index in range(count)
         ),
         embedding=patches.projection,
-        final_norm=norm(shapes, f"{base}{family.final_norm}", "layer", eps, hidden),
+        embedding_norm=norm_of(family.first_norm),
+        final_norm=norm_of(family.final_norm),
         patches=patches,
     )
-    head = family.head
-    if head.norm is not None:
-        head = replace(head, norm=norm(shapes, head.norm.name, "layer", eps, hidden))
-    return with_head(found, config, shapes, head)
 
 
 def _patches(config: Config, shapes: Shapes, family: VisionEncoder, embedder: str) -> tuple[Patches, int]:
@@ -108,9 +118,10 @@ def _image_size(config: Config) -> tuple[int, int]:
     return tuple(integer({"image_size": one}, "image_size", largest=1 << 14) for one in (height, width))  # type: ignore[return-value]
 
 
-def _block(
+def pre_norm_block(
     config: Config, shapes: Shapes, names: VisionBlock, prefix: str, hidden: int, eps: float, index: int
 ) -> BlockAnatomy:
+    """The block ``prefix``."""
     scales = [f"{prefix}.{name}" for name in names.scales or ()]
     for name in scales:
         shape_of(shapes, name, hidden)
@@ -118,7 +129,7 @@ def _block(
         index=index,
         prefix=prefix,
         attention=_attention(config, shapes, f"{prefix}.{names.attention}", names.o, hidden),
-        mlp=_mlp(config, shapes, f"{prefix}.mlp", hidden),
+        mlp=_mlp(shapes, f"{prefix}.mlp", hidden, text(config, "hidden_act", names.activation)),
         norm1=norm(shapes, f"{prefix}.{names.norm1}", "layer", eps, hidden),
         norm2=norm(shapes, f"{prefix}.{names.norm2}", "layer", eps, hidden),
         order="pre",
@@ -139,7 +150,7 @@ def _attention(config: Config, shapes: Shapes, prefix: str, o: str, hidden: int)
     )
 
 
-def _mlp(config: Config, shapes: Shapes, prefix: str, hidden: int) -> Mlp:
+def _mlp(shapes: Shapes, prefix: str, hidden: int, activation: str) -> Mlp:
     if f"{prefix}.gate_proj.weight" in shapes:
         gate = linear(shapes, f"{prefix}.gate_proj", "gate", inputs=hidden)
         wide = gate.out_features
@@ -149,4 +160,4 @@ def _mlp(config: Config, shapes: Shapes, prefix: str, hidden: int) -> Mlp:
         )
     up = linear(shapes, f"{prefix}.fc1", "up", inputs=hidden)
     down = linear(shapes, f"{prefix}.fc2", "down", inputs=up.out_features, outputs=hidden)
-    return Mlp(None, up, down, text(config, "hidden_act", "gelu"))
+    return Mlp(None, up, down, activation)

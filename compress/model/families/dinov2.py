@@ -18,7 +18,7 @@ NAMES = VisionEncoder(
     head=HeadNames(dense=None, out="classifier", pooling="first_and_mean"),
     interpolates=True,
 )
-IMAGES = SPLITS_MATRICES = True
+READS_IMAGES = SPLITS_MATRICES = True
 # Its config has no width of the MLP, but a ratio.
 SIZES = SizeKeys(ffn=None, heads=None)
 

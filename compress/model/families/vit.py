@@ -18,7 +18,7 @@ NAMES = VisionEncoder(
     head=HeadNames(dense=None, out="classifier"),
     eps=1e-12,
 )
-IMAGES = True
+READS_IMAGES = True
 SIZES = SizeKeys(heads=None)
 
 

@@ -83,6 +83,7 @@ def encoder_attention(
         q_num_heads=part.heads,
         kv_num_heads=part.kv_heads,
         scale=factor(part),
+        **({"is_causal": 1} if part.causal else {}),
     )
 
 

@@ -53,6 +53,12 @@ MIXTURES = {
 }
 LINEARS = [name for name in names(FAMILIES) if name not in MIXTURES]
 VISION = ("dinov2", "vit")
+TOWERS = {
+    "clip_text_model": "CLIPTextModelWithProjection",
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    "siglip_text_model": "SiglipTextModel",
+    "siglip_vision_model": "SiglipVisionModel",
+}
 # By role; one that is not named stays in float. Four schemes side by side, as `allocate` leaves them.
 MANY = {"q": "W4A16-g32", "qkv": "W4A16-g32", "o": "W4A16_ASYM-g32", "up": "W8A8", "down": "W3A16-g16"}
 SCHEMES = {
@@ -108,11 +114,13 @@ def of_a_cache(block: BlockAnatomy, cache: KVScheme) -> KVScales:
 
 
 def opened(path: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    import transformers
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     family = read_json(path / "config.json")["model_type"].replace("-", "_")
     plain: Any = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
     plain = AutoModel if family in (*ENCODERS, *VISION) else plain
+    plain = getattr(transformers, TOWERS[family]) if family in TOWERS else plain
     if family == "vit" or (family in ENCODERS and family not in POOLERLESS):
         options["add_pooling_layer"] = False
     model, info = plain.from_pretrained(path, output_loading_info=True, **options)
@@ -172,6 +180,7 @@ def pico(
     make_encoder: Callable[..., Path],
     make_encoder_decoder: Callable[..., Path],
     make_vision: Callable[..., Path],
+    make_tower: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Path]:
     """A float32 model of a family, made once."""
@@ -183,6 +192,8 @@ def pico(
             return path
         if family in ENCODERS:
             return make_encoder(path, DASHED.get(family, family))
+        if family in TOWERS:
+            return make_tower(path, TOWERS[family])
         if family in VISION:
             return make_vision(path, family)
         if family in ENCODER_DECODERS:
@@ -225,7 +236,7 @@ def test_a_model_in_float(family: str, pico: Callable[[str], Path], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "family", [name for name in LINEARS if name not in (*ENCODERS, *ENCODER_DECODERS, *VISION)]
+    "family", [name for name in LINEARS if name not in (*ENCODERS, *ENCODER_DECODERS, *VISION, *TOWERS)]
 )
 @pytest.mark.parametrize("cache", CACHES, ids=lambda cache: cache.name)
 @pytest.mark.parametrize("label", ["", "W4A16-g32"])
