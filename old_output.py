@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import InputError, OutputExists
-from .storage import SIGNATURE, read_json, require_plain, sha256_file
+from .hashed_tree import SIGNATURE
+from .storage import read_json, require_plain, sha256_file
 
 MANIFESTS = ("manifest.json", "edgepress.json", "fit.json")
 _SHOWN = 8

@@ -12,8 +12,9 @@ from ..benchmarks.records import record as records
 from ..benchmarks.records.record import Measurement
 from ..compress.model_card import CARD
 from ..compress.text.corpus import CORPORA
+from ..hashed_tree import hash_tree
 from ..staging import Staging
-from ..storage import hash_tree, write_atomic, write_json
+from ..storage import write_atomic, write_json
 from .explain import prices, strips, units_of
 from .figures import qualities
 from .job import Job

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from edgepress.errors import OutputExists, RefusedByPolicy
+from edgepress.hashed_tree import hash_tree
 from edgepress.old_output import OldOutput
-from edgepress.storage import hash_tree, write_json
+from edgepress.storage import write_json
 
 
 def written(folder: Path, manifest: str = "manifest.json", **changes: Any) -> Path:

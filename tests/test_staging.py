@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from edgepress.errors import InputError, OutOfResource, OutputExists
+from edgepress.hashed_tree import SIGNATURE, hash_tree
 from edgepress.staging import MARK, Staging
-from edgepress.storage import SIGNATURE, hash_tree, write_json
+from edgepress.storage import write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -324,7 +325,8 @@ import os, sys
 from pathlib import Path
 from edgepress import staging
 from edgepress.staging import Staging
-from edgepress.storage import hash_tree, write_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import write_json
 where, target = sys.argv[1], Path(sys.argv[2])
 def die(*_, **__): os._exit(9)
 rename = Path.rename
@@ -407,7 +409,8 @@ import sys
 from pathlib import Path
 from edgepress.errors import EdgepressError
 from edgepress.staging import Staging
-from edgepress.storage import hash_tree, write_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import write_json
 sys.stdin.readline()
 try:
     with Staging(Path(sys.argv[1])) as stage:

@@ -61,7 +61,7 @@ def command(
 
 def _signature(path: Path, problems: list[str], *, key: Path | None, **by: Any) -> str:
     """What is known of the signature; what is wrong with one that was to be checked joins ``problems``."""
-    from ...storage import SIGNATURE
+    from ...hashed_tree import SIGNATURE
 
     if key is None and by["identity"] is None:
         return "signed, not checked" if (path / SIGNATURE).is_file() else "not signed"

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ...storage import check_tree, hash_tree, write_atomic
+from ...hashed_tree import check_tree, hash_tree
+from ...storage import write_atomic
 from ...terminal import Progress
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme

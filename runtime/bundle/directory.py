@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import BundleError, RefusedByPolicy
 from ...foreign import memory_shortage
-from ...storage import SIGNATURE, check_tree
+from ...hashed_tree import SIGNATURE, check_tree
 from . import typed_json
 from .manifest import BundleManifest
 from .onnx_wire import link_problems

@@ -19,7 +19,8 @@ from typing import Any
 from ...disk import disk_full_is_typed
 from ...errors import GateFailed, InputError, OutputExists, require
 from ...foreign import foreign_errors_are_typed
-from ...storage import SIGNATURE, read_regular, write_atomic
+from ...hashed_tree import SIGNATURE
+from ...storage import read_regular, write_atomic
 from .verification import verify_directory
 
 PASSWORD = "EDGEPRESS_KEY_PASSWORD"

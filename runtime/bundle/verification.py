@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import InputError
-from ...storage import check_tree, sha256_file
+from ...hashed_tree import check_tree
+from ...storage import sha256_file
 from .directory import CHECKPOINT_MANIFEST, MANIFEST, manifest_json, read_manifest, readable, unlisted
 from .manifest import BUNDLE_SCHEMA, CHECKPOINT_SCHEMA, SAVED_SCHEMA, BundleManifest, HashedTree, parse
 from .onnx_wire import link_problems

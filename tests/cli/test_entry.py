@@ -18,7 +18,7 @@ import pytest
 from edgepress import __version__, errors
 from edgepress.cli.entry import VERBS, SigTerm, edgepress, run
 from edgepress.errors import EdgepressError, InputError
-from edgepress.storage import hash_tree
+from edgepress.hashed_tree import hash_tree
 
 Capture = pytest.CaptureFixture[str]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgepress.cli.entry import run
+from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.api import TextModel
-from edgepress.storage import hash_tree
 
 
 @pytest.mark.chain

@@ -13,7 +13,8 @@ import torch
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from edgepress.compress.api import compress_model
-from edgepress.storage import hash_tree, sha256_file
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import sha256_file
 
 pytestmark = pytest.mark.chain
 Make = Callable[..., Path]

@@ -14,8 +14,9 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.job import CalibrationChoice, Job
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.text.calibration import Calibration, calibration_from
+from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import hash_tree, read_json
+from edgepress.storage import read_json
 from edgepress.terminal import Silent, Tick
 
 Watched = Callable[..., AbstractContextManager[list[float]]]

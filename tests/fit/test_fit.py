@@ -17,8 +17,9 @@ from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
 from edgepress.fit import search as search_module
 from edgepress.fit import trials as trials_module
+from edgepress.hashed_tree import check_tree, hash_tree
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.storage import check_tree, hash_tree, read_json
+from edgepress.storage import read_json
 
 from ..conftest import Powercap
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ....errors import BundleError, RefusedByPolicy
-from ....storage import hash_tree, sha256_json, write_json
+from ....hashed_tree import hash_tree
+from ....storage import sha256_json, write_json
 from .fuzz_models import Reader
 
 CHAT = [{"role": "user", "content": "what ran?"}, {"role": "assistant", "content": "the river"}]

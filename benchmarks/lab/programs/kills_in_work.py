@@ -27,7 +27,7 @@ import torch
 
 from ....compress.api import compress_model
 from ....export.api import export_bundle
-from ....storage import hash_tree
+from ....hashed_tree import hash_tree
 from ....terminal import Progress, ProgressTask
 from ..study.child import run_module
 from ..study.page import write_table

@@ -14,7 +14,8 @@ from edgepress.compress.passes import allocate as allocate_module
 from edgepress.compress.solve import scheme_costs
 from edgepress.compress.solve.allocation import mixed_strip, read_allocation, strip
 from edgepress.errors import RecipeError, ShapeError
-from edgepress.storage import hash_tree, read_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import read_json
 
 pytestmark = pytest.mark.chain
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import RecipeError
-from edgepress.storage import hash_tree, read_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import read_json
 
 pytestmark = pytest.mark.chain
 

@@ -17,7 +17,8 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.solve import block_descent
 from edgepress.compress.solve.learned_rounding import LearnedRounding
 from edgepress.errors import OutOfResource
-from edgepress.storage import hash_tree, read_json, sha256_file
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import read_json, sha256_file
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

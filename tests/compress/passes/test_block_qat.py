@@ -13,8 +13,9 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import hash_tree, read_json
+from edgepress.storage import read_json
 
 pytestmark = pytest.mark.chain
 

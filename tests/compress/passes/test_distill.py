@@ -19,8 +19,9 @@ from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.compress.train.losses.loss_names import paired_blocks
 from edgepress.errors import TrainingError
+from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import hash_tree, read_json, write_json
+from edgepress.storage import read_json, write_json
 from edgepress.terminal import Silent
 
 pytestmark = pytest.mark.chain

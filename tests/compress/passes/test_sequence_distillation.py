@@ -20,8 +20,9 @@ from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.train.students.distill_students import shallow_source
 from edgepress.errors import RecipeError, TrainingError
+from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import hash_tree, read_json, write_json
+from edgepress.storage import read_json, write_json
 from edgepress.terminal import Silent
 from torch import Tensor
 

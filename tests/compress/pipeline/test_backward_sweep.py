@@ -20,7 +20,8 @@ from edgepress.benchmarks.lab.programs.streamed_gradients import (
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.backward_sweep import BackwardSweep
 from edgepress.errors import CalibrationError
-from edgepress.storage import hash_tree, read_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import read_json
 from edgepress.terminal import Silent
 from safetensors.torch import load_file, save_file
 from torch import Tensor

@@ -17,8 +17,8 @@ from edgepress.compress.pipeline.chain import StageChain, stages_of
 from edgepress.compress.pipeline.model_pass import ModelPass
 from edgepress.compress.pipeline.stage import Stage, StageResult
 from edgepress.compress.text.calibration import Calibration, calibration_from
+from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import hash_tree
 from edgepress.terminal import Silent
 from safetensors.torch import save_file
 

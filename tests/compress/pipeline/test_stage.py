@@ -15,7 +15,7 @@ from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.stage import prepared
 from edgepress.compress.text.calibration import Calibration
 from edgepress.compress.text.token_batch import TokenBatch
-from edgepress.storage import hash_tree
+from edgepress.hashed_tree import hash_tree
 from edgepress.terminal import Silent
 from safetensors.torch import load_file
 

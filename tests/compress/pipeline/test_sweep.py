@@ -35,7 +35,8 @@ from edgepress.errors import (
     RecipeError,
     ShapeError,
 )
-from edgepress.storage import hash_tree, read_json, write_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import read_json, write_json
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 

@@ -19,7 +19,7 @@ from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import BatchSplitter
 from edgepress.compress.pipeline.last_states import last_states
 from edgepress.compress.text.token_batch import TokenBatch
-from edgepress.storage import hash_tree
+from edgepress.hashed_tree import hash_tree
 from edgepress.terminal import Silent
 from torch import Tensor
 

@@ -52,7 +52,7 @@ from edgepress.compress.train.students.sharding import own_rows, whole
 from edgepress.compress.train.students.student import Student
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import TrainingError
-from edgepress.storage import hash_tree
+from edgepress.hashed_tree import hash_tree
 
 folder, llama, bert, text = map(Path, sys.argv[1:])
 cpu, seen = torch.device("cpu"), {}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.train import teacher as teacher_module
-from edgepress.storage import hash_tree
+from edgepress.hashed_tree import hash_tree
 
 pytestmark = pytest.mark.chain
 

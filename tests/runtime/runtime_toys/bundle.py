@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from edgepress.storage import hash_tree, write_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import write_json
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from . import decoder, encoder

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from edgepress.benchmarks.lab.programs.kill_test import SPANS, Kill, Moment, Victim, kill_moments, row_of
 from edgepress.compress.api import compress_model
-from edgepress.storage import hash_tree, write_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import write_json
 
 pytestmark = pytest.mark.chain
 

@@ -26,7 +26,8 @@ from edgepress.compress.train.students.distill_students import (
 )
 from edgepress.errors import EdgepressError, RecipeError, TrainingError
 from edgepress.export.api import export_bundle
-from edgepress.storage import hash_tree, read_json, write_json
+from edgepress.hashed_tree import hash_tree
+from edgepress.storage import read_json, write_json
 from edgepress.terminal import Silent
 from torch import nn
 
