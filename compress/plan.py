@@ -136,8 +136,7 @@ def plan(
             or that would go stale, or a pass that does not know such models.
     """
     check_kind(source.anatomy, recipe)
-    if source.anatomy.has_graph:
-        require_graph(source.anatomy)
+    require_graph(source.anatomy)
     check_cache(source.anatomy, source.kv_scheme, recipe)
     steps, left, bits = _step_plans(source, recipe)
     check_head(left, recipe)

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from .. import __version__
+from ..compress.model.answer_start import no_start
 from ..runtime.bundle.manifest import BUNDLE_SCHEMA, SAVED_SCHEMA, DecoderSection
 from ..runtime.bundle.typed_json import read
 from ..storage import read_json
@@ -93,8 +94,11 @@ def parameters(job: ExportJob) -> int:
     tensors = [] if patches is None else [patches.positions, patches.class_token]
     tensors += [name for block in anatomy.blocks for name in (block.attention_scale, block.mlp_scale)]
     modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
-    modules |= set(anatomy.gates())
-    norms = [anatomy.embedding_norm, anatomy.final_norm]
+    modules |= {*anatomy.gates(), *anatomy.position_biases}
+    norms = [anatomy.embedding_norm, anatomy.encoder_norm, anatomy.final_norm]
+    if anatomy.decoder_entry is not None:
+        modules.add(anatomy.decoder_entry.position_embedding)
+        norms.append(anatomy.decoder_entry.embedding_norm)
     norms += [] if anatomy.classifier is None else [anatomy.classifier.norm]
     for block in anatomy.blocks:
         modules |= {linear.name for linear in block.linears()}
@@ -103,23 +107,42 @@ def parameters(job: ExportJob) -> int:
     names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]
     names += [name for name in tensors if name is not None]
     names += [] if anatomy.tower is None else anatomy.tower.tensors(shapes)
+    names += [] if anatomy.head_bias is None else [anatomy.head_bias]
     return sum(prod(shapes[name]) for name in names if name in shapes)
 
 
-def decoder_section(job: ExportJob) -> dict[str, Any]:
-    """Shapes, type and cost of the cache, limits and special tokens of a decoder."""
-    anatomy, config = job.source.anatomy, job.source.reader.config
-    generation = job.path / _GENERATION
-    settings = read_json(generation) if generation.is_file() else {}
+class _Tokens:
+    """Token ids in a model's generation settings, or else in its config."""
 
-    def ids(key: str) -> list[int]:
-        for place in (settings, config):
+    def __init__(self, job: ExportJob) -> None:
+        generation = job.path / _GENERATION
+        settings = read_json(generation) if generation.is_file() else {}
+        self.places = [settings, job.source.reader.config]
+
+    def ids(self, key: str) -> list[int]:
+        """Those under ``key``, one or several."""
+        for place in self.places:
             value = place.get(key)
             found = [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
             if found:
                 return [item for item in found if item >= 0]
         return []
 
+    def one(self, key: str) -> int | None:
+        """The first of them, or None."""
+        return next(iter(self.ids(key)), None)
+
+    def never(self) -> list[int]:
+        """Tokens that are not written; of words of several tokens none is kept from being written."""
+        lists = [place.get("bad_words_ids") or [] for place in self.places]
+        words = next((found for found in lists if isinstance(found, list) and found), [])
+        alone = [word[0] for word in words if isinstance(word, list) and len(word) == 1]
+        return sorted({token for token in [*self.ids("suppress_tokens"), *alone] if type(token) is int})
+
+
+def decoder_section(job: ExportJob) -> dict[str, Any]:
+    """Shapes, type and cost of the cache, limits and special tokens of a decoder."""
+    anatomy, tokens = job.source.anatomy, _Tokens(job)
     cache, scheme = FLOAT if job.as_float else job.kv_dtype, job.source.kv_scheme
     section = {
         "layers": [
@@ -130,12 +153,38 @@ def decoder_section(job: ExportJob) -> dict[str, Any]:
         "kv_scheme": None if scheme is None or cache not in CODES else scheme.name,
         "context_length": anatomy.max_positions,
         "vocab_size": anatomy.vocab_size,
-        "bos_token_id": next(iter(ids("bos_token_id")), None),
-        "eos_token_ids": ids("eos_token_id"),
-        "pad_token_id": next(iter(ids("pad_token_id")), None),
+        "bos_token_id": tokens.one("bos_token_id"),
+        "eos_token_ids": tokens.ids("eos_token_id"),
+        "pad_token_id": tokens.one("pad_token_id"),
     }
     per_token = read(DecoderSection, section).kv_bytes_per_token
     return section | {"kv_bytes_per_token": per_token}
+
+
+def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:
+    """Shapes of the cache, limits and special tokens of an encoder–decoder.
+
+    Raises:
+        CheckpointError: nothing says what answers begin with.
+    """
+    anatomy, tokens = job.source.anatomy, _Tokens(job)
+    starts = [*tokens.ids("decoder_start_token_id"), *tokens.ids("bos_token_id")]
+    if not starts:
+        raise no_start()
+    return {
+        "layers": [
+            {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}
+            for block in anatomy.stacks()[1].blocks
+        ],
+        "max_length": anatomy.max_positions,
+        "context_length": anatomy.max_positions,
+        "vocab_size": anatomy.vocab_size,
+        "start_token_id": starts[0],
+        "first_token_id": tokens.one("forced_bos_token_id"),
+        "suppressed_ids": tokens.never(),
+        "eos_token_ids": tokens.ids("eos_token_id"),
+        "pad_token_id": tokens.one("pad_token_id"),
+    }
 
 
 def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:

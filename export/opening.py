@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..compress.model.anatomy import Anatomy
 from ..compress.model.image_processor import require_preprocessing
 from ..compress.model.models import ResolvedModel, resolve
 from ..compress.model.pooling import IMAGE_POOLING, TOWER_POOLING, Pooling, pooling_of
 from ..compress.model.weights import WeightSource
-from ..errors import CheckpointError
 from ..output_paths import refuse_nesting
 from ..terminal import Progress
 from .graph.attention.cache_io import cache_type
@@ -33,22 +31,21 @@ def open_job(
     """The job of exporting ``checkpoint`` to ``target``.
 
     Raises:
-        CheckpointError: no graph is built of such a model.
         EdgepressError: model or text cannot be read, or the output would lie in one of them.
     """
     model = resolve(str(checkpoint), progress)
     refuse_nesting(target, [model.path])
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
-    _require_graph(source.anatomy)
-    decodes, images = source.anatomy.kind == "decoder", source.anatomy.patches is not None
+    decodes, encodes = (source.anatomy.kind == kind for kind in ("decoder", "encoder"))
+    images = source.anatomy.patches is not None
     origin = _origin(source, model)
     return ExportJob(
         source=source,
         name=str(origin["name"]),
         described=str(origin["described"]),
         made=source.manifest | {"source": origin},
-        pooling=None if decodes else _pooling(source),
+        pooling=_pooling(source) if encodes else None,
         images=require_preprocessing(model.path) if images else None,
         text=text,
         form=form,
@@ -70,12 +67,3 @@ def _origin(source: WeightSource, model: ResolvedModel) -> dict[str, Any]:
     named = {"name": model.name, "described": model.described, "hub_id": model.hub_id} | stated
     # The licence of an older manifest may stand in the files beside it.
     return named | known | stated if isinstance(known, dict) else named
-
-
-def _require_graph(anatomy: Anatomy) -> None:
-    """Raises CheckpointError for models that no graph is built of."""
-    if not anatomy.has_graph:
-        raise CheckpointError(
-            f"a {anatomy.model_type} model is an encoder–decoder, and no graph is built of one yet",
-            fix="run it in transformers",
-        )

@@ -126,10 +126,10 @@ class Job:
                 f"{self.resolved.name} reads images, and fit measures with text",
                 fix="compress it with a recipe: edgepress recipe list",
             )
-        if not anatomy.has_graph:
+        if anatomy.kind == "encoder_decoder":
             raise InputError(
-                f"{self.resolved.name} is of a form that no bundle is made of",
-                why="a trial is measured on its bundle",
+                f"{self.resolved.name} is an encoder–decoder, which fit has no figures for",
+                why="its bundle reads one text and writes another, and no budget is about that",
                 fix="compress it with a recipe: edgepress recipe list",
             )
         kind = model_kind(anatomy)

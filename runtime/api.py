@@ -1,11 +1,12 @@
-"""Opening a bundle: a :class:`TextModel` that generates, an :class:`EmbeddingModel` that embeds, a
+"""Opening a bundle: a :class:`TextModel` that generates, a :class:`.engine.text_to_text.TextToTextModel` that
+reads a text and writes another, an :class:`EmbeddingModel` that embeds, a
 :class:`.engine.classify.ClassifierModel` that names labels, or a :class:`.engine.image_encoder.ImageModel`
 that does either with images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -20,23 +21,22 @@ from .engine.decoder import Decoder
 from .engine.encoder import BATCH_SIZE
 from .engine.encoder_answers import Vectors
 from .engine.encoder_model import EncoderModel
-from .engine.generate import Generation, generate_batch, stream
+from .engine.generate import MAX_NEW_TOKENS, Generation, TextStream, generate_batch, stream
 from .engine.image_encoder import ImageModel
 from .engine.load import LoadingGraph
 from .engine.sampling import Sampling
 from .engine.tag import TaggerModel
+from .engine.text_to_text import TextToTextModel
 from .session.session import device_of
 from .text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from .text.chat import Messages
 
-MAX_NEW_TOKENS = 128
-
 
 def open_bundle(
     path: Path | str, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
-) -> TextModel | EmbeddingModel | ClassifierModel | TaggerModel | ImageModel:
+) -> TextModel | TextToTextModel | EmbeddingModel | ClassifierModel | TaggerModel | ImageModel:
     """Verify and load the bundle at ``path``.
 
     Raises:
@@ -44,6 +44,8 @@ def open_bundle(
         MissingDependency: ONNX Runtime is not installed.
     """
     bundle = Bundle.open(path, verify=verify, weights_later=True)
+    if bundle.kind == "encoder_decoder":
+        return TextToTextModel(bundle, threads=threads, provider=provider)
     if bundle.kind == "decoder":
         model = TextModel(bundle, threads=threads, provider=provider)
         _ = model.decoder, model.tokenizer  # what is wrong with them is said here
@@ -68,34 +70,6 @@ class GenerateOptions(TypedDict, total=False):
     stop: Sequence[str]
     chat: bool | None
     resume: bool
-
-
-class TextStream:
-    """Iterates over pieces of text; afterwards :attr:`result` has the counts and times."""
-
-    def __init__(self, pieces: Iterator[str]) -> None:
-        self._pieces = pieces
-        self._result: Generation | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        try:
-            return next(self._pieces)
-        except StopIteration as end:
-            if self._result is None:
-                self._result = end.value
-            raise StopIteration from None
-
-    @property
-    def result(self) -> Generation:
-        """What was generated; runs what is left of the stream first."""
-        for _ in self:
-            pass
-        if self._result is None:
-            raise InputError("this stream was stopped by an error and has no result")
-        return self._result
 
 
 class TextModel:

@@ -33,6 +33,12 @@ class BundleSubject:
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self._bundle = Bundle.open(path)
+        if self._bundle.kind == "encoder_decoder":
+            raise InputError(
+                f"{path} is the bundle of an encoder–decoder, which is not measured",
+                why="its graphs were held against the checkpoint when it was exported",
+                fix="measure the checkpoint that it was made from",
+            )
         self.kind: Literal["decoder", "encoder"] = self._bundle.kind
         self.tokenizer = Tokenizer.open(path)
         threads = threads or thread_budget()

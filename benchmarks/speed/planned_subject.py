@@ -124,8 +124,11 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
     anatomy = model.anatomy
     if anatomy.patches is not None:
         raise of_images(name)
-    if not anatomy.has_graph:
-        raise CheckpointError(f"no bundle is made of {anatomy.model_type} models: nothing can be predicted")
+    if anatomy.kind == "encoder_decoder":
+        raise CheckpointError(
+            f"a {anatomy.model_type} model is an encoder–decoder, of which nothing is predicted",
+            fix="export it and run the bundle: edgepress generate BUNDLE --input TEXT",
+        )
     if anatomy.has_experts:
         raise CheckpointError(
             f"a {anatomy.model_type} model is a mixture of experts, of which nothing is predicted",

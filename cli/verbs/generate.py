@@ -1,4 +1,4 @@
-"""``edgepress generate``: stream text from a decoder bundle."""
+"""``edgepress generate``: stream text from a bundle that writes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from ..verb import Verb, output
 if TYPE_CHECKING:
     from ...runtime.api import TextModel
     from ...runtime.engine.generate import Generation
+    from ...runtime.engine.text_to_text import TextToTextModel
 
 
 @click.command("generate", cls=Verb)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--prompt", "-p", required=True, help="The prompt; - reads it from stdin.")
+@click.option("--prompt", "-p", help="Decoders: the text to go on with; - reads it from stdin.")
+@click.option("--input", "text", help="Encoder–decoders: the text to read; - reads it from stdin.")
 @click.option(
     "--chat/--no-chat", default=None, help="Use the chat template [default: if the bundle has one]."
 )
@@ -69,19 +71,30 @@ if TYPE_CHECKING:
 @output
 def command(
     bundle: Path,
-    prompt: str,
+    prompt: str | None,
+    text: str | None,
+    chat: bool | None,
     threads: int | None,
     provider: str,
     terminal: Terminal,
     **options: Any,
 ) -> None:
-    """Stream text from the decoder BUNDLE."""
-    model = _open(bundle, threads, provider)
-    if prompt == "-":
-        prompt = sys.stdin.read()
-    pieces = model.stream(prompt, **options)
-    if model.decoder.session.misplaced:
-        terminal.say(f"WARNING: {model.decoder.session.misplaced}")
+    """Stream text from BUNDLE: a decoder goes on with a --prompt, an encoder–decoder answers an --input."""
+    if (prompt is None) == (text is None):
+        raise click.UsageError("give --prompt, or to an encoder–decoder --input")
+    if text is not None and chat is not None:
+        raise click.UsageError("an --input has no chat template: leave --chat out")
+    given = text if prompt is None else prompt
+    given = sys.stdin.read() if given == "-" else str(given)
+    if text is None:
+        model = _open(bundle, threads, provider)
+        pieces = model.stream(given, chat=chat, **options)
+        session = model.decoder.session
+    else:
+        answers = _answering(bundle, threads, provider)
+        pieces, session = answers.stream(given, **options), answers.model.session
+    if session.misplaced:
+        terminal.say(f"WARNING: {session.misplaced}")
     if not terminal.as_json:
         print_pieces(pieces)
     result = pieces.result
@@ -94,6 +107,13 @@ def _open(path: Path, threads: int | None, provider: str) -> TextModel:
     from ...runtime.bundle.bundle import Bundle
 
     return TextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider)
+
+
+def _answering(path: Path, threads: int | None, provider: str) -> TextToTextModel:
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.engine.text_to_text import TextToTextModel
+
+    return TextToTextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider)
 
 
 def _statistics(result: Generation) -> str:

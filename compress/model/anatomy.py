@@ -134,7 +134,8 @@ class Anatomy:
         decoder_entry: of the decoder of an encoder–decoder, where it differs from its encoder.
         computed: tables that transformers computes and checkpoints need not store: positions of sines.
         head_bias: the tensor ``[1, vocab]`` that is added to the head's products, besides its own bias.
-        position_biases: tables of what is added to attention scores by distance.
+        position_biases: tables of what is added to attention scores by distance, a row for some of them;
+            those of ``farthest_bias`` and more have the last.
         relative: what attention reads of distances beside them.
         logit_form: what becomes of the head's products; None leaves them.
         classifier: of an encoder that gives texts or tokens a label.
@@ -168,6 +169,7 @@ class Anatomy:
     computed: tuple[str, ...] = ()
     head_bias: str | None = None
     position_biases: tuple[str, ...] = ()
+    farthest_bias: int = 128
     relative: RelativePositions | None = None
     patches: Patches | None = None
     tower: Tower | None = None
@@ -191,11 +193,6 @@ class Anatomy:
     def labels_texts(self) -> bool:
         """Whether it is a classifier of whole texts or images."""
         return self.classifier is not None and not self.classifier.by_token
-
-    @property
-    def has_graph(self) -> bool:
-        """Whether graphs are built of models of this form; the others stay in transformers."""
-        return self.kind != "encoder_decoder"
 
     def gates(self) -> Iterator[str]:
         """The linears that weigh experts."""
@@ -222,6 +219,32 @@ class Anatomy:
         """How many blocks the encoder and the decoder of an encoder–decoder have."""
         deep = sum(block.cross is not None for block in self.blocks)
         return len(self.blocks) - deep, deep
+
+    def stacks(self) -> tuple[Anatomy, Anatomy]:
+        """The encoder and the decoder of an encoder–decoder, each as a model of its own: the decoder's blocks
+        also read the encoder's states.
+        """
+        first, entry = self.layers()[0], self.decoder_entry or DecoderEntry(None, None)
+        encoder = replace(
+            self,
+            kind="encoder",
+            blocks=self.blocks[:first],
+            final_norm=self.encoder_norm,
+            encoder_norm=None,
+            position_biases=self.position_biases[:1],
+            decoder_entry=None,
+        )
+        decoder = replace(
+            self,
+            kind="decoder",
+            blocks=self.blocks[first:],
+            encoder_norm=None,
+            position_biases=self.position_biases[1:],
+            position_embedding=entry.position_embedding,
+            embedding_norm=entry.embedding_norm,
+            decoder_entry=None,
+        )
+        return encoder, decoder
 
     def without_head(self) -> Anatomy:
         """Of an encoder that is used without its head, as transformers builds it then."""

@@ -1,5 +1,6 @@
 """The ``onnx`` format: one fused graph for ONNX Runtime, weights quantized inside it, in a bundle that the
-runtime reads, and for a decoder onnxruntime-genai too. What no ONNX graph holds is refused before writing.
+runtime reads, and for a decoder onnxruntime-genai too; of an encoder–decoder a graph for each stack. What no
+ONNX graph holds is refused before writing.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 from ...compress.numbers.scheme import runs_on
 from ...errors import InputError
 from ...runtime.kernels.library import require_library, why_missing
-from ..bundle_manifest import decoder_section, encoder_section
+from ..bundle_manifest import decoder_section, encoder_decoder_section, encoder_section
 from ..format import ExportFormat, OutputKind, Prepared
 from ..graph.attention.cache_io import FLOAT
 from ..graph.build import WeightView
+from ..graph.encoder_decoder_graph import Stack
 from ..graph.forms.providers import CPU
 from ..graph.graph_writer import OWN_DOMAIN, Kind, Opset, installed_runtime, opset_for
 from ..graph.whole_graph import BuiltGraph, build_graph, save_graph
@@ -22,15 +24,23 @@ from ..job import ExportJob
 from ..proof.parity import prove, prove_form
 from ._genai import write_genai
 
-GRAPH = "model.onnx"
+GRAPH, ENCODER_GRAPH = "model.onnx", "encoder.onnx"
 
 
 @dataclass(frozen=True)
 class PreparedOnnx(Prepared):
-    """A graph that is known to be expressible, and the operator set that it is written in."""
+    """A graph that is known to be expressible, and the operator set that it is written in; of an
+    encoder–decoder also its encoder's.
+    """
 
     graph: BuiltGraph
     opset: Opset
+    encoder: BuiltGraph | None = None
+
+    @property
+    def graphs(self) -> list[BuiltGraph]:
+        """Both, or the one that there is."""
+        return [self.graph, *([] if self.encoder is None else [self.encoder])]
 
 
 class OnnxFormat:
@@ -53,16 +63,23 @@ class OnnxFormat:
         check_form(job)
         kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
         opset = opset_for(installed_runtime(), kind)
-        view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)
-        built = build_graph(view, opset, job.pooling, job.form)
-        if OWN_DOMAIN in built.model.graph.opset_imports:
+        both = job.source.anatomy.kind == "encoder_decoder"
+
+        def built(stack: Stack, *, as_float: bool = job.as_float) -> BuiltGraph:
+            view = WeightView(job.source, as_float=as_float, kv_dtype=job.kv_dtype)
+            form = CPU if as_float and not job.as_float else job.form
+            return build_graph(view, opset, job.pooling, form, stack)
+
+        stacks: list[Stack] = ["decoder", "encoder"] if both else ["decoder"]
+        graph, *others = (built(stack) for stack in stacks)
+        if OWN_DOMAIN in graph.model.graph.opset_imports:
             require_library("a graph of edgepress's own operators")
-        needed = built.nbytes
+        needed = graph.nbytes + sum(one.nbytes for one in others)
         if validate and kind == "encoder":
-            needed += build_graph(WeightView(job.source, as_float=True), opset, job.pooling).nbytes
+            needed += sum(built(stack, as_float=True).nbytes for stack in stacks)
         elif validate and not job.form.built:
             needed += build_graph(WeightView(job.source), opset).nbytes
-        return PreparedOnnx(needed, built, opset)
+        return PreparedOnnx(needed, graph, opset, next(iter(others), None))
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
         """Write all graphs and their weights.
@@ -102,26 +119,33 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, path: Path, data: str = 
     Raises:
         OutOfResource: the disk is full.
     """
-    built = prepared.graph
-    with job.progress.task(f"writing {path.name}", built.nbytes) as task:
-        save_graph(built.model, path, built.nbytes, task, data)
-    decodes = job.source.anatomy.kind == "decoder"
-    section = decoder_section(job) if decodes else encoder_section(job, built.inputs)
+    built, kind = prepared.graph, job.source.anatomy.kind
+    for one, place in zip(prepared.graphs, (path, path.with_name(ENCODER_GRAPH)), strict=False):
+        with job.progress.task(f"writing {place.name}", one.nbytes) as task:
+            save_graph(one.model, place, one.nbytes, task, data)
+    section = (
+        decoder_section(job)
+        if kind == "decoder"
+        else encoder_decoder_section(job)
+        if kind == "encoder_decoder"
+        else encoder_section(job, built.inputs)
+    )
     own = OWN_DOMAIN in built.model.graph.opset_imports
     return {
-        job.source.anatomy.kind: section,
+        kind: section,
         "graph": {
             "file": path.name,
+            **({} if prepared.encoder is None else {"encoder": ENCODER_GRAPH}),
             "opset": built.model.graph.opset_imports[""],
             "ir_version": built.model.ir_version,
             "provider": job.form.describe(),
             "operators": "edgepress" if own else "standard",
             "runs_in": _runs_in(job, own=own),
-            "notes": list(built.notes),
+            "notes": sorted({note for one in prepared.graphs for note in one.notes}),
         },
         "weights": {
-            "bytes": built.nbytes,
-            "bytes_per_token": built.bytes_per_token if decodes else None,
+            "bytes": sum(one.nbytes for one in prepared.graphs),
+            "bytes_per_token": None if kind == "encoder" else built.bytes_per_token,
         },
     }
 
@@ -171,7 +195,7 @@ def check_form(job: ExportJob) -> None:
         return
     integer = any(scheme.activations for scheme in source.schemes.values())
     if source.anatomy.kind != "decoder":
-        why = "the graphs of encoders are written for the CPU only"
+        why = "the graphs of encoders and encoder–decoders are written for the CPU only"
     elif source.anatomy.has_experts:
         why = "the graphs of mixtures of experts are written for the CPU only"
     elif integer and not job.as_float:

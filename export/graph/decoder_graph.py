@@ -62,7 +62,7 @@ def build_decoder(build: Build) -> None:
         following = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].entry_norm
         normed, residual = add_and_enter(build, left, following, block.prefix)
         build.end_part(block.prefix, entered, [residual, normed], following)
-    logits = _logits(build, normed)
+    logits = logits_of(build, normed)
     graph.output(logits, "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     build.end_part(build.anatomy.head or build.anatomy.embedding, [normed], [logits])
     for block, extended in zip(build.anatomy.blocks, presents, strict=True):
@@ -82,7 +82,8 @@ def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:
     return value if anatomy.embedding_norm is None else normalize(build, value, anatomy.embedding_norm)
 
 
-def _logits(build: Build, normed: ir.Value) -> ir.Value:
+def logits_of(build: Build, normed: ir.Value) -> ir.Value:
+    """Logits ``[…, vocab]`` of states behind the final norm."""
     graph, form = build.graph, build.anatomy.logit_form or LogitForm()
     value = head(build, normed)
     if form.scale != 1:

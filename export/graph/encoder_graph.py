@@ -62,7 +62,7 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         hidden = _embeddings(build, ids)
     shared = attention_inputs(build, mask)
     for block in build.anatomy.blocks:
-        hidden = _block(build, hidden, shared, block)
+        hidden = encoder_block(build, hidden, shared, block)
     if build.anatomy.final_norm is not None:
         hidden = normalize(build, hidden, build.anatomy.final_norm)
 
@@ -164,7 +164,8 @@ def _positions(build: Build, ids: ir.Value) -> ir.Value:
     )
 
 
-def _block(build: Build, hidden: ir.Value, shared: EncoderInputs, block: BlockAnatomy) -> ir.Value:
+def encoder_block(build: Build, hidden: ir.Value, shared: EncoderInputs, block: BlockAnatomy) -> ir.Value:
+    """What leaves ``block`` where ``hidden [batch, seq, hidden]`` enters it."""
     name, entry = f"{block.prefix}.attention", block.entry_norm
     read = hidden if entry is None else normalize(build, hidden, entry)
     attended = encoder_attention(build, read, shared, block.attention, name)

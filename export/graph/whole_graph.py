@@ -16,6 +16,7 @@ from ...disk import disk_full_is_typed
 from ...terminal import ProgressTask
 from .build import Build, GraphPart, WeightView
 from .decoder_graph import build_decoder
+from .encoder_decoder_graph import Stack, build_stack
 from .encoder_graph import build_encoder
 from .forms.providers import CPU, ProviderForm, rewrite
 from .graph_writer import GraphWriter, Opset
@@ -47,9 +48,14 @@ class BuiltGraph:
 
 
 def build_graph(
-    view: WeightView, opset: Opset, pooling: Pooling | None = None, form: ProviderForm = CPU
+    view: WeightView,
+    opset: Opset,
+    pooling: Pooling | None = None,
+    form: ProviderForm = CPU,
+    stack: Stack = "decoder",
 ) -> BuiltGraph:
-    """The graph of ``view`` in the ``form`` of a provider; weights are read when it is saved.
+    """The graph of ``view`` in the ``form`` of a provider, of an encoder–decoder that of one ``stack``;
+    weights are read when it is saved.
 
     Raises:
         ShapeError: a scheme or size that no kernel can hold; names the layer.
@@ -57,7 +63,9 @@ def build_graph(
     """
     graph = GraphWriter(view.anatomy.model_type or view.anatomy.kind)
     build = Build(graph, view, exact=form.activations == "float32", tiles=form.linears == "tiles")
-    if view.anatomy.kind == "decoder":
+    if view.anatomy.kind == "encoder_decoder":
+        build_stack(build, stack)
+    elif view.anatomy.kind == "decoder":
         build_decoder(build)
     elif build.tiles and packs_tokens(view.anatomy):
         build_packed_encoder(build, pooling)

@@ -16,6 +16,7 @@ from ...runtime.session.session import open_session
 from ...terminal import Silent
 from ..graph.attention.cache_io import CODE_ATTRIBUTES, SCALES_AT
 from ..graph.build import GraphPart, WeightView
+from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
 from ..graph.whole_graph import build_graph, save_graph
 from ..job import ExportJob
@@ -33,12 +34,17 @@ EXACT = {
 
 
 def write_float_graph(
-    job: ExportJob, directory: Path, opset: Opset, read: Callable[[str], Tensor] | None = None
+    job: ExportJob,
+    directory: Path,
+    opset: Opset,
+    read: Callable[[str], Tensor] | None = None,
+    stack: Stack = "decoder",
 ) -> Path:
-    """Write the checkpoint's graph with every weight dequantized, as ``read`` has it in memory; returns its
-    path.
+    """Write the checkpoint's graph, of an encoder–decoder that of a ``stack``, with every weight dequantized,
+    as ``read`` has it in memory; returns its path.
     """
-    built = build_graph(WeightView(job.source, as_float=True, read=read), opset, job.pooling)
+    view = WeightView(job.source, as_float=True, read=read)
+    built = build_graph(view, opset, job.pooling, stack=stack)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "float.onnx"
     with Silent().task("", built.nbytes) as task:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleError
-from ...runtime.bundle.manifest import DecoderSection
+from ...runtime.bundle.manifest import DecoderSection, EncoderDecoderSection
 from ...runtime.bundle.typed_json import read
 from ...runtime.engine.decoder import Decoder
 from ...runtime.kernels.library import instructions
@@ -29,6 +29,7 @@ from ..graph.graph_writer import Opset
 from ..job import ExportJob
 from .decoder_proof import decoder_steps, prove_decoder
 from .distances import Floats, divergence, gate, log_softmax, rounded
+from .encoder_decoder_proof import ENCODER_DECODER_STEPS, prove_encoder_decoder
 from .encoder_proof import ENCODER_STEPS, prove_encoder
 from .proof_text import Ids, token_rows
 
@@ -45,8 +46,8 @@ def prove(
     work: Path,
     opset: Opset,
 ) -> dict[str, Any]:
-    """The manifest's ``parity`` of ``graph``, a decoder's of ``parts``; ``work`` is a directory for scratch
-    files.
+    """The manifest's ``parity`` of ``graph``, a decoder's of ``parts``, an encoder–decoder's with the one
+    beside it; ``work`` is a directory for scratch files.
 
     Raises:
         GateFailed: a difference beyond its bound.
@@ -58,6 +59,11 @@ def prove(
         section = read(DecoderSection, sections["decoder"])
         with job.progress.task("proving the graph", decoder_steps(job.source.anatomy)) as task:
             result = prove_decoder(job, graph, parts, section, opset, task)
+    elif job.source.anatomy.kind == "encoder_decoder":
+        both = read(EncoderDecoderSection, sections["encoder_decoder"])
+        graphs = (graph.with_name(sections["graph"]["encoder"]), graph)
+        with job.progress.task("proving the graphs", ENCODER_DECODER_STEPS) as task:
+            result = prove_encoder_decoder(job, graphs, both, work, opset, task)
     else:
         with job.progress.task("proving the graph", ENCODER_STEPS) as task:
             length = int(sections["encoder"]["max_length"])

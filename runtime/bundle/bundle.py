@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...errors import InputError
 from ...storage import sha256_mapped
@@ -29,7 +29,9 @@ from .manifest import (
     BUNDLE_SCHEMA,
     BundleManifest,
     DecoderSection,
+    EncoderDecoderSection,
     EncoderSection,
+    Kind,
     parse,
 )
 from .onnx_wire import external_locations
@@ -73,9 +75,10 @@ class Bundle:
             later = frozenset(name for name in checked.files if weights_later and name.endswith(_WEIGHTS))
             if verify:
                 refuse_differences(root, checked, sizes_only=later)
-            weights = external_locations(root / checked.graph.file)
-            refuse_foreign_data(root / checked.graph.file, set(weights) - set(checked.files))
-            refuse_short_data(root / checked.graph.file, weights)
+            for graph in (root / name for name in checked.graphs):
+                weights = external_locations(graph)
+                refuse_foreign_data(graph, set(weights) - set(checked.files))
+                refuse_short_data(graph, weights)
             digest = hashlib.sha256(raw).hexdigest()
             return cls(root, document, digest, checked, set(later) if verify else set())
 
@@ -95,8 +98,8 @@ class Bundle:
         self.unchecked.clear()
 
     @property
-    def kind(self) -> Literal["decoder", "encoder"]:
-        """Whether it generates text or embeds it."""
+    def kind(self) -> Kind:
+        """Whether it generates text, embeds it, or reads one and writes another."""
         return self._checked.kind
 
     @property
@@ -111,8 +114,13 @@ class Bundle:
 
     @property
     def graph(self) -> Path:
-        """The ONNX file."""
+        """The ONNX file, of an encoder–decoder the decoder's."""
         return self.path / self._checked.graph.file
+
+    @property
+    def encoder_graph(self) -> Path:
+        """The ONNX file of an encoder–decoder's encoder; of others the one that there is."""
+        return self.path / (self._checked.graph.encoder or self._checked.graph.file)
 
     @property
     def own_operators(self) -> bool:
@@ -131,8 +139,9 @@ class Bundle:
         """The decoder's sizes and token ids.
 
         Raises:
-            InputError: it is an encoder; says what to call instead.
+            InputError: it is no decoder; says what to call instead.
         """
+        self._refuse_encoder_decoder()
         if self.kind != "decoder" or self._checked.decoder is None:
             does, call = self.encoder.verb
             raise InputError(
@@ -146,11 +155,36 @@ class Bundle:
         """The encoder's pooling and limits.
 
         Raises:
-            InputError: it is a decoder; says what to call instead.
+            InputError: it is no encoder; says what to call instead.
         """
+        self._refuse_encoder_decoder()
         if self.kind != "encoder" or self._checked.encoder is None:
             raise InputError(
                 f"{self.path} is a decoder: it generates text and has no embeddings",
                 fix='use: edgepress generate BUNDLE --prompt "…"',
             )
         return self._checked.encoder
+
+    @property
+    def encoder_decoder(self) -> EncoderDecoderSection:
+        """Sizes and token ids of an encoder–decoder.
+
+        Raises:
+            InputError: it is none; says what to call instead.
+        """
+        if self.kind == "encoder_decoder" and self._checked.encoder_decoder is not None:
+            return self._checked.encoder_decoder
+        does, call = ("generates", 'generate BUNDLE --prompt "…"')
+        if self.kind == "encoder":
+            does, call = self.encoder.verb
+        raise InputError(
+            f"{self.path} is no encoder–decoder: it {does} text, and reads no input beside that",
+            fix=f"use: edgepress {call}",
+        )
+
+    def _refuse_encoder_decoder(self) -> None:
+        if self.kind == "encoder_decoder":
+            raise InputError(
+                f"{self.path} is an encoder–decoder: it reads a text and writes another, and no more",
+                fix='use: edgepress generate BUNDLE --input "…"',
+            )

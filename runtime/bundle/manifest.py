@@ -75,9 +75,12 @@ def _graph_name(name: Any, key: str) -> str:
 
 @dataclass(frozen=True)
 class Graph:
-    """The ONNX file, and whose operators it has beside those of ONNX."""
+    """The ONNX file, of an encoder–decoder its decoder's and beside that its encoder's, and whose operators
+    they have beside those of ONNX.
+    """
 
     file: Annotated[str, _graph_name] = "model.onnx"
+    encoder: Annotated[str | None, optional(_graph_name)] = None
     operators: Annotated[Literal["standard", "edgepress"], choice("standard", "edgepress")] = "standard"
 
 
@@ -165,22 +168,58 @@ class EncoderSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderDecoderSection:
+    """What is needed to drive the two graphs of an encoder–decoder: a text of at most ``max_length`` tokens
+    is read, and one of at most ``context_length`` is written, ``start_token_id`` in front. Where there is
+    one, ``first_token_id`` always follows it; ``suppressed_ids`` are never written. The cache is in float32.
+    """
+
+    layers: Annotated[list[KVLayer], items(section(KVLayer), at_least=1, at_most=4096)]
+    max_length: Annotated[int, SIZE]
+    context_length: Annotated[int, SIZE]
+    vocab_size: Annotated[int, VOCABULARY]
+    start_token_id: Annotated[int, TOKEN_ID]
+    first_token_id: Annotated[int | None, optional(TOKEN_ID)] = None
+    suppressed_ids: Annotated[list[int], items(TOKEN_ID, at_most=1 << 16)] = field(default_factory=list)
+    eos_token_ids: Annotated[list[int], items(TOKEN_ID, at_most=1024)] = field(default_factory=list)
+    pad_token_id: Annotated[int | None, optional(TOKEN_ID)] = None
+
+    def __post_init__(self) -> None:
+        named = [self.start_token_id, *self.suppressed_ids, *self.eos_token_ids]
+        named += [token for token in (self.first_token_id, self.pad_token_id) if token is not None]
+        if max(named) >= self.vocab_size:
+            raise ValueError(f"token id {max(named)} is outside its vocabulary of {self.vocab_size}")
+
+
+Kind = Literal["decoder", "encoder", "encoder_decoder"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleManifest(HashedTree):
     """The whole of what the runtime reads."""
 
-    kind: Annotated[Literal["decoder", "encoder"], choice("decoder", "encoder")]
+    kind: Annotated[Kind, choice("decoder", "encoder", "encoder_decoder")]
     name: Annotated[str, text()] = ""
     described: Annotated[str, text()] = ""
     scheme: Annotated[str, text()] = ""
     graph: Annotated[Graph, section(Graph)] = field(default_factory=Graph)
     decoder: Annotated[DecoderSection | None, optional(section(DecoderSection))] = None
     encoder: Annotated[EncoderSection | None, optional(section(EncoderSection))] = None
+    encoder_decoder: Annotated[EncoderDecoderSection | None, optional(section(EncoderDecoderSection))] = None
 
     def __post_init__(self) -> None:
         if getattr(self, self.kind) is None:
             raise ValueError(f"a bundle of kind {self.kind!r} needs the section {self.kind!r}")
-        if self.graph.file not in self.files:
-            raise ValueError(f"{self.graph.file!r} is not among the files")
+        if (self.kind == "encoder_decoder") != (self.graph.encoder is not None):
+            raise ValueError(f"a bundle of kind {self.kind!r} has one graph too many, or too few")
+        for graph in self.graphs:
+            if graph not in self.files:
+                raise ValueError(f"{graph!r} is not among the files")
+
+    @property
+    def graphs(self) -> list[str]:
+        """The ONNX files."""
+        return [self.graph.file, *([] if self.graph.encoder is None else [self.graph.encoder])]
 
 
 Manifest = TypeVar("Manifest", bound=HashedTree)

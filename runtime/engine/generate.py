@@ -6,17 +6,17 @@ Times cover the model and the choice of tokens only, not what the caller does be
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ...errors import InputError
 from ..text.text_stream import Decodes, IncrementalDecoder, StopStrings
-from .batch_decoder import BatchDecoder
 from .decoder import Decoder, Logits
 from .sampling import Sampler, Sampling
 
 FinishReason = Literal["eos", "stop", "length"]
+MAX_NEW_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,34 @@ class Generation:
         }
 
 
+class TextStream:
+    """Iterates over pieces of text; afterwards :attr:`result` has the counts and times."""
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces = pieces
+        self._result: Generation | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            if self._result is None:
+                self._result = end.value
+            raise StopIteration from None
+
+    @property
+    def result(self) -> Generation:
+        """What was generated; runs what is left of the stream first."""
+        for _ in self:
+            pass
+        if self._result is None:
+            raise InputError("this stream was stopped by an error and has no result")
+        return self._result
+
+
 class _Reply:
     """One continuation as it grows: its tokens, its text so far, and what ended it."""
 
@@ -60,13 +88,14 @@ class _Reply:
         sampling: Sampling | None,
         stop: Sequence[str],
         eos_ids: Collection[int],
+        seen: Sequence[int] | None,
     ) -> None:
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}, it must be at least 1")
         self.tokens: list[int] = []
         self.finished: FinishReason | None = None
         self._prompt_tokens, self._limit, self._eos_ids = len(prompt_ids), max_new_tokens, eos_ids
-        self._sampler = Sampler(sampling or Sampling(), prompt_ids)
+        self._sampler = Sampler(sampling or Sampling(), prompt_ids if seen is None else seen)
         self._words, self._stops = IncrementalDecoder(tokenizer), StopStrings(stop)
         self._pieces: list[str] = []
 
@@ -96,8 +125,24 @@ class _Reply:
         return Generation(text, tokens, self._prompt_tokens, self.finished, ttft_s, decode_s)
 
 
+class Steps(Protocol):
+    """What begins an answer and goes on with it: logits ``[vocab]`` each time."""
+
+    def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits: ...
+
+    def step(self, token: int) -> Logits: ...
+
+
+class BatchSteps(Protocol):
+    """The same of several at once: logits ``[batch, vocab]``."""
+
+    def prefill(self, prompts: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits: ...
+
+    def step(self, tokens: Sequence[int]) -> Logits: ...
+
+
 def stream(
-    decoder: Decoder,
+    decoder: Steps,
     tokenizer: Decodes,
     prompt_ids: Sequence[int],
     *,
@@ -106,17 +151,19 @@ def stream(
     stop: Sequence[str] = (),
     eos_ids: Collection[int] = (),
     resume: bool = False,
+    seen: Sequence[int] | None = None,
 ) -> Generator[str, None, Generation]:
     """Yield pieces of text; the generator's return value is the :class:`Generation`.
 
-    ``resume`` keeps what the prompt and the decoder's sequence begin with alike.
+    ``resume`` keeps what the prompt and the sequence of a :class:`Decoder` begin with alike; ``seen`` are the
+    tokens that would be repeated, where they are not those of the prompt.
 
     Raises:
         InputError: an empty prompt, no new tokens asked for, or more tokens than the context holds.
     """
-    reply = _Reply(tokenizer, prompt_ids, max_new_tokens, sampling, stop, eos_ids)
+    reply = _Reply(tokenizer, prompt_ids, max_new_tokens, sampling, stop, eos_ids, seen)
     start = time.perf_counter()
-    begin = decoder.resume if resume else decoder.prefill
+    begin = decoder.resume if resume and isinstance(decoder, Decoder) else decoder.prefill
     # The last token is chosen but never run, so it needs no room.
     reply.choose(begin(prompt_ids, new_tokens=max_new_tokens - 1))
     ttft = time.perf_counter() - start
@@ -133,7 +180,7 @@ def stream(
 
 
 def generate_batch(
-    decoder: BatchDecoder,
+    decoder: BatchSteps,
     tokenizer: Decodes,
     prompts: Sequence[Sequence[int]],
     *,
@@ -142,9 +189,10 @@ def generate_batch(
     stop: Sequence[str] = (),
     eos_ids: Collection[int] = (),
     step: Callable[[], None] | None = None,
+    seen: Sequence[int] | None = None,
 ) -> list[Generation]:
     """A reply to each of ``prompts``, side by side; each draws its tokens as if it were alone. ``step`` is
-    called after each token of all.
+    called after each token of all; ``seen`` is as for :func:`stream`.
 
     The times are those of the whole batch. ONNX Runtime may step several rows with another kernel than one,
     which rounds otherwise: a reply depends on whether there are other prompts, and not on what they are.
@@ -152,7 +200,7 @@ def generate_batch(
     Raises:
         InputError: as :func:`stream`, for any prompt.
     """
-    replies = [_Reply(tokenizer, ids, max_new_tokens, sampling, stop, eos_ids) for ids in prompts]
+    replies = [_Reply(tokenizer, ids, max_new_tokens, sampling, stop, eos_ids, seen) for ids in prompts]
     start = time.perf_counter()
     logits = decoder.prefill(prompts, new_tokens=max_new_tokens - 1)
     for reply, row in zip(replies, logits, strict=True):

@@ -16,7 +16,8 @@ from .background import BackgroundTask
 
 
 class LoadingGraph:
-    """The graph of ``bundle`` on its way; the arguments are those of :func:`~.session.open_session`.
+    """The graph of ``bundle`` on its way, or another ``graph`` of its; the other arguments are those of
+    :func:`~.session.open_session`.
 
     Raises:
         MissingDependency: ONNX Runtime, the provider or edgepress's own operators are not installed.
@@ -30,10 +31,11 @@ class LoadingGraph:
         threads: int | None = None,
         provider: str = "cpu",
         profile: Path | None = None,
+        graph: Path | None = None,
     ) -> None:
         if bundle.own_operators:
             require_library(f"the bundle {bundle.path}")
-        opening = prepared_session(bundle.graph, threads=threads, provider=provider, profile=profile)
+        opening = prepared_session(graph or bundle.graph, threads=threads, provider=provider, profile=profile)
         self._hashes = BackgroundTask(bundle.check_weights) if bundle.unchecked else None
         self._session = BackgroundTask(opening)
 
@@ -50,7 +52,13 @@ class LoadingGraph:
 
 
 def load_graph(
-    bundle: Bundle, *, threads: int | None = None, provider: str = "cpu", profile: Path | None = None
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
+    profile: Path | None = None,
+    graph: Path | None = None,
 ) -> Any:
     """A session for the graph of ``bundle``; as :class:`LoadingGraph`, waited for."""
-    return LoadingGraph(bundle, threads=threads, provider=provider, profile=profile).result()
+    loading = LoadingGraph(bundle, threads=threads, provider=provider, profile=profile, graph=graph)
+    return loading.result()

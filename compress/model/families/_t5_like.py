@@ -85,6 +85,7 @@ def t5_like(config: Config, shapes: Shapes, family: T5Like) -> Anatomy:
         encoder_norm=norm(shapes, "encoder.final_layer_norm", "rms", eps, hidden),
         final_norm=norm(shapes, "decoder.final_layer_norm", "rms", eps, hidden),
         position_biases=(encoder.bias, decoder.bias),
+        farthest_bias=integer(config, "relative_attention_max_distance", 128),
         head=HEAD,
         tied=f"{HEAD}.weight" not in shapes,
         logit_form=LogitForm(hidden**-0.5) if family.scales and _scaled(config) else None,

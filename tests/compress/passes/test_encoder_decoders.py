@@ -26,7 +26,6 @@ from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type
 from edgepress.errors import CheckpointError, RecipeError
-from edgepress.export.api import export_bundle
 from edgepress.runtime.text.greedy_loops import prompt_ids
 from edgepress.storage import read_json
 from edgepress.terminal import Silent
@@ -315,12 +314,6 @@ def test_quality_is_measured_on_what_the_decoder_says_of_a_text_that_it_reads(
     alone = [torch.tensor([ids]) for ids in prompt_ids(original.tokenizer, prompts)]
     want = [plain.generate(ids, max_new_tokens=5, do_sample=False)[0, 1:].tolist() for ids in alone]
     assert original.greedy(prompts, 5) == want
-
-
-def test_no_graph_is_built(pico_t5: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="encoder–decoder, and no graph"):
-        export_bundle(pico_t5, output=tmp_path / "b")
-    assert not (tmp_path / "b").exists()
 
 
 def test_inspect_counts_what_is_stored_once(pico_t5: Path) -> None:

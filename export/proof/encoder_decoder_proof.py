@@ -1,0 +1,192 @@
+"""The proof of the two graphs of an encoder–decoder, driven by the runtime that ships them: its logits
+elementwise in float, over texts of unequal length and caches of every depth; when quantized as distributions,
+and elementwise without rounded activations; and greedy answers side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ...compress.model.anatomy import module_name
+from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap, wrap
+from ...runtime.bundle.manifest import EncoderDecoderSection
+from ...runtime.engine.encoder_decoder import EncoderDecoder
+from ...runtime.session.session import open_session
+from ...terminal import ProgressTask
+from ..graph.graph_writer import Opset
+from ..job import ExportJob
+from .distances import clear_margin, compare, elementwise_bound, gate, rounded
+from .graphs import exact_session, write_float_graph
+from .proof_text import Ids, padded, token_rows, token_sentences
+from .reference import Reference
+
+ENCODER_DECODER_STEPS = 4
+# Texts that are read, tokens that are written of each, and how many of them come out of the cache.
+_SHAPES = (((1,), 1, 0), ((7, 3, 7), 5, 2), ((33, 16, 9), 20, 19))
+_TEXTS, _LONGEST, _WRITTEN = 8, 48, 32
+_ANSWERS, _TOKENS = 3, 32
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Texts ``ids [batch, read]`` under a ``mask``, and what is written of them, ``[batch, written]``, of
+    which the first ``depth`` tokens come from the cache.
+    """
+
+    ids: Ids
+    mask: Ids
+    written: Ids
+    depth: int = 0
+
+    def ours(self, driver: EncoderDecoder) -> Floats:
+        """The graphs' logits ``[batch, written, vocab]``."""
+        driver.read(self.ids, self.mask)
+        cuts = (self.written[:, : self.depth], self.written[:, self.depth :])
+        return np.concatenate([driver.write(cut) for cut in cuts if cut.shape[1]], axis=1)
+
+    @torch.no_grad()
+    def theirs(self, model: nn.Module) -> Floats:
+        """Torch's."""
+        given = {"input_ids": self.ids, "attention_mask": self.mask, "decoder_input_ids": self.written}
+        found = model(**{name: torch.from_numpy(value) for name, value in given.items()}, use_cache=False)
+        return np.asarray(found.logits.float().numpy(), np.float32)
+
+
+def prove_encoder_decoder(
+    job: ExportJob,
+    graphs: tuple[Path, Path],
+    section: EncoderDecoderSection,
+    work: Path,
+    opset: Opset,
+    task: ProgressTask,
+) -> dict[str, Any]:
+    """Compare ``graphs``, the encoder's and the decoder's, with torch; returns the differences for the
+    manifest. ``work`` is for scratch files.
+
+    ``task`` advances :data:`ENCODER_DECODER_STEPS` times.
+
+    Raises:
+        GateFailed: a difference beyond its bound.
+    """
+    bare = replace(section, first_token_id=None, suppressed_ids=[])  # logits as they come
+    cases, reference = _cases(job, section), Reference(job.source)
+    task.advance(0, "float graphs")
+    floats = graphs
+    if job.rounds:
+        floats = (
+            write_float_graph(job, work / "encoder", opset, stack="encoder"),
+            write_float_graph(job, work / "decoder", opset),
+        )
+    result: dict[str, Any] = {
+        "float": _elementwise(_driver(floats, bare), reference.model, cases, "the float graphs")
+    }
+    task.advance(1, "greedy answers")
+    if not job.rounds:
+        margin = 2 * result["float"]["bound"]
+        result["greedy"] = _greedy(_driver(graphs, section), reference.model, job, margin)
+        task.advance(ENCODER_DECODER_STEPS - 1)
+        return result
+    text = _texts(job, section)
+    unrounded, model = text.theirs(reference.model), reference.round()
+    driver = _driver(graphs, bare)
+    rows, expected = text.ours(driver), text.theirs(model)
+
+    def with_rounded_inputs() -> Iterator[Floats]:
+        return iter(_with_rounded_inputs(job, model, text))
+
+    result["quantized"] = compare(rows, expected, unrounded, text.written, with_rounded_inputs)
+    margin = clear_margin(result["quantized"]["kl_of_rounding"])
+    result["greedy"] = _greedy(_driver(graphs, section), model, job, margin)
+    task.advance(2, "quantized weights")
+    exact = reference.with_float_activations()
+    with ExitStack() as stack:
+        encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in graphs)
+        driver = EncoderDecoder(encoder, decoder, bare)
+        result["codes"] = _elementwise(driver, exact, cases, "quantized weights, float activations")
+    task.advance(1)
+    return result
+
+
+def _driver(graphs: tuple[Path, Path], section: EncoderDecoderSection) -> EncoderDecoder:
+    encoder, decoder = map(open_session, graphs)
+    return EncoderDecoder(encoder, decoder, section)
+
+
+def _cases(job: ExportJob, section: EncoderDecoderSection) -> list[Case]:
+    longest = min(max(length for read, *_ in _SHAPES for length in read), section.max_length)
+    ids = token_rows(job.path, job.text, 6, max(longest, _WRITTEN), section.vocab_size)
+    found = []
+    for read, written, depth in _SHAPES:
+        texts = padded([ids[row, : min(length, longest)] for row, length in enumerate(read)], 0)
+        tokens = np.ascontiguousarray(ids[3 : 3 + len(read), : min(written, section.context_length)])
+        found.append(Case(texts["input_ids"], texts["attention_mask"], tokens, depth))
+    return found
+
+
+def _texts(job: ExportJob, section: EncoderDecoderSection) -> Case:
+    """Sentences, and prose that is written of them."""
+    longest = min(_LONGEST, section.max_length)
+    rows = token_sentences(job.path, job.text, _TEXTS, longest, section.vocab_size)
+    texts, length = padded(rows, 0), min(_WRITTEN, section.context_length)
+    written = token_rows(job.path, job.text, len(rows), length, section.vocab_size)
+    return Case(texts["input_ids"], texts["attention_mask"], written)
+
+
+def _elementwise(driver: EncoderDecoder, model: nn.Module, cases: list[Case], what: str) -> dict[str, Any]:
+    worst = largest = 0.0
+    for case in cases:
+        found, expected = case.ours(driver), case.theirs(model)
+        worst = float(np.max([worst, np.abs(found - expected).max()]))
+        largest = max(largest, float(np.abs(expected).max()))
+    bound = elementwise_bound(largest)
+    gate(f"the largest difference of a logit ({what})", worst, bound)
+    return {"max_abs_difference": rounded(worst), "bound": rounded(bound), "cases": len(cases)}
+
+
+def _with_rounded_inputs(job: ExportJob, model: nn.Module, case: Case) -> Floats:
+    """Torch's logits with the inputs of every quantized linear in 8 bits."""
+    names = [module_name(job.source.anatomy, name) for name in job.source.schemes]
+    names = [name for name in names if not isinstance(model.get_submodule(name), TokenQuantLinear)]
+    try:
+        for name in names:
+            wrap(model, name)
+        return case.theirs(model)
+    finally:
+        for name in names:
+            unwrap(model, name)
+
+
+def _greedy(driver: EncoderDecoder, model: nn.Module, job: ExportJob, margin: float) -> dict[str, Any]:
+    """Answers to texts of unequal length, side by side: each token must be torch's choice, or as good."""
+    section = driver.section
+    rows = token_sentences(
+        job.path, job.text, _ANSWERS, min(_LONGEST, section.max_length), section.vocab_size
+    )
+    steps = min(_TOKENS, section.context_length - 1)
+    chosen = [driver.prefill([row.tolist() for row in rows], new_tokens=steps - 1).argmax(-1)]
+    while len(chosen) < steps:
+        chosen.append(driver.step(chosen[-1].tolist()).argmax(-1))
+    tokens = np.stack(chosen, axis=1)
+    start = np.full((len(rows), 1), section.start_token_id, np.int64)
+    texts = padded(rows, 0)
+    written = np.concatenate([start, tokens[:, :-1]], axis=1)
+    expected = Case(texts["input_ids"], texts["attention_mask"], written).theirs(model)
+    expected[..., section.suppressed_ids] = -np.inf
+    gaps = expected.max(-1) - np.take_along_axis(expected, tokens[..., None], -1)[..., 0]
+    gaps = gaps if section.first_token_id is None else gaps[:, 1:]
+    gate("the largest gap to torch's choice in a greedy answer", float(gaps.max(initial=0)), margin)
+    return {
+        "tokens": int(gaps.size),
+        "near_ties": int((gaps > 0).sum()),
+        "tie_margin": rounded(margin),
+    }

@@ -1,0 +1,172 @@
+"""``EncoderDecoder``: texts that are read once, and answers that are written token by token side by side.
+
+The encoder's graph gives the keys and values that the decoder reads; they stay as they are. Those of what
+was written grow by a token a step. All answers of a batch are equally long: one that has ended goes on, and
+nobody reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import BundleError, InputError
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import EncoderDecoderSection
+from ..session.session import graph_errors_are_typed, owned_value
+from .decoder import Logits
+from .load import load_graph
+from .token_limits import Ids, TokenLimits
+
+_PAST, _PRESENT = "past_key_values.", "present."
+
+
+class EncoderDecoder:
+    """:meth:`prefill` some texts, then :meth:`step`, as :class:`.batch_decoder.BatchDecoder`.
+
+    Attributes:
+        session: that of the decoder's graph.
+        lengths: tokens of each answer in the cache, the start among them.
+    """
+
+    def __init__(self, encoder: Any, session: Any, section: EncoderDecoderSection) -> None:
+        self.encoder, self.session, self.section = encoder, session, section
+        self.limits = TokenLimits(section.vocab_size, section.context_length)
+        self.reads = TokenLimits(section.vocab_size, section.max_length)
+        self.lengths: list[int] = []
+        self._read: dict[str, Any] = {}
+        self._written: dict[str, Any] = {}
+        self._outputs = _checked(encoder, session, section)
+
+    @classmethod
+    def open(cls, bundle: Bundle, threads: int | None = None, *, provider: str = "cpu") -> EncoderDecoder:
+        """Load both graphs of ``bundle``; the arguments are those of :func:`.load.load_graph`.
+
+        Raises:
+            InputError: the bundle is no encoder–decoder.
+            BundleError: a graph does not load, or is not the one that the manifest describes.
+        """
+        section = bundle.encoder_decoder
+        encoder, decoder = (
+            load_graph(bundle, threads=threads, provider=provider, graph=graph)
+            for graph in (bundle.encoder_graph, bundle.graph)
+        )
+        return cls(encoder, decoder, section)
+
+    def prefill(self, texts: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits:
+        """Read ``texts`` and begin an answer to each, with room for ``new_tokens`` after its first; the
+        logits ``[batch, vocab]`` of that.
+
+        Raises:
+            InputError: no texts, an empty one, an id outside the vocabulary, or more tokens than the model
+                reads or writes.
+        """
+        if not len(texts):
+            raise InputError("there are no texts to read")
+        rows = [self.reads.row(text)[0] for text in texts]
+        self.reads.check_room(max(map(len, rows)))
+        self.limits.check_room(1 + new_tokens)
+        ids = np.full((len(rows), max(map(len, rows))), self.section.pad_token_id or 0, np.int64)
+        mask = np.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)], mask[number, : len(row)] = row, 1
+        self.read(ids, mask)
+        logits = self.write(np.full((len(rows), 1), self.section.start_token_id, np.int64))[:, -1]
+        if self.section.first_token_id is not None:
+            logits = np.full_like(logits, -np.inf)
+            logits[:, self.section.first_token_id] = 0
+        return logits
+
+    def step(self, tokens: Sequence[int]) -> Logits:
+        """Append one id to every answer; as :meth:`prefill` otherwise."""
+        if len(tokens) != len(self.lengths):
+            raise InputError(f"{len(tokens)} rows were given for {len(self.lengths)} answers")
+        return self.write(self.limits.row(tokens).reshape(-1, 1))[:, -1]
+
+    def read(self, ids: Ids, mask: Ids) -> None:
+        """Read ``ids [batch, tokens]``, of which ``mask`` says the real ones, and begin answers."""
+        names = [node.name for node in self.encoder.get_outputs()]
+        with graph_errors_are_typed("the encoder's graph failed"):
+            found = self.encoder.run_with_ort_values(
+                names, _values({"input_ids": ids, "attention_mask": mask})
+            )
+        self._read = dict(zip(names, found, strict=True)) | _values({"encoder_attention_mask": mask})
+        empty = {
+            f"{_PAST}{index}.{part}": np.zeros((len(ids), layer.kv_heads, 0, layer.head_dim), np.float32)
+            for index, layer in enumerate(self.section.layers)
+            for part in ("key", "value")
+        }
+        self._written, self.lengths = _values(empty), [0] * len(ids)
+
+    def write(self, ids: Ids) -> Logits:
+        """Append ``ids [batch, tokens]`` to the answers; logits ``[batch, tokens, vocab]`` after each, in
+        which tokens that are never written have minus infinity.
+
+        Raises:
+            InputError: more tokens than the model writes.
+        """
+        total = self.lengths[0] + ids.shape[1]
+        self.limits.check_room(total)
+        fed = {**_values({"input_ids": np.ascontiguousarray(ids)}), **self._read, **self._written}
+        with graph_errors_are_typed(f"the graph failed at token {total}"):
+            logits, *present = self.session.run_with_ort_values(self._outputs, fed)
+        self._written = dict(zip(self._written, present, strict=True))
+        self.lengths = [total] * len(self.lengths)
+        found: Logits = logits.numpy().astype(np.float32)
+        found[..., self.section.suppressed_ids] = -np.inf
+        return found
+
+
+class Answer:
+    """One text and its answer: what :func:`.generate.stream` asks of a decoder."""
+
+    def __init__(self, model: EncoderDecoder) -> None:
+        self.model, self.session, self.section = model, model.session, model.section
+
+    def prefill(self, ids: Sequence[int], *, new_tokens: int = 0) -> Logits:
+        """As :meth:`EncoderDecoder.prefill`, logits ``[vocab]``."""
+        found: Logits = self.model.prefill([ids], new_tokens=new_tokens)[0]
+        return found
+
+    def step(self, token: int) -> Logits:
+        """As :meth:`EncoderDecoder.step`, logits ``[vocab]``."""
+        found: Logits = self.model.step([token])[0]
+        return found
+
+
+def _values(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    return {name: owned_value(array) for name, array in arrays.items()}
+
+
+def _checked(encoder: Any, session: Any, section: EncoderDecoderSection) -> list[str]:
+    """The outputs of the decoder's graph, in the order in which they are asked for.
+
+    Raises:
+        BundleError: the graphs are not those that the manifest describes.
+    """
+    read = {node.name for node in encoder.get_outputs()}
+    caches = [f"{index}.{part}" for index in range(len(section.layers)) for part in ("key", "value")]
+    cross = {f"cross.{name}" for name in caches}
+    pasts = {node.name: node.shape for node in session.get_inputs() if node.name.startswith(_PAST)}
+    wanted = {"input_ids", "encoder_attention_mask", *cross, *(f"{_PAST}{name}" for name in caches)}
+    outputs = {node.name: node for node in session.get_outputs()}
+    written = ["logits", *(f"{_PRESENT}{name}" for name in caches)]
+    problems = []
+    if read != cross or {node.name for node in encoder.get_inputs()} != {"input_ids", "attention_mask"}:
+        problems.append("the encoder's graph reads or gives something else")
+    if {node.name for node in session.get_inputs()} != wanted or set(outputs) != set(written):
+        problems.append("the decoder's graph reads or gives something else")
+    elif outputs["logits"].shape[-1] != section.vocab_size:
+        problems.append(f"its logits are not over {section.vocab_size} tokens")
+    elif any(
+        [pasts[f"{_PAST}{index}.{part}"][place] for place in (1, 3)] != [layer.kv_heads, layer.head_dim]
+        for index, layer in enumerate(section.layers)
+        for part in ("key", "value")
+    ):
+        problems.append("its caches have other sizes")
+    if problems:
+        raise BundleError("the graphs are not those that the manifest describes", why="; ".join(problems))
+    return written
