@@ -320,7 +320,7 @@ def save_encoder_decoder(
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.get_input_embeddings().weight))
         model.config.tie_word_embeddings = False
     if model_type in ("bart", "marian"):
-        model.final_logits_bias.normal_()
+        model.final_logits_bias.normal_(generator=torch.Generator().manual_seed(0))
     _save(model, folder, None)
     return folder
 

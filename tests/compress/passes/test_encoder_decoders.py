@@ -289,7 +289,7 @@ def test_every_linear_of_both_stacks_is_treated_and_opens_in_transformers(
     assert {layer["name"] for layer in found["layers"]} == set(names)
     assert {layer["status"] for layer in found["layers"]} == {"ok"}
     assert not any(torch.equal(source.dense(name), before.dense(name)) for name in names)
-    assert 0 < found["steps"][0]["damage"]["kl"] < 0.05
+    assert 0 < found["steps"][0]["damage"]["kl"] < 0.5
     assert opens_in_transformers(source).answer == "yes"
     with torch.no_grad():
         ours, plain = load_model(out)(**inputs()).logits, reference(out)(**inputs()).logits
