@@ -77,8 +77,8 @@ class OnnxFormat:
         needed = graph.nbytes + sum(one.nbytes for one in others)
         if validate and kind == "encoder":
             needed += sum(built(stack, as_float=True).nbytes for stack in stacks)
-        elif validate and not job.form.built:
-            needed += build_graph(WeightView(job.source), opset).nbytes
+        if validate and not job.form.built:
+            needed += build_graph(WeightView(job.source), opset, job.pooling).nbytes
         return PreparedOnnx(needed, graph, opset, next(iter(others), None))
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
@@ -188,24 +188,28 @@ def check_form(job: ExportJob) -> None:
     """Refuse what has no form but the CPU's, before anything is written.
 
     Raises:
-        InputError: an encoder, a mixture of experts, integer products, or codes in the cache.
+        InputError: an encoder in float16, a mixture of experts, integer products, or codes in
+            the cache.
     """
     source, form = job.source, job.form
     if form.built:
         return
     integer = any(scheme.activations for scheme in source.schemes.values())
-    if source.anatomy.kind != "decoder":
-        why = "the graphs of encoders and encoder–decoders are written for the CPU only"
+    encodes = source.anatomy.kind == "encoder"
+    if source.anatomy.kind == "encoder_decoder":
+        why = "the graphs of encoder–decoders are written for the CPU only"
+    elif encodes and (form.dtype, form.linears) != ("float32", "qdq"):
+        why = "the graphs of encoders are written for the CPU and OpenVINO only"
     elif source.anatomy.has_experts:
         why = "the graphs of mixtures of experts are written for the CPU only"
     elif integer and not job.as_float:
         why = "integer products of rounded activations are written for the CPU only"
-    elif job.kv_dtype != form.dtype:
+    elif not encodes and job.kv_dtype != form.dtype:
         why = f"its cache is {form.dtype}, and another is written for the CPU only"
     else:
         return
     raise InputError(
         f"{job.name} cannot be exported for {form.name}",
         why=why,
-        fix="export it with --provider cpu, or a decoder of which only the weights are compressed (W4A16)",
+        fix="export it with --provider cpu, or a model of which only the weights are compressed (W4A16)",
     )

@@ -77,6 +77,22 @@ def prove_encoder(
     return result
 
 
+def form_distance(job: ExportJob, session: Any, cpu: Any, max_length: int, provider: str) -> dict[str, Any]:
+    """How far the vectors of a graph in the form of another provider are from those of the CPU's.
+
+    Raises:
+        GateFailed: it computes something else.
+    """
+    distances = [
+        1 - float(_vector(_run(session, text)) @ _vector(_run(cpu, text)))
+        for text in _sentences(job, max_length)
+    ]
+    mean = float(np.mean(distances))
+    what = f"the mean cosine distance of the graph's vectors on {provider} from those of the CPU's form"
+    gate(what, mean, COSINE_DISTANCE)
+    return {"cosine_distance_mean": rounded(mean), "bound": COSINE_DISTANCE}
+
+
 def compare_labels(
     found: Sequence[Floats], reference: Sequence[Floats], unrounded: Sequence[Floats]
 ) -> dict[str, Any]:

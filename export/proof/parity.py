@@ -30,7 +30,7 @@ from ..job import ExportJob
 from .decoder_proof import decoder_steps, prove_decoder
 from .distances import Floats, divergence, gate, log_softmax, rounded
 from .encoder_decoder_proof import ENCODER_DECODER_STEPS, prove_encoder_decoder
-from .encoder_proof import ENCODER_STEPS, prove_encoder
+from .encoder_proof import ENCODER_STEPS, form_distance, prove_encoder
 from .proof_text import Ids, token_rows
 
 # Mean KL divergence in nats: what half precision and other kernels for 8-bit inputs may cost.
@@ -81,10 +81,6 @@ def prove_form(
     Raises:
         GateFailed: the form computes something else.
     """
-    section = read(DecoderSection, cpu_sections["decoder"])
-    length = min(FORM_LENGTH, section.context_length)
-    ids = token_rows(job.path, job.text, 1, length, section.vocab_size)
-    reference = Decoder(open_session(cpu_graph), section).logits(ids)
     name = PROVIDERS[job.form.name]
     here = name in onnxruntime().get_available_providers()
     found: dict[str, Any] = {
@@ -92,10 +88,19 @@ def prove_form(
         "status": "run here" if here else NOT_RUN,
         "why": "" if here else f"{name} is not on the machine that made it",
     }
+    providers = ("cpu", *([job.form.name] if here else []))
+    if job.source.anatomy.kind != "decoder":
+        length, cpu = int(sections["encoder"]["max_length"]), open_session(cpu_graph)
+        return found | {
+            provider: form_distance(job, open_session(graph, provider=provider), cpu, length, provider)
+            for provider in providers
+        }
+    section = read(DecoderSection, cpu_sections["decoder"])
+    length = min(FORM_LENGTH, section.context_length)
+    ids = token_rows(job.path, job.text, 1, length, section.vocab_size)
+    reference = Decoder(open_session(cpu_graph), section).logits(ids)
     section = read(DecoderSection, sections["decoder"])
-    for provider in ("cpu", *([job.form.name] if here else [])):
-        found[provider] = _compared(graph, section, provider, ids, reference)
-    return found
+    return found | {provider: _compared(graph, section, provider, ids, reference) for provider in providers}
 
 
 def _compared(

@@ -1,5 +1,6 @@
-"""What the clients open: for each family a pico model, compressed, its bundle of standard operators, the
-layout of hubs, GPTQ's and AWQ's checkpoints and GGUF where these are written; and our own answers.
+"""What the clients open: for each family a pico model, compressed, its bundle of standard operators, that for
+OpenVINO, the layout of hubs, GPTQ's and AWQ's checkpoints and GGUF where these are written; and our own
+answers.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Artifacts:
         """The artifacts that it has."""
         packed = [form for form, without in _PACKED.items() if self.family not in without]
         more = [*packed * (self.kind == "decoder"), *["gguf"] * (self.family in ARCHITECTURES)]
-        return ("checkpoint", "onnx", "onnx_hub", *more)
+        return ("checkpoint", "onnx", "openvino", "onnx_hub", *more)
 
     def path(self, artifact: str) -> Path:
         """``checkpoint`` or an export format."""
@@ -134,11 +135,15 @@ class Artifacts:
         scheme = "Q4_0" if "gguf" in self.forms else SCHEME
         compress_model(str(model), scheme=scheme, output=checkpoint, overwrite=True)
         floats = {"activations": "float32"}
-        choices: dict[str, dict[str, Any]] = {"onnx": {**floats, "operators": "standard"}, "onnx_hub": floats}
+        choices: dict[str, dict[str, Any]] = {
+            "onnx": {**floats, "operators": "standard"},
+            "openvino": {"format": "onnx", "provider": "openvino"},
+            "onnx_hub": floats,
+        }
         for form in self.forms[1:]:
-            chosen = choices.get(form, {})
+            chosen = {"format": form, **choices.get(form, {})}
             place = self.path(form)
-            export_bundle(checkpoint, format=form, output=place, validate=False, overwrite=True, **chosen)
+            export_bundle(checkpoint, output=place, validate=False, overwrite=True, **chosen)
         write_json(self.root / self.family / "task.json", self._task(checkpoint))
 
     def _task(self, checkpoint: Path) -> dict[str, Any]:

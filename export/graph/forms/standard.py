@@ -7,6 +7,7 @@ that the same runtime could drive. OpenVINO reads it; TensorRT leaves it to CUDA
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
@@ -38,8 +39,12 @@ class Rewriter:
         """A float32 scalar, one for each ``value``."""
         return self._constant(f"standard.{value}", np.array(value, np.float32))
 
+    def cut(self, value: ir.Value | None, start: ir.Value, end: ir.Value, axis: int) -> ir.Value:
+        """``value`` from ``start`` to ``end``, of one number each, along an axis."""
+        return self.add("Slice", [value, start, end, self.shape(axis)])
+
     def shape(self, *sizes: int) -> ir.Value:
-        """The shape of a ``Reshape``; 0 leaves a dimension as it is."""
+        """Whole numbers, such as the shape of a ``Reshape``, where 0 leaves a dimension as it is."""
         return self._constant(f"standard.shape.{'.'.join(map(str, sizes))}", np.array(sizes, np.int64))
 
     def _constant(self, name: str, array: Array) -> ir.Value:
@@ -113,6 +118,27 @@ def _transposed_product(change: Rewriter) -> None:
     change.finish(change.add("MatMul", [value, transposed]))
 
 
+def _rope(change: Rewriter) -> None:
+    """Of tokens that have the positions from 0; halves of a head turn against each other, the rest stays."""
+    value, _, *tables = change.node.inputs
+    heads, size = (change.node.attributes[name].as_int() for name in ("num_heads", "rotary_embedding_dim"))
+    length = change.add("Shape", [value], start=1, end=2)
+    cos, sin = (
+        change.add("Unsqueeze", [change.cut(table, change.shape(0), length, 0), change.shape(1)])
+        for table in tables
+    )
+    by_head = change.add("Reshape", [value, change.shape(0, 0, heads, -1)])
+    ends = [change.shape(end) for end in (0, size // 2, size, 1 << 30)]
+    first, second, rest = (change.cut(by_head, *pair, -1) for pair in pairwise(ends))
+
+    def turned(one: ir.Value, other: ir.Value, op: str) -> ir.Value:
+        return change.add(op, [change.add("Mul", [first, one]), change.add("Mul", [second, other])])
+
+    parts: list[ir.Value | None] = [turned(cos, sin, "Sub"), turned(sin, cos, "Add"), rest]
+    whole = change.add("Concat", parts, axis=-1)
+    change.finish(change.add("Reshape", [whole, change.shape(0, 0, -1)]))
+
+
 _FORMS: dict[str, Callable[[Rewriter], None]] = {
     "SimplifiedLayerNormalization": _rms,
     "SkipSimplifiedLayerNormalization": _sum_and_rms,
@@ -121,4 +147,5 @@ _FORMS: dict[str, Callable[[Rewriter], None]] = {
     "BiasGelu": _gelu("none"),
     "FastGelu": _gelu("tanh"),
     "FusedMatMul": _transposed_product,
+    "RotaryEmbedding": _rope,
 }

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
@@ -14,7 +16,7 @@ from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import FORMS, NOT_RUN
 from edgepress.export.proof import parity
 from edgepress.runtime.api import TextModel, open_bundle
-from edgepress.runtime.session.session import BEHIND, PROVIDERS
+from edgepress.runtime.session.session import BEHIND, PROVIDERS, open_session
 
 pytestmark = pytest.mark.chain
 
@@ -50,6 +52,31 @@ def test_a_bundle_for_a_provider_that_is_not_here(
     model = open_bundle(output, threads=1)
     assert isinstance(model, TextModel)
     assert len(model.generate("the river ran", max_new_tokens=5, chat=False).token_ids) == 5
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+def test_an_encoder_for_openvino_has_standard_operators_alone(
+    make_encoder: Callable[..., Path], tmp_path: Path, family: str
+) -> None:
+    model = make_encoder(tmp_path / "m", family)
+    path = compress_model(str(model), scheme="W4A16-g32", output=tmp_path / "w4")
+    plain = export_bundle(path, output=tmp_path / "plain", operators="standard", validate=False)
+    output = export_bundle(path, output=tmp_path / "bundle", provider="openvino")
+    form = json.loads((output / "manifest.json").read_text(encoding="utf-8"))["parity"]["form"]
+    assert form["status"] == NOT_RUN and form["cpu"]["cosine_distance_mean"] < 1e-4
+    nodes = ir.load(output / "model.onnx").graph
+    assert {node.domain for node in nodes} == {""}
+    assert "DequantizeLinear" in {node.op_type for node in nodes}
+    ids = np.arange(5, 35, dtype=np.int64).reshape(2, 15)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    found, expected = (_states(bundle / "model.onnx", feeds) for bundle in (output, plain))
+    assert (found * expected).sum() > 0.9999 * np.linalg.norm(found) * np.linalg.norm(expected)
+
+
+def _states(graph: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    session = open_session(graph, threads=1)
+    given = {node.name: feeds[node.name] for node in session.get_inputs()}
+    return session.run(["last_hidden_state"], given)[0]
 
 
 def test_without_proof_it_has_not_run_either(w4: Path, tmp_path: Path) -> None:
