@@ -52,7 +52,7 @@ def score_embeddings(
     """
     scores: dict[str, Scores] = {}
     with (progress or Silent()).task("validating", 3 + len(given.word_pairs)) as task:
-        scores |= _of_sentences(*_embeddings(subject, original, given.sentences))
+        scores |= of_vectors(*_embeddings(subject, original, given.sentences))
         task.advance(1)
         if len(given.passages) > 1:
             scores |= _of_passages(subject, original, given.passages)
@@ -69,7 +69,8 @@ def score_embeddings(
     return scores
 
 
-def _of_sentences(mine: Vectors, theirs: Vectors) -> dict[str, Scores]:
+def of_vectors(mine: Vectors, theirs: Vectors) -> dict[str, Scores]:
+    """Every metric of vectors ``[n, size]`` of the same sentences or images."""
     return {
         name: Scores(
             metric, metric.per_sentence(mine, theirs)[:, None], metric.per_sentence(theirs, theirs)[:, None]

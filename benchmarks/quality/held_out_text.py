@@ -42,7 +42,7 @@ def measured_windows(
             f"the text has {len(stream)} tokens, {count} windows of {length} need {count * length}",
             fix=f"use --windows {len(found)}, a smaller --length, or more text",
         )
-    return found[_chosen(len(found), count, placement)]
+    return found[chosen(len(found), count, placement)]
 
 
 def measured_sentences(texts: Sequence[str], *, count: int, placement: Placement) -> list[str]:
@@ -54,7 +54,7 @@ def measured_sentences(texts: Sequence[str], *, count: int, placement: Placement
     if count < 1:
         raise InputError(f"validation needs at least 1 sentence, not {count}")
     found = list(dict.fromkeys(part for text in texts for part in paragraphs(text)))
-    return [found[index] for index in _chosen(len(found), min(count, len(found)), placement)]
+    return [found[index] for index in chosen(len(found), min(count, len(found)), placement)]
 
 
 def measured_passages(texts: Sequence[str], *, count: int, placement: Placement) -> list[tuple[str, str]]:
@@ -64,7 +64,7 @@ def measured_passages(texts: Sequence[str], *, count: int, placement: Placement)
     """
     found = list(dict.fromkeys(part for text in texts for part in paragraphs(text)))
     long = [words[:MOST_WORDS] for part in found if len(words := part.split()) >= PASSAGE_WORDS]
-    return [_halves(long[index]) for index in _chosen(len(long), min(count, len(long)), placement)]
+    return [_halves(long[index]) for index in chosen(len(long), min(count, len(long)), placement)]
 
 
 def _halves(words: list[str]) -> tuple[str, str]:
@@ -91,12 +91,12 @@ def classes_of_texts(corpus: Corpus, *, count: int) -> tuple[list[str], NDArray[
             grouped[str(number)] = list(dict.fromkeys(long))
     large = [found for found in grouped.values() if len(found) >= TEXTS_OF_A_CLASS]
     each = max(TEXTS_OF_A_CLASS, count // max(1, len(large))) // 2 * 2
-    chosen = [found[: min(each, len(found) // 2 * 2)] for found in large[: count // TEXTS_OF_A_CLASS]]
-    if len(chosen) < 2:
+    kept = [found[: min(each, len(found) // 2 * 2)] for found in large[: count // TEXTS_OF_A_CLASS]]
+    if len(kept) < 2:
         return [], np.zeros(0, np.int64)
     return (
-        [" ".join(text.split()[:MOST_WORDS]) for found in chosen for text in found],
-        np.repeat(np.arange(len(chosen)), [len(found) for found in chosen]),
+        [" ".join(text.split()[:MOST_WORDS]) for found in kept for text in found],
+        np.repeat(np.arange(len(kept)), [len(found) for found in kept]),
     )
 
 
@@ -112,11 +112,12 @@ def measured_rows(
     if count < 1:
         raise InputError(f"validation needs at least 1 text, not {count}")
     rows = [(text, place) for text, place in labelled_texts(corpus, labels) if place is not None]
-    chosen = [rows[index] for index in _chosen(len(rows), min(count, len(rows)), placement)]
-    return [text for text, _ in chosen], np.array([place for _, place in chosen], np.int64)
+    kept = [rows[index] for index in chosen(len(rows), min(count, len(rows)), placement)]
+    return [text for text, _ in kept], np.array([place for _, place in kept], np.int64)
 
 
-def _chosen(available: int, count: int, placement: Placement) -> NDArray[np.int64]:
+def chosen(available: int, count: int, placement: Placement) -> NDArray[np.int64]:
+    """The places of ``count`` of what is ``available``."""
     if placement not in PLACEMENTS:
         raise UnknownName("placement", placement, PLACEMENTS)
     if placement == "first":

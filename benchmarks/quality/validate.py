@@ -9,7 +9,7 @@ that the subject writes is lost.
 For encoders: sentence embeddings, pooled as the model says, on paragraphs, on their halves, which are to
 find each other, on texts of known classes, and on rated word pairs. For classifiers: the distribution of
 the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a ``label``, which then count as the
-right ones.
+right ones. Models that read images: :mod:`.measured_images`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from ...runtime.session.needs import Needs, available_memory
 from ...storage import sha256_json
 from ...terminal import Progress, Silent
 from ..records import record as records
+from ..records.image_subjects import reads_images
 from ..records.record import Measurement, Metric
 from ..records.subjects import OpenModel, open_subject
-from ..records.summary import RESAMPLES
 from .accuracy import is_cut
-from .greedy_text import verdict
 from .held_out_text import Placement
+from .measured_images import ImageSample, image_needs, shown_images, validate_images
 from .measured_kinds import (
     DEFAULT_LENGTH,
     DEFAULT_SENTENCES,
     DEFAULT_WINDOWS,
-    Measured,
     MeasuredPart,
     measured,
 )
 from .needs import validate_needs
+from .quality_lines import lines_of, require_labels
 from .subgroups.items import grouped_texts
 from .subgroups.kept_rows import KeptRows
 from .subgroups.measure_slices import Given, chosen_slices, measure_slices, most_flips
@@ -103,6 +103,9 @@ def validate_bundle(
     progress = progress or Silent()
     if record is not None:
         records.refuse_foreign(record)
+    if reads_images(against):
+        shown = ImageSample(text, sentences, placement, seed, record, command)
+        return validate_images(subject, against, shown, device, threads, slices, max_memory, progress)
     chosen_slices(slices)
     read = read_corpus(str(text or corpus), field=field, split="held-out")
     texts = read.texts()
@@ -125,7 +128,7 @@ def validate_bundle(
     sample = MeasuredPart(windows, length, sentences, placement, bool(slices), replies)
     result = measured(opened, original, read, sample, progress)
     result.workload.update(kind="quality", text=source, placement=placement)
-    lines = _lines(opened, original, result, seed, command)
+    lines = lines_of(opened, original, result, seed, command)
     if slices:
         given = Given(result.tokens, grouped_texts(read, original.labels), seed, half=half)
         kept = KeptRows(None if record is None else Path(record), _identity(lines))
@@ -168,6 +171,9 @@ def plan_validation(
     progress: Progress | None = None,
 ) -> Needs:
     """What :func:`validate_bundle` needs; raises what it does before it loads a model."""
+    if reads_images(against):
+        files = shown_images(text, sentences, "spread")
+        return image_needs(subject, against, files, max_memory, progress or Silent())
     read_corpus(str(text or corpus), field=field, split="held-out").texts()
     chosen_slices(slices)
     sizes = {"windows": windows, "length": length, "sentences": sentences}
@@ -179,11 +185,7 @@ def plan_validation(
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:
     if subject.kind != original.kind:
         raise InputError(f"a model of kind {subject.kind!r} is compared with one of kind {original.kind!r}")
-    if (subject.labels, subject.label_form) != (original.labels, original.label_form):
-        raise InputError(
-            f"a model with the labels {_named(subject)} is compared with one with {_named(original)}",
-            fix="compare with the model that it was made from",
-        )
+    require_labels(subject, original)
     if is_cut(subject, original):
         return
     probe = "\n\n".join(texts)[:4000]
@@ -193,41 +195,3 @@ def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) ->
             why="logits at a position would answer different questions",
             fix="compare with the model that it was made from",
         )
-
-
-def _named(model: OpenModel) -> str:
-    return ", ".join(model.labels) or "none"
-
-
-def _lines(
-    subject: OpenModel, original: OpenModel, result: Measured, seed: int, command: str
-) -> tuple[Measurement, Measurement]:
-    """The original's line and the subject's, from one pass over the same input."""
-    baseline = original.describe()
-    of_encoder = "texts" if original.labels else "sentences and word pairs"
-    unit = "windows and replies" if original.kind == "decoder" else of_encoder
-    protocol = {
-        "interval": f"percentile bootstrap over {unit}, differences paired",
-        "resamples": RESAMPLES,
-        "seed": seed,
-    }
-    shared: dict[str, Any] = {"command": command, "workload": result.workload, "protocol": protocol}
-    own = {name: scores.of_original(seed) for name, scores in result.scores.items()}
-    first = Measurement(subject=baseline, runtime=original.runtime, metrics=own, **shared)
-    second = Measurement(
-        **shared,
-        subject=subject.describe(),
-        baseline=baseline,
-        runtime=subject.runtime,
-        samples={name: scores.samples() for name, scores in result.scores.items()},
-        metrics={name: scores.of_subject(seed) for name, scores in result.scores.items()},
-        answers=result.answers,
-        compare={
-            "original": {
-                name: metric.model_dump(exclude_defaults=True, mode="json") for name, metric in own.items()
-            },
-            "delta": {name: scores.delta(seed) for name, scores in result.scores.items()},
-            "text": verdict(result.scores, seed),
-        },
-    )
-    return first, second

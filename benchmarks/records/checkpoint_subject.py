@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...compress.model.answer_start import start_token
 from ...compress.model.models import ResolvedModel
 from ...compress.model.pooling import pooling_of
-from ...compress.model.torch_model import label_logits, load_model
+from ...compress.model.torch_model import label_logits, load_model, tower_vectors
 from ...compress.model.weights import MANIFEST, WeightSource
 from ...compress.pipeline.device import choose_device
 from ...errors import InputError
@@ -52,6 +52,7 @@ class CheckpointSubject:
         self.label_form = LabelForm() if head is None else LabelForm(head.labelled, head.several)
         self.tokenizer = Tokenizer.open(resolved.path)
         self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
+        self._tower = anatomy.tower
         self._reads = anatomy.kind == "encoder_decoder"
         room = anatomy.max_positions - self._reads
         self.max_length = min(room, (self._pooling and self._pooling.max_length) or room)
@@ -140,9 +141,16 @@ class CheckpointSubject:
             raise InputError("a decoder has logits, not embeddings")
         if self.labels:
             raise InputError("a classifier has labels, not embeddings")
+        if self._tower is not None:
+            return self._answers(texts, self._vectors_of_tower)
         return self._answers(
             texts, lambda ids, mask: pooling.apply(self._model(input_ids=ids, attention_mask=mask)[0], mask)
         )
+
+    def _vectors_of_tower(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        assert self._tower is not None
+        padding = {} if self._tower.filled else {"attention_mask": mask}
+        return tower_vectors(self._model(input_ids=ids, **padding))
 
     @torch.inference_mode()
     def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -170,6 +178,8 @@ class CheckpointSubject:
 
     def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         longest = max(map(len, rows))
+        if self._tower is not None and self._tower.filled:
+            longest = self.max_length
         pad = self.tokenizer.pad_id or 0
         padded = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])

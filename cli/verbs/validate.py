@@ -42,10 +42,13 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 )
 @click.option(
     "--text",
+    "--images",
+    "text",
     default="wikipedia",
     show_default=True,
     shell_complete=completion.texts,
-    help="Text that was not calibrated with: a file, a directory, or the rest of a demo corpus.",
+    help="Text that was not calibrated with: a file, a directory, or the rest of a demo corpus; of a model "
+    "that reads images, a directory of those.",
 )
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl rows.")
 @click.option("--windows", type=COUNT, default=16, show_default=True, help="Decoders: number of windows.")
@@ -57,7 +60,11 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     help="Decoders: tokens in a window.",
 )
 @click.option(
-    "--sentences", type=COUNT, default=256, show_default=True, help="Encoders: number of paragraphs."
+    "--sentences",
+    type=COUNT,
+    default=256,
+    show_default=True,
+    help="Encoders: paragraphs, or images, at most.",
 )
 @click.option(
     "--placement",
@@ -121,7 +128,8 @@ def command(
     Encoders: cosine to the original's embeddings, retrieval of passages (R@1, mean reciprocal rank), overlap
     of the ten nearest neighbours, similarity of sentence pairs, a linear probe, and Spearman correlation with
     people on two sets of word pairs. Classifiers: agreement of the labels, KL divergence of their
-    distributions, and accuracy where the rows of a .jsonl text have a "label". Intervals hold 95 % of
+    distributions, and accuracy where the rows of a .jsonl text have a "label". Models of images: cosine and
+    nearest neighbours of embeddings, or agreement and KL divergence of labels. Intervals hold 95 % of
     bootstrap resamples of windows, texts or pairs. --slices names the groups that lose more than the others:
     languages, phenomena of syntax, people and professions, rare words, positions, or the "group" of the rows
     of a .jsonl text; the model card with what was found goes beside the run file.
@@ -197,10 +205,13 @@ def _text(options: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
 
 def _check_words(subject: str, against: str, text: str, field: str, *, download: bool) -> None:
     """Refuse what is misspelt or missing before anything heavy is imported."""
+    from ...compress.model.model_names import images_read_by
     from ...compress.text.corpus import require_text
 
     for model in (subject, against):
         named_model(model, download=download and model == against)
+    if images_read_by(against):
+        return  # which folder is given is looked at first of all then
     require_text(text, field)
 
 

@@ -85,6 +85,13 @@ class Vocabulary(ModelPass):
         source = stage.source
         if TOKENIZER not in source.reader.companions():
             raise CheckpointError(f"{source.reader.path} has no {TOKENIZER}: there is nothing to cut")
+        tower = source.anatomy.tower
+        if tower is not None and tower.pooling == "end" and tower.end is None:
+            raise CheckpointError(
+                f"{source.reader.path} says a wrong end token, and ids would change under it",
+                why="eos_token_id is 2, by which transformers knows that the largest id ends a text",
+                fix="set eos_token_id to that in a copy of config.json: the vectors stay the same",
+            )
         counts = self._counts(stage, Tokenizer.open(source.reader.path))
         used = np.flatnonzero(counts)
         wanted = used[np.argsort(-counts[used], kind="stable")].tolist()

@@ -198,13 +198,25 @@ def test_a_tower_that_was_saved_by_itself(
 
 
 def test_what_cannot_be_is_said_with_the_way_out(
-    made: Callable[[Pair], Path], make_tower: Callable[..., Path], pico_bert: Path, tmp_path: Path
+    made: Callable[[Pair], Path],
+    make_tower: Callable[..., Path],
+    pico_bert: Path,
+    pico_text: Path,
+    tmp_path: Path,
 ) -> None:
     both, out = made(PAIRS[0]), tmp_path / "o"
     with pytest.raises(CheckpointError, match="MODEL:image"):
         compress_model(str(both), scheme="W8A8", output=out)
     with pytest.raises(CheckpointError, match="not one of two encoders"):
         compress_model(f"{pico_bert}:text", scheme="W8A8", output=out)
+    (tmp_path / "r.yaml").write_text("passes: [{pass: vocabulary, size: 60}]")
+    options: dict[str, Any] = {
+        "recipe": str(tmp_path / "r.yaml"),
+        "calibration": str(pico_text),
+        "samples": 8,
+    }
+    with pytest.raises(CheckpointError, match="says a wrong end token"):
+        compress_model(f"{made(PAIRS[1])}:text", output=out, **options)
     with pytest.raises(InputError, match="no file or directory"):
         compress_model(f"{tmp_path}/absent:image", scheme="W8A8", output=out)
     tower = make_tower(tmp_path / "m", "CLIPVisionModel")

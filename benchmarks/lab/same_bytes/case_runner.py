@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from .... import compress_model, export_bundle, open_bundle
+from ....runtime.engine.image_encoder import ImageModel
 from .cases import Case
 from .commands import command_hashes, key_hashes, refusal
 from .file_hashes import hashes_of, json_hash
@@ -32,6 +34,7 @@ class Runner:
         text = folder / "text"
         self.paths = {
             "TEXT": str(text / "prose.txt"),
+            "IMAGES": str(folder / "images"),
             "LABELLED": str(text / "labelled.jsonl"),
             "CHATS": str(text / "chats.jsonl"),
             "MODELS": str(folder / "models"),
@@ -147,8 +150,11 @@ class Runner:
 
 
 def _answers(bundle: Path) -> Hashes:
-    """What the bundle computes: a greedy continuation, or the numbers of two texts."""
+    """What the bundle computes: a greedy continuation, or the numbers of two texts or images."""
     model: Any = open_bundle(bundle, threads=1)
+    if isinstance(model, ImageModel):
+        pixels = np.random.default_rng(2).normal(0, 1, (2, 3, 32, 32)).astype(np.float32)
+        return {"rows": hashlib.sha256(model.answers(pixels).tobytes()).hexdigest()}
     texts = ["the river ran under old stone bridges", "boats drift slowly"]
     if hasattr(model, "generate"):
         return {"continuation": json_hash(model.generate(texts[0], max_new_tokens=8, chat=False).text)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .pico_models import HELD_BACK, MODELS
+from .pico_models import HELD_BACK, MODELS, READ_IMAGES
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
 # A decoder, an encoder, a classifier and a mixture are what options are tried on: of the latter two, those of
@@ -33,8 +33,8 @@ class Case:
 
     Attributes:
         passes: of the recipe that is written; empty where ``options`` name one.
-        options: of ``compress_model``. TEXT, LABELLED, CHATS, MODELS and KEPT in them and in the recipe are
-            paths of the folder that the run works in.
+        options: of ``compress_model``. TEXT, IMAGES, LABELLED, CHATS, MODELS and KEPT in them and in the
+            recipe are paths of the folder that the run works in.
         exports: keyword arguments of ``export_bundle``, one mapping an export.
         again: the scheme that a GGUF file among the exports is compressed with once more.
     """
@@ -77,7 +77,8 @@ def _product(recipes: dict[str, Any], models: Sequence[str], prefix: str = "") -
             exported = model in EXPORTED_MODELS or name in EXPORTED
             exports = [{"format": "onnx"}] if exported else []
             packaged = isinstance(recipe, str)
-            options = CALIBRATED | ({"recipe": recipe} if packaged else {})
+            read = {"calibration": "IMAGES"} if MODELS[model][0] in READ_IMAGES else {}
+            options = CALIBRATED | read | ({"recipe": recipe} if packaged else {})
             yield Case(f"{model}/{prefix}{name}", model, [] if packaged else recipe, options, exports)
 
 

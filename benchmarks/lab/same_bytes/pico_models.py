@@ -99,6 +99,14 @@ DEBERTA = ENCODER | {
     "position_buckets": 16,
     "norm_rel_ebd": "layer_norm",
 }
+VISION = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+}
+CLIP_TEXT = ENCODER | {"max_position_embeddings": 40, "bos_token_id": 2, "eos_token_id": 3}
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
 # Name → family, what its config says besides, and how it is saved.
@@ -158,12 +166,29 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "deberta": ("deberta-v2", DEBERTA, {"pooling": True}),
     "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
+    "vit": ("vit", VISION | {"intermediate_size": 128}, {}),
+    "dinov2": ("dinov2", VISION | {"mlp_ratio": 2}, {}),
+    "clip_image": ("clip_vision_model", VISION | {"intermediate_size": 128, "projection_dim": 48}, {}),
+    "clip_text": ("clip_text_model", CLIP_TEXT | {"projection_dim": 48}, {}),
+    "siglip_image": ("siglip_vision_model", VISION | {"intermediate_size": 128}, {}),
+    "siglip_text": ("siglip_text_model", CLIP_TEXT, {}),
     "t5": ("t5", {**T5, "tie_word_embeddings": True}, {}),
     "mt5": ("mt5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, {}),
 }
 POOLERLESS = ("deberta-v2", "distilbert", "electra", "eurobert", "modernbert")
 ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert", "gte")
-KINDS = dict.fromkeys(ENCODERS, "encoder") | dict.fromkeys(("t5", "mt5"), "encoder_decoder")
+# Those that transformers has no Auto class for that keeps what is behind the states.
+TOWERS = {
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    "clip_text_model": "CLIPTextModelWithProjection",
+    "siglip_vision_model": "SiglipVisionModel",
+    "siglip_text_model": "SiglipTextModel",
+}
+READ_IMAGES = ("vit", "dinov2", "clip_vision_model", "siglip_vision_model")
+PROCESSOR = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+KINDS = dict.fromkeys((*ENCODERS, *TOWERS, *READ_IMAGES), "encoder") | dict.fromkeys(
+    ("t5", "mt5"), "encoder_decoder"
+)
 AUTO = {
     "decoder": "AutoModelForCausalLM",
     "encoder": "AutoModel",
@@ -176,6 +201,9 @@ HELD_BACK = ("llama-small", "llama-wide")
 def make_subjects(folder: Path, names: Iterable[str]) -> None:
     """The named models in ``folder/models`` and all texts in ``folder/text``, unless they are there."""
     _texts(folder / "text")
+    names = list(names)
+    if any(MODELS[name][0] in READ_IMAGES for name in names):
+        _images(folder / "images")
     for name in names:
         made = folder / "models" / f"{name}.made"
         if not made.exists():
@@ -212,6 +240,19 @@ def _texts(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
 
 
+def _images(folder: Path) -> None:
+    if folder.exists():
+        return
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(1)
+    for number in range(16):
+        pixels = generator.integers(0, 256, (40 + number, 56, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+
+
 def save_pico(
     folder: Path,
     family: str,
@@ -230,7 +271,11 @@ def save_pico(
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"vocab_size": save_tokenizer(folder, _kind(family), _sentences(50, seed=0))}
+    settings: dict[str, Any] = {}
+    if family in READ_IMAGES:
+        (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
+    else:
+        settings["vocab_size"] = save_tokenizer(folder, _kind(family), _sentences(50, seed=0))
     settings |= DECODER | changes if _kind(family) == "decoder" else changes
     if family in ("falcon", "bloom", "mpt"):
         del settings["head_dim"]  # their configs derive it
@@ -238,9 +283,13 @@ def save_pico(
         settings["id2label"] = dict(enumerate(LABELS))
     head = f"AutoModelFor{'Token' if by_token else 'Sequence'}Classification"
     auto: Any = getattr(transformers, head if labels else AUTO[_kind(family)])
-    bare = family in ENCODERS and family not in POOLERLESS and not labels
+    bare = family in (*ENCODERS, "vit") and family not in POOLERLESS and not labels
     options = {"add_pooling_layer": False} if bare else {}
-    model = auto.from_config(transformers.AutoConfig.for_model(family, **settings), **options)
+    config = transformers.AutoConfig.for_model(family, **settings)
+    if family in TOWERS:
+        model = getattr(transformers, TOWERS[family])(config)
+    else:
+        model = auto.from_config(config, **options)
     _randomise(model)
     model.to(getattr(torch, dtype)).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
     if pooling:

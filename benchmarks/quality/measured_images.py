@@ -1,0 +1,156 @@
+"""How far a model of images is from its original: cosine and nearest neighbours of its embeddings, or
+agreement of its labels, of the same image files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ...runtime.images.image_file import image_files
+from ...runtime.session.needs import Needs, available_memory
+from ...storage import sha256_file, sha256_json
+from ...terminal import Progress
+from ..records import record as records
+from ..records.image_subjects import ImageSubject, Vectors, open_image_subject
+from ..records.record import Measurement
+from .accuracy import require_finite
+from .embedding_scores import of_vectors
+from .held_out_text import Placement, chosen
+from .measured_kinds import Measured
+from .metrics import neighbour_overlap
+from .needs import validate_needs
+from .quality_lines import lines_of, require_labels
+from .scores import Scores, log_softmax, metric_files
+from .token_damage import require_same_width
+
+LEAST = 2  # images, so that there are neighbours
+
+
+@dataclass(frozen=True)
+class ImageSample:
+    """What of the images in a ``folder`` is measured, at most ``count``, and how that is recorded."""
+
+    folder: str | Path | None
+    count: int
+    placement: Placement
+    seed: int
+    record: str | Path | None
+    command: str
+
+
+def validate_images(
+    subject: str | Path,
+    against: str | Path,
+    sample: ImageSample,
+    device: str,
+    threads: int | None,
+    slices: Sequence[str],
+    max_memory: float | None,
+    progress: Progress,
+) -> Measurement:
+    """:func:`.validate.validate_bundle` of a model that reads images."""
+    if slices:
+        raise InputError("slices are of text, and this model reads images", fix="leave --slices out")
+    files = shown_images(sample.folder, sample.count, sample.placement)
+    if device == "cpu":
+        needs = image_needs(subject, against, files, max_memory, progress)
+        progress.note(needs.headline(needs.require(Path(sample.record or "."), max_memory)))
+    opening: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    original = open_image_subject(against, **opening)
+    same = str(subject) == str(against)
+    opened = original if same else open_image_subject(subject, **opening)
+    require_labels(opened, original)
+    result = measured_images(opened, original, files, progress)
+    result.workload.update(kind="quality", text=Path(str(sample.folder)).name, placement=sample.placement)
+    lines = lines_of(opened, original, result, sample.seed, sample.command)
+    if sample.record is not None:
+        for line in lines[-1:] if same else lines:
+            records.append(sample.record, line)
+    return lines[-1]
+
+
+def image_needs(
+    subject: str | Path,
+    against: str | Path,
+    files: Sequence[Path],
+    max_memory: float | None,
+    progress: Progress,
+) -> Needs:
+    """What :func:`validate_images` needs: an image is about as many tokens as a paragraph."""
+    memory = available_memory(max_memory)
+    return validate_needs(
+        subject, against, windows=1, length=1, sentences=len(files), memory=memory, progress=progress
+    )
+
+
+def shown_images(folder: str | Path | None, count: int, placement: Placement) -> list[Path]:
+    """At most ``count`` distinct image files in ``folder``, spread over it or the first ones.
+
+    Raises:
+        InputError: there is no folder, or fewer than :data:`LEAST` images in it.
+    """
+    if folder is None:
+        raise InputError(
+            "a model that reads images is compared on images, and none are given",
+            fix="pass --images FOLDER, with images that it was not calibrated with",
+        )
+    first = {sha256_file(file): file for file in reversed(image_files(Path(folder)))}
+    found = sorted(first.values())
+    if min(len(found), count) < LEAST:
+        raise InputError(f"{folder} has {len(found)} distinct images, {LEAST} are the least", fix="give more")
+    return [found[index] for index in chosen(len(found), min(count, len(found)), placement)]
+
+
+def measured_images(
+    subject: ImageSubject, original: ImageSubject, files: Sequence[Path], progress: Progress
+) -> Measured:
+    """Run both models on ``files``; ``subject`` may be ``original`` itself.
+
+    Raises:
+        GateFailed: logits or embeddings that are not finite.
+        InputError: embeddings of different width.
+    """
+    what = "logits" if original.labels else "embeddings"
+    with progress.task("validating", 2) as task:
+        theirs = original.answers(files)
+        task.advance(1)
+        mine = theirs if subject is original else subject.answers(files)
+        task.advance(1)
+    require_same_width(what, mine, theirs)
+    require_finite("the original", theirs, what)
+    require_finite("the compressed model", mine, what)
+    scores = _of_labels(original, mine, theirs) if original.labels else _of_embeddings(mine, theirs)
+    return Measured(
+        scores, {"images": len(files), "images_sha256": sha256_json(list(map(sha256_file, files)))}
+    )
+
+
+def _of_embeddings(mine: Vectors, theirs: Vectors) -> dict[str, Scores]:
+    scores = of_vectors(mine, theirs)
+    if len(mine) > neighbour_overlap.NEIGHBOURS + 1:  # else all others are the nearest
+        ours, own = (
+            neighbour_overlap.per_passage((rows, rows), (theirs, theirs))[:, None] for rows in (mine, theirs)
+        )
+        scores["neighbour_overlap"] = Scores(metric_files("passages")["neighbour_overlap"], ours, own)
+    return scores
+
+
+def _of_labels(original: ImageSubject, mine: Vectors, theirs: Vectors) -> dict[str, Scores]:
+    ours, own = (
+        log_softmax(np.concatenate([original.label_form.rows(row) for row in rows]))
+        for rows in (mine, theirs)
+    )
+    scores = {}
+    for name, metric in metric_files("labels").items():
+        of_mine, of_theirs = (metric.per_text(rows, own, None) for rows in (ours, own))
+        if of_mine is not None:
+            shape = len(mine), -1
+            averages = [values.reshape(shape).mean(1)[:, None] for values in (of_mine, of_theirs)]
+            scores[name] = Scores(metric, *averages)
+    return scores

@@ -1,0 +1,148 @@
+"""A bundle or checkpoint of a model that reads images, under measurement: its embeddings or labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...compress.model.model_names import images_read_by
+from ...errors import InputError, require
+from ...limits import require_threads
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.directory import MANIFEST
+from ...runtime.engine.image_encoder import BATCH_SIZE, ImageModel
+from ...runtime.engine.label_form import LabelForm
+from ...runtime.images.prepared import read_images
+from ...runtime.session.threads import thread_budget
+from ...terminal import Progress
+from .bundle_subject import describe_bundle, operators_of
+from .record import Subject
+
+Vectors = NDArray[np.float32]
+
+
+class ImageSubject(Protocol):
+    """A model of images that is open; ``labels`` are those of a classifier, read as ``label_form`` says."""
+
+    kind: Literal["encoder"]
+    labels: tuple[str, ...]
+    label_form: LabelForm
+    runtime: dict[str, Any]
+
+    def answers(self, files: Sequence[Path]) -> Vectors:
+        """Embeddings ``[len(files), size]``, or a classifier's logits ``[len(files), labels]``."""
+        ...
+
+    def describe(self) -> Subject:
+        """The artifact as records name it."""
+        ...
+
+
+def reads_images(model: str | Path) -> bool:
+    """Whether ``model``, a bundle or what ``compress`` takes, reads images."""
+    if (Path(model) / MANIFEST).is_file():
+        bundle = Bundle.open(model, verify=False)
+        return bundle.kind == "encoder" and bundle.encoder.image is not None
+    return images_read_by(str(model))
+
+
+def open_image_subject(
+    model: str | Path, *, device: str, threads: int | None, progress: Progress
+) -> ImageSubject:
+    """Open ``model``; raises as :func:`.subjects.open_subject`, and InputError for one that reads text."""
+    if (Path(model) / MANIFEST).is_file():
+        return ImageBundleSubject(Path(model), threads)
+    require("torch", "compress")
+    require("transformers", "compress")
+    return ImageCheckpointSubject(str(model), device, threads, progress)
+
+
+class ImageBundleSubject:
+    """An opened bundle, as it was shipped."""
+
+    kind: Literal["encoder"] = "encoder"
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        threads = threads or thread_budget()
+        self._model = ImageModel(Bundle.open(path), threads=threads)
+        section, self.labels = self._model.section, self._model.labels
+        self.label_form = LabelForm(section.labelled, section.several) if self.labels else LabelForm()
+        self.runtime: dict[str, Any] = {
+            "name": "onnxruntime",
+            "version": version("onnxruntime"),
+            "threads": threads,
+            **operators_of(self._model.bundle),
+        }
+
+    def answers(self, files: Sequence[Path]) -> Vectors:
+        """As :meth:`ImageSubject.answers`."""
+        return self._model.logits(files) if self.labels else self._model.encode(files)
+
+    def describe(self) -> Subject:
+        """As :meth:`ImageSubject.describe`."""
+        return describe_bundle(self._model.bundle)
+
+
+class ImageCheckpointSubject:
+    """An opened checkpoint, dense or compressed, in torch."""
+
+    kind: Literal["encoder"] = "encoder"
+
+    def __init__(self, model: str, device: str, threads: int | None, progress: Progress) -> None:
+        import torch
+
+        from ...compress.model.image_processor import require_preprocessing
+        from ...compress.model.models import resolve
+        from ...compress.model.torch_model import load_model
+        from ...compress.model.weights import WeightSource
+        from ...compress.pipeline.device import choose_device
+
+        self._resolved = resolve(model, progress)
+        self._source = WeightSource.open(self._resolved.path)
+        anatomy = self._source.anatomy
+        if anatomy.patches is None:
+            raise InputError(f"{model} reads no images", fix="compare with the model that it was made from")
+        head, self._tower = anatomy.classifier, anatomy.tower
+        self.labels = () if head is None else head.labels
+        self.label_form = LabelForm() if head is None else LabelForm(head.labelled, head.several)
+        self._how = require_preprocessing(self._resolved.path)
+        self._device = choose_device(device)
+        torch.set_num_threads(require_threads(threads) or thread_budget())
+        self._model = load_model(self._resolved.path, device=self._device)
+        self.runtime: dict[str, Any] = {
+            "name": "torch",
+            "version": torch.__version__,
+            "device": str(self._device),
+            "threads": torch.get_num_threads(),
+        }
+
+    def answers(self, files: Sequence[Path]) -> Vectors:
+        """As :meth:`ImageSubject.answers`."""
+        import torch
+
+        rows, ask = [], self._asked()
+        with torch.inference_mode():
+            for start in range(0, len(files), BATCH_SIZE):
+                pixels = torch.from_numpy(read_images(files[start : start + BATCH_SIZE], self._how))
+                rows.append(ask(self._model(pixel_values=pixels.to(self._device))).float().cpu().numpy())
+        return np.concatenate(rows)
+
+    def _asked(self) -> Callable[[Any], Any]:
+        """From what transformers gives to what is compared."""
+        from ...compress.model.torch_model import label_logits, tower_vectors
+
+        if self.labels:
+            return label_logits
+        return tower_vectors if self._tower is not None else lambda output: output.last_hidden_state[:, 0]
+
+    def describe(self) -> Subject:
+        """As :meth:`ImageSubject.describe`."""
+        from .checkpoint_subject import describe_checkpoint
+
+        kind: Literal["classifier", "encoder"] = "classifier" if self.labels else "encoder"
+        return describe_checkpoint(self._source, self._resolved, kind)
