@@ -65,6 +65,7 @@ BLOCK_TYPES = {
     "q2_k": _type("q2_k", (0, 15), minima=15),
     "q3_k": _type("q3_k", (-32, 31)),
     "q4_k": _type("q4_k", (0, 63), minima=63),
+    "q5_k": _type("q5_k", (0, 63), minima=63),
     "q6_k": _type("q6_k", (-128, 127)),
     "iq4_nl": _type("iq4_nl", (1, 1)),
 }

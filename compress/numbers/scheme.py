@@ -4,8 +4,7 @@ Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouc
 ``W4A16_ASYM`` has zero points, ``W8A8`` adds dynamic per-token int8 activations, ``W8A8_STATIC`` those of one
 scale found in calibration. A group size is appended after a dash: ``W4A16-g64``. ``FP8_DYNAMIC``, ``FP8``,
 ``NVFP4``, ``NVFP4A16``, ``MXFP4`` and ``MXFP4A16`` are floats, whose groups are part of the format
-(:mod:`.number_format`), as are those of GGUF's ``Q2_K``, ``Q3_K``, ``Q4_K``, ``Q6_K`` and ``IQ4_NL``
-(:mod:`.block_types`).
+(:mod:`.number_format`), as are those of GGUF's ``Q2_K`` to ``Q6_K`` and ``IQ4_NL`` (:mod:`.block_types`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pydantic import (
 from ...errors import UnknownName
 from .scheme_names import canonical, way_out
 
-Format = Literal["int", "fp8", "mxfp4", "nvfp4", "q2_k", "q3_k", "q4_k", "q6_k", "iq4_nl"]
+Format = Literal["int", "fp8", "mxfp4", "nvfp4", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"]
 
 E4M3_LARGEST, E2M1_LARGEST = 448.0, 6.0
 BITS = (2, 3, 4, 8)
@@ -38,6 +37,7 @@ GGUF: dict[Format, tuple[int, int, float, tuple[int, int]]] = {
     "q2_k": (2, 16, 2.625, (0, 3)),
     "q3_k": (3, 16, 3.4375, (-4, 3)),
     "q4_k": (4, 32, 4.5, (0, 15)),
+    "q5_k": (5, 32, 5.5, (0, 31)),
     "q6_k": (6, 16, 6.5625, (-32, 31)),
     "iq4_nl": (4, 32, 4.5, (-127, 113)),
 }
@@ -81,7 +81,7 @@ class Scheme(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bits: Literal[2, 3, 4, 6, 8]
+    bits: Literal[2, 3, 4, 5, 6, 8]
     group_size: int | None = Field(
         DEFAULT_GROUP_SIZE, description="input channels per scale; null is per channel"
     )

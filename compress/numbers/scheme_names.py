@@ -34,7 +34,7 @@ def way_out(name: str) -> str:
         return f"{upper} is llama.cpp's own: take the pass `ternary`, which GGUF exports write so"
     if _GGUF.match(upper):
         return (
-            f"{upper} is llama.cpp's own: take Q2_K, Q3_K, Q4_K, Q6_K, IQ4_NL, Q4_0 (W4A16-g32) or Q8_0 "
+            f"{upper} is llama.cpp's own: take Q2_K to Q6_K, IQ4_NL, Q4_0 (W4A16-g32) or Q8_0 "
             "(W8A16-g32), which `edgepress export --format gguf` writes as such"
         )
     return ""

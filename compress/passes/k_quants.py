@@ -1,10 +1,10 @@
 """K-quants: GGUF's own types, for llama.cpp, by a search of ours for their scales and minima.
 
-``Q2_K`` (2.6 bits a weight), ``Q3_K`` (3.4), ``Q4_K`` (4.5) and ``Q6_K`` (6.6) have blocks of 256 inputs, in
-which scales and minima of groups of 16 or 32 are small integers, ``IQ4_NL`` (4.5) uneven points and groups of
-32. The types are those of llama.cpp (Kawrakow 2023, github.com/ggml-org/llama.cpp/pull/1684); the search is
-:mod:`edgepress.compress.numbers.super_blocks`. With calibration text an error of a channel weighs as much as
-the mean square of its input, the diagonal of the Gram.
+``Q2_K`` (2.6 bits a weight), ``Q3_K`` (3.4), ``Q4_K`` (4.5), ``Q5_K`` (5.5) and ``Q6_K`` (6.6) have blocks of
+256 inputs, in which scales and minima of groups of 16 or 32 are small integers, ``IQ4_NL`` (4.5) uneven
+points and groups of 32. The types are those of llama.cpp (Kawrakow 2023, pull request 1684 of
+github.com/ggml-org/llama.cpp); the search is :mod:`edgepress.compress.numbers.super_blocks`. With calibration
+text an error of a channel weighs as much as the mean square of its input, the diagonal of the Gram.
 
 ``edgepress export --format gguf`` writes what the pass found, bit by bit. No other client opens the
 checkpoint.

@@ -243,7 +243,7 @@ def _blocks(
         raise ShapeError(
             f"{name} is {scheme.name}, which GGUF has no type for here",
             fix="use 4 or 8 bits in groups of a multiple of 32, ternary weights with `scales: matrix`, or "
-            "Q2_K, Q3_K, Q4_K, Q6_K or IQ4_NL",
+            "Q2_K to Q6_K or IQ4_NL",
         )
     repeated = np.repeat(scales, size // _BLOCK, axis=1)
     ends = repeated.astype(np.float16)[..., None].view(np.uint8)

@@ -56,10 +56,10 @@ def _section(cells: list[Cell], chosen: dict[str, ModuleType]) -> str:
     )
     lengths = ", ".join(map(str, LENGTHS))
     return (
-        f"Pico models in {SCHEME} (Q4_0 where a GGUF file is written), rows of {lengths} tokens, in one "
-        f"batch where a client takes batches, {NEW_TOKENS} greedy tokens. A number is the largest "
-        "difference from our own answer, as a part of the largest number in it, where decoders gave the "
-        "same tokens too; the ONNX graphs leave activations in float32.\n\n"
+        f"Pico models in {SCHEME} (Q4_0 where a GGUF file is written, or the type that is named), rows of "
+        f"{lengths} tokens, in one batch where a client takes batches, {NEW_TOKENS} greedy tokens. A "
+        "number is the largest difference from our own answer, as a part of the largest number in it, where "
+        "decoders gave the same tokens too; the ONNX graphs leave activations in float32.\n\n"
         f"{table(cells)}\n\nPackages: {packages}."
     )
 

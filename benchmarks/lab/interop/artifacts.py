@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ....compress.numbers.scheme import GGUF
 from ....export.formats._gguf_architecture import ARCHITECTURES
 from ....export.formats.awq import Awq
 from ....export.formats.gptq import Gptq
@@ -40,7 +41,8 @@ _GRANITE = {
     "residual_multiplier": 0.5,
     "logits_scaling": 2.0,
 }
-# Family → kind and what its config has in addition to the sizes of all.
+_WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}  # rows of whole super-blocks
+# Family, or family and GGUF's type → kind and what its config has in addition to the sizes of all.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("decoder", {}),
     "mistral": ("decoder", {"sliding_window": 64}),
@@ -85,6 +87,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert tagger": ("tagger", ENCODER),
     "xlm-roberta tagger": ("tagger", ENCODER),
     "distilbert tagger": ("tagger", DISTILBERT),
+    **{f"llama {scheme.upper()}": ("decoder", _WIDE) for scheme in GGUF},
 }
 # The families that are refused in a form.
 _PACKED = {
@@ -107,8 +110,18 @@ class Artifacts:
         return FAMILIES[self.family][0]
 
     @property
+    def scheme(self) -> str:
+        """What its weights are compressed to."""
+        own = self.family.partition(" ")[2]
+        if own.lower() in GGUF:
+            return own
+        return "Q4_0" if "gguf" in self.forms else SCHEME
+
+    @property
     def forms(self) -> tuple[str, ...]:
         """The artifacts that it has."""
+        if self.family.partition(" ")[2].lower() in GGUF:
+            return ("gguf",)
         packed = [form for form, without in _PACKED.items() if self.family not in without]
         more = [*packed * (self.kind == "decoder"), *["gguf"] * (self.family in ARCHITECTURES)]
         return ("checkpoint", "onnx", "openvino", "onnx_hub", *more)
@@ -132,15 +145,16 @@ class Artifacts:
         model, checkpoint = self.path("model"), self.path("checkpoint")
         family, pools, tags = self.family.partition(" ")[0], self.kind == "encoder", self.kind == "tagger"
         save_pico(model, family, FAMILIES[self.family][1], pooling=pools, labels=tags, by_token=tags)
-        scheme = "Q4_0" if "gguf" in self.forms else SCHEME
-        compress_model(str(model), scheme=scheme, output=checkpoint, overwrite=True)
+        compress_model(str(model), scheme=self.scheme, output=checkpoint, overwrite=True)
         floats = {"activations": "float32"}
         choices: dict[str, dict[str, Any]] = {
             "onnx": {**floats, "operators": "standard"},
             "openvino": {"format": "onnx", "provider": "openvino"},
             "onnx_hub": floats,
         }
-        for form in self.forms[1:]:
+        for form in self.forms:
+            if form == "checkpoint":
+                continue
             chosen = {"format": form, **choices.get(form, {})}
             place = self.path(form)
             export_bundle(checkpoint, output=place, validate=False, overwrite=True, **chosen)

@@ -20,12 +20,20 @@ _FIELDS = {
     "q2_k": {"scales": 16, "codes": 64, "unit": 2, "low": 2},
     "q3_k": {"high": 32, "codes": 64, "scales": 12, "unit": 2},
     "q4_k": {"unit": 2, "low": 2, "scales": 12, "codes": 128},
+    "q5_k": {"unit": 2, "low": 2, "scales": 12, "high": 32, "codes": 128},
     "q6_k": {"codes": 128, "high": 64, "scales": 16, "unit": 2},
     "iq4_nl": {"unit": 2, "codes": 16},
 }
 # By type, bits and width of the codes' low bits, and of the high ones.
-_LOW = {"q2_k": (2, 32), "q3_k": (2, 32), "q4_k": (4, 32), "q6_k": (4, 64), "iq4_nl": (4, 16)}
-_HIGH = {"q3_k": (1, 32), "q6_k": (2, 32)}
+_LOW = {
+    "q2_k": (2, 32),
+    "q3_k": (2, 32),
+    "q4_k": (4, 32),
+    "q5_k": (4, 32),
+    "q6_k": (4, 64),
+    "iq4_nl": (4, 16),
+}
+_HIGH = {"q3_k": (1, 32), "q5_k": (1, 32), "q6_k": (2, 32)}
 
 
 def pack_blocks(tensor: QTensor) -> Tensor:

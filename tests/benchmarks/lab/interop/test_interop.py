@@ -40,7 +40,7 @@ def test_cells_of_a_client_that_is_installed_here(tmp_path: Path) -> None:
 def test_every_family_has_a_client_and_every_client_a_family(tmp_path: Path) -> None:
     for family in FAMILIES:
         artifacts = Artifacts(tmp_path, family)
-        assert concerns(clients()["transformers"], artifacts)
+        assert any(concerns(client, artifacts) for client in clients().values())
     for client in clients().values():
         assert any(concerns(client, Artifacts(tmp_path, family)) for family in FAMILIES)
         assert client.__doc__ and client.PACKAGES
