@@ -132,4 +132,5 @@ def _model(name: str | Path, memory: int, tokens: int, progress: Progress) -> _M
 def _bundle(bundle: Bundle) -> _Model:
     files = bundle.disk_bytes
     vocabulary = bundle.decoder.vocab_size if bundle.kind == "decoder" else 0
+    vocabulary = bundle.encoder_decoder.vocab_size if bundle.kind == "encoder_decoder" else vocabulary
     return _Model(files, files + files // 8, multiplications(bundle), vocabulary=vocabulary)

@@ -14,7 +14,8 @@ from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.engine.decoder import Decoder
 from ...runtime.engine.encoder import Encoder
-from ...runtime.engine.greedy_replies import greedy_replies
+from ...runtime.engine.encoder_decoder import EncoderDecoder
+from ...runtime.engine.greedy_replies import greedy_answers, greedy_replies
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.kernels.library import instructions
 from ...runtime.session.threads import thread_budget
@@ -26,30 +27,27 @@ class BundleSubject:
     """An opened bundle, as it was shipped.
 
     Attributes:
-        kind: decoder or encoder; tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
+        kind: decoder or encoder; that of an encoder–decoder is its decoder's, which is given, behind the
+            token that answers begin with, the text that the encoder reads.
+        tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
         max_length: tokens that fit one window or text.
         runtime: name, version and threads of what runs it, and its operators.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self._bundle = Bundle.open(path)
-        if self._bundle.kind == "encoder_decoder":
-            raise InputError(
-                f"{path} is the bundle of an encoder–decoder, which is not measured",
-                why="its graphs were held against the checkpoint when it was exported",
-                fix="measure the checkpoint that it was made from",
-            )
-        self.kind: Literal["decoder", "encoder"] = self._bundle.kind
+        self.kind: Literal["decoder", "encoder"] = "encoder" if self._bundle.kind == "encoder" else "decoder"
         self.tokenizer = Tokenizer.open(path)
         threads = threads or thread_budget()
-        self._decoder = Decoder.open(self._bundle, threads) if self.kind == "decoder" else None
+        answers = self._bundle.kind == "encoder_decoder"
+        self._answers = EncoderDecoder.open(self._bundle, threads) if answers else None
+        self._decoder = Decoder.open(self._bundle, threads) if self._bundle.kind == "decoder" else None
         self._encoder = Encoder.open(self._bundle, threads) if self.kind == "encoder" else None
         self.labels = self._encoder.labels if self._encoder else ()
         self.label_form = LabelForm()
         if self._encoder is not None and self.labels:
             self.label_form = LabelForm(self._bundle.encoder.labelled, self._bundle.encoder.several)
-        limits = self._bundle.decoder.context_length if self._decoder else self._bundle.encoder.max_length
-        self.max_length = int(limits)
+        self.max_length = _longest(self._bundle)
         self.runtime: dict[str, Any] = {
             "name": "onnxruntime",
             "version": version("onnxruntime"),
@@ -62,6 +60,12 @@ class BundleSubject:
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
+        if self._answers is not None:
+            ids = np.ascontiguousarray(input_ids)
+            start = np.full((len(ids), 1), self._answers.section.start_token_id, np.int64)
+            self._answers.read(ids, np.ones_like(ids))
+            found: NDArray[np.float32] = self._answers.write(np.concatenate([start, ids], 1))[:, 1:]
+            return found
         if self._decoder is None:
             raise InputError("an encoder has embeddings, not logits")
         return self._decoder.logits(input_ids)
@@ -70,6 +74,10 @@ class BundleSubject:
         self, prompts: Sequence[str], new_tokens: int, step: Callable[[], None] | None = None
     ) -> list[list[int]]:
         """What the bundle replies to each of ``prompts``, as ids; empty where they do not fit."""
+        if self._answers is not None:
+            return greedy_answers(
+                self._answers, self.tokenizer, prompts=prompts, new_tokens=new_tokens, step=step
+            )
         if self._decoder is None:
             raise InputError("an encoder has embeddings, and writes no text")
         session, section = self._decoder.session, self._decoder.section
@@ -96,6 +104,14 @@ class BundleSubject:
         return describe_bundle(self._bundle)
 
 
+def _longest(bundle: Bundle) -> int:
+    """Tokens that fit one window or text."""
+    if bundle.kind == "encoder_decoder":
+        both = bundle.encoder_decoder
+        return min(both.max_length, both.context_length - 1)
+    return bundle.decoder.context_length if bundle.kind == "decoder" else bundle.encoder.max_length
+
+
 def operators_of(bundle: Bundle) -> dict[str, Any]:
     """Of the runtime, for a record: whose ``operators`` run ``bundle``, and the ``instructions`` that those
     of edgepress use here; of ONNX Runtime's it does not say.
@@ -107,6 +123,12 @@ def operators_of(bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def _kind(bundle: Bundle) -> Literal["decoder", "encoder", "classifier"]:
+    if bundle.kind == "encoder":
+        return "classifier" if bundle.encoder.labels else "encoder"
+    return "decoder"
+
+
 def describe_bundle(bundle: Bundle) -> Subject:
     """A bundle as records name it: everything comes from its manifest."""
     weights = bundle.manifest.get("weights") or {}
@@ -114,7 +136,7 @@ def describe_bundle(bundle: Bundle) -> Subject:
     return Subject(
         name=bundle.name,
         manifest_sha256=bundle.manifest_sha256,
-        kind="classifier" if bundle.kind == "encoder" and bundle.encoder.labels else bundle.kind,
+        kind=_kind(bundle),
         format="onnx",
         scheme=bundle.scheme,
         source=str(bundle.manifest.get("described") or ""),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,6 @@ def prove_encoder_decoder(
     Raises:
         GateFailed: a difference beyond its bound.
     """
-    bare = replace(section, first_token_id=None, suppressed_ids=[])  # logits as they come
     cases, reference = _cases(job, section), Reference(job.source)
     task.advance(0, "float graphs")
     floats = graphs
@@ -88,7 +87,7 @@ def prove_encoder_decoder(
             write_float_graph(job, work / "decoder", opset),
         )
     result: dict[str, Any] = {
-        "float": _elementwise(_driver(floats, bare), reference.model, cases, "the float graphs")
+        "float": _elementwise(_driver(floats, section), reference.model, cases, "the float graphs")
     }
     task.advance(1, "greedy answers")
     if not job.rounds:
@@ -98,7 +97,7 @@ def prove_encoder_decoder(
         return result
     text = _texts(job, section)
     unrounded, model = text.theirs(reference.model), reference.round()
-    driver = _driver(graphs, bare)
+    driver = _driver(graphs, section)
     rows, expected = text.ours(driver), text.theirs(model)
 
     def with_rounded_inputs() -> Iterator[Floats]:
@@ -111,7 +110,7 @@ def prove_encoder_decoder(
     exact = reference.with_float_activations()
     with ExitStack() as stack:
         encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in graphs)
-        driver = EncoderDecoder(encoder, decoder, bare)
+        driver = EncoderDecoder(encoder, decoder, section)
         result["codes"] = _elementwise(driver, exact, cases, "quantized weights, float activations")
     task.advance(1)
     return result

@@ -74,9 +74,9 @@ class EncoderDecoder:
         for number, row in enumerate(rows):
             ids[number, : len(row)], mask[number, : len(row)] = row, 1
         self.read(ids, mask)
-        logits = self.write(np.full((len(rows), 1), self.section.start_token_id, np.int64))[:, -1]
+        logits = self._next(np.full((len(rows), 1), self.section.start_token_id, np.int64))
         if self.section.first_token_id is not None:
-            logits = np.full_like(logits, -np.inf)
+            logits[:] = -np.inf
             logits[:, self.section.first_token_id] = 0
         return logits
 
@@ -84,7 +84,13 @@ class EncoderDecoder:
         """Append one id to every answer; as :meth:`prefill` otherwise."""
         if len(tokens) != len(self.lengths):
             raise InputError(f"{len(tokens)} rows were given for {len(self.lengths)} answers")
-        return self.write(self.limits.row(tokens).reshape(-1, 1))[:, -1]
+        return self._next(self.limits.row(tokens).reshape(-1, 1))
+
+    def _next(self, ids: Ids) -> Logits:
+        """After ``ids [batch, 1]``; tokens that are never written have minus infinity."""
+        logits = self.write(ids)[:, -1]
+        logits[:, self.section.suppressed_ids] = -np.inf
+        return logits
 
     def read(self, ids: Ids, mask: Ids) -> None:
         """Read ``ids [batch, tokens]``, of which ``mask`` says the real ones, and begin answers."""
@@ -102,8 +108,7 @@ class EncoderDecoder:
         self._written, self.lengths = _values(empty), [0] * len(ids)
 
     def write(self, ids: Ids) -> Logits:
-        """Append ``ids [batch, tokens]`` to the answers; logits ``[batch, tokens, vocab]`` after each, in
-        which tokens that are never written have minus infinity.
+        """Append ``ids [batch, tokens]`` to the answers; logits ``[batch, tokens, vocab]`` after each.
 
         Raises:
             InputError: more tokens than the model writes.
@@ -115,8 +120,7 @@ class EncoderDecoder:
             logits, *present = self.session.run_with_ort_values(self._outputs, fed)
         self._written = dict(zip(self._written, present, strict=True))
         self.lengths = [total] * len(self.lengths)
-        found: Logits = logits.numpy().astype(np.float32)
-        found[..., self.section.suppressed_ids] = -np.inf
+        found: Logits = logits.numpy()
         return found
 
 

@@ -1,14 +1,15 @@
-"""What a decoder replies to some prompts, greedily, a few of them side by side."""
+"""What a decoder, or an encoder–decoder, replies to some prompts, greedily, a few of them side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..bundle.manifest import DecoderSection
 from ..text.greedy_loops import NEW_TOKENS, PROMPTS, prompt_ids
 from ..text.tokenizer import Tokenizer
 from .batch_decoder import BatchDecoder
+from .encoder_decoder import EncoderDecoder
 from .generate import generate_batch
 
 REPLIES_AT_ONCE = 5  # each has a cache of its own
@@ -26,13 +27,36 @@ def greedy_replies(
     """The ids of each reply; empty where the prompts with their replies do not fit the model. ``step`` is
     called after each token of those that are written side by side.
     """
-    ids, ends = prompt_ids(tokenizer, prompts), frozenset(section.eos_token_ids)
+    ids = prompt_ids(tokenizer, prompts)
     if max(map(len, ids)) + new_tokens > section.context_length:
         return []
-    replies: list[list[int]] = []
-    for start in range(0, len(ids), REPLIES_AT_ONCE):
-        some = ids[start : start + REPLIES_AT_ONCE]
-        batch = BatchDecoder(session, section)
-        found = generate_batch(batch, tokenizer, some, max_new_tokens=new_tokens, eos_ids=ends, step=step)
-        replies += [list(reply.token_ids) for reply in found]
-    return replies
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "eos_ids": frozenset(section.eos_token_ids)}
+    return [
+        list(reply.token_ids)
+        for some in _groups(ids)
+        for reply in generate_batch(BatchDecoder(session, section), tokenizer, some, step=step, **options)
+    ]
+
+
+def greedy_answers(
+    model: EncoderDecoder,
+    tokenizer: Tokenizer,
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    new_tokens: int = NEW_TOKENS,
+    step: Callable[[], None] | None = None,
+) -> list[list[int]]:
+    """The same of an encoder–decoder, which reads the prompts."""
+    ids, section = prompt_ids(tokenizer, prompts), model.section
+    if max(map(len, ids)) > section.max_length or new_tokens >= section.context_length:
+        return []
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "eos_ids": frozenset(section.eos_token_ids)}
+    return [
+        list(reply.token_ids)
+        for some in _groups(ids)
+        for reply in generate_batch(model, tokenizer, some, step=step, **options)
+    ]
+
+
+def _groups(ids: Sequence[list[int]]) -> Iterator[Sequence[list[int]]]:
+    return (ids[start : start + REPLIES_AT_ONCE] for start in range(0, len(ids), REPLIES_AT_ONCE))

@@ -44,8 +44,10 @@ def cache_type(source: WeightSource, name: str, requested: str | None) -> str:
         InputError: an encoder, or codes that the checkpoint has no scales for.
     """
     if requested is not None and source.anatomy.kind != "decoder":
-        why = "it has no key/value cache" if source.anatomy.kind == "encoder" else "its caches are in float32"
-        raise InputError(f"{name} is no decoder alone: {why}", fix="leave --kv out")
+        what = "an encoder: it has no key/value cache"
+        if source.anatomy.kind == "encoder_decoder":
+            what = "an encoder–decoder: its caches are in float32"
+        raise InputError(f"{name} is {what}", fix="leave --kv out")
     found = source.kv_scheme
     if requested is None:
         return FLOAT if found is None else TYPES[f"int{found.bits}"]

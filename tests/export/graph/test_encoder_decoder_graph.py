@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records.subjects import open_subject
+from edgepress.benchmarks.speed.profile import profile_bundle
 from edgepress.cli.entry import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
@@ -191,13 +193,26 @@ def test_inputs_beyond_the_limits_are_refused(bundle: Path) -> None:
         model.model.step([1, 2])
 
 
+def test_the_bundle_is_measured_as_its_checkpoint_is(bundle: Path, pico_t5: Path, pico_text: Path) -> None:
+    ours, theirs = open_subject(bundle), open_subject(pico_t5)
+    ids = np.asarray([[4, 9, 17, 6], [5, 5, 8, 20]])
+    assert np.allclose(ours.logits(ids), theirs.logits(ids), atol=1e-4)
+    assert (ours.kind, ours.max_length) == (theirs.kind, theirs.max_length)
+    prompts = ["the river", "a word and another word"]
+    lengths = [[len(reply) for reply in model.greedy(prompts, 6)] for model in (ours, theirs)]
+    assert lengths[0] == lengths[1]
+    line = validate_bundle(bundle, pico_t5, text=pico_text, windows=2, length=24)
+    assert line.metrics["kl"].value == pytest.approx(0, abs=1e-5)
+    assert line.subject.kind == "decoder"
+
+
 def test_other_uses_of_the_bundle_are_refused(bundle: Path) -> None:
-    with pytest.raises(InputError, match="not measured"):
-        open_subject(bundle)
     with pytest.raises(InputError, match="encoder–decoder"):
         TextModel(Bundle.open(bundle))
     with pytest.raises(InputError, match="encoder–decoder"):
         _ = Bundle.open(bundle).encoder
+    with pytest.raises(InputError, match="encoder–decoder"):
+        profile_bundle(bundle)
 
 
 @pytest.mark.parametrize("format", ["gguf", "gptq", "onnx_hub", "bitnet"])
