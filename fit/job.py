@@ -126,6 +126,11 @@ class Job:
                 f"{self.resolved.name} reads images, and fit measures with text",
                 fix="compress it with a recipe: edgepress recipe list",
             )
+        if anatomy.tower is not None:
+            raise InputError(
+                f"{self.resolved.name} is one of two encoders, whose vectors fit has no figures for",
+                fix="compress it with a recipe: edgepress recipe list",
+            )
         if anatomy.kind == "encoder_decoder":
             raise InputError(
                 f"{self.resolved.name} is an encoder–decoder, which fit has no figures for",

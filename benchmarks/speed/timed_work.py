@@ -100,6 +100,11 @@ class Embedding:
                 f"{bundle.path} reads images, and only texts are timed",
                 fix="time `edgepress encode` or `classify` by hand, with --image",
             )
+        if bundle.encoder.filled and self.length != bundle.encoder.max_length:
+            raise InputError(
+                f"{bundle.path} fills each text up to {bundle.encoder.max_length} tokens, and reads them all",
+                fix=f"pass --prompt-tokens {bundle.encoder.max_length}",
+            )
         if self.length > bundle.encoder.max_length:
             raise InputError(
                 f"sentences of {self.length} tokens do not fit {bundle.path}",

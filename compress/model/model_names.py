@@ -146,6 +146,7 @@ def download(model: str) -> Path:
         MissingDependency: huggingface_hub is not installed.
     """
     require("huggingface_hub", "compress")
+    model, _ = split_tower(model)
     if not _HUB_ID.fullmatch(model):
         raise InputError(f"{model} is no hub id", fix="an id is OWNER/NAME; without --download give a path")
     found = _fetched(model)

@@ -13,15 +13,12 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ..bundle.preprocessing import Preprocessing
-from .image_file import open_image
+from .image_file import MOST_PIXELS, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.float32]
-
-# Times the shorter side: a strip that is longer would become a large image when that side is resized.
-_LONGEST = 32
 
 
 def read_images(paths: Iterable[Path | str], how: Preprocessing) -> Pixels:
@@ -53,13 +50,13 @@ def _resized(image: Image, how: Preprocessing, name: str) -> Image:
         height, width = how.resize
     elif how.shorter is not None:
         short, long = sorted((width, height))
-        if long > _LONGEST * short:
+        long = int(how.shorter * long / short)
+        if long * how.shorter > MOST_PIXELS:
             raise InputError(
                 f"{name} is an image of {width} × {height} pixels, too narrow for this model",
-                why=f"its shorter side would become {how.shorter} pixels, and the other in proportion",
-                fix=f"cut a part of it out that is at most {_LONGEST} times as long as it is wide",
+                why=f"its shorter side would become {how.shorter} pixels, and the other {long:,}",
+                fix="cut a part of it out whose sides are more alike",
             )
-        long = int(how.shorter * long / short)
         height, width = (long, how.shorter) if width <= height else (how.shorter, long)
     else:
         return image

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from edgepress.benchmarks.speed.timed_work import Embedding
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.image_processor import require_preprocessing
 from edgepress.compress.model.models import resolve
@@ -22,6 +23,7 @@ from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof.graphs import exact_session
 from edgepress.runtime.api import EmbeddingModel, open_bundle
+from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.image_encoder import ImageModel
 from edgepress.runtime.images.prepared import read_images
 from edgepress.storage import read_json, write_json
@@ -148,10 +150,8 @@ def test_in_every_scheme(
 
 
 RECIPES = {
-    "gptq": "[{pass: gptq, scheme: W4A16-g16}]",
     "awq": "[{pass: awq, scheme: W4A16-g16}]",
     "narrow": "[{pass: narrow, keep: 0.7}, {pass: gptq, scheme: W4A16-g16}]",
-    "layers": "[{pass: layers, keep: 0.5}, {pass: rtn, scheme: W4A16-g16}]",
     "distill": "[{pass: layers, keep: 0.5}, {pass: distill, training: {epochs: 1}}]",
 }
 
@@ -185,6 +185,15 @@ def test_passes_end_in_a_proven_bundle(
     else:
         assert isinstance(model, EmbeddingModel) and isinstance(plain, EmbeddingModel)
         assert (model.encode(TEXTS) * plain.encode(TEXTS)).sum(1).min() > 0.98
+
+
+def test_texts_that_are_filled_up_are_timed_whole(make_tower: Callable[..., Path], tmp_path: Path) -> None:
+    bundle = export_bundle(
+        make_tower(tmp_path / "m", "SiglipTextModel"), output=tmp_path / "b", validate=False
+    )
+    with pytest.raises(InputError, match="--prompt-tokens 40"):
+        Embedding(length=16).check(Bundle.open(bundle))
+    Embedding(length=40).check(Bundle.open(bundle))
 
 
 @pytest.mark.parametrize(
