@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from .... import compress_model, export_bundle, open_bundle
+from ....runtime.api import TextModel
 from ....runtime.engine.image_encoder import ImageModel
 from .cases import Case
 from .commands import command_hashes, key_hashes, refusal
@@ -157,6 +158,7 @@ def _answers(bundle: Path) -> Hashes:
         return {"rows": hashlib.sha256(model.answers(pixels).tobytes()).hexdigest()}
     texts = ["the river ran under old stone bridges", "boats drift slowly"]
     if hasattr(model, "generate"):
-        return {"continuation": json_hash(model.generate(texts[0], max_new_tokens=8, chat=False).text)}
+        plain = {"chat": False} if isinstance(model, TextModel) else {}
+        return {"continuation": json_hash(model.generate(texts[0], max_new_tokens=8, **plain).text)}
     rows = model.logits(texts) if hasattr(model, "logits") else model.encode(texts)
     return {"rows": hashlib.sha256(rows.tobytes()).hexdigest()}

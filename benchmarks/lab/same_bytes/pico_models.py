@@ -99,6 +99,21 @@ DEBERTA = ENCODER | {
     "position_buckets": 16,
     "norm_rel_ebd": "layer_norm",
 }
+BART: dict[str, Any] = {
+    "d_model": 32,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "forced_eos_token_id": None,
+    "max_position_embeddings": 160,
+    "tie_word_embeddings": True,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 96,
+}
 VISION = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -166,6 +181,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "deberta": ("deberta-v2", DEBERTA, {"pooling": True}),
     "distilbert": ("distilbert", DISTILBERT, {"pooling": True}),
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
+    "bart": ("bart", BART, {}),
+    "marian": ("marian", BART, {}),
     "vit": ("vit", VISION | {"intermediate_size": 128}, {}),
     "dinov2": ("dinov2", VISION | {"mlp_ratio": 2}, {}),
     "clip_image": ("clip_vision_model", VISION | {"intermediate_size": 128, "projection_dim": 48}, {}),
@@ -187,7 +204,7 @@ TOWERS = {
 READ_IMAGES = ("vit", "dinov2", "clip_vision_model", "siglip_vision_model")
 PROCESSOR = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
 KINDS = dict.fromkeys((*ENCODERS, *TOWERS, *READ_IMAGES), "encoder") | dict.fromkeys(
-    ("t5", "mt5"), "encoder_decoder"
+    ("t5", "mt5", "bart", "marian"), "encoder_decoder"
 )
 AUTO = {
     "decoder": "AutoModelForCausalLM",
