@@ -50,14 +50,13 @@ def _of_gguf(scheme: Scheme, calibrated: bool, anatomy: Anatomy) -> Recipe:
     for linear in anatomy.linears():
         fits[linear.in_features % scheme.block == 0].append(linear)
     chosen = [(scheme.name, fits[True]), (_SMALL_BLOCKS, fits[False])]
+    way: dict[str, Any] = {"pass": "gptq"} if calibrated else {"pass": "k_quants", "importance": False}
     passes: list[dict[str, Any]] = [
-        {"pass": "k_quants", "scheme": name, "importance": calibrated, "targets": _targets(layers, anatomy)}
-        for name, layers in chosen
-        if layers
+        {**way, "scheme": name, "targets": _targets(layers, anatomy)} for name, layers in chosen if layers
     ]
     if len(passes) == 1:
         del passes[0]["targets"]
-    recipe = _recipe(scheme, "k_quants", passes, anatomy)
+    recipe = _recipe(scheme, str(way["pass"]), passes, anatomy)
     if not fits[False]:
         return recipe
     note = f"{_SMALL_BLOCKS} for {len(fits[False])} layers whose inputs are no blocks of {scheme.block}"

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .scheme import GGUF, SUPER_BLOCK, Format
+from ...errors import RecipeError
+from .scheme import GGUF, SUPER_BLOCK, Format, Scheme
 
+# What the search for the scales of a weight takes (:mod:`.super_blocks`), in roundings to a grid.
+SEARCHED = 130
 POINTS = torch.tensor([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
 # By the halves in a value, from -128 on: what lies in the middle between two points is a whole number of
 # them.
@@ -69,3 +72,12 @@ BLOCK_TYPES = {
     "q6_k": _type("q6_k", (-128, 127)),
     "iq4_nl": _type("iq4_nl", (1, 1)),
 }
+
+
+def refuse_without_zero(layer: str, scheme: Scheme) -> None:
+    """Raise RecipeError for a ``layer`` that is pruned, where ``scheme`` is a type without a zero."""
+    if scheme.of_gguf and not BLOCK_TYPES[scheme.format].has_zero:
+        raise RecipeError(
+            f"{layer} is pruned, and {scheme.name} has no zero",
+            fix="take Q3_K or Q6_K, which have one, or Q4_0",
+        )

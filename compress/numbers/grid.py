@@ -19,9 +19,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ...terminal import Tick, unseen
+from .block_types import BLOCK_TYPES, SEARCHED
 from .number_format import DOUBLED, block_scales, code_type, nearest, power_of_two, unit_of
 from .qtensor import QTensor, row_tiles
 from .scheme import Scheme
+from .super_blocks import quantize_blocks
 
 Search = Annotated[
     str,
@@ -73,6 +75,8 @@ def round_to_grid(
     ``zero_point``; in ``room`` where there is one.
     """
     codes = torch.div(weight, scale, out=room)
+    if scheme.of_gguf:
+        return BLOCK_TYPES[scheme.format].nearest(codes)
     if scheme.format != "int":
         return nearest(codes, scheme.format)
     codes.round_()
@@ -154,6 +158,8 @@ def _factors(scheme: Scheme) -> tuple[float, ...]:
 
 def grids_tried(scheme: Scheme, search: Search = "mse") -> int:
     """How many grids each weight is rounded to, the last one included, on which it stays."""
+    if scheme.of_gguf:
+        return SEARCHED
     if search != "mse":
         return 2
     both_sides = scheme.format == "int" and scheme.symmetric and scheme.bits == 2
@@ -243,6 +249,8 @@ def quantize(
     """Round-to-nearest of ``weight [out, in]``; weights where ``mask`` (True keeps) is False become exactly
     zero. ``absmax`` and ``tick`` as in :func:`fit_grid`.
     """
+    if scheme.of_gguf:
+        return quantize_blocks(weight, scheme, importance, tick)
     scale, zero_point = fit_grid(weight, scheme, search, importance, absmax, tick)
     return encode(weight, scale, zero_point, scheme, mask)
 

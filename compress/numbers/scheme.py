@@ -233,7 +233,7 @@ def _scheme(value: Any) -> Any:
 
 def _not_of_gguf(scheme: Scheme) -> Scheme:
     if scheme.of_gguf:
-        raise ValueError(f"{scheme.name} is rounded by the pass k_quants")
+        raise ValueError(f"{scheme.name} is rounded by the passes k_quants and gptq")
     return scheme
 
 
@@ -251,11 +251,11 @@ def _integers(scheme: Scheme) -> Scheme:
     return scheme
 
 
-_SchemeOption = Annotated[
+EverySchemeOption = Annotated[
     Scheme,
     BeforeValidator(_scheme, json_schema_input_type=str | dict[str, Any]),
     Field(description="a name such as W4A16-g64 or NVFP4, or {bits, group_size, symmetric, activations}"),
 ]
-AnySchemeOption = Annotated[_SchemeOption, AfterValidator(_not_of_gguf)]
-GgufSchemeOption = Annotated[_SchemeOption, AfterValidator(_of_gguf)]
+AnySchemeOption = Annotated[EverySchemeOption, AfterValidator(_not_of_gguf)]
+GgufSchemeOption = Annotated[EverySchemeOption, AfterValidator(_of_gguf)]
 SchemeOption = Annotated[AnySchemeOption, AfterValidator(_integers)]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...terminal import Tick, unseen
-from .block_types import BLOCK_TYPES, BlockType
+from .block_types import BLOCK_TYPES, SEARCHED, BlockType
 from .qtensor import QTensor
 from .scheme import Scheme
 
@@ -24,8 +24,6 @@ _CHUNK_WEIGHTS = 1 << 17  # searched at once: the temporaries stay in the second
 # Spans that are tried, as steps of the grid beyond its end; units beside the plainest; turns of each.
 _BEYOND = tuple(0.15 * step for step in range(-7, 9))
 _UNITS, _TURNS, _FITS = (1.0, 0.93, 1.07), 2, 2
-# What a weight takes, in roundings to a grid.
-SEARCHED = 130
 _SMALL = 1e-30
 _SINGULAR = 1e-6  # of two columns that are nearly one
 _DEAD = 1e-4  # of the mean importance: what no text used keeps its weights about

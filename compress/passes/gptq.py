@@ -26,21 +26,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..model.block_anatomy import Linear
+from ..numbers.block_types import refuse_without_zero
 from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import fit_grid, quantize
 from ..numbers.qtensor import QTensor, row_tiles
-from ..numbers.scheme import AnySchemeOption, Scheme
+from ..numbers.scheme import EverySchemeOption, Scheme
 from ..pipeline.advance import FORWARD, Work
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block
-from ..solve.column_recursion import quantize_in_order
+from ..solve.column_recursion import quantize_blocks_in_order, quantize_in_order
 from ..solve.damped_cholesky import all_finite, damped, damping_status, factorize
 from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
 from ..solve.refinement import refine
@@ -56,13 +57,19 @@ class Gptq(GroupSolving):
         "activation_order": Fixed(True, "grids are fixed beforehand, so that the better order costs nothing"),
         "block": Fixed(_BLOCK, "it decides on speed, and on the result in the last bits alone"),
     }
-    scheme: AnySchemeOption
+    scheme: EverySchemeOption
     damping: float = Field(
         DAMPING, gt=0, le=1, description="fraction of the mean Gram diagonal that is added before factoring"
     )
     refinements: int = Field(
         0, ge=0, le=100, description="rounds of scale refit and coordinate descent on the codes afterwards"
     )
+
+    @model_validator(mode="after")
+    def _codes_that_move(self) -> Self:
+        if self.refinements and self.scheme.of_gguf:
+            raise ValueError(f"refinements do not know the scales of {self.scheme.name}")
+        return self
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -98,6 +105,8 @@ class Gptq(GroupSolving):
     def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
         """Layers that read the same inputs share one factor, and their rows are worked together."""
         weight, mask = _stacked(block, layers)
+        if mask is not None:
+            refuse_without_zero(layers[0].name, self.scheme)
         gram = inputs["gram"]
         order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
         factor = factorize(gram, self.damping, order, block.tick)
@@ -108,11 +117,14 @@ class Gptq(GroupSolving):
             weight = corrected(weight, inputs, factor, order, self.correction, block.tick)
             weight = weight if mask is None else weight * mask
         power = gram.diagonal().clamp(min=0)
-        grid = fit_grid(weight, self.scheme, "mse", power, tick=block.tick_rounded)
         left = None if self.refinements else weight.new_zeros(len(weight))
-        tensor = quantize_in_order(
-            weight, *grid, factor, order, self.scheme, mask=mask, block=_BLOCK, left=left, tick=block.tick
-        )
+        more: dict[str, Any] = {"mask": mask, "block": _BLOCK, "left": left, "tick": block.tick}
+        if self.scheme.of_gguf:
+            grid = quantize(weight, self.scheme, importance=power, tick=block.tick_rounded)
+            tensor = quantize_blocks_in_order(weight, grid, factor, order, **more)
+        else:
+            ends = fit_grid(weight, self.scheme, "mse", power, tick=block.tick_rounded)
+            tensor = quantize_in_order(weight, *ends, factor, order, self.scheme, **more)
         damping = factor.damping
         del factor
         if self.refinements:

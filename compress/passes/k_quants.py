@@ -17,11 +17,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ...errors import RecipeError
 from ..model.block_anatomy import Linear
-from ..numbers.block_types import BLOCK_TYPES
+from ..numbers.block_types import refuse_without_zero
+from ..numbers.grid import quantize
 from ..numbers.scheme import GgufSchemeOption, Scheme
-from ..numbers.super_blocks import SEARCHED, quantize_blocks
 from ..pipeline.block import Block
 from ..pipeline.block_pass import BlockPass
 
@@ -47,22 +46,14 @@ class KQuants(BlockPass):
         """Nothing: it works in tiles."""
         return 0
 
-    @property
-    def roundings(self) -> int:
-        return SEARCHED
-
     def apply(self, block: Block) -> None:
         for linear in filter(self.selects, block.anatomy.linears()):
-            if linear.name in block.masks and not BLOCK_TYPES[self.scheme.format].has_zero:
-                raise RecipeError(
-                    f"k_quants: {linear.name} is pruned, and {self.scheme.name} has no zero",
-                    fix="take Q3_K or Q6_K, which have one, or Q4_0",
-                )
+            if linear.name in block.masks:
+                refuse_without_zero(linear.name, self.scheme)
             power = block.statistic(linear, "meansquare") if self.importance else None
             usable = power is not None and bool(power.isfinite().all()) and bool((power > 0).any())
-            tensor = quantize_blocks(
-                block.weight(linear), self.scheme, power if usable else None, block.tick_rounded
-            )
+            weighed = power if usable else None
+            tensor = quantize(block.weight(linear), self.scheme, importance=weighed, tick=block.tick_rounded)
             detail = "" if usable or power is None else "no input of use: all channels weigh the same"
             block.quantize(linear, tensor, "k_quants", "ok" if not detail else "fallback-plain", detail)
 

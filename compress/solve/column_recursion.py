@@ -8,6 +8,8 @@ columns change the rest of a block that fits the cache, and those of a block all
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,30 @@ def quantize_in_order(
     restored[order] = codes
     zero_codes = None if zero_point is None else zero_point.to(torch.int8)
     return QTensor(scheme, restored.T.contiguous().to(code_type(scheme.format)), scale, zero_codes)
+
+
+def quantize_blocks_in_order(
+    weight: Tensor,
+    grid: QTensor,
+    factor: InverseFactor,
+    order: Tensor,
+    *,
+    mask: Tensor | None = None,
+    block: int = 64,
+    left: Tensor | None = None,
+    tick: Tick = unseen,
+) -> QTensor:
+    """Quantize ``weight [out, in]`` with the scales and minima of ``grid``, in a type of GGUF; the other
+    arguments as in :func:`quantize_in_order`.
+    """
+    scale = torch.where(grid.scale == 0, torch.ones_like(grid.scale), grid.scale)
+    shifted = weight
+    if grid.minimum is not None:
+        shifted = weight + grid.minimum.repeat_interleave(weight.shape[1] // scale.shape[1], 1)
+    found = quantize_in_order(
+        shifted, scale, None, factor, order, grid.scheme, mask=mask, block=block, left=left, tick=tick
+    )
+    return replace(grid, codes=found.codes)
 
 
 def _in_order(weight: Tensor, order: Tensor, tile: int = 128) -> Tensor:

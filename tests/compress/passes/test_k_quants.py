@@ -78,7 +78,8 @@ def test_recipes_that_cannot_be_are_refused(
     refused: list[tuple[Path, list[dict[str, Any]], type[InputError], str]] = [
         (pico_llama, [{**plain, "scheme": "Q4_K"}], ShapeError, "blocks of 256 do not divide"),
         (wide, [{**plain, "scheme": "W4A16-g32"}], RecipeError, "this pass is for Q2_K"),
-        (wide, [{"pass": "rtn", "scheme": "Q4_K"}], RecipeError, "rounded by the pass k_quants"),
+        (wide, [{"pass": "rtn", "scheme": "Q4_K"}], RecipeError, "rounded by the passes k_quants and gptq"),
+        (wide, [{"pass": "gptq", "scheme": "Q4_K", "refinements": 1}], RecipeError, "refinements do not"),
         (
             wide,
             [{"pass": "magnitude", "sparsity": 0.5}, {**plain, "scheme": "Q4_K", "targets": ["q"]}],
