@@ -42,6 +42,8 @@ _TABLE_ROWS = 8192
 _QUANTIZED_PARTS = frozenset(
     {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", BLOCKS, *PARTS}
 )
+# A quantized linear has one of them; the last is GPTQ's and AWQ's, which are refused by their config.
+_HAVE_CODES = ("weight_scale", BLOCKS, "qweight")
 
 
 class WeightSource:
@@ -62,7 +64,7 @@ class WeightSource:
         self.reader, self.manifest = reader, manifest
         self.kv_scheme: KVScheme | None = kv_scheme_of(reader.config)
         codes = (name.rpartition(".") for name in reader.shapes)
-        quantized = {module: part for module, _, part in codes if part in ("weight_scale", BLOCKS)}
+        quantized = {module: part for module, _, part in codes if part in _HAVE_CODES}
         self.schemes: dict[str, Scheme] = schemes_of(reader.config, list(quantized)) if quantized else {}
         for module, scheme in self.schemes.items():
             if scheme.of_gguf != (quantized[module] == BLOCKS):
