@@ -22,7 +22,7 @@ from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.model_pass import ModelPass
-from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
+from ..pipeline.stage import COMPARED, MEASURED_TOKENS, Stage, StageResult
 from ..solve.damped_cholesky import damping_status
 from ..solve.group_solving import DAMPING
 from ..solve.table_solving import TOKENS, gains, round_table, table_hessians
@@ -33,7 +33,7 @@ class Embedding(ModelPass):
 
     fixed: ClassVar[Mapping[str, Fixed]] = {
         **whole_model("embedding and head are no layers"),
-        **{name: fixed for name, fixed in MEASURED.items() if name != "measured_tokens"},
+        **COMPARED,
         "samples": Fixed(None, f"it reads the first {TOKENS} tokens"),
     }
     samples: ClassVar[None] = None  # type: ignore[misc]  # not an option here

@@ -44,12 +44,16 @@ MEASURED_TOKENS = 4096
 MEASURED_AT_ONCE = 1024
 # The same of all protected groups together.
 PROTECTED_TOKENS = 16_384
+# How gradients are taken, that are only compared with each other.
+COMPARED = {
+    "precision": Fixed("auto", "gradients are only compared with each other, in what is fast here"),
+    "seed": Fixed(0, "labels are drawn once, for all layers and units alike"),
+}
 MEASURED = {
     "measured_tokens": Fixed(
         MEASURED_TOKENS, "sensitivities only rank layers and units: two batches of text do"
     ),
-    "precision": Fixed("auto", "gradients are only compared with each other, in what is fast here"),
-    "seed": Fixed(0, "labels are drawn once, for all layers and units alike"),
+    **COMPARED,
 }
 
 
