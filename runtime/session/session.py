@@ -7,6 +7,8 @@ graphs, and a provider that is not there is an error, where the library would qu
 from __future__ import annotations
 
 import importlib
+import mmap
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -16,13 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BundleError, MissingDependency, UnknownName
+from ...errors import BundleError, MissingDependency, OutOfResource, UnknownName
 from ...foreign import memory_shortage
-from ...limits import require_threads
+from ...limits import address_space_limit, require_threads
 from ..kernels.library import library
 from .cpu_features import products_saturate
 from .node_providers import RECORDED, misplaced
 from .threads import thread_budget
+
+# Address space that its library takes when it is loaded: 50 MB of 1.32, and half as much again.
+_ROOM = 75 << 20
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -68,7 +73,9 @@ def onnxruntime() -> Any:
 
     Raises:
         MissingDependency: not installed; names the extra.
+        OutOfResource: a limit of address space leaves too little to load it.
     """
+    _require_room()
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -79,6 +86,20 @@ def onnxruntime() -> Any:
             why=str(error),
             fix='install it with: pip install "edgepress[cpu]"',
         ) from None
+
+
+def _require_room() -> None:
+    """Under a limit that it does not fit in the library may load for ever: it is not tried then."""
+    limit, status = address_space_limit(), Path("/proc/self/statm")
+    if limit is None or "onnxruntime" in sys.modules or not status.exists():
+        return
+    used = int(status.read_text(encoding="ascii").split()[0]) * mmap.PAGESIZE
+    if limit - used < _ROOM:
+        raise OutOfResource(
+            f"ONNX Runtime takes {_ROOM >> 20} MB to load, and {max(0, limit - used) >> 20} MB are left",
+            why=f"the limit of address space is {limit >> 20} MB",
+            fix="raise the limit (ulimit -v)",
+        )
 
 
 @cache

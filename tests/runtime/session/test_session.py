@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from edgepress.errors import BundleError, InputError, MissingDependency, OutOfResource, UnknownName
-from edgepress.runtime.session.session import graph_errors_are_typed, open_session
+from edgepress.runtime.session.session import graph_errors_are_typed, onnxruntime, open_session
 from edgepress.runtime.session.threads import thread_budget
 
 
@@ -63,3 +63,11 @@ def test_without_onnxruntime_the_extra_is_named(
 def test_a_profile_is_written_where_asked(decoder_bundle: Path, tmp_path: Path) -> None:
     session = open_session(decoder_bundle / "model.onnx", threads=1, profile=tmp_path / "trace")
     assert Path(session.end_profiling()).parent == tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say how much is taken")
+def test_it_is_not_loaded_where_it_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr("edgepress.runtime.session.session.address_space_limit", lambda: 1 << 20)
+    with pytest.raises(OutOfResource, match="ONNX Runtime takes 75 MB to load, and 0 MB are left"):
+        onnxruntime()
