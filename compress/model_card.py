@@ -29,6 +29,11 @@ _WORST_SHOWN = 5
 _TAG = re.compile(r"[\w.+-]{1,40}")
 
 
+def words_of(summary: str) -> list[str]:
+    """The tags of what a recipe did: ``awq + W4A16-g64 gptq`` has ``awq``, ``w4a16-g64`` and ``gptq``."""
+    return list(dict.fromkeys(word for word in summary.lower().split() if word != "+"))
+
+
 def front_matter(
     source: Mapping[str, Any],
     *,
@@ -138,7 +143,7 @@ def checkpoint_card(manifest: Mapping[str, Any], task: str, stored: int) -> str:
     damage: dict[str, Any] = next(
         (step["damage"] for step in reversed(manifest["steps"]) if step["damage"]), {}
     )
-    tags = ["edgepress", *(["compressed-tensors", *scheme.lower().split()] if quantized else [])]
+    tags = ["edgepress", *(["compressed-tensors", *words_of(scheme)] if quantized else [])]
     library = "transformers" if opens["answer"] == "yes" else "edgepress"
     parts = [
         front_matter(

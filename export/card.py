@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import __version__
-from ..compress.model_card import INSTALL, front_matter, licences, losses
+from ..compress.model_card import INSTALL, front_matter, licences, losses, words_of
 from ..escaping import markdown, one_line
 from .bundle_manifest import FLOAT_SCHEME
 from .format import OpenedBy
@@ -29,7 +29,7 @@ def card_of(manifest: dict[str, Any], made: dict[str, Any], command: str, shippe
             made["source"],
             library="edgepress" if own else "onnxruntime",
             task=task,
-            tags=["onnx", "edgepress", *(["quantized"] if quantized else []), *scheme.lower().split()],
+            tags=["onnx", "edgepress", *(["quantized"] if quantized else []), *words_of(scheme)],
             quantized=quantized,
             measured=_measured(manifest["parity"]),
             on="the text of the export's proof",
@@ -64,7 +64,7 @@ def saved_card(manifest: dict[str, Any], made: dict[str, Any], opened_by: Opened
             made["source"],
             library=opened_by.library,
             task=_purpose(manifest)[0],
-            tags=["edgepress", *(["quantized"] if quantized else []), *scheme.lower().split()],
+            tags=["edgepress", *(["quantized"] if quantized else []), *words_of(scheme)],
             quantized=quantized,
         ),
         f"# {markdown(manifest['name'])}, {markdown(scheme)}",

@@ -9,7 +9,7 @@ from pathlib import Path
 import edgepress
 import pytest
 import torch
-from edgepress.compress.model_card import CARD
+from edgepress.compress.model_card import CARD, words_of
 from huggingface_hub import ModelCard
 from transformers import AutoModel, CompressedTensorsConfig
 
@@ -57,3 +57,7 @@ def test_a_sentence_encoder_opens_where_nothing_calls_its_hooks(
         found = small.forward(**ids).last_hidden_state
         wanted = AutoModel.from_pretrained(model).eval()(**ids).last_hidden_state
     assert 0 < float((found - wanted).abs().max()) < 0.1 * float(wanted.abs().max())
+
+
+def test_tags_are_the_words_of_the_recipe_each_once() -> None:
+    assert words_of("awq + W4A16-g64 gptq + W4A16-g64 embedding") == ["awq", "w4a16-g64", "gptq", "embedding"]
