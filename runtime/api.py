@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from ..errors import InputError
 from ..terminal import Progress
@@ -26,7 +26,7 @@ from .engine.image_encoder import ImageModel
 from .engine.load import LoadingGraph
 from .engine.sampling import Sampling
 from .engine.tag import TaggerModel
-from .engine.text_to_text import TextToTextModel
+from .engine.text_to_text import AnswerOptions, TextToTextModel
 from .session.session import device_of
 from .text.tokenizer import Tokenizer
 
@@ -58,16 +58,9 @@ def open_bundle(
     return kind(bundle, threads=threads, provider=provider)
 
 
-class GenerateOptions(TypedDict, total=False):
+class GenerateOptions(AnswerOptions, total=False):
     """The keyword arguments of :meth:`TextModel.stream`."""
 
-    max_new_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    repetition_penalty: float
-    seed: int | None
-    stop: Sequence[str]
     chat: bool | None
     resume: bool
 

@@ -133,7 +133,7 @@ class Anatomy:
         encoder_norm: of the last states of an encoder that a decoder reads.
         decoder_entry: of the decoder of an encoder–decoder, where it differs from its encoder.
         computed: tables that transformers computes and checkpoints need not store: positions of sines.
-        head_bias: the tensor ``[1, vocab]`` that is added to the head's products, besides its own bias.
+        head_bias: the tensor ``[1, vocab]`` that is added to the head's products beside its own bias.
         position_biases: tables of what is added to attention scores by distance, a row for some of them;
             those of ``farthest_bias`` and more have the last.
         relative: what attention reads of distances beside them.

@@ -2,7 +2,7 @@
 
 The squared error, weighted by the importance of each input channel where it is known, is made small in three
 steps: by group the best real scale and minimum of many spans, fitted by least squares; units from their
-largest; then in turns for each group the best of the neighbouring integers, and for each super-block the
+largest; then alternately for each group the best of the neighbouring integers, and for each super-block the
 units that fit its codes best. What is kept is the best that was seen, as it will be stored.
 """
 

@@ -19,7 +19,7 @@ class Batch:
 
     ``hidden [batch, tokens, hidden]``; ``arguments`` are the block's keyword arguments; ``mask [batch,
     tokens]`` bool marks real tokens, or None when all are; ``memory_mask`` those of an encoder that the
-    block reads besides.
+    block reads in addition.
     """
 
     def __init__(
