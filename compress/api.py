@@ -77,6 +77,7 @@ def plan_model(
     protect: Sequence[ProtectedText] = (),
     max_time: float | None = None,
     max_memory: float | None = None,
+    requantize: bool = False,
     device: str = "auto",
     output: str | Path = ".",
     progress: Progress | None = None,
@@ -86,7 +87,7 @@ def plan_model(
     """
     _check_words(model, recipe, scheme, group_size, calibration, field)
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat, tuple(protect))
-    job = Job(model, recipe, scheme, group_size, choice, progress or Silent(), max_time)
+    job = Job(model, recipe, scheme, group_size, choice, progress or Silent(), max_time, requantize)
     job.require_room(Path(output), device, max_memory)
     if job.text is not None or not job.recipe.calibrated:  # a plan is the same with any text, or none yet
         job.calibration()
@@ -109,6 +110,7 @@ def compress_model(
     protect: Sequence[ProtectedText] = (),
     max_time: float | None = None,
     max_memory: float | None = None,
+    requantize: bool = False,
     device: str = "auto",
     answers: str | Path | None = None,
     overwrite: bool = False,
@@ -127,6 +129,7 @@ def compress_model(
         protect: text of groups that is read beside it, whose losses ``allocate`` keeps down: of
             :func:`~edgepress.compress.text.protected_text.read_protected`, or of a packaged slice.
         max_time: minutes after which learning ends, in every pass of the recipe that learns.
+        requantize: whether a model that is quantized already may be rounded again.
         max_memory: GB that the plan may need; never more than what is free.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         answers: a directory that keeps what the original says about the text, for other runs to learn from.
@@ -148,12 +151,12 @@ def compress_model(
     progress = progress or Silent()
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat, tuple(protect))
     if is_follower():
-        job = Job(model, recipe, scheme, group_size, choice, Silent(), max_time)
+        job = Job(model, recipe, scheme, group_size, choice, Silent(), max_time, requantize)
         return _follow(job, Staging(target), device, kept)
     with Staging(target, overwrite=overwrite, keep=worth_resuming) as stage:
         if restart:
             stage.restart()
-        job = Job(model, recipe, scheme, group_size, choice, progress, max_time)
+        job = Job(model, recipe, scheme, group_size, choice, progress, max_time, requantize)
         refuse_nesting(target, job.paths())
         available, plan = job.require_room(stage.target, device, max_memory), job.plan
         progress.note(headline(plan.peak_memory, available, plan.disk, plan.seconds))

@@ -57,6 +57,7 @@ class Job:
         choice: CalibrationChoice,
         progress: Progress,
         max_time: float | None = None,
+        requantize: bool = False,
     ) -> None:
         from .model.models import resolve
         from .model.weights import WeightSource
@@ -87,6 +88,7 @@ class Job:
         self.seed = require_seed(settings.seed if choice.seed is None else choice.seed)
         self.batch_size = max(1, BATCH_TOKENS // self.length)
         self.text = choice.source or settings.source
+        self.requantize = requantize
         self.plan = self._plan()
 
     def _plan(self) -> Any:
@@ -99,6 +101,7 @@ class Job:
             samples=self._read_samples,
             length=self.length,
             batch_size=self.batch_size,
+            requantize=self.requantize,
         )
         return replace(made, notes=(*made.notes, *self._protection()))
 

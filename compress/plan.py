@@ -4,7 +4,7 @@ and what is refused there, with the way out: groups that do not divide, passes t
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from operator import sub
@@ -125,9 +125,17 @@ def _bytes_after(step: Pass, linear: Linear, left: Linear | None, stored: int) -
 
 
 def plan(
-    source: WeightSource, recipe: Recipe, *, name: str, samples: int, length: int, batch_size: int
+    source: WeightSource,
+    recipe: Recipe,
+    *,
+    name: str,
+    samples: int,
+    length: int,
+    batch_size: int,
+    requantize: bool = False,
 ) -> Plan:
     """The plan for ``recipe`` on ``source``; checks that every group divides and every target exists.
+    ``requantize``: what the model comes quantized with may be rounded again.
 
     Raises:
         ShapeError: a group that does not divide.
@@ -141,7 +149,7 @@ def plan(
     steps, left, bits = _step_plans(source, recipe)
     check_head(left, recipe)
     check_shapes(source.anatomy, recipe)
-    again = check_requantized(source, recipe)
+    again = check_requantized(source, recipe, again=requantize)
     tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
     added = [step.added_bytes(source.anatomy) for _, step in recipe.steps]
@@ -165,8 +173,19 @@ def plan(
         + seconds_of(source, recipe, samples, length, at_once, rates),
         probe_tokens=len(TEXTS) * TOKENS,
         probe_seconds=rates.seconds(probe_work(source, recipe)),
-        notes=(*recipe.notes, *again, *rates.notes),
+        notes=(*recipe.notes, *came_from(source), *again, *rates.notes),
     )
+
+
+def came_from(source: WeightSource) -> tuple[str, ...]:
+    """What the plan says of a model that is quantized already: ``from 4 bits (GPTQ, groups of 128)``."""
+    coded, found = source.reader.coded, []
+    if coded.described:
+        found.append(f"from {coded.described}: {len(coded.by_module)} layers")
+    own = [scheme for name, scheme in source.schemes.items() if name not in coded.by_module]
+    for scheme, count in Counter(own).items():
+        found.append(f"from {scheme.bits} bits ({scheme.name}): {count} layers")
+    return tuple(found)
 
 
 def memory_of(source: WeightSource, recipe: Recipe, samples: int, length: int, batch_size: int) -> int:

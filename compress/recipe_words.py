@@ -54,29 +54,36 @@ def check_head(anatomy: Anatomy, recipe: Recipe) -> None:
         )
 
 
-def check_requantized(source: WeightSource, recipe: Recipe) -> tuple[str, ...]:
+def check_requantized(source: WeightSource, recipe: Recipe, *, again: bool = False) -> tuple[str, ...]:
     """What to say of passes that give new codes to layers which have some, from an earlier pass or from the
-    start.
+    start; ``again``: those of the start may be given new ones.
 
     Raises:
-        RecipeError: from an earlier pass, and the recipe has no word for it.
+        RecipeError: neither the recipe nor the caller has a word for it.
     """
     anatomy, notes = source.anatomy, list[str]()
-    coded = dict.fromkeys(source.schemes, _BEFORE)
+    coded = dict.fromkeys((*source.schemes, *source.reader.coded.by_module), _BEFORE)
     for step in recipe.passes:
         mine = [linear.name for linear in step.options.selected(anatomy) if step.options.quantizes(linear)]
         twice = [name for name in mine if name in coded and not step.options.keeps_codes]
         if twice:
             earlier = coded[twice[0]]
             said = f"{step.name} quantizes {len(twice)} layers that have codes from {earlier} already"
-            if earlier != _BEFORE and not step.requantize:
-                raise RecipeError(
-                    f"{said}, for example {twice[0]}",
-                    why="rounding what is rounded adds a second error to the first, unless that is meant",
-                    fix=f"leave one of the passes out, give them different targets, or write {REQUANTIZE}: "
-                    f"true in {step.name}",
-                )
+            if not step.requantize and not (again and earlier == _BEFORE):
+                raise _refused(said, twice[0], step.name, earlier == _BEFORE)
             notes.append(said)
         coded |= {name: f"the pass {step.name}" for name in mine if name not in coded or name in twice}
         anatomy = step.options.anatomy_after(anatomy)
     return tuple(notes)
+
+
+def _refused(said: str, layer: str, name: str, before: bool) -> RecipeError:
+    """The error for codes of the model as it came (``before``), or of an earlier pass."""
+    word = f"{REQUANTIZE}: true in {name}"
+    other = "leave one of the passes out, give them different targets"
+    mine = "start from the model as it was before it was quantized, or if this is meant, say --requantize"
+    return RecipeError(
+        f"{said}, for example {layer}",
+        why="rounding what is rounded adds a second error to the first, unless that is meant",
+        fix=f"{mine if before else other}, or write {word}",
+    )

@@ -48,9 +48,9 @@ class ExportJob:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of all tensors of the checkpoint."""
+        """Bytes of all tensors of the checkpoint; in float32 of those whose codes another tool made."""
         reader = self.source.reader
-        return sum(map(reader.nbytes, reader.shapes))
+        return sum(map(reader.read_bytes, reader.shapes))
 
     @property
     def rounds(self) -> bool:

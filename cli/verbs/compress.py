@@ -139,6 +139,9 @@ def _plan_table(plan: Any, predicted: str) -> Any:
 )
 @max_memory
 @click.option(
+    "--requantize", is_flag=True, help="Round again what MODEL comes quantized with, though it adds an error."
+)
+@click.option(
     "--answers",
     type=click.Path(file_okay=False),
     help="Directory in which teacher logits are cached, for other runs that learn from them.",

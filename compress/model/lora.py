@@ -165,10 +165,10 @@ def merge(adapter: Adapter, base: Path, target: Path, progress: Progress) -> Non
     if (target / CONFIG).is_file():
         return
     source = WeightSource.open(base)
-    if source.schemes:
+    if source.schemes.keys() - source.reader.coded.by_module.keys():
         raise InputError(f"the base {base} of the adapter {adapter.path} is quantized", fix=_WAY_OUT)
     changes, names = adapter.changes(source), list(source.reader.shapes)
-    require_disk(target, 2 * sum(map(source.reader.nbytes, names)))
+    require_disk(target, 2 * sum(map(source.reader.read_bytes, names)))
     try:
         with (
             progress.task(f"merging {adapter.path.name}", len(names)) as task,

@@ -42,7 +42,8 @@ _TABLE_ROWS = 8192
 _QUANTIZED_PARTS = frozenset(
     {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", BLOCKS, *PARTS}
 )
-# A quantized linear has one of them; the last is GPTQ's and AWQ's, which are refused by their config.
+# A quantized linear of compressed-tensors or edgepress has one of them, the reader knows of others; the last
+# is GPTQ's and AWQ's, where no config says so.
 _HAVE_CODES = ("weight_scale", BLOCKS, "qweight")
 
 
@@ -77,6 +78,7 @@ class WeightSource:
         self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
         if embeds_sentences(reader.path):
             self.anatomy = self.anatomy.without_head()
+        self.schemes |= self._schemes_of_others()
         if self.anatomy.patches is not None:
             self.anatomy = at_size(self.anatomy, reader.path)
         check_section(reader.config, self.anatomy)
@@ -117,6 +119,16 @@ class WeightSource:
                 sizes = tuple(int(size) for size in self.reader.read([name])[name])
                 shapes[f"{module}.weight"] = sizes[::-1] if self.packed_transposed else sizes
         return shapes
+
+    def _schemes_of_others(self) -> dict[str, Scheme]:
+        """Of the linears that another tool has quantized, on grids that a scheme has."""
+        coded = self.reader.coded.by_module
+        found = {
+            linear.name: self.reader.scheme(linear.name)
+            for linear in self.anatomy.linears()
+            if linear.name in coded
+        }
+        return {name: scheme for name, scheme in found.items() if scheme is not None}
 
     @property
     def conv1d(self) -> bool:
@@ -174,6 +186,8 @@ class WeightSource:
         scheme = self.schemes.get(name)
         if scheme is None:
             return self._read_float(f"{name}.weight")
+        if name in self.reader.coded.by_module:
+            return self.reader.codes(name, scheme)
         form = PACKED if f"{name}.weight_packed" in self.reader.shapes else INTEGER
         form = TRANSPOSED if self.packed_transposed else form
         return restored(name, scheme, self._one, form)
@@ -182,6 +196,8 @@ class WeightSource:
         """The scales of the linear module ``name``, which is quantized to integers: ``[out, groups]`` float32
         in any order, read without its codes.
         """
+        if name in self.reader.coded.by_module:
+            return self.reader.codes(name, self.schemes[name]).scale
         return self._one(f"{name}.weight_scale").to(torch.float32)
 
     def _one(self, stored: str) -> Tensor:

@@ -182,7 +182,7 @@ class PackedCheckpoint:
         Raises:
             GateFailed: one differs.
         """
-        reader, scheme = CheckpointReader.open(directory), _scheme(job)
+        reader, scheme = CheckpointReader.open(directory, as_stored=True), _scheme(job)
         for name in job.source.schemes:
             stored = [part for part in reader.shapes if part.rpartition(".")[0] == name]
             parts = {part.rpartition(".")[2]: value for part, value in reader.read(stored).items()}

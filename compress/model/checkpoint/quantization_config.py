@@ -186,7 +186,7 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
     settings = config.get("quantization_config")
     if not isinstance(settings, dict) or settings.get("quant_method") != "compressed-tensors":
         raise CheckpointError(
-            "the checkpoint holds quantized weights but its quantization_config is not compressed-tensors",
+            "the checkpoint holds quantized weights and no quantization_config that says how",
             fix="start from the model as it was before it was quantized",
         )
     schemes: dict[str, Scheme] = {}

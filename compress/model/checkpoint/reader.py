@@ -2,12 +2,14 @@
 
 Bytes go from the file straight into memory that the caller owns. Nothing is mapped, so the resident set is
 the tensors asked for, whatever the size of the file, and a file that shrinks meanwhile is an error and not a
-bus error. Every file is opened once and closed with the reader.
+bus error. Every file is opened once and closed with the reader. What other tools have quantized is shown, and
+read, as the float weights that it stands for (:mod:`.coded_weights`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from ....errors import CheckpointError, InputError
 from ....foreign import memory_shortage
 from ....storage import is_regular, sha256_file, sha256_json
 from ....terminal import Tick, unseen
+from ...numbers.qtensor import QTensor
+from ...numbers.scheme import Scheme
+from ..family import stored_transposed
+from .coded_weights import CodedWeight, CodedWeights, coded_weights
 from .header import TensorEntry
 from .older_names import modern_names
 from .policy import CONFIG, inside, read_config
@@ -57,20 +63,36 @@ class CheckpointReader:
         config: ``config.json``.
         shapes: shape of each tensor by name.
         dtypes: stored type of each tensor by its safetensors name (``F32``, ``BF16``, …).
+        coded: weights that another tool has quantized, which are floats in ``shapes`` and ``dtypes``.
     """
 
     def __init__(
-        self, path: Path, config: dict[str, Any], tensors: dict[str, Location], files: ShardFiles
+        self,
+        path: Path,
+        config: dict[str, Any],
+        tensors: dict[str, Location],
+        files: ShardFiles,
+        coded: CodedWeights | None = None,
     ) -> None:
         self.path, self.config = path, config
         self._tensors, self._files = tensors, files
         self._finite: set[str] = set()
-        self.shapes = {name: location.entry.shape for name, location in tensors.items()}
-        self.dtypes = {name: location.entry.dtype for name, location in tensors.items()}
+        self.coded = coded or CodedWeights()
+        weights = {f"{module}.weight": weight for module, weight in self.coded.by_module.items()}
+        hidden = {part for weight in weights.values() for part in weight.parts}
+        plain = {name: location.entry for name, location in tensors.items() if name not in hidden}
+        self._weights: dict[str, CodedWeight] = weights
+        self._turned = stored_transposed(config) if weights else ()
+        self.shapes = {name: entry.shape for name, entry in plain.items()}
+        self.dtypes = {name: entry.dtype for name, entry in plain.items()}
+        for name, weight in weights.items():
+            self.shapes[name] = weight.shape[::-1] if self._is_turned(name) else weight.shape
+            self.dtypes[name] = "F32"
 
     @classmethod
-    def open(cls, path: Path) -> CheckpointReader:
-        """Check config, index and headers of the directory ``path``; loads no weights.
+    def open(cls, path: Path, *, as_stored: bool = False) -> CheckpointReader:
+        """Check config, index and headers of the directory ``path``; loads no weights. ``as_stored``: what
+        other tools have quantized is shown in its parts.
 
         Raises:
             CheckpointError: something is missing, damaged or inconsistent; names the file and the tensor.
@@ -82,7 +104,12 @@ class CheckpointReader:
             raise InputError(f"{path} is not a model directory", fix="give one with config.json and weights")
         path, files = path.absolute(), ShardFiles()
         config = read_config(path)
-        return cls(path, config, apart(modern_names(locate(path, files), config)), files)
+        tensors = apart(modern_names(locate(path, files), config))
+        entries = {name: location.entry for name, location in tensors.items()}
+        coded = CodedWeights() if as_stored else coded_weights(path, config, entries)
+        if coded.by_module:
+            config = {key: value for key, value in config.items() if key != "quantization_config"}
+        return cls(path, config, tensors, files, coded)
 
     def close(self) -> None:
         """Close the weight files now, before their directory is removed; reading opens them again."""
@@ -90,8 +117,12 @@ class CheckpointReader:
 
     def nbytes(self, name: str) -> int:
         """Stored size of a tensor in bytes."""
-        entry = self._location(name).entry
-        return entry.end - entry.start
+        entries = [self._location(part).entry for part in self._parts(name)]
+        return sum(entry.end - entry.start for entry in entries)
+
+    def read_bytes(self, name: str) -> int:
+        """Bytes of a tensor as :meth:`read` gives it."""
+        return 4 * prod(self.shapes[name]) if name in self._weights else self.nbytes(name)
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The named tensors in their stored types, in memory of their own; checked when first read.
@@ -99,19 +130,33 @@ class CheckpointReader:
         Raises:
             CheckpointError: no such tensor, NaN or infinity in it, or the file changed or cannot be read.
         """
-        found = {name: self._load(name, self._location(name)) for name in names}
-        refuse_non_finite({name: tensor for name, tensor in found.items() if name not in self._finite})
-        self._finite |= found.keys()
-        return found
+        return {name: self._weight(name) if name in self._weights else self._plain(name) for name in names}
+
+    def scheme(self, module: str) -> Scheme | None:
+        """The scheme whose grid the coded weight of ``module`` is on; None where none has it."""
+        return self.coded.by_module[module].scheme(self._plain)
+
+    def codes(self, module: str, scheme: Scheme) -> QTensor:
+        """The coded weight ``[out, in]`` of ``module`` on the grid of its :meth:`scheme`.
+
+        Raises:
+            CheckpointError: as :meth:`read`, or scales that make no grid.
+        """
+        codes = self.coded.by_module[module].codes
+        assert codes is not None
+        return codes(scheme, self._plain)
 
     def expect(self, prefix: str) -> None:
         """Say that the tensors below ``prefix`` are read next: the system may read them meanwhile."""
         for name, location in self._tensors.items():
             if name.startswith(prefix):
-                self._files.expect(location.path, location.entry.start, self.nbytes(name))
+                entry = location.entry
+                self._files.expect(location.path, entry.start, entry.end - entry.start)
 
     def same(self, one: str, other: str) -> bool:
         """Whether two tensors have the same type, shape and bytes; a part of each is read at a time."""
+        if {one, other} & self._weights.keys():
+            return torch.equal(*(tensor.to(torch.float32) for tensor in self.read([one, other]).values()))
         places = [self._location(name) for name in (one, other)]
         if (self.dtypes[one], self.shapes[one]) != (self.dtypes[other], self.shapes[other]):
             return False
@@ -171,11 +216,29 @@ class CheckpointReader:
         """Fill ``view`` with the bytes of one of :meth:`files` from ``start``; returns how many."""
         return self._files.read_into(view, path, start)
 
-    def _load(self, name: str, location: Location) -> Tensor:
+    def _parts(self, name: str) -> tuple[str, ...]:
+        return self._weights[name].parts if name in self._weights else (name,)
+
+    def _is_turned(self, name: str) -> bool:
+        return bool(self._turned) and name.endswith(self._turned)
+
+    def _weight(self, name: str) -> Tensor:
+        """The coded weight ``name`` as the family stores it in float32."""
+        weight = self._weights[name].dequantized(self._plain)
+        refuse_non_finite({name: weight})
+        return weight.T.contiguous() if self._is_turned(name) else weight
+
+    def _plain(self, name: str) -> Tensor:
+        """A tensor that is stored as ``name``, checked when it is first read."""
+        location = self._location(name)
         entry = location.entry
         buffer = torch.empty(entry.end - entry.start, dtype=torch.uint8)
         self._fill(buffer, location, 0, name)
-        return buffer.view(TORCH_TYPES[entry.dtype]).view(entry.shape)
+        tensor = buffer.view(TORCH_TYPES[entry.dtype]).view(entry.shape)
+        if name not in self._finite:
+            refuse_non_finite({name: tensor})
+            self._finite.add(name)
+        return tensor
 
     def _fill(self, buffer: Tensor, location: Location, start: int, name: str) -> None:
         """Read the bytes of a tensor from ``start`` on into ``buffer``; ``name`` is for the error."""

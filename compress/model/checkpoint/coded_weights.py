@@ -1,0 +1,130 @@
+"""Weights that other tools have quantized: a checkpoint's ``quantization_config`` names the form, and each
+weight of it is read as floats from the tensors that it is stored in, or as codes where it is on a grid that
+edgepress has.
+
+The reader shows such a weight under its plain name (``X.weight``), so that nothing further on knows about the
+form; one at a time is in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from .... import plugins
+from ....errors import CheckpointError, UnknownName
+from ....storage import read_json
+from ...numbers.qtensor import QTensor
+from ...numbers.scheme import Scheme
+from .header import TensorEntry
+from .policy import inside, refuse_code
+
+FORMS = f"{__package__}.stored_forms"
+NATIVE = "compressed-tensors"
+# Files beside config.json in which auto-gptq and AutoAWQ kept their settings, with other names for some.
+_BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+_LARGEST = 1 << 31  # weights of one matrix: more than any model has
+Read = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True)
+class CodedWeight:
+    """A matrix ``[out, in]`` stored in ``parts``, tensors by their full names.
+
+    ``bits`` are those of a code. ``dequantized`` gives it as float32; ``scheme`` is the one that has its
+    grid, or None where none has, found without reading the codes, and ``codes`` the weight in it. They get a
+    function that reads a stored tensor.
+    """
+
+    shape: tuple[int, int]
+    parts: tuple[str, ...]
+    bits: int
+    dequantized: Callable[[Read], Tensor]
+    scheme: Callable[[Read], Scheme | None] = field(default=lambda read: None)
+    codes: Callable[[Scheme, Read], QTensor] | None = None
+
+    def __post_init__(self) -> None:
+        if prod(self.shape) > _LARGEST:
+            raise CheckpointError(f"{self.parts[0]} says that it is of a matrix of {list(self.shape)}")
+
+
+class StoredForm(Protocol):
+    """How one tool stores quantized linears."""
+
+    def weights(
+        self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
+    ) -> dict[str, CodedWeight] | None:
+        """The weights that are stored so, by module, in a checkpoint that holds ``tensors``; None where
+        edgepress reads such a checkpoint without help.
+
+        Raises:
+            CheckpointError: parts that are missing or do not fit, or a variant that is not read.
+        """
+
+    def described(self, settings: Mapping[str, Any]) -> str:
+        """What people call it: ``GPTQ, groups of 128``."""
+
+
+@dataclass(frozen=True)
+class CodedWeights:
+    """Those of a checkpoint: by module, and what the plan says of them (``4 bits (GPTQ, groups of 128)``)."""
+
+    by_module: Mapping[str, CodedWeight] = field(default_factory=dict)
+    described: str = ""
+
+
+def coded_weights(
+    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
+) -> CodedWeights:
+    """What other tools quantized in the checkpoint ``directory``.
+
+    Raises:
+        UnknownName: a form that edgepress does not know. CheckpointError: as the form's ``weights``.
+    """
+    settings = _settings(directory, config)
+    if settings is None:
+        return CodedWeights()
+    method = settings.get("quant_method")
+    if not isinstance(method, str) or method.replace("-", "_") not in plugins.names(FORMS):
+        return _unknown(method)
+    form: StoredForm = plugins.load(FORMS, method, "form of quantized weights").FORM
+    found = form.weights(settings, tensors)
+    if not found:
+        return CodedWeights()
+    bits = " and ".join(map(str, sorted({weight.bits for weight in found.values()})))
+    return CodedWeights(found, f"{bits} bits ({form.described(settings)})")
+
+
+def _unknown(method: object) -> CodedWeights:
+    if method == NATIVE:
+        return CodedWeights()
+    known = [name.replace("_", "-") for name in plugins.names(FORMS)]
+    raise UnknownName(
+        "form of quantized weights",
+        str(method)[:80],
+        known,
+        fix="start from the model as it was before it was quantized; edgepress reads "
+        + ", ".join(sorted({*known, NATIVE})),
+    )
+
+
+def _settings(directory: Path, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """``quantization_config``, or what older tools wrote beside it; None where there is neither."""
+    settings = config.get("quantization_config")
+    if settings is not None:
+        if not isinstance(settings, dict):
+            raise CheckpointError("config.json has a quantization_config that is no JSON object")
+        return settings
+    for name, method in _BESIDE.items():
+        if (directory / name).is_file():
+            found = read_json(inside(directory, name))
+            if not isinstance(found, dict):
+                raise CheckpointError(f"{directory / name} is not a JSON object")
+            refuse_code(found, directory / name)
+            return {"quant_method": method, **found}
+    return None
