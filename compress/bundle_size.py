@@ -58,5 +58,5 @@ def bundle_bytes(
             4 * _FLOAT * left.relative.span * block.attention.q.out_features for block in left.blocks
         )
     files = (source.reader.path / name for name in _COPIED)
-    around = _AROUND + _A_BLOCK * len(left.blocks)
+    around = _AROUND + _A_BLOCK * sum(block.repeats for block in left.blocks)
     return int(total / 8) + added + around + sum(file.stat().st_size for file in files if file.is_file())

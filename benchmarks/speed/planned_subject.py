@@ -164,7 +164,7 @@ class _Planned:
         self.model, self.run, self.found = model, run, Operations()
         decoder = model.anatomy.kind == "decoder"
         self._table(decoder)
-        blocks = model.anatomy.blocks
+        blocks = [block for block in model.anatomy.blocks for _ in range(block.repeats)]
         for index, block in enumerate(blocks):
             last = decoder and index + 1 == len(blocks) and run.kept
             self._block(block, min(run.rows, run.kept) if last else run.rows)

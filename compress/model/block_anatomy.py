@@ -214,6 +214,7 @@ class BlockAnatomy:
         attention_scale, mlp_scale: tensors ``[hidden]`` that what attention and MLP give is multiplied by,
             channel by channel (DINOv2), or None.
         experts: where there are some, ``mlp`` is the first of them.
+        repeats: how many times in a row the block is applied (ALBERT).
     """
 
     index: int
@@ -231,6 +232,7 @@ class BlockAnatomy:
     residual_scale: float = 1.0
     attention_scale: str | None = None
     mlp_scale: str | None = None
+    repeats: int = 1
 
     @property
     def stack(self) -> str:

@@ -83,6 +83,16 @@ def gives_tuples(config: Mapping[str, Any]) -> bool:
     return bool(getattr(_family(config), "GIVES_TUPLES", False))
 
 
+def pooler(config: Mapping[str, Any]) -> str:
+    """The linear of the pooling layer that transformers adds to an encoder which is saved without one; a
+    family file may say its own as ``POOLER``.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    return str(getattr(_family(config), "POOLER", "pooler.dense"))
+
+
 def reads_images(config: Mapping[str, Any]) -> bool:
     """Whether a model of the family reads images; a family file says so as ``READS_IMAGES``.
 

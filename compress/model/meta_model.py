@@ -16,6 +16,7 @@ from ...errors import CheckpointError
 from ...foreign import foreign_errors_are_typed
 from .anatomy import Anatomy, module_name
 from .block_anatomy import Attention, BlockAnatomy
+from .repeated_block import repeat
 from .separate_experts import separated
 
 GENERATION = "generation_config.json"
@@ -41,6 +42,8 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
                 place = module_name(anatomy, block.experts.prefix)
                 model.set_submodule(place, separated(model.get_submodule(place), block, block.experts))
             _resize(model, anatomy, block)
+            if block.repeats > 1:
+                repeat(model.get_submodule(module_name(anatomy, block.prefix)), block.repeats)
     return model.eval()
 
 
@@ -63,6 +66,8 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
     config = AutoConfig.from_pretrained(path)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
+    if any(block.repeats > 1 for block in anatomy.blocks):  # each of them repeats itself
+        config.num_hidden_layers = len(anatomy.blocks)
     kinds = {
         "text": AutoModelForSequenceClassification,
         "token": AutoModelForTokenClassification,

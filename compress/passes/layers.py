@@ -73,6 +73,12 @@ class Layers(ModelPass):
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         """As many blocks as stay; which ones is not known before."""
         blocks = anatomy.blocks
+        if any(block.repeats > 1 for block in blocks):
+            raise RecipeError(
+                f"layers: all layers of an {anatomy.model_type} are one block, which is applied "
+                f"{blocks[0].repeats} times",
+                fix="prune its heads and channels instead: pass narrow",
+            )
         if len({block.experts is None for block in blocks}) > 1:
             raise RecipeError(
                 "layers: some blocks have experts and some have none, by their number in config.json",

@@ -56,11 +56,11 @@ def weights_of(linear: Linear) -> int:
 
 def block_weights(block: BlockAnatomy) -> int:
     """How many weights of ``block`` a token is multiplied with: of experts, those of as many as it goes
-    through.
+    through, and all as often as the block is applied.
     """
     experts = sum(map(weights_of, block.expert_linears()))
     unused = 0 if block.experts is None else experts - int(block.experts.share * experts)
-    return sum(map(weights_of, block.linears())) - unused
+    return block.repeats * (sum(map(weights_of, block.linears())) - unused)
 
 
 def block_work(

@@ -159,7 +159,7 @@ class BackwardSweep:
         tokens, files = sum(self.micro_batches[number].tokens for number in sound), []
         with self._loaded(index) as module:
             observers = measure(self.blocks[index], self._weight)
-            with self._observed(observers) as show:
+            with self._observed(observers, self.blocks[index].repeats) as show:
                 for number in sound:
                     batch = self.inputs.read(index, number)
                     show(batch)
@@ -194,16 +194,16 @@ class BackwardSweep:
                     unwrap(self.skeleton.model, name)
 
     @contextmanager
-    def _observed(self, observers: Mapping[str, Observer]) -> Iterator[Callable[[Batch], None]]:
+    def _observed(self, observers: Mapping[str, Observer], calls: int) -> Iterator[Callable[[Batch], None]]:
         """Each of ``observers`` at its module, for as long as the context lasts; what is yielded tells them
-        which batch comes.
+        which batch comes, for so many ``calls`` of a linear.
         """
         hooks = [_Hook(observer) for observer in observers.values()]
         handles = [
             self.skeleton.submodule(hook.observer.module).register_forward_hook(hook) for hook in hooks
         ]
         try:
-            yield lambda batch: _tell(hooks, batch)
+            yield lambda batch: _tell(hooks, batch, calls)
         finally:
             for handle in handles:
                 handle.remove()
@@ -211,28 +211,29 @@ class BackwardSweep:
 
 class _Hook:
     """Shows an observer what goes through a module, and the gradient there once it arrives: of each batch
-    what comes first, since a module may be called for other than tokens then.
+    the calls that come first, since a module may be called for other than tokens then.
     """
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
         self.real = torch.empty(0)
-        self.waits = False
+        self.waits = 0
 
     def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         if not self.waits:
             return
-        self.waits = False
+        self.waits -= 1
         result: Tensor = output[0] if isinstance(output, tuple) else output
         take = self.observer.observe(_rows(inputs[0].detach()), _rows(result.detach()), self.real)
         watched = inputs[0] if self.observer.at_input else result
         watched.register_hook(lambda gradient: take(_rows(gradient)))  # type: ignore[no-untyped-call]
 
 
-def _tell(hooks: Iterable[_Hook], batch: Batch) -> None:
+def _tell(hooks: Iterable[_Hook], batch: Batch, calls: int) -> None:
     real = torch.ones(batch.hidden.shape[:2], dtype=torch.bool, device=batch.hidden.device)
     for hook in hooks:
-        hook.real, hook.waits = (real if batch.mask is None else batch.mask).flatten(), True
+        hook.real = (real if batch.mask is None else batch.mask).flatten()
+        hook.waits = calls
 
 
 def _rows(values: Tensor) -> Tensor:

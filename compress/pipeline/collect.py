@@ -8,6 +8,7 @@ Of experts, each of which sees some of the tokens, statuses say how many.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,11 +71,14 @@ def _collect(
     device = next(current.module.parameters()).device
     statistics = [_statistics_of(group, wanted, device) for group in groups]
     paired = any(statistic.paired for tap in statistics for statistic in tap.values())
-    expected: dict[int, Tensor] = {}
+    # By group, of each time that the block is applied.
+    expected: list[deque[Tensor]] = [deque() for _ in groups]
     reads = () if anatomy.cross is None else (anatomy.cross.k, anatomy.cross.v)
+    calls = anatomy.repeats
 
     def update(index: int, rows: Tensor) -> None:
-        rows, original_rows = _finite(rows, expected.get(index))
+        waiting = expected[index]
+        rows, original_rows = _finite(rows, waiting.popleft() if waiting else None)
         for statistic in statistics[index].values():
             statistic.update(rows, original_rows)
         tick(rows.numel() * rows.shape[1])
@@ -82,9 +86,11 @@ def _collect(
     references = original.batches if paired and original is not None else None
     for part, reference in _micro_batches(current.batches, references, parts):
         if reference is not None and original is not None:
-            _tapped(original, groups, reference, expected.__setitem__, reads)
+            for queue in expected:
+                queue.clear()
+            _tapped(original, groups, reference, lambda i, rows: expected[i].append(rows), reads, calls)
         with forwards_tick(current.linears.values(), tick):
-            _tapped(current, groups, part, update, reads)
+            _tapped(current, groups, part, update, reads, calls)
     values = [{name: statistic.value() for name, statistic in tap.items()} for tap in statistics]
     return {linear.name: values[i] for i, group in enumerate(groups) for linear in group}
 
@@ -126,9 +132,10 @@ def _tapped(
     batch: Batch,
     see: Callable[[int, Tensor], None],
     reads: Sequence[Linear],
+    calls: int,
 ) -> None:
-    """Run ``batch`` through the block and show ``see`` the input rows ``[tokens, in]`` of each group; those
-    in ``reads`` read an encoder's states.
+    """Run ``batch`` through the block and show ``see`` the input rows ``[tokens, in]`` of each group, each
+    time of the ``calls`` that it is applied; those in ``reads`` read an encoder's states.
     """
 
     def tap(index: int) -> Callable[[Tensor], None]:
@@ -140,7 +147,7 @@ def _tapped(
         return show
 
     watched: list[Watched] = [(side.linears[group[0].name], tap(index)) for index, group in enumerate(groups)]
-    watch_inputs(lambda: run_block(side.module, batch), watched, stop=True)
+    watch_inputs(lambda: run_block(side.module, batch), watched, stop=True, calls=calls)
 
 
 def coverage(block: BlockAnatomy, statistics: Statistics, statuses: Sequence[LayerStatus]) -> str | None:

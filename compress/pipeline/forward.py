@@ -78,19 +78,22 @@ def until_stopped(run: Callable[[], object]) -> None:
         pass
 
 
-def watch_inputs(run: Callable[[], object], watched: Sequence[Watched], *, stop: bool) -> None:
-    """Call ``run`` without gradients and show the inputs of the ``watched`` modules, which are called in this
-    order; with ``stop`` it ends at the last of them. A module may be called for other than tokens then.
+def watch_inputs(
+    run: Callable[[], object], watched: Sequence[Watched], *, stop: bool, calls: int = 1
+) -> None:
+    """Call ``run`` without gradients and show the inputs of the first ``calls`` of the ``watched`` modules,
+    which are called in this order; with ``stop`` it ends at the last of them. A module may be called for
+    other than tokens then.
     """
-    seen: set[int] = set()
+    seen = [0] * len(watched)
 
     def hook(index: int, see: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if index in seen:
+            if seen[index] == calls:
                 return
-            seen.add(index)
+            seen[index] += 1
             see(inputs[0])
-            if stop and index + 1 == len(watched):
+            if stop and index + 1 == len(watched) and seen[index] == calls:
                 raise StopForward
 
         return look

@@ -25,6 +25,7 @@ from ..model.anatomy import module_name
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
 from ..model.checkpoint.quantization_config import BLOCKS, EXPERTS, NOT_THERE, quantization_config
 from ..model.checkpoint.shard_writer import copy_companions, join
+from ..model.family import pooler
 from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
@@ -244,7 +245,7 @@ def _others(source: WeightSource, result: StageResult) -> list[str]:
     if anatomy.classifier is not None:
         names += anatomy.classifier.modules()
     elif anatomy.kind == "encoder":
-        names.append("pooler.dense")  # transformers adds one to a model that was saved without it
+        names.append(pooler(source.reader.config))  # transformers adds one to a model saved without it
     if anatomy.tower is not None:
         names += [module_name(anatomy, name) for name in anatomy.tower.linears()]
     if anatomy.embedding_projection is not None:

@@ -62,7 +62,8 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         hidden = _embeddings(build, ids)
     shared = attention_inputs(build, mask)
     for block in build.anatomy.blocks:
-        hidden = encoder_block(build, hidden, shared, block)
+        for _ in graph.repeated(block.repeats):
+            hidden = encoder_block(build, hidden, shared, block)
     if build.anatomy.final_norm is not None:
         hidden = normalize(build, hidden, build.anatomy.final_norm)
 

@@ -11,7 +11,7 @@ oldest version that does the work is the one that most runtimes read, so a newer
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -53,12 +53,14 @@ class GraphWriter:
     Attributes:
         nbytes: bytes of every initializer by name.
         read_per_token: bytes of it that one decode step reads, by name.
+        repetition: of nodes that are written several times, which of them are: 0 is the first.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.nbytes: dict[str, int] = {}
         self.read_per_token: dict[str, int] = {}
+        self.repetition = 0
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
         self._outputs: list[ir.Value] = []
@@ -163,11 +165,20 @@ class GraphWriter:
         outputs: int,
         attributes: dict[str, Any],
     ) -> tuple[ir.Value, ...]:
+        name = f"{name}.again.{self.repetition}" if self.repetition else name
         node = ir.node(op, inputs, attributes, domain=domain, num_outputs=outputs, name=name)
         for index, value in enumerate(node.outputs):
             value.name = f"{name}/{index}"
         self._nodes.append(node)
         return tuple(node.outputs)
+
+    def repeated(self, times: int) -> Iterator[int]:
+        """The repetitions of a block that is applied so many ``times``, while its nodes are written: they
+        have names of their own, and read the same initializers.
+        """
+        for self.repetition in range(times):
+            yield self.repetition
+        self.repetition = 0
 
     def model(self, opset: Opset) -> ir.Model:
         """The finished model; the writer is not used after it."""

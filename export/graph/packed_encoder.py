@@ -51,7 +51,8 @@ def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
     tokens, positions, types, offsets = graph.own("PackTokens", "pack", inputs, 4, position_offset=offset)
     hidden = widened(build, _embeddings(build, tokens, positions, types))
     for block in build.anatomy.blocks:
-        hidden = _block(build, hidden, offsets, block)
+        for _ in graph.repeated(block.repeats):
+            hidden = _block(build, hidden, offsets, block)
     (states,) = graph.own("UnpackTokens", "unpack", [hidden, mask], 1)
 
     def pooled(_states: ir.Value, first: bool, unit: bool) -> ir.Value:

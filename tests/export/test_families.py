@@ -121,6 +121,7 @@ ENCODERS = [
     Variant("xlm-roberta", "as it is", {"pad_token_id": 1}),
     Variant("camembert", "as it is", {"pad_token_id": 1}),
     Variant("electra", "as it is", {"embedding_size": 64}),
+    Variant("albert", "as it is", {"embedding_size": 32, "num_hidden_layers": 3}),
     Variant("electra", "narrow embedding", {"embedding_size": 32}),
     Variant("modernbert", "as it is", {"local_attention": 24, "num_hidden_layers": 3}),
     Variant(

@@ -97,22 +97,24 @@ def of_autograd(path: Path, batches: Sequence[MicroBatch], dtype: torch.dtype) -
     found: dict[str, list[Tensor]] = {name: [] for name in watched}
     generator = torch.Generator().manual_seed(SEED)
     for batch in batches:
-        states: dict[str, Tensor] = {}
+        states: dict[str, list[Tensor]] = {name: [] for name in watched}
 
-        def keep(name: str, states: dict[str, Tensor] = states) -> Any:
+        def keep(name: str, states: dict[str, list[Tensor]] = states) -> Any:
             def hook(_: object, inputs: tuple[Tensor, ...], output: Any) -> None:
                 result = output[0] if isinstance(output, tuple) else output
-                states[name] = inputs[0] if watched[name] else result
+                states[name].append(inputs[0] if watched[name] else result)
 
             return hook
 
         modules = {name: model.get_submodule(module_name(anatomy, name)) for name in watched}
         handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
         loss = _drawn_loss(model, anatomy, batch, generator)
-        gradients = torch.autograd.grad(loss, [states[name] for name in watched])
+        # Of a block that is repeated the last repetition comes first on the way back.
+        calls = [(name, one) for name in watched for one in reversed(states[name])]
+        gradients = torch.autograd.grad(loss, [one for _, one in calls])
         for handle in handles:
             handle.remove()
-        for name, gradient in zip(watched, gradients, strict=True):
+        for (name, _), gradient in zip(calls, gradients, strict=True):
             found[name].append(gradient[batch.attention_mask.bool()])
     return {name: torch.cat(rows) for name, rows in found.items()}
 

@@ -6,7 +6,7 @@ embedding and in whether scores are biased by distance, so a family is a table o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
@@ -42,7 +42,7 @@ class BertLike:
     ``prefix`` is the module that a checkpoint with a head keeps the encoder in; without a head there is none.
     ``head`` is the classifier's names; ``positions`` says whether there is a table of them. ``projection``
     leads from embeddings of another width to the hidden size, where it is stored; ``position_bias`` is the
-    table of biases by distance.
+    table of biases by distance; ``shared`` is whether one block serves all layers.
     """
 
     prefix: str
@@ -56,13 +56,15 @@ class BertLike:
     eps_key: str | None = "layer_norm_eps"
     projection: str | None = None
     position_bias: str | None = None
+    shared: bool = False
 
 
 def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offset: int = 0) -> Anatomy:
     """The anatomy of an encoder whose first token reads row ``position_offset`` of the position table."""
     _check_plain_encoder(config)
     base = family.prefix if f"{family.prefix}{EMBEDDING}.weight" in shapes else ""
-    count = integer(config, family.count_key)
+    layers = integer(config, family.count_key)
+    count, repeats = (1, layers) if family.shared else (layers, 1)
     blocks_name = f"{base}{family.blocks}"
     check_blocks(shapes, blocks_name, count, family.block.all())
     vocabulary, width = shape_of(shapes, f"{base}{EMBEDDING}.weight", None, None)
@@ -85,7 +87,8 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
         vocab_size=vocabulary,
         max_positions=longest,
         blocks=tuple(
-            _block(config, shapes, family, blocks_name, index, hidden, eps) for index in range(count)
+            replace(_block(config, shapes, family, blocks_name, index, hidden, eps), repeats=repeats)
+            for index in range(count)
         ),
         embedding=f"{base}{EMBEDDING}",
         position_embedding=positions,

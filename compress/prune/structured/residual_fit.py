@@ -35,9 +35,9 @@ class Fitted:
 
 
 def adds_plainly(block: BlockAnatomy, linear: Linear) -> bool:
-    """Whether the output of ``linear``, o or down, is added to the residual stream as it is."""
+    """Whether the output of ``linear``, o or down, is added once to the residual stream, as it is."""
     norm = block.mlp_norm if linear == block.mlp.down else block.attention_norm
-    return block.order != "behind" and norm is None
+    return block.order != "behind" and norm is None and block.repeats == 1
 
 
 def norm_after(block: BlockAnatomy, linear: Linear) -> Norm | None:

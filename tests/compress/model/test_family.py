@@ -287,6 +287,25 @@ def test_encoder_matches_transformers(
         assert (block.order, block.mlp.gate, block.mlp.activation) == ("post", None, "gelu")
 
 
+def test_albert_is_one_block_that_is_repeated(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    anatomy, reader = opened(make_encoder(tmp_path, "albert", embedding_size=32, num_hidden_layers=3))
+    model = AutoModel.from_pretrained(tmp_path)
+    check_against(model, anatomy)
+    (block,) = anatomy.blocks
+    assert (block.repeats, block.order, block.mlp.gate) == (3, "post", None)
+    assert block.mlp.activation == model.config.hidden_act
+    assert anatomy.embedding_projection == "encoder.embedding_hidden_mapping_in"
+    assert (anatomy.hidden_size, anatomy.max_positions, anatomy.base) == (64, 130, "")
+    for key in ("num_hidden_groups", "inner_group_num"):
+        with pytest.raises(CheckpointError, match=f"an ALBERT with {key} 2 is not supported"):
+            anatomy_of(reader.config | {key: 2}, reader.shapes)
+    other = "encoder.albert_layer_groups.1.albert_layers.0.ffn.weight"
+    with pytest.raises(CheckpointError, match="outside the 1 group"):
+        anatomy_of(reader.config, reader.shapes | {other: (128, 64)})
+
+
 @pytest.mark.parametrize("model_type", ROPE_ENCODERS)
 def test_encoder_with_a_rope_matches_transformers(
     model_type: str, make_encoder: Callable[..., Path], tmp_path: Path

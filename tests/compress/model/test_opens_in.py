@@ -41,7 +41,8 @@ from torch import Tensor
 pytestmark = pytest.mark.chain
 
 POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert", "deberta_v2")
-ENCODERS = (*POOLERLESS, "bert", "camembert", "gte", "mpnet", "nomic_bert", "roberta", "xlm_roberta")
+POOLED = ("albert", "bert", "camembert", "gte", "mpnet", "nomic_bert", "roberta", "xlm_roberta")
+ENCODERS = (*POOLERLESS, *POOLED)
 DASHED = {"deberta_v2": "deberta-v2", "xlm_roberta": "xlm-roberta"}
 ENCODER_DECODERS = ("bart", "marian", "mt5", "t5")
 MIXTURES = {

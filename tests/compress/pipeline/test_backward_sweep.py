@@ -29,7 +29,7 @@ from torch import Tensor
 CPU = torch.device("cpu")
 DECODERS = "llama mistral qwen2 qwen3 gemma gemma2 gpt2 gpt_neox opt phi bitnet olmo2 nemotron".split()
 EXPERTS = "mixtral qwen3_moe".split()
-ENCODERS = "bert roberta distilbert".split()
+ENCODERS = "bert roberta distilbert albert".split()
 Watched = Callable[..., AbstractContextManager[list[float]]]
 
 

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.passes.rtn import Rtn
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.pipeline.block_pass import BlockPass
@@ -17,6 +19,7 @@ from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.sweep import Sweep
 from edgepress.compress.solve.group_solving import HALVES
 from edgepress.compress.text.calibration import calibration_from
+from edgepress.errors import RecipeError
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.terminal import Silent
 
@@ -70,8 +73,6 @@ def test_cross_grams_are_those_of_the_two_whole_models(
     names = [linear.name for linear in blocks[1].linears()]
 
     def quantize_first(module: Any) -> None:
-        from edgepress.compress.numbers.grid import quantize
-
         for linear in blocks[0].linears():
             weight = module.get_submodule(linear.name).weight
             weight.copy_(quantize(source.dense(linear.name), rounding.scheme).dequantize())
@@ -83,3 +84,48 @@ def test_cross_grams_are_those_of_the_two_whole_models(
         expected = (original[name] - current[name]).T @ current[name] / current[name].shape[0]
         assert torch.allclose(SEEN[name], expected, atol=1e-4), name
     assert all(bool((SEEN[linear.name] == 0).all()) for linear in blocks[0].linears())
+
+
+def test_a_repeated_block_is_shown_all_its_repetitions(
+    make_encoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+) -> None:
+    model = make_encoder(tmp_path / "m", "albert", embedding_size=32, num_hidden_layers=3)
+    source = WeightSource.open(model)
+    calibration = calibration_from(
+        str(pico_text), Tokenizer.open(model), kind="encoder", batch_size=8, samples=8, length=32
+    )
+    rounding = Rtn(scheme="W2A16-g16")
+    steps: Any = [[("rtn", rounding)], [("watch", Watch())]]
+    SEEN.clear()
+    journal = Journal.open(tmp_path / "work", "key")
+    schemes = {"every linear": rounding.scheme}
+    Sweep(source, steps, schemes, calibration, torch.device("cpu"), journal, Silent()).run()
+    (block,) = source.anatomy.blocks
+    seen: list[dict[str, list[torch.Tensor]]] = []
+    for rounded in (False, True):
+        module, calls = load_model(model), dict[str, list[torch.Tensor]]()
+        for linear in block.linears():
+            part = module.get_submodule(linear.name)
+            if rounded:
+                part.weight.copy_(quantize(source.dense(linear.name), rounding.scheme).dequantize())
+            part.register_forward_pre_hook(
+                lambda _, args, name=linear.name, calls=calls: calls.setdefault(name, []).append(args[0])
+            )
+        for batch in calibration.batches:
+            with torch.no_grad():
+                module(batch.input_ids, attention_mask=batch.attention_mask)
+        seen.append(calls)
+    real = torch.cat([batch.attention_mask.bool().flatten() for batch in calibration.batches for _ in "123"])
+    for name, found in SEEN.items():
+        original, current = (torch.cat([one.flatten(0, 1) for one in side[name]])[real] for side in seen)
+        expected = (original - current).T @ current / len(current)
+        assert len(seen[0][name]) == 3 * len(calibration.batches)
+        assert torch.allclose(found, expected, atol=1e-4), name
+
+
+def test_layers_of_a_repeated_block_are_refused(make_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    model = make_encoder(tmp_path / "m", "albert", num_hidden_layers=3)
+    (tmp_path / "r.yaml").write_text("passes: [{pass: layers, keep: 0.5}]")
+    options: dict[str, Any] = {"recipe": str(tmp_path / "r.yaml"), "output": tmp_path / "o"}
+    with pytest.raises(RecipeError, match="one block, which is applied 3 times"):
+        compress_model(str(model), calibration="wikipedia", **options)

@@ -22,7 +22,7 @@ from edgepress.terminal import Silent
 
 CPU = torch.device("cpu")
 DECODERS = "llama mistral qwen2 qwen3 gemma gemma2 gpt2 gpt_neox opt phi bitnet mixtral qwen3_moe".split()
-ENCODERS = "bert roberta distilbert".split()
+ENCODERS = "bert roberta distilbert albert".split()
 
 
 def micro_batches() -> list[MicroBatch]:

@@ -30,7 +30,9 @@ LABELS = ("calm", "old", "wet")
 Make = Callable[..., Path]
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert"])
+@pytest.mark.parametrize(
+    "model_type", ["bert", "roberta", "distilbert", "electra", "mpnet", "albert", "modernbert"]
+)
 def test_logits_are_those_of_transformers(
     model_type: str, make_encoder: Make, export_graph: Any, tmp_path: Path
 ) -> None:

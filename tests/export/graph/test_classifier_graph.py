@@ -47,7 +47,7 @@ def run(path: Path, feeds: dict[str, Any]) -> np.ndarray:
     return session.run(["logits"], feeds)[0]
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra", "mpnet"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra", "mpnet", "albert"])
 @pytest.mark.parametrize("scheme", [None, "W8A8"])
 @pytest.mark.parametrize("form", [CPU, OWN])
 def test_logits_are_those_of_transformers(

@@ -34,7 +34,7 @@ Make = Callable[..., Path]
 @pytest.mark.parametrize(
     "model_type",
     [
-        *("bert", "roberta", "distilbert", "electra", "mpnet", "camembert", "xlm-roberta"),
+        *("bert", "roberta", "distilbert", "electra", "mpnet", "albert", "camembert", "xlm-roberta"),
         *("modernbert", "eurobert", "nomic_bert", "gte", "deberta-v2"),
     ],
 )

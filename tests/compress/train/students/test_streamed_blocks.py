@@ -22,7 +22,7 @@ pytestmark = pytest.mark.chain
 
 CPU = torch.device("cpu")
 DECODERS = "llama mistral qwen2 qwen3 gemma gemma2 gpt2 gpt_neox opt phi bitnet".split()
-ENCODERS = "bert roberta distilbert".split()
+ENCODERS = "bert roberta distilbert albert".split()
 
 
 def batch() -> MicroBatch:
