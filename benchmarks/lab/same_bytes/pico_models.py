@@ -172,6 +172,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "roberta-classifier": ("roberta", ENCODER, {"labels": True}),
     "xlm_roberta": ("xlm-roberta", ROBERTA_LIKE, {"pooling": True}),
     "camembert": ("camembert", ROBERTA_LIKE, {"pooling": True}),
+    "albert": ("albert", {**ENCODER, "embedding_size": 32}, {"pooling": True}),
     "electra": ("electra", {**ENCODER, "embedding_size": 32}, {"pooling": True}),
     "mpnet": ("mpnet", ROBERTA_LIKE, {"pooling": True}),
     "modernbert": ("modernbert", MODERNBERT, {"pooling": True}),
@@ -193,7 +194,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mt5": ("mt5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, {}),
 }
 POOLERLESS = ("deberta-v2", "distilbert", "electra", "eurobert", "modernbert")
-ENCODERS = (*POOLERLESS, "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert", "gte")
+POOLED = ("albert", "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert", "gte")
+ENCODERS = (*POOLERLESS, *POOLED)
 # Those that transformers has no Auto class for that keeps what is behind the states.
 TOWERS = {
     "clip_vision_model": "CLIPVisionModelWithProjection",
