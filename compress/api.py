@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Degraded, InputError, require
 from ..output_paths import refuse_nesting
+from ..runtime.audio.wav_file import sound_files
 from ..runtime.images.image_file import image_files
 from ..runtime.session.needs import headline
 from ..staging import Staging
 from ..terminal import Progress, Silent
 from .group_sizes import check_scheme
 from .job import AUTO, CalibrationChoice, Job
-from .model.model_names import images_read_by, require_model, split_tower
+from .model.model_names import read_by_model, require_model, split_tower
 from .numbers.scheme import Scheme
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
@@ -47,17 +48,19 @@ def _check_words(
         )
     require("torch", "compress")
     require("transformers", "compress")
-    images = images_read_by(model)
+    reads = read_by_model(model)
     if recipe is not None and check_words(recipe) and text is None:
-        raise no_text(recipe, images=images)
+        raise no_text(recipe, reads=reads)
     asked = None if scheme is None else scheme_asked(scheme, group_size)
     if asked is not None and asked.calibrated and text is None:
-        raise no_text(str(scheme), images=images)
+        raise no_text(str(scheme), reads=reads)
     require_model(model)
     if asked is not None and (group_size is not None or Scheme.names_its_groups(str(scheme))):
         check_scheme(model, asked)
-    if text is not None and images:
+    if text is not None and reads == "images":
         image_files(Path(text))
+    elif text is not None and reads == "sounds":
+        sound_files(Path(text))
     elif text is not None:
         require_text(text, field)
 

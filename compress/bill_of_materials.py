@@ -105,6 +105,8 @@ def task_of(anatomy: Anatomy) -> str:
         return "question-answering" if head.labelled == "span" else "token-classification"
     if anatomy.patches is not None:
         return "image-feature-extraction" if head is None else "image-classification"
+    if anatomy.hearing is not None:
+        return "automatic-speech-recognition"
     if head is not None:
         return "text-ranking" if len(head.labels) == 1 else "text-classification"
     return _TASKS.get(anatomy.kind, "sentence-similarity")

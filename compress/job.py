@@ -20,6 +20,7 @@ from .recipe_files import no_text
 from .text.corpus import FIELD, text_paths, text_sha256
 
 if TYPE_CHECKING:
+    from .model.hearing.hearing import Hearing
     from .text.protected_text import ProtectedText
 
 # torch is imported when a job is made, so that this module can be looked at without it.
@@ -85,6 +86,8 @@ class Job:
         self.length = min(choice.length or settings.length, self.source.anatomy.max_positions)
         if self.source.anatomy.patches is not None or self._filled() is not None:  # all places are read
             self.length = self.source.anatomy.max_positions
+        if self.source.anatomy.hearing is not None:
+            self.length = self.source.anatomy.hearing.tokens
         self.seed = require_seed(settings.seed if choice.seed is None else choice.seed)
         self.batch_size = max(1, BATCH_TOKENS // self.length)
         self.text = choice.source or settings.source
@@ -156,6 +159,7 @@ class Job:
             InputError: a field or a chat template where no text is read, or the text has none.
         """
         from ..runtime.text.tokenizer import Tokenizer
+        from .model.family import read_by
         from .text.calibration import calibration_from
 
         if not self.recipe.calibrated:
@@ -166,9 +170,11 @@ class Job:
                 )
             return None
         if self.text is None:
-            raise no_text(self.recipe.name, images=self.source.anatomy.patches is not None)
+            raise no_text(self.recipe.name, reads=read_by(self.source.anatomy))
         if self.source.anatomy.patches is not None:
             return self._images(self.text, self.source.anatomy.patches.tokens)
+        if self.source.anatomy.hearing is not None:
+            return self._sounds(self.text, self.source.anatomy.hearing)
         classifier = self.source.anatomy.classifier
         return calibration_from(
             self.text,
@@ -196,11 +202,7 @@ class Job:
         from .model.image_processor import require_preprocessing
         from .text.calibration_images import calibration_of_images
 
-        if (self.choice.field, self.choice.chat) != (FIELD, AUTO) or self.choice.protect:
-            raise InputError(
-                f"{self.model.name} reads images, which have no field, no chat template and no groups",
-                fix="leave --field, --chat and --protect out",
-            )
+        self._refuse_words("images")
         return calibration_of_images(
             folder,
             require_preprocessing(self.model.path),
@@ -209,6 +211,31 @@ class Job:
             seed=self.seed,
             batch_size=self.batch_size,
         )
+
+    def _sounds(self, folder: str, hearing: Hearing) -> Any:
+        """Sounds in ``folder``, with what is said in them."""
+        from .model.hearing.feature_extractor import require_log_mel
+        from .model.hearing.speech_words import words_of
+        from .text.calibration_audio import calibration_of_sounds
+
+        self._refuse_words("sounds")
+        return calibration_of_sounds(
+            folder,
+            require_log_mel(hearing, self.model.path),
+            words_of(self.source),
+            tokens=hearing.tokens,
+            samples=self.samples,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+
+    def _refuse_words(self, what: str) -> None:
+        """Raises InputError for choices that are about text alone."""
+        if (self.choice.field, self.choice.chat) != (FIELD, AUTO) or self.choice.protect:
+            raise InputError(
+                f"{self.model.name} reads {what}, which have no field, no chat template and no groups",
+                fix="leave --field, --chat and --protect out",
+            )
 
     def paths(self) -> list[str | Path]:
         """What the recipe and the name of the model turned out to read."""

@@ -22,6 +22,7 @@ from .model.kv_scheme import KVScheme
 from .model.weights import WeightSource
 from .pipeline.advance import weights_of
 from .pipeline.algorithm import Pass
+from .pipeline.block_pass import BlockPass
 from .rates import measured_rates
 from .recipe import Recipe
 from .recipe_words import check_head, check_named, check_requantized
@@ -249,6 +250,12 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
                 "block_qat without fisher, and distill with its losses of sequences (not losses: outputs)",
+            )
+        if anatomy.hearing is not None and not isinstance(step, BlockPass):
+            raise RecipeError(
+                f"pass {name} does not work on models that hear yet: {anatomy.model_type} is one",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, and "
+                "block_qat without fisher",
             )
 
 

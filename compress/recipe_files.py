@@ -46,17 +46,25 @@ def about(recipe: str) -> About:
     return About.model_validate(load_yaml(text, source=origin)["about"])
 
 
-def no_text(recipe: str, *, images: bool = False) -> CalibrationError:
-    """The error for a recipe or scheme without the text, or the images, that it needs."""
-    if images:
-        return CalibrationError(
-            f"the recipe {recipe} needs images to calibrate with",
-            fix="pass --images FOLDER, with images like those that the model will read",
-        )
-    return CalibrationError(
-        f"the recipe {recipe} needs calibration text",
-        fix="pass --text FILE, a directory, or a demo corpus such as wikipedia",
-    )
+# By what a model reads: what a recipe needs of it, and how that is given.
+_NEEDED = {
+    "text": ("calibration text", "pass --text FILE, a directory, or a demo corpus such as wikipedia"),
+    "images": (
+        "images to calibrate with",
+        "pass --images FOLDER, with images like those that the model will read",
+    ),
+    "sounds": (
+        "sounds to calibrate with",
+        "pass --audio FOLDER, with WAV files like those that the model will hear, and beside each NAME.wav "
+        "what is said in it as NAME.txt",
+    ),
+}
+
+
+def no_text(recipe: str, *, reads: str = "text") -> CalibrationError:
+    """The error for a recipe or scheme without the text that it needs, or what a model ``reads`` else."""
+    what, fix = _NEEDED[reads]
+    return CalibrationError(f"the recipe {recipe} needs {what}", fix=fix)
 
 
 def text_of(recipe: str) -> tuple[str, str]:

@@ -10,6 +10,9 @@ from typing import Any
 
 from .. import __version__
 from ..compress.model.answer_start import no_start
+from ..compress.model.hearing.feature_extractor import require_log_mel
+from ..compress.model.hearing.hearing import Hearing
+from ..compress.model.hearing.speech_prompt import speech_prompt
 from ..runtime.bundle.manifest import BUNDLE_SCHEMA, SAVED_SCHEMA, DecoderSection
 from ..runtime.bundle.typed_json import read
 from ..storage import read_json
@@ -95,6 +98,7 @@ def parameters(job: ExportJob) -> int:
     tensors += [name for block in anatomy.blocks for name in (block.attention_scale, block.mlp_scale)]
     modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
     modules |= {*anatomy.gates(), *anatomy.position_biases}
+    modules |= set() if anatomy.hearing is None else set(anatomy.hearing.convolutions)
     norms = [anatomy.embedding_norm, anatomy.encoder_norm, anatomy.final_norm]
     if anatomy.decoder_entry is not None:
         modules.add(anatomy.decoder_entry.position_embedding)
@@ -176,7 +180,7 @@ def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:
             {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}
             for block in anatomy.stacks()[1].blocks
         ],
-        "max_length": anatomy.max_positions,
+        "max_length": anatomy.max_positions if anatomy.hearing is None else anatomy.hearing.tokens,
         "context_length": anatomy.max_positions,
         "vocab_size": anatomy.vocab_size,
         "start_token_id": starts[0],
@@ -184,6 +188,25 @@ def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:
         "suppressed_ids": tokens.never(),
         "eos_token_ids": tokens.ids("eos_token_id"),
         "pad_token_id": tokens.one("pad_token_id"),
+        **({} if anatomy.hearing is None else _sound_section(job, anatomy.hearing)),
+    }
+
+
+def _sound_section(job: ExportJob, hearing: Hearing) -> dict[str, Any]:
+    """What is heard, and what stands in front of an answer."""
+    how = require_log_mel(hearing, job.path)
+    prompt = speech_prompt(job.path, job.source.reader.config, job.source.anatomy.vocab_size)
+    return {
+        "sound": {
+            "rate": how.rate,
+            "samples": how.samples,
+            "languages": dict(prompt.languages),
+            "tasks": dict(prompt.tasks),
+        },
+        "prompt": [list(place) for place in prompt.places],
+        "first_token_id": None,
+        "suppressed_ids": list(prompt.never),
+        "first_suppressed_ids": list(prompt.never_first),
     }
 
 

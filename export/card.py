@@ -83,6 +83,8 @@ def _purpose(manifest: dict[str, Any]) -> tuple[str, str]:
     """What the model is for, as model hubs call it, and the verb that does it."""
     if manifest["kind"] == "decoder":
         return "text-generation", 'generate . --prompt "The capital of France is"'
+    if manifest["kind"] == "encoder_decoder" and manifest["encoder_decoder"].get("sound") is not None:
+        return "automatic-speech-recognition", "generate . --audio speech.wav"
     if manifest["kind"] == "encoder_decoder":
         return "text2text-generation", 'generate . --input "a text"'
     labels = manifest["encoder"].get("labels") or []

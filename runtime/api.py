@@ -1,7 +1,7 @@
 """Opening a bundle: a :class:`TextModel` that generates, a :class:`.engine.text_to_text.TextToTextModel` that
-reads a text and writes another, an :class:`EmbeddingModel` that embeds, a
-:class:`.engine.classify.ClassifierModel` that names labels, or a :class:`.engine.image_encoder.ImageModel`
-that does either with images.
+reads a text and writes another, a :class:`.engine.speech_to_text.SpeechToTextModel` that writes down what is
+said, an :class:`EmbeddingModel` that embeds, a :class:`.engine.classify.ClassifierModel` that names labels,
+or a :class:`.engine.image_encoder.ImageModel` that does either with images.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .engine.generate import MAX_NEW_TOKENS, Generation, TextStream, generate_ba
 from .engine.image_encoder import ImageModel
 from .engine.load import LoadingGraph
 from .engine.sampling import Sampling
+from .engine.speech_to_text import SpeechToTextModel
 from .engine.tag import TaggerModel
 from .engine.text_to_text import AnswerOptions, TextToTextModel
 from .session.session import device_of
@@ -36,7 +37,15 @@ if TYPE_CHECKING:
 
 def open_bundle(
     path: Path | str, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
-) -> TextModel | TextToTextModel | EmbeddingModel | ClassifierModel | TaggerModel | ImageModel:
+) -> (
+    TextModel
+    | TextToTextModel
+    | SpeechToTextModel
+    | EmbeddingModel
+    | ClassifierModel
+    | TaggerModel
+    | ImageModel
+):
     """Verify and load the bundle at ``path``.
 
     Raises:
@@ -44,6 +53,8 @@ def open_bundle(
         MissingDependency: ONNX Runtime is not installed.
     """
     bundle = Bundle.open(path, verify=verify, weights_later=True)
+    if bundle.kind == "encoder_decoder" and bundle.encoder_decoder.sound is not None:
+        return SpeechToTextModel(bundle, threads=threads, provider=provider)
     if bundle.kind == "encoder_decoder":
         return TextToTextModel(bundle, threads=threads, provider=provider)
     if bundle.kind == "decoder":

@@ -298,6 +298,8 @@ def save_encoder_decoder(
     import torch
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
+    if model_type == "whisper":
+        return save_whisper(folder, **changes)
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {
         "vocab_size": save_ended_tokenizer(folder),
@@ -323,6 +325,110 @@ def save_encoder_decoder(
         model.final_logits_bias.normal_(generator=torch.Generator().manual_seed(0))
     _save(model, folder, None)
     return folder
+
+
+# The special tokens of a pico Whisper: as in the published ones behind all words, and times would follow.
+SPOKEN = (
+    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|fr|>", "<|translate|>"),
+    *("<|transcribe|>", "<|notimestamps|>"),
+)
+
+
+def spoken_settings() -> dict[str, Any]:
+    """Generation settings of a pico Whisper, which say as published multilingual ones do what stands in front
+    of an answer.
+    """
+    end = 2 + len(set(WORDS))
+    token = {name.strip("<|>"): end + index for index, name in enumerate(SPOKEN)}
+    return {
+        "decoder_start_token_id": token["startoftranscript"],
+        **dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"), end),
+        "max_length": 64,
+        "is_multilingual": True,
+        "lang_to_id": {f"<|{code}|>": token[code] for code in ("en", "de", "fr")},
+        "task_to_id": {task: token[task] for task in ("translate", "transcribe")},
+        "no_timestamps_token_id": token["notimestamps"],
+        "forced_decoder_ids": [[1, None], [2, token["transcribe"]]],
+        "suppress_tokens": [4, *range(end + 1, end + len(SPOKEN))],
+        "begin_suppress_tokens": [2, end],
+    }
+
+
+def save_spoken_tokenizer(folder: Path) -> int:
+    """A tokenizer of whole words with the special tokens of Whisper; returns its size."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = {word: index for index, word in enumerate(["<unk>", ".", *sorted(set(WORDS)), *SPOKEN])}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = dict.fromkeys(("pad_token", "eos_token", "bos_token"), SPOKEN[0]) | {"unk_token": "<unk>"}
+    more = {"extra_special_tokens": list(SPOKEN[1:])}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **more)
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def save_whisper(folder: Path, *, settings: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """Save a pico Whisper that hears two seconds, with its tokenizer and the settings of its extractor;
+    ``settings`` change those of generation, where None leaves one out.
+    """
+    from edgepress.storage import write_json
+    from transformers import AutoConfig, AutoModelForSpeechSeq2Seq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stated = spoken_settings() | (settings or {})
+    given = {key: value for key, value in stated.items() if value is not None}
+    ids = ("decoder_start_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
+    config: dict[str, Any] = {
+        "vocab_size": save_spoken_tokenizer(folder),
+        "d_model": 32,
+        "num_mel_bins": 16,
+        "max_source_positions": 100,
+        "max_target_positions": 64,
+        "begin_suppress_tokens": None,
+        **{key: spoken_settings()[key] for key in ids},
+    }
+    for side, (layers, heads, width) in {"encoder": (3, 4, 64), "decoder": (2, 2, 96)}.items():
+        config |= {f"{side}_layers": layers, f"{side}_attention_heads": heads, f"{side}_ffn_dim": width}
+    config |= changes
+    model: Any = AutoModelForSpeechSeq2Seq.from_config(AutoConfig.for_model("whisper", **config))
+    _save(model, folder, None)
+    write_json(folder / "generation_config.json", given)
+    extractor = {"feature_size": config["num_mel_bins"], "chunk_length": config["max_source_positions"] // 50}
+    usual = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "padding_value": 0.0}
+    named = {"feature_extractor_type": "WhisperFeatureExtractor", "return_attention_mask": False}
+    write_json(folder / "preprocessor_config.json", {**extractor, **usual, **named})
+    return folder
+
+
+def save_sounds(folder: Path, count: int = 12, seconds: float = 1.5) -> Path:
+    """WAV files of 16-bit PCM at 16 kHz, each with words beside it."""
+    from edgepress.compress.text.calibration_audio import made_sounds
+    from edgepress.compress.text.log_mel import LogMel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    how = LogMel(16_000, int(seconds * 16_000), 400, 160, 16)
+    for number, (sound, said) in enumerate(
+        zip(made_sounds(how, count, seed=3), sentences(count, seed=6), strict=True)
+    ):
+        save_wav(folder / f"{number:02d}.wav", sound)
+        (folder / f"{number:02d}.txt").write_text(" ".join(said.split()[:12]), encoding="utf-8")
+    return folder
+
+
+def save_wav(path: Path, sound: Any, *, rate: int = 16_000, channels: int = 1) -> Path:
+    """A file of the numbers ``sound`` from -1 to 1."""
+    import wave
+
+    import numpy as np
+
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.clip(np.round(np.asarray(sound) * 32767), -32768, 32767).astype("<i2").tobytes())
+    return path
 
 
 # How the images of a family are prepared: those that are published do it so, to 224 pixels.
@@ -506,6 +612,24 @@ def pico_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_encoder_decoder() -> Callable[..., Path]:
     """The factory :func:`save_encoder_decoder`."""
     return save_encoder_decoder
+
+
+@pytest.fixture(scope="session")
+def make_whisper() -> Callable[..., Path]:
+    """The factory :func:`save_whisper`."""
+    return save_whisper
+
+
+@pytest.fixture(scope="session")
+def pico_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pico Whisper of several languages."""
+    return save_whisper(tmp_path_factory.mktemp("whisper") / "model")
+
+
+@pytest.fixture(scope="session")
+def pico_sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a dozen WAV files with what is said in each."""
+    return save_sounds(tmp_path_factory.mktemp("sounds") / "wav")
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ ROOMS = {
         {"kernel_table", "meters"},
         {"predict"},
     ],
-    "runtime": [{"bundle", "text", "kernels"}, {"session", "images"}, {"engine"}, {""}],
+    "runtime": [{"bundle", "text", "kernels"}, {"session", "images", "audio"}, {"engine"}, {""}],
     "benchmarks": [{"records"}, {"speed"}, {"quality", "serving"}, {"page"}, {"demo"}, {"lab"}, {""}],
 }
 TRAINING = {"torch", "transformers", "accelerate", "compressed_tensors", "gguf", "onnx", "onnx_ir"}

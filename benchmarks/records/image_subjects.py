@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compress.model.model_names import images_read_by
+from ...compress.model.model_names import read_by_model
 from ...errors import InputError, require
 from ...limits import require_threads
 from ...runtime.bundle.bundle import Bundle
@@ -48,7 +48,7 @@ def reads_images(model: str | Path) -> bool:
     if (Path(model) / MANIFEST).is_file():
         bundle = Bundle.open(model, verify=False)
         return bundle.kind == "encoder" and bundle.encoder.image is not None
-    return images_read_by(str(model))
+    return read_by_model(str(model)) == "images"
 
 
 def open_image_subject(

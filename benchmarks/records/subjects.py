@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import require
+from ...errors import InputError, require
+from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.text.tokenizer import Tokenizer
@@ -94,12 +95,14 @@ def open_subject(
     Raises:
         BundleError, CheckpointError: the files are not what they should be.
         UnknownName: neither a path nor a demo name.
+        InputError: a model that hears.
         MissingDependency: a checkpoint without the ``compress`` extra, or a bundle without ONNX Runtime.
     """
     path = Path(model)
     if (path / MANIFEST).is_file():
         from .bundle_subject import BundleSubject
 
+        _refuse_sounds(model, hears=_hears(path))
         return BundleSubject(path, threads=threads)
     require("torch", "compress")
     require("transformers", "compress")
@@ -110,6 +113,21 @@ def open_subject(
 
     resolved = resolve(str(model), progress or Silent())
     source = WeightSource.open(resolved.path)
+    _refuse_sounds(model, hears=source.anatomy.hearing is not None)
     if device == "cpu" and needs_streaming(source, memory):
         return StreamedSubject(resolved, source, progress or Silent(), device=device, threads=threads)
     return CheckpointSubject(resolved, device=device, threads=threads)
+
+
+def _hears(path: Path) -> bool:
+    bundle = Bundle.open(path, verify=False)
+    return bundle.kind == "encoder_decoder" and bundle.encoder_decoder.sound is not None
+
+
+def _refuse_sounds(model: str | Path, *, hears: bool) -> None:
+    if hears:
+        raise InputError(
+            f"{model} hears sounds, and nothing is measured of those yet",
+            why="the numbers of each step, on built-in sounds, are in edgepress.json: edgepress inspect",
+            fix="hear it: edgepress generate BUNDLE --audio FILE",
+        )

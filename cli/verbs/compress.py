@@ -108,10 +108,11 @@ def _plan_table(plan: Any, predicted: str) -> Any:
 @click.option(
     "--text",
     "--images",
+    "--audio",
     "calibration",
     shell_complete=completion.texts,
     help="Calibration text: a file, a directory, or a demo corpus (wikipedia); of a model that reads images, "
-    "a directory of those.",
+    "a directory of those; of one that hears, of WAV files with what is said in each beside it (NAME.txt).",
 )
 @click.option("--samples", type=click.IntRange(1, 100_000), help="Calibration sequences.")
 @click.option("--length", type=click.IntRange(8, 131_072), help="Tokens per calibration sequence.")

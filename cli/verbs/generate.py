@@ -14,8 +14,11 @@ from ..verb import Verb, output
 
 if TYPE_CHECKING:
     from ...runtime.api import TextModel
-    from ...runtime.engine.generate import Generation
+    from ...runtime.engine.generate import Generation, TextStream
+    from ...runtime.engine.speech_to_text import SpeechToTextModel
     from ...runtime.engine.text_to_text import TextToTextModel
+
+_NEW_TOKENS = 128
 
 
 @click.command("generate", cls=Verb)
@@ -23,14 +26,19 @@ if TYPE_CHECKING:
 @click.option("--prompt", "-p", help="Decoders: the text to go on with; - reads it from stdin.")
 @click.option("--input", "text", help="Encoder–decoders: the text to read; - reads it from stdin.")
 @click.option(
+    "--audio",
+    type=click.Path(path_type=Path),
+    help="Models that hear: a WAV file of one channel, 16 bits, 16 kHz, whose words are written down.",
+)
+@click.option("--language", help="Of --audio: its language, as en or de. [default: which the model hears]")
+@click.option("--task", help="Of --audio: transcribe, or translate into English. [default: the model's own]")
+@click.option(
     "--chat/--no-chat", default=None, help="Use the chat template [default: if the bundle has one]."
 )
 @click.option(
     "--max-new-tokens",
     type=verb_options.COUNT,
-    default=128,
-    show_default=True,
-    help="Stop after so many tokens.",
+    help="Stop after so many tokens. [default: 128; of --audio as many as the model writes]",
 )
 @click.option(
     "--temperature",
@@ -73,26 +81,41 @@ def command(
     bundle: Path,
     prompt: str | None,
     text: str | None,
+    audio: Path | None,
     chat: bool | None,
+    language: str | None,
+    task: str | None,
+    max_new_tokens: int | None,
     threads: int | None,
     provider: str,
     terminal: Terminal,
     **options: Any,
 ) -> None:
-    """Stream text from BUNDLE: a decoder goes on with a --prompt, an encoder–decoder answers an --input."""
-    if (prompt is None) == (text is None):
-        raise click.UsageError("give --prompt, or to an encoder–decoder --input")
-    if text is not None and chat is not None:
-        raise click.UsageError("an --input has no chat template: leave --chat out")
-    given = text if prompt is None else prompt
-    given = sys.stdin.read() if given == "-" else str(given)
-    if text is None:
-        model = _open(bundle, threads, provider)
-        pieces = model.stream(given, chat=chat, **options)
-        session = model.decoder.session
+    """Stream text from BUNDLE: a decoder goes on with a --prompt, an encoder–decoder answers an --input, and
+    a model that hears writes down what is said in --audio.
+    """
+    if sum(given is not None for given in (prompt, text, audio)) != 1:
+        raise click.UsageError("give --prompt, to an encoder–decoder --input, or to one that hears --audio")
+    if prompt is None and chat is not None:
+        raise click.UsageError("only a --prompt has a chat template: leave --chat out")
+    if audio is None and (language, task) != (None, None):
+        raise click.UsageError("--language and --task are of --audio: leave them out")
+    pieces: TextStream
+    if audio is not None:
+        hearing = _hearing(bundle, threads, provider)
+        options |= {"language": language, "task": task, "max_new_tokens": max_new_tokens}
+        pieces, session = hearing.stream(audio, **options), hearing.model.session
     else:
-        answers = _answering(bundle, threads, provider)
-        pieces, session = answers.stream(given, **options), answers.model.session
+        options["max_new_tokens"] = max_new_tokens or _NEW_TOKENS
+        given = str(text if prompt is None else prompt)
+        given = sys.stdin.read() if given == "-" else given
+        if text is None:
+            model = _open(bundle, threads, provider)
+            pieces = model.stream(given, chat=chat, **options)
+            session = model.decoder.session
+        else:
+            answers = _answering(bundle, threads, provider)
+            pieces, session = answers.stream(given, **options), answers.model.session
     if session.misplaced:
         terminal.say(f"WARNING: {session.misplaced}")
     if not terminal.as_json:
@@ -114,6 +137,13 @@ def _answering(path: Path, threads: int | None, provider: str) -> TextToTextMode
     from ...runtime.engine.text_to_text import TextToTextModel
 
     return TextToTextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider)
+
+
+def _hearing(path: Path, threads: int | None, provider: str) -> SpeechToTextModel:
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.engine.speech_to_text import SpeechToTextModel
+
+    return SpeechToTextModel(Bundle.open(path, weights_later=True), threads=threads, provider=provider)
 
 
 def _statistics(result: Generation) -> str:

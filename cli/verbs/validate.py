@@ -205,12 +205,12 @@ def _text(options: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
 
 def _check_words(subject: str, against: str, text: str, field: str, *, download: bool) -> None:
     """Refuse what is misspelt or missing before anything heavy is imported."""
-    from ...compress.model.model_names import images_read_by
+    from ...compress.model.model_names import read_by_model
     from ...compress.text.corpus import require_text
 
     for model in (subject, against):
         named_model(model, download=download and model == against)
-    if images_read_by(against):
+    if read_by_model(against) == "images":
         return  # which folder is given is looked at first of all then
     require_text(text, field)
 

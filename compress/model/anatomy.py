@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from .block_anatomy import BlockAnatomy, Linear, Norm, Rope
+from .hearing.hearing import Hearing
 from .image_anatomy import Patches, Tower
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Anatomy:
             or None.
         patches: of an encoder of images, which has no tokens: ``embedding`` is their convolution then, and
             ``vocab_size`` 0.
+        hearing: of an encoder–decoder whose encoder reads sound: ``embedding`` is of the tokens that are
+            written, and ``position_embedding`` of the sound; ``max_positions`` counts what is written.
         tower: of an encoder whose vectors are compared with another's, of images or of texts.
         embedding_copies: other modules that look up in the same table, stored or not.
         embedding_scale: what looked-up embeddings are multiplied by.
@@ -173,6 +176,7 @@ class Anatomy:
     relative: RelativePositions | None = None
     patches: Patches | None = None
     tower: Tower | None = None
+    hearing: Hearing | None = None
 
     @property
     def rope(self) -> Rope | None:
@@ -243,6 +247,7 @@ class Anatomy:
             position_embedding=entry.position_embedding,
             embedding_norm=entry.embedding_norm,
             decoder_entry=None,
+            hearing=None,
         )
         return encoder, decoder
 

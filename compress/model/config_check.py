@@ -26,6 +26,7 @@ _COUNTS = (
     *("original_max_position_embeddings", "word_embed_proj_dim", "decoder_sparse_step"),
     *("no_rope_layer_interval", "rotary_dim", "embedding_size"),
     *("local_attention", "global_attn_every_n_layers", "num_kv_heads"),
+    *("num_mel_bins", "max_source_positions"),
 )
 _COUNTS_FROM_ZERO = ("sliding_window", "max_window_layers", "type_vocab_size")
 _NUMBERS = (

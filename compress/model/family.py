@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from ... import plugins
 from ...errors import CheckpointError, UnknownName
 from .anatomy import Anatomy, Shapes
 from .families._config import SizeKeys
 
+Reads = Literal["text", "images", "sounds"]
 FAMILIES = f"{__package__}.families"
 # Models of two encoders whose vectors are compared; see :mod:`.towers`.
 PAIRS = ("clip", "siglip")
@@ -93,13 +94,23 @@ def pooler(config: Mapping[str, Any]) -> str:
     return str(getattr(_family(config), "POOLER", "pooler.dense"))
 
 
-def reads_images(config: Mapping[str, Any]) -> bool:
-    """Whether a model of the family reads images; a family file says so as ``READS_IMAGES``.
+def reads(config: Mapping[str, Any]) -> Reads:
+    """What a model of the family reads; a family file says so as ``READS_IMAGES`` or ``HEARS``.
 
     Raises:
         UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
-    return bool(getattr(_family(config), "READS_IMAGES", False))
+    family = _family(config)
+    if getattr(family, "HEARS", False):
+        return "sounds"
+    return "images" if getattr(family, "READS_IMAGES", False) else "text"
+
+
+def read_by(anatomy: Anatomy) -> Reads:
+    """What a model of ``anatomy`` reads."""
+    if anatomy.hearing is not None:
+        return "sounds"
+    return "text" if anatomy.patches is None else "images"
 
 
 def size_keys(config: Mapping[str, Any]) -> SizeKeys:

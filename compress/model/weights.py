@@ -29,6 +29,7 @@ from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
 from .checkpoint.vocabulary_check import check_vocabulary
 from .config_check import check_settings, check_sizes
 from .family import anatomy_of, stored_transposed
+from .hearing.feature_extractor import with_log_mel
 from .image_processor import at_size
 from .kv_scheme import KVScales, KVScheme, is_scale, kv_scheme_of, restored_scales
 from .pooling import embeds_sentences
@@ -81,6 +82,7 @@ class WeightSource:
         self.schemes |= self._schemes_of_others()
         if self.anatomy.patches is not None:
             self.anatomy = at_size(self.anatomy, reader.path)
+        self.anatomy = with_log_mel(self.anatomy, reader.path)
         check_section(reader.config, self.anatomy)
         check_sizes(reader.config, self.anatomy, self.shapes)
         self.embedding_scheme = self._embedding_scheme()

@@ -22,8 +22,11 @@ from ...errors import EdgepressError
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_json, write_atomic
 from ...terminal import Progress
+from ..model.hearing.feature_extractor import require_log_mel
+from ..model.hearing.speech_words import words_of
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
+from ..text.calibration_audio import probe_sounds
 from ..text.calibration_images import probe_images
 from ..text.probe_text import describe, probe_batches
 from ..text.token_batch import TokenBatch
@@ -61,14 +64,18 @@ class DamageProbe:
         if anatomy.patches is not None:
             images = probe_images(*anatomy.patches.image, anatomy.patches.tokens)
             return cls(original, images, directory, device, progress)
-        if not (path / "tokenizer.json").is_file():
+        hearing = anatomy.hearing
+        if not (path / "tokenizer.json").is_file() or (hearing is not None and hearing.log_mel is None):
             return None
         try:
-            batches = probe_batches(Tokenizer.open(path), anatomy.max_positions)
+            if hearing is not None:
+                batches = probe_sounds(require_log_mel(hearing, path), words_of(original), hearing.tokens)
+            else:
+                batches = probe_batches(Tokenizer.open(path), anatomy.max_positions)
         except EdgepressError as error:
             progress.note(f"steps are not measured: {error.what}")
             return None
-        if max(int(batch.input_ids.max()) for batch in batches) >= anatomy.vocab_size:
+        if max(int(_ids(batch).max()) for batch in batches) >= anatomy.vocab_size:
             return None
         return cls(original, batches, directory, device, progress)
 
@@ -127,6 +134,11 @@ class DamageProbe:
     def _through(self, skeleton: Skeleton, title: str) -> Tensor:
         """The states ``[tokens, hidden]`` of the text behind the last block."""
         return last_states(skeleton, self.batches, self.directory / "activations", self.progress, title)
+
+
+def _ids(batch: TokenBatch) -> Tensor:
+    """Its tokens."""
+    return batch.written().input_ids
 
 
 def divergences(skeleton: Skeleton, hidden: Sequence[Tensor]) -> list[dict[str, Any]]:

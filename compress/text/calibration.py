@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -89,7 +90,7 @@ class Calibration:
         if samples is None or samples >= self.samples:
             return self
         if self.batches[0].input_ids.is_floating_point():
-            return self._spread_images(samples)
+            return self._spread_floats(samples)
         rows = [row for batch in self.own().batches for row in rows_of(batch)]
         rows = [rows[index * self.samples // samples] for index in range(samples)]
         batches = tuple(batched(rows, len(self.batches[0].input_ids), pad=0))
@@ -99,13 +100,16 @@ class Calibration:
             self, batches=batches, samples=samples, effective_tokens=tokens, sha256=hash_of(batches)
         )
 
-    def _spread_images(self, samples: int) -> Calibration:
+    def _spread_floats(self, samples: int) -> Calibration:
+        """:meth:`spread` of images, and of sounds with what is said in them."""
         size = len(self.batches[0].input_ids)
-        pixels = torch.cat([batch.input_ids for batch in self.batches])
-        chosen = pixels[[index * self.samples // samples for index in range(samples)]]
+        places = [index * self.samples // samples for index in range(samples)]
+        chosen = torch.cat([batch.input_ids for batch in self.batches])[places]
+        said = [row for batch in self.batches if batch.answers for row in rows_of(batch.answers)]
+        written = [*batched([said[place] for place in places], size, pad=0)] if said else []
         batches = tuple(
-            TokenBatch(part, torch.ones(len(part), self.length, dtype=torch.int64))
-            for part in torch.split(chosen, size)
+            TokenBatch(part, torch.ones(len(part), self.length, dtype=torch.int64), None, answers)
+            for part, answers in zip_longest(torch.split(chosen, size), written)
         )
         tokens = samples * self.length
         return replace(

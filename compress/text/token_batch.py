@@ -91,7 +91,8 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class TokenBatch:
     """``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64; the mask is 1 on real tokens. Of
-    images ``input_ids`` are pixels ``[batch, 3, height, width]`` float32, and all tokens are real.
+    images ``input_ids`` are pixels ``[batch, 3, height, width]`` float32, of sounds spectra ``[batch, bins,
+    frames]``, and all tokens are real.
 
     ``labels [batch]`` int64 are places among a classifier's, −1 for rows that have none; None without any.
     ``answers`` are what the decoder of an encoder–decoder writes, a row a row; None where it writes
@@ -111,7 +112,7 @@ class TokenBatch:
 def model_inputs(input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor | None]:
     """The keyword arguments by which transformers' models take the two; a mask of ones alone may be None."""
     if input_ids.is_floating_point():
-        return {"pixel_values": input_ids}
+        return {"pixel_values" if input_ids.ndim == 4 else "input_features": input_ids}
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 

@@ -1,8 +1,9 @@
 """The two graphs of an encoder–decoder, of operators that any ONNX Runtime has but for quantized products.
 
-The encoder's reads a batch of texts, padded on the right, and gives the keys and values that each block of
-the decoder reads of them: the cache of what was read. The decoder's is given those and the cache of what was
-written so far, which ``Attention`` extends; all its rows are equally long, since all answers begin at once.
+The encoder's reads a batch of texts, padded on the right, or of sounds, and gives the keys and values that
+each block of the decoder reads of them: the cache of what was read. The decoder's is given those and the
+cache of what was written so far, which ``Attention`` extends; all its rows are equally long, since all
+answers begin at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .attention.attention import factor
 from .attention.distance_bias import causal_biases
 from .attention.encoder_attention import PADDING_SCORE
 from .attention.encoder_attention import encoder_inputs as attention_inputs
+from .audio_nodes import heard
 from .build import Build
 from .decoder_graph import logits_of
 from .encoder_graph import encoder_block
@@ -48,14 +50,17 @@ def build_stack(build: Build, stack: Stack) -> None:
         _encoder(build, decoder.blocks)
     else:
         build.weights.anatomy = decoder
-        _decoder(build)
+        _decoder(build, masked=encoder.hearing is None)
 
 
 def _encoder(build: Build, readers: tuple[BlockAnatomy, ...]) -> None:
     graph, anatomy = build.graph, build.anatomy
-    ids = graph.input("input_ids", INT64, ["batch_size", READ])
-    mask = graph.input("attention_mask", INT64, ["batch_size", READ])
-    hidden = _embedded(build, ids, graph.constant("position.none", np.array(0, np.int64)))
+    if anatomy.hearing is not None:
+        mask, hidden = None, heard(build, anatomy.hearing)
+    else:
+        ids = graph.input("input_ids", INT64, ["batch_size", READ])
+        mask = graph.input("attention_mask", INT64, ["batch_size", READ])
+        hidden = _embedded(build, ids, graph.constant("position.none", np.array(0, np.int64)))
     shared = attention_inputs(build, mask)
     for block in anatomy.blocks:
         hidden = encoder_block(build, hidden, shared, block)
@@ -70,16 +75,18 @@ def _encoder(build: Build, readers: tuple[BlockAnatomy, ...]) -> None:
             graph.output(read, f"cross.{index}.{kind}", FLOAT, _read_shape(part))
 
 
-def _decoder(build: Build) -> None:
+def _decoder(build: Build, *, masked: bool) -> None:
+    """``masked`` are texts of unequal length that were read, by their padding."""
     graph, anatomy = build.graph, build.anatomy
     ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
-    mask = graph.input("encoder_attention_mask", INT64, ["batch_size", READ])
+    mask = graph.input("encoder_attention_mask", INT64, ["batch_size", READ]) if masked else None
     pasts = [_inputs(build, f"past_key_values.{n}", _cache_shape(b)) for n, b in enumerate(anatomy.blocks)]
     read = [_inputs(build, f"cross.{n}", _read_shape(_cross(b))) for n, b in enumerate(anatomy.blocks)]
     cached = graph.node("Shape", "position.shape", [pasts[0][0]], start=2, end=3)
     cached = graph.node("Squeeze", "position.cached", [cached])
     state = _embedded(build, ids, cached)
-    seen, known = causal_biases(build, ids, cached, float(PADDING_SCORE)), _of_padding(build, ids, mask)
+    seen = causal_biases(build, ids, cached, float(PADDING_SCORE))
+    known = None if mask is None else _of_padding(build, ids, mask)
     for index, block in enumerate(anatomy.blocks):
         state, present = _block(build, state, block, (seen, known), (pasts[index], read[index]))
         for kind, value in zip(("key", "value"), present, strict=True):
@@ -95,7 +102,11 @@ Pair = tuple[ir.Value, ir.Value]
 
 
 def _block(
-    build: Build, state: ir.Value, block: BlockAnatomy, scores: Pair, caches: tuple[Pair, Pair]
+    build: Build,
+    state: ir.Value,
+    block: BlockAnatomy,
+    scores: tuple[ir.Value, ir.Value | None],
+    caches: tuple[Pair, Pair],
 ) -> tuple[ir.Value, Pair]:
     """What leaves ``block`` where ``state`` enters it, and its keys and values, extended. ``scores`` are
     added to those of tokens that were written, and of those that were read; ``caches`` hold their keys and
@@ -135,7 +146,9 @@ def _written_attention(
     return _attention(build, part, [*apart, scores, *past], 3)
 
 
-def _attention(build: Build, part: Attention, inputs: list[ir.Value], outputs: int) -> tuple[ir.Value, ...]:
+def _attention(
+    build: Build, part: Attention, inputs: list[ir.Value | None], outputs: int
+) -> tuple[ir.Value, ...]:
     return build.graph.outputs(
         "Attention",
         part.module,

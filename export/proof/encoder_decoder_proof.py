@@ -1,13 +1,13 @@
 """The proof of the two graphs of an encoder–decoder, driven by the runtime that ships them: its logits
-elementwise in float, over texts of unequal length and caches of every depth; when quantized as distributions,
-and elementwise without rounded activations; and greedy answers side by side.
+elementwise in float, over texts or sounds of unequal length and caches of every depth; when quantized as
+distributions, and elementwise without rounded activations; and greedy answers side by side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,36 +28,40 @@ from .distances import clear_margin, compare, elementwise_bound, gate, rounded
 from .graphs import exact_session, write_float_graph
 from .proof_text import Ids, padded, token_rows, token_sentences
 from .reference import Reference
+from .sounds import sounds_of
 
 ENCODER_DECODER_STEPS = 4
 # Texts that are read, tokens that are written of each, and how many of them come out of the cache.
 _SHAPES = (((1,), 1, 0), ((7, 3, 7), 5, 2), ((33, 16, 9), 20, 19))
-_TEXTS, _LONGEST, _WRITTEN = 8, 48, 32
+_TEXTS, _SOUNDS, _LONGEST, _WRITTEN = 8, 4, 48, 32
 _ANSWERS, _TOKENS = 3, 32
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Texts ``ids [batch, read]`` under a ``mask``, and what is written of them, ``[batch, written]``, of
-    which the first ``depth`` tokens come from the cache.
+    """What an encoder is given in torch, texts or ``sounds [batch, samples]``, and what is written of it,
+    ``[batch, written]``, of which the first ``depth`` tokens come from the cache.
     """
 
-    ids: Ids
-    mask: Ids
+    given: dict[str, Any]
     written: Ids
     depth: int = 0
+    sounds: Floats | None = None
 
     def ours(self, driver: EncoderDecoder) -> Floats:
         """The graphs' logits ``[batch, written, vocab]``."""
-        driver.read(self.ids, self.mask)
+        if self.sounds is None:
+            driver.read(self.given["input_ids"], self.given["attention_mask"])
+        else:
+            driver.hear(self.sounds)
         cuts = (self.written[:, : self.depth], self.written[:, self.depth :])
         return np.concatenate([driver.write(cut) for cut in cuts if cut.shape[1]], axis=1)
 
     @torch.no_grad()
     def theirs(self, model: nn.Module) -> Floats:
         """Torch's."""
-        given = {"input_ids": self.ids, "attention_mask": self.mask, "decoder_input_ids": self.written}
+        given = {**self.given, "decoder_input_ids": self.written}
         found = model(**{name: torch.from_numpy(value) for name, value in given.items()}, use_cache=False)
         return np.asarray(found.logits.float().numpy(), np.float32)
 
@@ -126,19 +130,30 @@ def _cases(job: ExportJob, section: EncoderDecoderSection) -> list[Case]:
     ids = token_rows(job.path, job.text, 6, max(longest, _WRITTEN), section.vocab_size)
     found = []
     for read, written, depth in _SHAPES:
-        texts = padded([ids[row, : min(length, longest)] for row, length in enumerate(read)], 0)
         tokens = np.ascontiguousarray(ids[3 : 3 + len(read), : min(written, section.context_length)])
-        found.append(Case(texts["input_ids"], texts["attention_mask"], tokens, depth))
+        if section.sound is not None:
+            found.append(_heard(job, tokens, depth))
+        else:
+            texts = padded([ids[row, : min(length, longest)] for row, length in enumerate(read)], 0)
+            found.append(Case(texts, tokens, depth))
     return found
 
 
+def _heard(job: ExportJob, written: Ids, depth: int = 0) -> Case:
+    """Sounds of unequal length, and what is ``written`` of each."""
+    sounds, given = sounds_of(job, len(written))
+    return Case({"input_features": given}, written, depth, sounds)
+
+
 def _texts(job: ExportJob, section: EncoderDecoderSection) -> Case:
-    """Sentences, and prose that is written of them."""
+    """Sentences, or sounds, and prose that is written of them."""
+    length = min(_WRITTEN, section.context_length)
+    if section.sound is not None:
+        return _heard(job, token_rows(job.path, job.text, _SOUNDS, length, section.vocab_size))
     longest = min(_LONGEST, section.max_length)
     rows = token_sentences(job.path, job.text, _TEXTS, longest, section.vocab_size)
-    texts, length = padded(rows, 0), min(_WRITTEN, section.context_length)
     written = token_rows(job.path, job.text, len(rows), length, section.vocab_size)
-    return Case(texts["input_ids"], texts["attention_mask"], written)
+    return Case(padded(rows, 0), written)
 
 
 def _elementwise(driver: EncoderDecoder, model: nn.Module, cases: list[Case], what: str) -> dict[str, Any]:
@@ -166,21 +181,42 @@ def _with_rounded_inputs(job: ExportJob, model: nn.Module, case: Case) -> Floats
 
 
 def _greedy(driver: EncoderDecoder, model: nn.Module, job: ExportJob, margin: float) -> dict[str, Any]:
-    """Answers to texts of unequal length, side by side: each token must be torch's choice, or as good."""
+    """Answers to texts or sounds of unequal length, side by side: each token must be torch's choice, or as
+    good.
+    """
     section = driver.section
-    rows = token_sentences(
-        job.path, job.text, _ANSWERS, min(_LONGEST, section.max_length), section.vocab_size
-    )
-    steps = min(_TOKENS, section.context_length - 1)
-    chosen = [driver.prefill([row.tolist() for row in rows], new_tokens=steps - 1).argmax(-1)]
+    steps = min(_TOKENS, section.context_length - 1 - len(section.prompt))
+    if section.sound is not None:
+        case = _heard(job, np.empty((_ANSWERS, 0), np.int64))
+        assert case.sounds is not None
+        logits = driver.listen(case.sounds, section.prompt, new_tokens=steps - 1)
+        behind = driver.prompts
+    else:
+        longest = min(_LONGEST, section.max_length)
+        rows = token_sentences(job.path, job.text, _ANSWERS, longest, section.vocab_size)
+        case, behind = Case(padded(rows, 0), np.empty((len(rows), 0), np.int64)), None
+        logits = driver.prefill([row.tolist() for row in rows], new_tokens=steps - 1)
+    chosen = [logits.argmax(-1)]
     while len(chosen) < steps:
         chosen.append(driver.step(chosen[-1].tolist()).argmax(-1))
-    tokens = np.stack(chosen, axis=1)
-    start = np.full((len(rows), 1), section.start_token_id, np.int64)
-    texts = padded(rows, 0)
-    written = np.concatenate([start, tokens[:, :-1]], axis=1)
-    expected = Case(texts["input_ids"], texts["attention_mask"], written).theirs(model)
+    return _choices(case, behind, np.stack(chosen, axis=1), section, model, margin)
+
+
+def _choices(
+    case: Case,
+    behind: Ids | None,
+    tokens: Ids,
+    section: EncoderDecoderSection,
+    model: nn.Module,
+    margin: float,
+) -> dict[str, Any]:
+    """How good ``tokens [answers, steps]`` are for torch, which stand ``behind`` a prompt or the start."""
+    start = np.full((len(tokens), 1), section.start_token_id, np.int64)
+    front = start if behind is None else np.concatenate([start, behind], axis=1)
+    written = replace(case, written=np.concatenate([front, tokens[:, :-1]], axis=1))
+    expected = written.theirs(model)[:, front.shape[1] - 1 :]
     expected[..., section.suppressed_ids] = -np.inf
+    expected[:, 0, section.first_suppressed_ids] = -np.inf
     gaps = expected.max(-1) - np.take_along_axis(expected, tokens[..., None], -1)[..., 0]
     gaps = gaps if section.first_token_id is None else gaps[:, 1:]
     gate("the largest gap to torch's choice in a greedy answer", float(gaps.max(initial=0)), margin)

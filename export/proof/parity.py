@@ -55,6 +55,8 @@ def prove(
     text = {"name": "built-in passage"} if job.text is None else {"sha256": sha256_file(job.text)}
     if job.images is not None:
         text = {"name": "built-in images"}
+    if job.source.anatomy.hearing is not None:
+        text |= {"sounds": "built-in"}
     if job.source.anatomy.kind == "decoder":
         section = read(DecoderSection, sections["decoder"])
         with job.progress.task("proving the graph", decoder_steps(job.source.anatomy)) as task:

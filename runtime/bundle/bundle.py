@@ -36,6 +36,8 @@ from .manifest import (
 )
 from .onnx_wire import external_locations
 
+# What asks an encoder–decoder.
+READS, HEARS = 'generate BUNDLE --input "…"', "generate BUNDLE --audio FILE"
 # Files of numbers alone, that no library parses.
 _WEIGHTS = ".data"
 
@@ -184,7 +186,9 @@ class Bundle:
 
     def _refuse_encoder_decoder(self) -> None:
         if self.kind == "encoder_decoder":
+            hears = self.encoder_decoder.sound is not None
+            does = "writes down what is said in a sound" if hears else "reads a text and writes another"
             raise InputError(
-                f"{self.path} is an encoder–decoder: it reads a text and writes another, and no more",
-                fix='use: edgepress generate BUNDLE --input "…"',
+                f"{self.path} is an encoder–decoder: it {does}, and no more",
+                fix=f"use: edgepress {HEARS if hears else READS}",
             )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from ...errors import BundleError
 from .preprocessing import Preprocessing
+from .sound import Sound
 from .typed_json import (
     Unusable,
     by_name,
@@ -167,11 +168,16 @@ class EncoderSection:
         return "classifies", "classify BUNDLE TEXT…"
 
 
+_PLACE = items(TOKEN_ID, at_least=1, at_most=1024)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderSection:
-    """What is needed to drive the two graphs of an encoder–decoder: a text of at most ``max_length`` tokens
-    is read, and one of at most ``context_length`` is written, ``start_token_id`` in front. Where there is
-    one, ``first_token_id`` always follows it; ``suppressed_ids`` are never written. The cache is in float32.
+    """What is needed to drive the two graphs of an encoder–decoder: a text of at most ``max_length`` tokens,
+    or a ``sound``, is read, and one of at most ``context_length`` is written, ``start_token_id`` in front.
+    Where there is one, ``first_token_id`` always follows it, or of each place in ``prompt`` the likeliest of
+    its tokens; ``suppressed_ids`` are never written, ``first_suppressed_ids`` not behind the prompt. The
+    cache is in float32.
     """
 
     layers: Annotated[list[KVLayer], items(section(KVLayer), at_least=1, at_most=4096)]
@@ -183,9 +189,14 @@ class EncoderDecoderSection:
     suppressed_ids: Annotated[list[int], items(TOKEN_ID, at_most=1 << 16)] = field(default_factory=list)
     eos_token_ids: Annotated[list[int], items(TOKEN_ID, at_most=1024)] = field(default_factory=list)
     pad_token_id: Annotated[int | None, optional(TOKEN_ID)] = None
+    sound: Annotated[Sound | None, optional(section(Sound))] = None
+    prompt: Annotated[list[list[int]], items(_PLACE, at_most=64)] = field(default_factory=list)
+    first_suppressed_ids: Annotated[list[int], items(TOKEN_ID, at_most=1 << 16)] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        named = [self.start_token_id, *self.suppressed_ids, *self.eos_token_ids]
+        named = [self.start_token_id, *self.suppressed_ids, *self.eos_token_ids, *self.first_suppressed_ids]
+        named += [token for place in self.prompt for token in place]
+        named += [] if self.sound is None else [*self.sound.languages.values(), *self.sound.tasks.values()]
         named += [token for token in (self.first_token_id, self.pad_token_id) if token is not None]
         if max(named) >= self.vocab_size:
             raise ValueError(f"token id {max(named)} is outside its vocabulary of {self.vocab_size}")

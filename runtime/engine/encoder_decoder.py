@@ -1,4 +1,5 @@
-"""``EncoderDecoder``: texts that are read once, and answers that are written token by token side by side.
+"""``EncoderDecoder``: texts or sounds that are read once, and answers that are written token by token side by
+side.
 
 The encoder's graph gives the keys and values that the decoder reads; they stay as they are. Those of what
 was written grow by a token a step. All answers of a batch are equally long: one that has ended goes on, and
@@ -22,6 +23,8 @@ from .load import load_graph
 from .token_limits import Ids, TokenLimits
 
 _PAST, _PRESENT = "past_key_values.", "present."
+SOUND = "audio"  # what the encoder's graph calls it
+Samples = npt.NDArray[np.float32]
 
 
 class EncoderDecoder:
@@ -30,6 +33,7 @@ class EncoderDecoder:
     Attributes:
         session: that of the decoder's graph.
         lengths: tokens of each answer in the cache, the start among them.
+        prompts: of what :meth:`listen` began, the tokens ``[batch, places]`` behind the start.
     """
 
     def __init__(self, encoder: Any, session: Any, section: EncoderDecoderSection) -> None:
@@ -37,6 +41,7 @@ class EncoderDecoder:
         self.limits = TokenLimits(section.vocab_size, section.context_length)
         self.reads = TokenLimits(section.vocab_size, section.max_length)
         self.lengths: list[int] = []
+        self.prompts: Ids = np.empty((0, 0), np.int64)
         self._read: dict[str, Any] = {}
         self._written: dict[str, Any] = {}
         self._outputs = _checked(encoder, session, section)
@@ -74,7 +79,7 @@ class EncoderDecoder:
         for number, row in enumerate(rows):
             ids[number, : len(row)], mask[number, : len(row)] = row, 1
         self.read(ids, mask)
-        logits = self._next(np.full((len(rows), 1), self.section.start_token_id, np.int64))
+        logits = self._suppressed(self.write(self._start())[:, -1])
         if self.section.first_token_id is not None:
             logits[:] = -np.inf
             logits[:, self.section.first_token_id] = 0
@@ -84,28 +89,52 @@ class EncoderDecoder:
         """Append one id to every answer; as :meth:`prefill` otherwise."""
         if len(tokens) != len(self.lengths):
             raise InputError(f"{len(tokens)} rows were given for {len(self.lengths)} answers")
-        return self._next(self.limits.row(tokens).reshape(-1, 1))
+        return self._suppressed(self.write(self.limits.row(tokens).reshape(-1, 1))[:, -1])
 
-    def _next(self, ids: Ids) -> Logits:
-        """After ``ids [batch, 1]``; tokens that are never written have minus infinity."""
-        logits = self.write(ids)[:, -1]
+    def listen(self, sounds: Samples, prompt: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits:
+        """Hear ``sounds [batch, samples]`` and begin an answer to each: behind the start the likeliest token
+        of each place of ``prompt``, which :attr:`prompts` keeps; otherwise as :meth:`prefill`.
+
+        Raises:
+            InputError: more tokens than the model writes.
+        """
+        self.limits.check_room(1 + len(prompt) + new_tokens)
+        self.hear(sounds)
+        logits, self.prompts = self.write(self._start())[:, -1], np.empty((len(sounds), 0), np.int64)
+        for place in prompt:
+            chosen = np.asarray(place, np.int64)[logits[:, place].argmax(-1), None]
+            self.prompts = np.concatenate([self.prompts, chosen], axis=1)
+            logits = self.write(chosen)[:, -1]
+        logits[:, self.section.first_suppressed_ids] = -np.inf
+        return self._suppressed(logits)
+
+    def _start(self) -> Ids:
+        return np.full((len(self.lengths), 1), self.section.start_token_id, np.int64)
+
+    def _suppressed(self, logits: Logits) -> Logits:
+        """``logits [batch, vocab]`` with minus infinity for tokens that are never written."""
         logits[:, self.section.suppressed_ids] = -np.inf
         return logits
 
     def read(self, ids: Ids, mask: Ids) -> None:
         """Read ``ids [batch, tokens]``, of which ``mask`` says the real ones, and begin answers."""
+        self._begin({"input_ids": ids, "attention_mask": mask}, {"encoder_attention_mask": mask}, len(ids))
+
+    def hear(self, sounds: Samples) -> None:
+        """Read ``sounds [batch, samples]``, as long as the graph has them, and begin answers."""
+        self._begin({SOUND: sounds}, {}, len(sounds))
+
+    def _begin(self, fed: dict[str, Any], kept: dict[str, Any], count: int) -> None:
         names = [node.name for node in self.encoder.get_outputs()]
         with graph_errors_are_typed("the encoder's graph failed"):
-            found = self.encoder.run_with_ort_values(
-                names, _values({"input_ids": ids, "attention_mask": mask})
-            )
-        self._read = dict(zip(names, found, strict=True)) | _values({"encoder_attention_mask": mask})
+            found = self.encoder.run_with_ort_values(names, _values(fed))
+        self._read = dict(zip(names, found, strict=True)) | _values(kept)
         empty = {
-            f"{_PAST}{index}.{part}": np.zeros((len(ids), layer.kv_heads, 0, layer.head_dim), np.float32)
+            f"{_PAST}{index}.{part}": np.zeros((count, layer.kv_heads, 0, layer.head_dim), np.float32)
             for index, layer in enumerate(self.section.layers)
             for part in ("key", "value")
         }
-        self._written, self.lengths = _values(empty), [0] * len(ids)
+        self._written, self.lengths = _values(empty), [0] * count
 
     def write(self, ids: Ids) -> Logits:
         """Append ``ids [batch, tokens]`` to the answers; logits ``[batch, tokens, vocab]`` after each.
@@ -155,11 +184,13 @@ def _checked(encoder: Any, session: Any, section: EncoderDecoderSection) -> list
     caches = [f"{index}.{part}" for index in range(len(section.layers)) for part in ("key", "value")]
     cross = {f"cross.{name}" for name in caches}
     pasts = {node.name: node.shape for node in session.get_inputs() if node.name.startswith(_PAST)}
-    wanted = {"input_ids", "encoder_attention_mask", *cross, *(f"{_PAST}{name}" for name in caches)}
+    wanted = {"input_ids", *cross, *(f"{_PAST}{name}" for name in caches)}
+    wanted |= set() if section.sound is not None else {"encoder_attention_mask"}
+    given = {"input_ids", "attention_mask"} if section.sound is None else {SOUND}
     outputs = {node.name: node for node in session.get_outputs()}
     written = ["logits", *(f"{_PRESENT}{name}" for name in caches)]
     problems = []
-    if read != cross or {node.name for node in encoder.get_inputs()} != {"input_ids", "attention_mask"}:
+    if read != cross or {node.name for node in encoder.get_inputs()} != given:
         problems.append("the encoder's graph reads or gives something else")
     if {node.name for node in session.get_inputs()} != wanted or set(outputs) != set(written):
         problems.append("the decoder's graph reads or gives something else")

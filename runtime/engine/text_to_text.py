@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
 from ...errors import InputError
-from ..bundle.bundle import Bundle
+from ..bundle.bundle import HEARS, Bundle
 from ..text.tokenizer import Tokenizer
 from .encoder_decoder import Answer, EncoderDecoder
 from .generate import MAX_NEW_TOKENS, Generation, TextStream, generate_batch, stream
@@ -35,6 +35,8 @@ class TextToTextModel:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+        if bundle.encoder_decoder.sound is not None:
+            raise InputError(f"{bundle.path} hears sounds, and reads no text", fix=f"use: edgepress {HEARS}")
         self.bundle = bundle
         self.model = EncoderDecoder.open(bundle, threads, provider=provider)
         self.tokenizer = Tokenizer.open(bundle.path)

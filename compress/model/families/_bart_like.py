@@ -1,10 +1,12 @@
 """Encoder–decoders in BART's form: post-norm blocks with LayerNorm and biases, an MLP of two linears, one
-table of tokens for both stacks and the head, and positions that are added to it.
+table of tokens for both stacks and the head, and positions that are added to it. Whisper has the same blocks,
+with their norms in front.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, DecoderEntry, Shapes
@@ -26,6 +28,7 @@ SIZES = SizeKeys(
 )
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 _EPS = 1e-5
+Order = Literal["pre", "post"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class BartLike:
 
 
 @dataclass(frozen=True)
-class _Stack:
+class Stack:
     """The encoder or the decoder by its full name."""
 
     name: str
@@ -78,9 +81,9 @@ def bart_like(config: Config, shapes: Shapes, family: BartLike) -> Anatomy:
     base = "model." if "model.shared.weight" in shapes else ""
     embedding = f"{base}shared"
     vocabulary, hidden = shape_of(shapes, f"{embedding}.weight", None, None)
-    encoder, decoder = _Stack(f"{base}encoder", crosses=False), _Stack(f"{base}decoder", crosses=True)
-    blocks = _blocks(config, shapes, encoder, hidden, 0)
-    blocks += _blocks(config, shapes, decoder, hidden, len(blocks))
+    encoder, decoder = Stack(f"{base}encoder", crosses=False), Stack(f"{base}decoder", crosses=True)
+    blocks = stack_blocks(config, shapes, encoder, hidden, 0)
+    blocks += stack_blocks(config, shapes, decoder, hidden, len(blocks))
     longest = integer(config, "max_position_embeddings", 1024)
     offset = 2 if family.learned_positions else 0
     positions = [f"{stack.name}.embed_positions" for stack in (encoder, decoder)]
@@ -112,27 +115,34 @@ def bart_like(config: Config, shapes: Shapes, family: BartLike) -> Anatomy:
     )
 
 
-def _embedding_norm(shapes: Shapes, family: BartLike, stack: _Stack, hidden: int) -> Norm | None:
+def _embedding_norm(shapes: Shapes, family: BartLike, stack: Stack, hidden: int) -> Norm | None:
     if not family.normed_embedding:
         return None
     return norm(shapes, f"{stack.name}.layernorm_embedding", "layer", _EPS, hidden)
 
 
-def _blocks(
-    config: Config, shapes: Shapes, stack: _Stack, hidden: int, first: int
+def stack_blocks(
+    config: Config, shapes: Shapes, stack: Stack, hidden: int, first: int, *, order: Order = "post"
 ) -> tuple[BlockAnatomy, ...]:
+    """The blocks of ``stack``, whose indices count from ``first``."""
     count, blocks = integer(config, f"{stack.side}_layers"), f"{stack.name}.layers"
     check_blocks(shapes, blocks, count, stack.parts())
     head_dim = hidden // integer(config, f"{stack.side}_attention_heads") or hidden
     activation = text(config, "activation_function", "gelu")
     return tuple(
-        _block(shapes, f"{blocks}.{index}", first + index, stack, (hidden, head_dim), activation)
+        _block(shapes, f"{blocks}.{index}", first + index, stack, (hidden, head_dim), activation, order)
         for index in range(count)
     )
 
 
 def _block(
-    shapes: Shapes, prefix: str, index: int, stack: _Stack, sizes: tuple[int, int], activation: str
+    shapes: Shapes,
+    prefix: str,
+    index: int,
+    stack: Stack,
+    sizes: tuple[int, int],
+    activation: str,
+    order: Order,
 ) -> BlockAnatomy:
     hidden = sizes[0]
     up = linear(shapes, f"{prefix}.fc1", "up", inputs=hidden)
@@ -148,7 +158,7 @@ def _block(
         mlp=Mlp(None, up, down, activation),
         norm1=layer(f"{SELF}_layer_norm"),
         norm2=layer("final_layer_norm"),
-        order="post",
+        order=order,
         cross=_attention(shapes, f"{prefix}.{CROSS}", *sizes) if stack.crosses else None,
         cross_norm=layer(f"{CROSS}_layer_norm") if stack.crosses else None,
     )

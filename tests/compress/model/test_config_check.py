@@ -28,7 +28,7 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
-ENCODER_DECODERS = ("t5", "bart", "marian")
+ENCODER_DECODERS = ("t5", "bart", "marian", "whisper")
 FAMILIES = (
     *("llama", "mistral", "qwen2", "gemma2", "gpt2", "gpt_neox", "opt", "phi", "qwen3_moe", "mixtral"),
     *(*ENCODERS, *ENCODER_DECODERS),

@@ -44,7 +44,7 @@ POOLERLESS = ("distilbert", "electra", "eurobert", "modernbert", "deberta_v2")
 POOLED = ("albert", "bert", "camembert", "gte", "mpnet", "nomic_bert", "roberta", "xlm_roberta")
 ENCODERS = (*POOLERLESS, *POOLED)
 DASHED = {"deberta_v2": "deberta-v2", "xlm_roberta": "xlm-roberta"}
-ENCODER_DECODERS = ("bart", "marian", "mt5", "t5")
+ENCODER_DECODERS = ("bart", "marian", "mt5", "t5", "whisper")
 MIXTURES = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
@@ -116,10 +116,16 @@ def of_a_cache(block: BlockAnatomy, cache: KVScheme) -> KVScales:
 
 def opened(path: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     import transformers
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSpeechSeq2Seq,
+    )
 
     family = read_json(path / "config.json")["model_type"].replace("-", "_")
     plain: Any = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
+    plain = AutoModelForSpeechSeq2Seq if family == "whisper" else plain
     plain = AutoModel if family in (*ENCODERS, *VISION) else plain
     plain = getattr(transformers, TOWERS[family]) if family in TOWERS else plain
     if family == "vit" or (family in ENCODERS and family not in POOLERLESS):
@@ -134,8 +140,11 @@ def outputs(model: Any) -> Tensor:
             return model(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))[0]  # type: ignore[no-any-return]
     ids = torch.randint(3, 30, (2, 17), generator=torch.Generator().manual_seed(0))
     more = {"decoder_input_ids": ids[:, :5]} if model.config.is_encoder_decoder else {}
+    read = ids
+    if model.main_input_name == "input_features":
+        read = torch.randn(2, 16, 200, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return model(ids, **more)[0]  # type: ignore[no-any-return]
+        return model(read, **more)[0]  # type: ignore[no-any-return]
 
 
 def check_what_we_say(path: Path) -> None:

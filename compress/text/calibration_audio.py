@@ -1,0 +1,167 @@
+"""Calibration with sounds: so many of a folder's, drawn by seed, each with what is said in it, which the
+decoder writes. The words to ``NAME.wav`` are in ``NAME.txt``; where they begin with tokens of their own, as
+in ``<|de|><|transcribe|><|notimestamps|> Guten Tag``, these stand in front and not those of the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...errors import CalibrationError, InputError
+from ...limits import require_seed
+from ...runtime.audio.wav_file import filled, read_sound, sound_files
+from ...runtime.bundle.sound import Sound
+from ...runtime.text.tokenizer import Tokenizer
+from ...storage import read_text, sha256_file, sha256_json
+from .calibration import Calibration
+from .log_mel import LogMel
+from .probe_text import TEXTS, TOKENS, refuse_probe
+from .spectra import spectra
+from .token_batch import Ids, Row, TokenBatch, batched, hash_of
+
+_PROBE_SEED = 20_252
+_OWN_TOKENS = "<|"
+
+
+@dataclass(frozen=True)
+class Words:
+    """How what was said becomes tokens: ``prompt`` in front, ``end`` behind, at most ``longest`` in all, each
+    below ``vocabulary``.
+    """
+
+    tokenizer: Tokenizer
+    prompt: Sequence[int]
+    end: int | None
+    longest: int
+    vocabulary: int
+
+    def ids(self, text: str) -> Ids:
+        """What a decoder writes of it, behind its start."""
+        said = text.strip()
+        own = said.startswith(_OWN_TOKENS)
+        front = [] if own else list(self.prompt)
+        ids = front + self.tokenizer.encode(said if own else f" {said}", special=False)
+        ids += [] if self.end is None else [self.end]
+        return np.asarray(ids[: self.longest], np.int64)
+
+
+def calibration_of_sounds(
+    source: str, how: LogMel, words: Words, *, tokens: int, samples: int, seed: int = 0, batch_size: int
+) -> Calibration:
+    """Read ``samples`` of the sounds in the directory ``source``, of which each becomes so many ``tokens``.
+
+    Raises:
+        CalibrationError: there are fewer sounds, one without words, or words whose tokens the model has not.
+        InputError: no sounds, one that cannot be read, or sizes that are not positive.
+    """
+    if min(samples, batch_size) < 1:
+        raise InputError(f"calibration needs samples and batch size ≥ 1, not {samples} and {batch_size}")
+    files = sound_files(Path(source))
+    first = {sha256_file(file): file for file in reversed(files)}  # of equal files the first counts
+    distinct = sorted(first.values())
+    if len(distinct) < samples:
+        raise CalibrationError(
+            f"{source} has {len(distinct)} distinct sounds, {samples} samples were asked for",
+            fix=f"--samples {len(distinct)} would fit; or give more sounds",
+        )
+    generator = np.random.default_rng(require_seed(seed))
+    chosen = [distinct[index] for index in generator.permutation(len(distinct))[:samples]]
+    texts = [_said(file) for file in chosen]
+    refuse_probe(texts, source)
+    answers = [words.ids(text) for text in texts]
+    _require_known(answers, chosen, words)
+    batches = tuple(
+        _batch([read_sound(file, _sound(how)) for file in chosen[part]], answers[part], how, tokens)
+        for part in (slice(start, start + batch_size) for start in range(0, samples, batch_size))
+    )
+    return Calibration(
+        batches=batches,
+        source=source,
+        seed=seed,
+        samples=samples,
+        length=tokens,
+        effective_tokens=samples * tokens,
+        documents=len(distinct),
+        duplicates=len(files) - len(distinct),
+        truncated=sum(len(ids) == words.longest for ids in answers),
+        chat=False,
+        sha256=hash_of(batches),
+        text_sha256=sha256_json(sorted(first)),
+    )
+
+
+def _sound(how: LogMel) -> Sound:
+    return Sound(rate=how.rate, samples=how.samples)
+
+
+def _said(file: Path) -> str:
+    """What is said in ``file``."""
+    words = file.with_suffix(".txt")
+    try:
+        text = read_text(words)
+    except FileNotFoundError:
+        raise CalibrationError(
+            f"what is said in {file} is not known: there is no {words.name} beside it",
+            why="the decoder is calibrated with what it is to write",
+            fix="write it down there, or let the model: edgepress export MODEL -o BUNDLE, then "
+            f"edgepress generate BUNDLE --audio {file.name}",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"cannot read {words}", why=str(error)) from None
+    if not text.strip():
+        raise CalibrationError(f"{words} is empty", fix="write down what is said, or leave the sound out")
+    return text
+
+
+def _require_known(answers: Sequence[Ids], files: Sequence[Path], words: Words) -> None:
+    for ids, file in zip(answers, files, strict=True):
+        if int(ids.max()) >= words.vocabulary:
+            raise CalibrationError(
+                f"what is said in {file} gives token id {int(ids.max())}, but the model has embeddings for "
+                f"{words.vocabulary} tokens",
+                why="the tokenizer does not belong to this model",
+                fix="put the model's own tokenizer.json beside its weights",
+            )
+
+
+def _batch(
+    sounds: Sequence[NDArray[np.float32]], answers: Sequence[Ids], how: LogMel, tokens: int
+) -> TokenBatch:
+    """``sounds`` and what is written of each."""
+    read = spectra(filled(sounds, _sound(how)), how)
+    (written,) = batched([Row(ids) for ids in answers], len(answers), pad=0)
+    return TokenBatch(read, torch.ones(len(read), tokens, dtype=torch.int64), None, written)
+
+
+def probe_sounds(how: LogMel, words: Words, tokens: int) -> list[TokenBatch]:
+    """Sounds that steps are measured on, which nobody calibrates with, and the texts of
+    :mod:`.probe_text`, one of each a batch.
+    """
+    short = Words(words.tokenizer, words.prompt, None, min(TOKENS, words.longest), words.vocabulary)
+    answers = [short.ids(text) for text in TEXTS]
+    return [
+        _batch([sound], [ids], how, tokens)
+        for sound, ids in zip(made_sounds(how, len(answers)), answers, strict=True)
+    ]
+
+
+def made_sounds(how: LogMel, count: int, seed: int = _PROBE_SEED) -> list[NDArray[np.float32]]:
+    """Somewhat like speech: voices of gliding pitch with pauses, over noise; each of another length."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        length = how.samples * (number + 2) // (count + 2)
+        time = np.arange(length) / how.rate
+        pitch = generator.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * generator.uniform(0.2, 1) * time))
+        phase = 2 * np.pi * np.cumsum(pitch) / how.rate
+        voice = sum(np.sin(k * phase + generator.uniform(0, 6)) / k for k in range(1, 24))
+        syllables = np.clip(np.sin(2 * np.pi * generator.uniform(1, 4) * time) + 0.3, 0, 1)
+        sound = 0.15 * voice * syllables + generator.normal(0, 0.01, length)
+        found.append(np.clip(sound, -1, 1).astype(np.float32))
+    return found

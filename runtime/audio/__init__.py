@@ -1,0 +1,4 @@
+"""Sound files, opened with their dangers refused.
+
+Import ``wav_file.read_sound``.
+"""

@@ -1,0 +1,189 @@
+"""``SpeechToTextModel``: the bundle of a model that hears, loaded: it writes down what is said in a sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import numpy as np
+
+from ...errors import InputError
+from ..audio.wav_file import Samples, filled, read_sound
+from ..bundle.bundle import READS, Bundle
+from ..bundle.sound import Sound
+from ..text.tokenizer import Tokenizer
+from .decoder import Logits
+from .encoder_decoder import EncoderDecoder
+from .generate import Generation, TextStream, generate_batch, stream
+from .sampling import Sampling
+from .spoken_prompt import prompt_of
+
+Heard = Path | str | Samples
+
+
+class SpeechOptions(TypedDict, total=False):
+    """The keyword arguments of :meth:`SpeechToTextModel.stream`."""
+
+    language: str | None
+    task: str | None
+    max_new_tokens: int | None
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: Sequence[str]
+
+
+class SpeechToTextModel:
+    """What runs both graphs, and the tokenizer. Sounds are files, or samples from -1 to 1 at :attr:`sound`'s
+    rate.
+
+    Raises:
+        InputError: the bundle hears nothing.
+        BundleError: a graph does not load, or is not the one that the manifest describes.
+        MissingDependency: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+        self.sound = sound_of(bundle)
+        self.bundle = bundle
+        self.model = EncoderDecoder.open(bundle, threads, provider=provider)
+        self.tokenizer = Tokenizer.open(bundle.path)
+
+    def stream(
+        self,
+        sound: Heard,
+        *,
+        language: str | None = None,
+        task: str | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> TextStream:
+        """Write what is said in ``sound`` piece by piece, in the ``language`` of this code, or that which the
+        model hears; a ``task`` may be to translate it. As many tokens as the model writes at most, where no
+        number is given; the others are those of :class:`Sampling`.
+
+        Raises:
+            InputError: a value outside its range, a sound that cannot be read, or more tokens than the model
+                writes.
+            UnknownName: a language or task that it does not know.
+        """
+        prompt = prompt_of(self.model.section, language, task)
+        pieces = stream(
+            _One(self.model, self._samples([sound]), prompt),
+            self.tokenizer,
+            self._places(prompt),
+            max_new_tokens=self._room(prompt, max_new_tokens),
+            sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
+            stop=[stop] if isinstance(stop, str) else stop,
+            eos_ids=frozenset(self.model.section.eos_token_ids),
+        )
+        return TextStream(pieces)
+
+    def generate(self, sound: Heard, **options: Unpack[SpeechOptions]) -> Generation:
+        """:meth:`stream` to its end."""
+        return self.stream(sound, **options).result
+
+    def generate_batch(
+        self,
+        sounds: Sequence[Heard],
+        *,
+        language: str | None = None,
+        task: str | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> list[Generation]:
+        """What is said in each of ``sounds``, side by side; arguments as :meth:`stream`.
+
+        Raises:
+            InputError, UnknownName: as :meth:`stream`, for any sound.
+        """
+        prompt = prompt_of(self.model.section, language, task)
+        return generate_batch(
+            _Several(self.model, self._samples(sounds), prompt),
+            self.tokenizer,
+            [self._places(prompt)] * len(sounds),
+            max_new_tokens=self._room(prompt, max_new_tokens),
+            sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
+            stop=[stop] if isinstance(stop, str) else stop,
+            eos_ids=frozenset(self.model.section.eos_token_ids),
+        )
+
+    def _samples(self, sounds: Sequence[Heard]) -> Samples:
+        if not len(sounds):
+            raise InputError("there are no sounds to hear")
+        return filled([self._one(sound) for sound in sounds], self.sound)
+
+    def _one(self, sound: Heard) -> Samples:
+        if isinstance(sound, (str, Path)):
+            return read_sound(sound, self.sound)
+        found = np.asarray(sound, np.float32)
+        if found.ndim != 1 or not 0 < len(found) <= self.sound.samples or not np.isfinite(found).all():
+            raise InputError(
+                f"samples of the shape {list(found.shape)} are no sound that this model reads",
+                fix=f"give up to {self.sound.samples} finite numbers in a row, {self.sound.rate} a second",
+            )
+        return found
+
+    def _places(self, prompt: Sequence[Sequence[int]]) -> list[int]:
+        """A token for each place in front of the answer."""
+        return [self.model.section.start_token_id, *(place[0] for place in prompt)]
+
+    def _room(self, prompt: Sequence[Sequence[int]], new_tokens: int | None) -> int:
+        return self.model.section.context_length - 1 - len(prompt) if new_tokens is None else new_tokens
+
+
+def sound_of(bundle: Bundle) -> Sound:
+    """What ``bundle`` hears.
+
+    Raises:
+        InputError: it reads text; says what to call instead.
+    """
+    sound = bundle.encoder_decoder.sound
+    if sound is None:
+        raise InputError(f"{bundle.path} reads text, and hears nothing", fix=f"use: edgepress {READS}")
+    return sound
+
+
+class _One:
+    """A sound and its answer: what :func:`.generate.stream` asks of a decoder."""
+
+    def __init__(self, model: EncoderDecoder, sounds: Samples, prompt: list[list[int]]) -> None:
+        self.model, self.sounds, self.prompt = model, sounds, prompt
+
+    def prefill(self, _: Sequence[int], *, new_tokens: int = 0) -> Logits:
+        """As :meth:`EncoderDecoder.listen`, logits ``[vocab]``."""
+        found: Logits = self.model.listen(self.sounds, self.prompt, new_tokens=new_tokens)[0]
+        return found
+
+    def step(self, token: int) -> Logits:
+        """As :meth:`EncoderDecoder.step`, logits ``[vocab]``."""
+        found: Logits = self.model.step([token])[0]
+        return found
+
+
+class _Several:
+    """The same of several."""
+
+    def __init__(self, model: EncoderDecoder, sounds: Samples, prompt: list[list[int]]) -> None:
+        self.model, self.sounds, self.prompt = model, sounds, prompt
+
+    def prefill(self, _: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits:
+        """As :meth:`EncoderDecoder.listen`."""
+        return self.model.listen(self.sounds, self.prompt, new_tokens=new_tokens)
+
+    def step(self, tokens: Sequence[int]) -> Logits:
+        """As :meth:`EncoderDecoder.step`."""
+        return self.model.step(tokens)
