@@ -57,10 +57,10 @@ class StoredForm(Protocol):
     """How one tool stores quantized linears."""
 
     def weights(
-        self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
+        self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
     ) -> dict[str, CodedWeight] | None:
-        """The weights that are stored so, by module, in a checkpoint that holds ``tensors``; None where
-        edgepress reads such a checkpoint without help.
+        """The weights that are stored so, by module, in a checkpoint that holds ``tensors``; ``read`` gives a
+        small one of those. None where edgepress reads such a checkpoint without help.
 
         Raises:
             CheckpointError: parts that are missing or do not fit, or a variant that is not read.
@@ -79,9 +79,9 @@ class CodedWeights:
 
 
 def coded_weights(
-    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
+    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
 ) -> CodedWeights:
-    """What other tools quantized in the checkpoint ``directory``.
+    """What other tools quantized in the checkpoint ``directory``, which holds ``tensors``.
 
     Raises:
         UnknownName: a form that edgepress does not know. CheckpointError: as the form's ``weights``.
@@ -93,7 +93,7 @@ def coded_weights(
     if not isinstance(method, str) or method.replace("-", "_") not in plugins.names(FORMS):
         return _unknown(method)
     form: StoredForm = plugins.load(FORMS, method, "form of quantized weights").FORM
-    found = form.weights(settings, tensors)
+    found = form.weights(settings, tensors, read)
     if not found:
         return CodedWeights()
     bits = " and ".join(map(str, sorted({weight.bits for weight in found.values()})))

@@ -105,8 +105,11 @@ class CheckpointReader:
         path, files = path.absolute(), ShardFiles()
         config = read_config(path)
         tensors = apart(modern_names(locate(path, files), config))
+        plain = cls(path, config, tensors, files)
+        if as_stored:
+            return plain
         entries = {name: location.entry for name, location in tensors.items()}
-        coded = CodedWeights() if as_stored else coded_weights(path, config, entries)
+        coded = coded_weights(path, config, entries, plain._plain)
         if coded.by_module:
             config = {key: value for key, value in config.items() if key != "quantization_config"}
         return cls(path, config, tensors, files, coded)

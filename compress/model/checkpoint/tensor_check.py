@@ -20,6 +20,7 @@ TORCH_TYPES = {
     "I8": torch.int8,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "U16": torch.uint16,
     "I16": torch.int16,
     "F16": torch.float16,
@@ -49,7 +50,7 @@ _PARTS = {
 SHOWN = 5
 _CHUNK = 1 << 20
 # All bits of the exponent set: NaN, or infinity where the type has it.
-_EIGHT_BITS = {torch.float8_e4m3fn: 0x7F, torch.float8_e5m2: 0x7C}
+_EIGHT_BITS = {torch.float8_e4m3fn: 0x7F, torch.float8_e5m2: 0x7C, torch.float8_e8m0fnu: 0xFF}
 
 
 def check_types(

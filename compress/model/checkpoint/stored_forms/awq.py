@@ -37,7 +37,7 @@ class Awq:
         return f"AWQ, {groups_said(settings.get('group_size', settings.get('q_group_size', -1)))}"
 
     def weights(
-        self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
+        self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
     ) -> dict[str, CodedWeight]:
         """Every linear with a ``qweight``."""
         version = str(settings.get("version", "gemm")).lower()

@@ -40,7 +40,7 @@ class Gptq:
         return f"GPTQ, {groups_said(settings.get('group_size', -1))}"
 
     def weights(
-        self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
+        self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
     ) -> dict[str, CodedWeight]:
         """Every linear with a ``qweight``."""
         version = settings.get("checkpoint_format") or _FIRST

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from edgepress.storage import read_json, write_json
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 
 BLOCK = "model.layers.0."
-Part = np.ndarray[Any, Any]
+# An array, or of types that numpy lacks a tensor.
+Part = Any
 # The module's name and its weight [out, in] in; its stored parts and the weight that they stand for out.
 Packer = Callable[[str, Part], tuple[dict[str, Part], Part]]
 
@@ -34,11 +36,11 @@ def rewritten(
     that it then has, by module. ``settings`` go to config.json, or to the ``file`` beside it.
     """
     shutil.copytree(base, folder)
-    tensors, weights = dict(load_file(folder / "model.safetensors")), {}
+    tensors, weights = load_file(folder / "model.safetensors"), {}
     for name in [name for name in tensors if name.startswith(BLOCK) and name.endswith("_proj.weight")]:
         module = name.removesuffix(".weight")
-        parts, weights[module] = packer(module, tensors.pop(name).astype(np.float32))
-        tensors |= {f"{module}.{part}": np.ascontiguousarray(value) for part, value in parts.items()}
+        parts, weights[module] = packer(module, tensors.pop(name).to(torch.float32).numpy())
+        tensors |= {f"{module}.{part}": _tensor(value) for part, value in parts.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     if file is not None:
         write_json(folder / file, settings)
@@ -50,9 +52,18 @@ def rewritten(
 
 def changed(folder: Path, change: Callable[[dict[str, Part]], None]) -> None:
     """Have ``change`` edit the stored tensors of the model in ``folder``."""
-    tensors = dict(load_file(folder / "model.safetensors"))
+    tensors: dict[str, Part] = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if tensor.element_size() > 1 or not tensor.is_floating_point():
+            tensors[name] = tensor.numpy()
     change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    found = {name: _tensor(value) for name, value in tensors.items()}
+    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _tensor(value: Part) -> torch.Tensor:
+    tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+    return tensor.contiguous()
 
 
 def on_grid(
