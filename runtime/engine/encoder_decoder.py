@@ -190,8 +190,11 @@ def _checked(encoder: Any, session: Any, section: EncoderDecoderSection) -> list
     outputs = {node.name: node for node in session.get_outputs()}
     written = ["logits", *(f"{_PRESENT}{name}" for name in caches)]
     problems = []
-    if read != cross or {node.name for node in encoder.get_inputs()} != given:
+    fed = {node.name: node.shape for node in encoder.get_inputs()}
+    if read != cross or set(fed) != given:
         problems.append("the encoder's graph reads or gives something else")
+    elif section.sound is not None and fed[SOUND][-1] != section.sound.samples:
+        problems.append(f"the encoder's graph does not read {section.sound.samples} samples")
     if {node.name for node in session.get_inputs()} != wanted or set(outputs) != set(written):
         problems.append("the decoder's graph reads or gives something else")
     elif outputs["logits"].shape[-1] != section.vocab_size:

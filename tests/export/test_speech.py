@@ -202,7 +202,7 @@ def test_what_a_model_does_not_know_is_refused(bundle: Path, english: Path, pico
     with pytest.raises(UnknownName, match="unknown task 'sing'"):
         model.generate(file, task="sing")
     with pytest.raises(InputError, match="do not fit"):
-        model.generate(file, max_new_tokens=61)
+        model.generate(file, max_new_tokens=62)
     for samples in (np.zeros(0), np.zeros((2, 9)), np.zeros(32_001), np.full(9, np.nan)):
         with pytest.raises(InputError, match="no sound that this model reads"):
             model.generate(samples.astype(np.float32))

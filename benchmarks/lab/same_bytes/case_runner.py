@@ -17,6 +17,7 @@ import yaml
 from .... import compress_model, export_bundle, open_bundle
 from ....runtime.api import TextModel
 from ....runtime.engine.image_encoder import ImageModel
+from ....runtime.engine.speech_to_text import SpeechToTextModel
 from .cases import Case
 from .commands import command_hashes, key_hashes, refusal
 from .file_hashes import hashes_of, json_hash
@@ -36,6 +37,7 @@ class Runner:
         self.paths = {
             "TEXT": str(text / "prose.txt"),
             "IMAGES": str(folder / "images"),
+            "SOUNDS": str(folder / "sounds"),
             "LABELLED": str(text / "labelled.jsonl"),
             "CHATS": str(text / "chats.jsonl"),
             "MODELS": str(folder / "models"),
@@ -156,6 +158,9 @@ def _answers(bundle: Path) -> Hashes:
     if isinstance(model, ImageModel):
         pixels = np.random.default_rng(2).normal(0, 1, (2, 3, 32, 32)).astype(np.float32)
         return {"rows": hashlib.sha256(model.answers(pixels).tobytes()).hexdigest()}
+    if isinstance(model, SpeechToTextModel):
+        sound = np.random.default_rng(2).normal(0, 0.1, 24_000).astype(np.float32)
+        return {"continuation": json_hash(model.generate(sound, max_new_tokens=8).text)}
     texts = ["the river ran under old stone bridges", "boats drift slowly"]
     if hasattr(model, "generate"):
         plain = {"chat": False} if isinstance(model, TextModel) else {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .pico_models import HELD_BACK, MODELS, READ_IMAGES
+from .pico_models import HEARS, HELD_BACK, MODELS, READ_IMAGES
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
 # A decoder, an encoder, a classifier and a mixture are what options are tried on: of the latter two, those of
@@ -33,8 +33,8 @@ class Case:
 
     Attributes:
         passes: of the recipe that is written; empty where ``options`` name one.
-        options: of ``compress_model``. TEXT, IMAGES, LABELLED, CHATS, MODELS and KEPT in them and in the
-            recipe are paths of the folder that the run works in.
+        options: of ``compress_model``. TEXT, IMAGES, SOUNDS, LABELLED, CHATS, MODELS and KEPT in them and in
+            the recipe are paths of the folder that the run works in.
         exports: keyword arguments of ``export_bundle``, one mapping an export.
         again: the scheme that a GGUF file among the exports is compressed with once more.
     """
@@ -78,6 +78,7 @@ def _product(recipes: dict[str, Any], models: Sequence[str], prefix: str = "") -
             exports = [{"format": "onnx"}] if exported else []
             packaged = isinstance(recipe, str)
             read = {"calibration": "IMAGES"} if MODELS[model][0] in READ_IMAGES else {}
+            read |= {"calibration": "SOUNDS"} if MODELS[model][0] in HEARS else {}
             options = CALIBRATED | read | ({"recipe": recipe} if packaged else {})
             yield Case(f"{model}/{prefix}{name}", model, [] if packaged else recipe, options, exports)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import random
+import wave
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,24 @@ DEBERTA = ENCODER | {
     "position_buckets": 16,
     "norm_rel_ebd": "layer_norm",
 }
+EXTRACTOR = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 16, "chunk_length": 2}
+WHISPER: dict[str, Any] = {
+    "d_model": 32,
+    "num_mel_bins": 16,
+    "max_source_positions": 100,
+    "max_target_positions": 64,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 96,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "begin_suppress_tokens": None,
+}
 BART: dict[str, Any] = {
     "d_model": 32,
     "decoder_start_token_id": 0,
@@ -184,6 +203,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "distilbert-classifier": ("distilbert", DISTILBERT, {"labels": True}),
     "bart": ("bart", BART, {}),
     "marian": ("marian", BART, {}),
+    "whisper": ("whisper", WHISPER, {}),
     "vit": ("vit", VISION | {"intermediate_size": 128}, {}),
     "dinov2": ("dinov2", VISION | {"mlp_ratio": 2}, {}),
     "clip_image": ("clip_vision_model", VISION | {"intermediate_size": 128, "projection_dim": 48}, {}),
@@ -203,10 +223,11 @@ TOWERS = {
     "siglip_vision_model": "SiglipVisionModel",
     "siglip_text_model": "SiglipTextModel",
 }
+HEARS = ("whisper",)
 READ_IMAGES = ("vit", "dinov2", "clip_vision_model", "siglip_vision_model")
 PROCESSOR = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
 KINDS = dict.fromkeys((*ENCODERS, *TOWERS, *READ_IMAGES), "encoder") | dict.fromkeys(
-    ("t5", "mt5", "bart", "marian"), "encoder_decoder"
+    ("t5", "mt5", "bart", "marian", *HEARS), "encoder_decoder"
 )
 AUTO = {
     "decoder": "AutoModelForCausalLM",
@@ -223,6 +244,8 @@ def make_subjects(folder: Path, names: Iterable[str]) -> None:
     names = list(names)
     if any(MODELS[name][0] in READ_IMAGES for name in names):
         _images(folder / "images")
+    if any(MODELS[name][0] in HEARS for name in names):
+        _sounds(folder / "sounds")
     for name in names:
         made = folder / "models" / f"{name}.made"
         if not made.exists():
@@ -272,6 +295,21 @@ def _images(folder: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{number:02d}.png")
 
 
+def _sounds(folder: Path) -> None:
+    if folder.exists():
+        return
+    import numpy as np
+
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(1)
+    for number, said in enumerate(_sentences(16, seed=2)):
+        codes = generator.normal(0, 3000, 8000 + 900 * number).astype("<i2")
+        with wave.open(str(folder / f"{number:02d}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes(codes.tobytes())
+        (folder / f"{number:02d}.txt").write_text(" ".join(said.split()[:20]), encoding="utf-8")
+
+
 def save_pico(
     folder: Path,
     family: str,
@@ -295,13 +333,16 @@ def save_pico(
         (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
     else:
         settings["vocab_size"] = save_tokenizer(folder, _kind(family), _sentences(50, seed=0))
+    if family in HEARS:
+        (folder / "preprocessor_config.json").write_text(json.dumps(EXTRACTOR), encoding="utf-8")
     settings |= DECODER | changes if _kind(family) == "decoder" else changes
     if family in ("falcon", "bloom", "mpt"):
         del settings["head_dim"]  # their configs derive it
     if labels:
         settings["id2label"] = dict(enumerate(LABELS))
     head = f"AutoModelFor{'Token' if by_token else 'Sequence'}Classification"
-    auto: Any = getattr(transformers, head if labels else AUTO[_kind(family)])
+    plain = "AutoModelForSpeechSeq2Seq" if family in HEARS else AUTO[_kind(family)]
+    auto: Any = getattr(transformers, head if labels else plain)
     bare = family in (*ENCODERS, "vit") and family not in POOLERLESS and not labels
     options = {"add_pooling_layer": False} if bare else {}
     config = transformers.AutoConfig.for_model(family, **settings)
