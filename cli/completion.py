@@ -90,6 +90,12 @@ def _slices() -> list[str]:
     return [ALL, *chosen_slices([ALL])]
 
 
+def _protected() -> list[str]:
+    from ..benchmarks.quality.subgroups.items import PROTECTED, with_calibration
+
+    return [f"{PROTECTED}{name}" for name in with_calibration()]
+
+
 def _texts() -> list[str]:
     from ..compress.text.corpus import CORPORA
 
@@ -99,6 +105,7 @@ def _texts() -> list[str]:
 recipes = _completing(_recipes, or_file=True)
 schemes = _completing(_schemes)
 slices = _completing(_slices)
+protected = _completing(_protected)
 passes = _completing(_passes)
 targets = _completing(_targets)
 devices = _completing(_devices)

@@ -43,7 +43,8 @@ from .needs import validate_needs
 from .quality_lines import lines_of, require_labels
 from .subgroups.items import grouped_texts
 from .subgroups.kept_rows import KeptRows
-from .subgroups.measure_slices import Given, chosen_slices, measure_slices, most_flips
+from .subgroups.measure_slices import chosen_slices, measure_slices, most_flips
+from .subgroups.slice_run import Given
 
 DEFAULT_CORPUS = "wikipedia"
 

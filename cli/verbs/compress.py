@@ -120,10 +120,10 @@ def _plan_table(plan: Any, predicted: str) -> Any:
 @click.option(
     "--protect",
     multiple=True,
-    metavar="SLICE",
-    shell_complete=completion.slices,
-    help="Spare these groups: a slice (languages, people, professions) or a .jsonl file whose rows have a "
-    '"group". Repeatable.',
+    metavar="slice=NAME",
+    shell_complete=completion.protected,
+    help="Spare these groups: slice=languages, slice=people, slice=professions, or slice=FILE.jsonl, whose "
+    'rows have a "group". Repeatable.',
 )
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
 @click.option(

@@ -31,8 +31,9 @@ from ...quality.held_out_text import measured_windows
 from ...quality.slices import languages
 from ...quality.subgroups.items import GroupText, grouped_texts
 from ...quality.subgroups.kept_rows import KeptRows
-from ...quality.subgroups.measure_slices import ALL, Given, measure_slices
-from ...quality.subgroups.slice_table import UNITS, number
+from ...quality.subgroups.measure_slices import ALL, measure_slices
+from ...quality.subgroups.slice_run import Given
+from ...quality.subgroups.slice_table import UNITS, effects, number
 from ...quality.token_damage import TokenDamage
 from ...records.subjects import OpenModel, open_subject
 from ..study.page import write_table
@@ -116,6 +117,7 @@ def write_page(path: Path, model: str, command: str, versions: dict[str, Line]) 
         rows = [*_scripts(name, found), *_group_rows(found)]
         unit = UNITS[found[0]["unit"]]
         note = f"{unit}, {found[0]['items']} items; * an alarm. Sorted by the mean of all versions."
+        note += " In brackets: effect sizes before and after." if found[0]["unit"] == "effect" else ""
         title = f"{model}: {found[0]['title']}"
         write_table(path, title, command, [found[0]["title"], *versions], rows, [note], page=PAGE)
 
@@ -175,7 +177,11 @@ def _group_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     unit, names = found[0]["unit"], [group["group"] for group in found[0]["groups"]]
     means = {name: np.mean([groups[name]["harm"] / _mean(groups) for groups in by_name]) for name in names}
     order = sorted(names, key=lambda name: -means[name])
-    return [[name, *(_harm(groups[name], unit) for groups in by_name)] for name in order]
+    return [[name, *(_cell(groups[name], unit) for groups in by_name)] for name in order]
+
+
+def _cell(group: dict[str, Any], unit: str) -> str:
+    return _harm(group, unit) + (f" ({effects(group)})" if unit == "effect" else "")
 
 
 def _mean(groups: dict[str, dict[str, Any]]) -> float:

@@ -15,6 +15,7 @@ from ....runtime.text.tokenizer import Tokenizer
 from ..token_damage import TokenDamage
 
 Kind = Literal["decoder", "encoder", "classifier"]
+PROTECTED = "slice="
 PACKAGE = f"{__package__.rpartition('.')[0]}.slices"
 
 
@@ -125,25 +126,34 @@ def load_slice(name: str) -> SliceFile:
 
 
 def protected_text(name: str, field: str = "text") -> ProtectedText:
-    """What ``compress --protect`` reads: the text that the slice ``name`` keeps for calibration, which is
-    never measured, or a file. ``slice=`` may stand in front.
+    """What ``compress --protect`` reads of ``slice=NAME``, or of the name alone: the text that a slice keeps
+    for calibration, which is never measured, or a file, of pairs both sentences.
 
     Raises:
         UnknownName: neither a slice nor a file.
-        InputError: a slice that has no text for calibration.
+        InputError: a slice that has no text for calibration, or a file as :func:`.user_slice.read_slice`.
         CalibrationError: of the file, as :func:`~edgepress.compress.text.corpus.read_corpus` has it.
     """
-    name = name.removeprefix("slice=")
+    from .user_slice import pairs_of  # which makes these items
+
+    name = name.removeprefix(PROTECTED)
     if Path(name).suffix or Path(name).exists():
-        return read_protected(name, field)
+        pairs = pairs_of(Path(name), field)
+        both = [(one.group, sentence) for one in pairs for sentence in (one.first, one.second)]
+        return ProtectedText.of(Path(name).stem, both) if both else read_protected(name, field)
     found = kept_for_calibration(name)
     if found is None:
-        files = {one: plugins.load(PACKAGE, one, "slice") for one in plugins.names(PACKAGE)}
-        have = ", ".join(one for one, file in files.items() if hasattr(file, "calibration"))
         raise InputError(
-            f"the slice {name} has no text to calibrate with", fix=f"{have} have, or give a .jsonl file"
+            f"the slice {name} has no text to calibrate with",
+            fix=f"{', '.join(with_calibration())} have, or give a .jsonl file",
         )
     return found
+
+
+def with_calibration() -> list[str]:
+    """The packaged slices that keep text for calibration."""
+    files = {one: plugins.load(PACKAGE, one, "slice") for one in plugins.names(PACKAGE)}
+    return [one for one, file in files.items() if hasattr(file, "calibration")]
 
 
 def kept_for_calibration(name: str) -> ProtectedText | None:

@@ -8,57 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from .... import plugins
 from ....errors import InputError, MissingDependency
-from ....terminal import Progress, ProgressTask, Silent
+from ....terminal import Progress, Silent
 from ...records.subjects import OpenModel
-from ..token_damage import TokenDamage
-from .associations import association_harms
-from .group_harm import LEAST, MORE, GroupHarm, Items, harms
-from .items import (
-    PACKAGE,
-    Choice,
-    ChoiceSlice,
-    GroupText,
-    Kind,
-    RowSlice,
-    SliceFile,
-    TextSlice,
-    TokenSlice,
-    load_slice,
-)
+from .group_harm import LEAST, MORE, GroupHarm, harms
+from .items import PACKAGE, Kind, load_slice
 from .kept_rows import KeptRows
-from .measured_items import (
-    Run,
-    by_confidence,
-    classifier_texts,
-    decoder_choices,
-    decoder_texts,
-    encoder_texts,
-    token_bands,
-)
+from .measured_items import by_confidence
 from .significance import LEVEL, corrected, one_way, smallest_seen, smallest_share_seen
+from .slice_run import Given, SliceRun
 from .user_slice import SUFFIX
 
 ALL = "all"
-Item = TypeVar("Item", GroupText, Choice)
-_TEXTS = {"decoder": decoder_texts, "encoder": encoder_texts, "classifier": classifier_texts}
-
-
-@dataclass(frozen=True)
-class Given:
-    """What slices are taken from: what the tokens of a decoder's windows of the measured text lost, and the
-    rows of a text that have a group. ``every``: of texts that groups share, articles say, one in so many.
-    ``half``: of what items share, articles or sentences, only those at even (0) or odd (1) places."""
-
-    tokens: Sequence[TokenDamage] = ()
-    rows: Sequence[GroupText] = ()
-    seed: int = 0
-    every: int = 1
-    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,81 +78,26 @@ def measure_slices(
         GateFailed: logits that are not finite.
     """
     kind: Kind = "classifier" if original.labels else original.kind
-    session = _Session(subject, original, kept or KeptRows(), progress or Silent())
+    run = SliceRun(subject, original, kept or KeptRows(), progress or Silent())
     measured: list[Measured] = []
     left: list[dict[str, Any]] = []
     asked = set(map(_plain, names))
     for name in chosen_slices(names):
         file = load_slice(name)
         try:
-            unit, groups = session.harms(name, file, kind, given)
+            unit, groups = run.harms(name, file, kind, given)
         except (InputError, MissingDependency) as error:
             if name in asked:
                 raise
             left.append({"name": name, "title": file.title, "why": str(error)})
             continue
         measured.append(Measured(name, file.title, file.tested, unit, groups))
-    if session.choices:
-        sure = by_confidence(session.choices)
+    if run.choices:
+        sure = by_confidence(run.choices)
         measured.append(
             Measured("choices", "confidence of the choice", False, sure.unit, harms(sure, given.seed))
         )
     return report(measured, left)
-
-
-@dataclass(frozen=True)
-class _Session:
-    """Both models, where what is measured is kept and shown, and the ``choices`` of all slices that have
-    some."""
-
-    subject: OpenModel
-    original: OpenModel
-    kept: KeptRows
-    progress: Progress
-    choices: list[Items] = field(default_factory=list)
-
-    def harms(self, name: str, file: SliceFile, kind: Kind, given: Given) -> tuple[str, list[GroupHarm]]:
-        """What each group of the slice ``name`` loses of a model of ``kind``, and the unit of that."""
-        if kind not in file.kinds:
-            raise InputError(f"this slice is not for a model of kind {kind!r}", fix="leave it out")
-        if file.of == "associations":
-            tests = file.associations()
-            with self.progress.task("comparing associations", len(tests)) as task:
-                found = association_harms(self.subject, self.original, tests, given.seed, task)
-            return "effect", found
-        items = self._items(name, file, kind, given)
-        return items.unit, harms(items, given.seed)
-
-    def _items(
-        self, name: str, file: TextSlice | ChoiceSlice | TokenSlice | RowSlice, kind: Kind, given: Given
-    ) -> Items:
-        if file.of == "tokens":
-            if not given.tokens:
-                raise InputError("this slice needs windows of text, read by both models in the same tokens")
-            return token_bands(file, given.tokens, self.original.tokenizer)
-        if file.of == "choices":
-            choices = _part(file.choices(given.seed), 1, given.half)
-            with self.progress.task(f"comparing sentences by {file.title}", len(choices)) as task:
-                self.choices.append(decoder_choices(self._run(name, choices, task), choices))
-            return self.choices[-1]
-        texts = file.texts(given.seed) if file.of == "texts" else given.rows
-        if not texts:
-            raise InputError(
-                "no row of the text has a group", fix='give --text a .jsonl file whose rows have a "group"'
-            )
-        texts = _part(texts, given.every if file.of == "texts" else 1, given.half)
-        with self.progress.task(f"reading texts by {file.title}", len(texts)) as task:
-            return _TEXTS[kind](self._run(name, texts, task), texts)
-
-    def _run(self, name: str, items: Sequence[object], task: ProgressTask) -> Run:
-        return Run(self.subject, self.original, self.kept.of(name, items), task)
-
-
-def _part(items: Sequence[Item], every: int, half: int | None) -> Sequence[Item]:
-    """The items of one content in ``every``, and of these of one ``half``."""
-    chosen = list(dict.fromkeys(one.content for one in items))[::every]
-    kept = set(chosen if half is None else chosen[half::2])
-    return [one for one in items if one.content in kept]
 
 
 def report(measured: Sequence[Measured], left: list[dict[str, Any]]) -> dict[str, Any]:

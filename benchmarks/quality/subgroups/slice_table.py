@@ -44,7 +44,8 @@ def _table(one: dict[str, Any]) -> list[RenderableType]:
     unit, groups = one["unit"], one["groups"]
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column(one["title"], no_wrap=True, max_width=34)
-    for title in ("n", UNITS[unit], "95 % interval", "others", "p"):
+    beside = "others" if unit != "effect" else "before and after"
+    for title in ("n", UNITS[unit], "95 % interval", beside, "p"):
         table.add_column(title, justify="right", no_wrap=True)
     for group in sorted(groups, key=lambda group: -group["harm"])[:SHOWN]:
         low, high = group["ci95"] or (None, None)
@@ -53,7 +54,7 @@ def _table(one: dict[str, Any]) -> list[RenderableType]:
             str(group["items"]),
             number(group["harm"], unit),
             "–" if low is None else f"{number(low, unit)} … {number(high, unit)}",
-            number(group["others"], unit),
+            number(group["others"], unit) if unit != "effect" else effects(group),
             "–" if group["p"] is None else f"{group['p']:.2g}",
             style="bold red" if group["alarm"] else "",
         )
@@ -82,6 +83,11 @@ def _said(one: dict[str, Any]) -> list[str]:
         *found,
         f"in half of the groups a harm of {number(middle, one['unit'])} would be seen four times in five",
     ]
+
+
+def effects(group: dict[str, Any]) -> str:
+    """The effect sizes of an association in the original and in the compressed model."""
+    return f"{group['effect_before']:.2f} to {group['effect_after']:.2f}"
 
 
 def number(value: float | None, unit: str) -> str:

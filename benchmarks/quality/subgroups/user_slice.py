@@ -63,6 +63,18 @@ def read_slice(path: Path) -> UserSlice:
     return UserSlice(f"group of {path.name}", "choices", frozenset({"decoder"}), pairs)
 
 
+def pairs_of(path: Path, field: str) -> Sequence[Choice]:
+    """The pairs of a file whose rows have two sentences and no ``field``; none of any other file.
+
+    Raises:
+        InputError: as :func:`read_slice`.
+    """
+    first = next(_rows(path), {}) if path.suffix == SUFFIX else {}
+    if field in first or not any(first.keys() >= set(keys) for keys in _PAIRS):
+        return ()
+    return read_slice(path).items
+
+
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         text = read_regular(path).decode("utf-8")

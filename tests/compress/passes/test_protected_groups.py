@@ -89,6 +89,6 @@ def test_an_unknown_slice_and_one_without_text_are_refused(
     pico_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["compress", str(pico_llama), "-r", allocate(tmp_path), "-o", str(tmp_path / "o")]
-    for name, message in (("langages", "languages"), ("syntax", "no text to calibrate with")):
+    for name, message in (("slice=langages", "languages"), ("slice=syntax", "no text to calibrate with")):
         assert run([*common, "--protect", name]) == 2
         assert message in " ".join(capsys.readouterr().err.split())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from edgepress.benchmarks.quality.slices import languages, people, positions, professions, rare_words, syntax
+from edgepress.benchmarks.quality.subgroups.items import protected_text, with_calibration
 from edgepress.benchmarks.quality.token_damage import TokenDamage
+from edgepress.errors import InputError
 
 
 def test_the_declaration_in_at_least_forty_languages() -> None:
@@ -22,6 +25,25 @@ def test_what_calibration_may_read_is_not_measured() -> None:
     measured, calibration = languages.texts(0), languages.calibration()
     assert {text.group for text in measured} == {text.group for text in calibration}
     assert not {text.content for text in measured} & {text.content for text in calibration}
+
+
+@pytest.mark.parametrize("name", with_calibration())
+def test_a_slice_is_protected_by_its_name(name: str) -> None:
+    found = protected_text(f"slice={name}")
+    assert found.name == name and len(found.texts) > 10
+    assert found == protected_text(name)
+
+
+def test_a_file_is_protected_by_its_path(tmp_path: Path) -> None:
+    texts, pairs = tmp_path / "own.jsonl", tmp_path / "pairs.jsonl"
+    texts.write_text('{"group": "a", "text": "one"}\n{"group": "b", "text": "two"}\n', encoding="utf-8")
+    pairs.write_text('{"group": "a", "good": "it is", "bad": "it are"}\n', encoding="utf-8")
+    assert protected_text(f"slice={texts}").texts == (("a", ("one",)), ("b", ("two",)))
+    assert protected_text(f"slice={pairs}").texts == (("a", ("it is", "it are")),)
+    assert protected_text(f"slice={pairs}", "good").texts == (("a", ("it is",)),)
+    pairs.write_text('{"group": "a", "good": "it is", "bad": "it are"}\n{"group": "a"}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=":2 has no group with a text or a pair"):
+        protected_text(f"slice={pairs}")
 
 
 def test_twenty_phenomena_of_fifty_different_pairs() -> None:

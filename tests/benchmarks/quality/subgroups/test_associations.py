@@ -3,6 +3,7 @@ models."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from edgepress.benchmarks.quality.slices import associations
 from edgepress.benchmarks.quality.subgroups.associations import association_harms
 from edgepress.benchmarks.quality.subgroups.items import Association
-from edgepress.benchmarks.quality.subgroups.measure_slices import Given, measure_slices
-from edgepress.benchmarks.quality.subgroups.slice_table import worst
+from edgepress.benchmarks.quality.subgroups.measure_slices import measure_slices
+from edgepress.benchmarks.quality.subgroups.slice_run import Given
+from edgepress.benchmarks.quality.subgroups.slice_table import render, worst
 from edgepress.terminal import Silent
+from rich.console import Console
 
 
 class Encoder:
@@ -67,6 +70,10 @@ def test_a_planted_association_is_the_worst() -> None:
     report = measure_slices(subject, original, ["associations"], Given())
     assert report["worst"]["group"] == planted.group
     assert planted.group in worst(report)
+    group = next(one for one in report["slices"][0]["groups"] if one["group"] == planted.group)
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(render(report))
+    assert f"{group['effect_before']:.2f} to {group['effect_after']:.2f}" in console.export_text()
 
 
 def test_equal_models_make_no_association_stronger() -> None:

@@ -13,11 +13,11 @@ from edgepress.benchmarks.quality.accuracy import score_windows
 from edgepress.benchmarks.quality.subgroups.items import GroupText
 from edgepress.benchmarks.quality.subgroups.kept_rows import KeptRows
 from edgepress.benchmarks.quality.subgroups.measure_slices import (
-    Given,
     chosen_slices,
     measure_slices,
     most_flips,
 )
+from edgepress.benchmarks.quality.subgroups.slice_run import Given
 from edgepress.benchmarks.quality.subgroups.slice_table import render, worst
 from edgepress.benchmarks.quality.token_damage import TokenDamage, token_damage
 from edgepress.errors import InputError, UnknownName
