@@ -99,7 +99,9 @@ def row(what: str, slices: Slices, seeds: int) -> list[str]:
 
 
 def _least_p(found: dict[str, Any]) -> float:
-    return min(group["p"] for one in found["slices"] for group in one["groups"] if group["p"] is not None)
+    tested = [group for one in found["slices"] for group in one["groups"] if group["p"] is not None]
+    ps: list[float] = [group["p"] for group in tested]
+    return min(ps)
 
 
 def main() -> None:

@@ -107,8 +107,8 @@ def kinds_of_rows() -> list[GroupText]:
     articles = read_corpus("wikipedia", split="held-out").texts()
     known = [word for word in dict.fromkeys(" ".join(articles).split()) if word.isalpha() and word.islower()]
     draw = np.random.default_rng(0)
-    made = {
-        "repeats itself": lambda n: " ".join([*(words := draw.choice(known, WORDS).tolist()), *words]),
+    made: dict[str, Callable[[int], str]] = {
+        "repeats itself": lambda n: " ".join(2 * draw.choice(known, WORDS).tolist()),
         "sums": lambda n: " ".join(f"{a} + {b} = {a + b}." for a, b in draw.integers(2, 50, (4, 2)).tolist()),
         "spelling": lambda n: " ".join(
             f"{word}: {'-'.join(word)}." for word in draw.choice(known, 3).tolist()
