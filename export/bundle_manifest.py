@@ -95,7 +95,8 @@ def parameters(job: ExportJob) -> int:
     modules |= {None if anatomy.tied else anatomy.head}
     patches = anatomy.patches
     tensors = [] if patches is None else [patches.positions, patches.class_token]
-    tensors += [name for block in anatomy.blocks for name in (block.attention_scale, block.mlp_scale)]
+    for block in anatomy.blocks:
+        tensors += [block.attention_scale, block.mlp_scale, block.attention.sinks]
     modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
     modules |= {*anatomy.gates(), *anatomy.position_biases}
     modules |= set() if anatomy.hearing is None else set(anatomy.hearing.convolutions)

@@ -163,6 +163,14 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "logits_scaling": 2.0,
     },
     "gemma": {"head_dim": 32, "num_key_value_heads": 1},
+    "gpt_oss": {
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "sliding_window": 24,
+        "swiglu_limit": 0.7,
+        "intermediate_size": 32,
+        "tie_word_embeddings": False,
+    },
     "gemma2": {
         "head_dim": 32,
         "query_pre_attn_scalar": 24,

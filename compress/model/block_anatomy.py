@@ -76,6 +76,8 @@ class Attention:
         slopes: of each head what a score loses with each token between its query and its key (ALiBi), or
             None.
         causal: of an encoder: a token sees those before it alone, as in a decoder (CLIP's texts).
+        sinks: the tensor ``[heads]`` of scores that take part in the softmax of each head and whose value is
+            zero (gpt-oss), or None.
     """
 
     q: Linear
@@ -97,6 +99,7 @@ class Attention:
     inner_norm: Norm | None = None
     slopes: tuple[float, ...] | None = None
     causal: bool = False
+    sinks: str | None = None
 
     @property
     def module(self) -> str:
@@ -138,8 +141,10 @@ class Attention:
 class Mlp:
     """``down(act(gate(x)) · up(x))`` when there is a gate, else ``down(act(up(x)))``.
 
-    ``gate_up`` is the one matrix that holds the rows of gate, then of up, or None. Where it is, those two
-    describe its parts and are no modules of their own. ``inner_norm`` is of what ``down`` reads (BitNet).
+    ``gate_up`` is the one matrix that holds the rows of gate, then of up, or None; where ``interleaved`` they
+    alternate. Where it is, those two describe its parts and are no modules of their own.
+    ``inner_norm`` is of what ``down`` reads (BitNet). A ``limit`` is the most that ``gate(x)`` may be, and
+    ``up(x)`` in both directions, to which ``up_offset`` is added then (gpt-oss).
     """
 
     gate: Linear | None
@@ -148,6 +153,16 @@ class Mlp:
     activation: str
     gate_up: Linear | None = None
     inner_norm: Norm | None = None
+    interleaved: bool = False
+    limit: float | None = None
+    up_offset: float = 0.0
+
+    def row_orders(self) -> dict[str, list[int]]:
+        """By projection: its rows as gate and up in a row, where they are stored in another order."""
+        if self.gate_up is None or not self.interleaved:
+            return {}
+        rows = self.gate_up.out_features
+        return {self.gate_up.name: [*range(0, rows, 2), *range(1, rows, 2)]}
 
     @property
     def projections(self) -> tuple[Linear, ...]:
@@ -162,9 +177,10 @@ class Experts:
     """A router and the MLPs it chooses from, all of the shapes of the block's ``mlp``.
 
     Attributes:
-        router: the linear ``[count, hidden]`` that scores the experts, without a bias; the softmax of all
-            scores is what the chosen experts' outputs are weighed by.
-        prefix, parts: an expert's linears are stored as ``{prefix}.{index}.{part}``: gate, up, down.
+        router: the linear ``[count, hidden]`` that scores the experts; the softmax of all scores is what the
+            chosen experts' outputs are weighed by.
+        prefix, parts: an expert's linears are stored as ``{prefix}.{index}.{part}``: gate, up, down, or where
+            gate and up are one matrix that and down.
         chosen: how many of the ``count`` a token goes through.
         normalized: the weights of those that are chosen are divided by their sum.
         shared: an MLP that every token goes through beside them, or None.
@@ -174,7 +190,7 @@ class Experts:
 
     router: str
     prefix: str
-    parts: tuple[str, str, str]
+    parts: tuple[str, ...]
     count: int
     chosen: int
     normalized: bool = True
@@ -188,12 +204,17 @@ class Experts:
         return (self.router,) if self.shared_gate is None else (self.router, self.shared_gate)
 
     @property
+    def fixed(self) -> bool:
+        """Whether the pass ``experts`` does not know how to leave some out."""
+        return len(self.parts) == len(("gate_up", "down"))
+
+    @property
     def share(self) -> float:
         """The fraction of the experts that a token goes through."""
         return self.chosen / self.count
 
     def stored(self, index: int) -> tuple[str, ...]:
-        """The weights of gate, up and down of an expert."""
+        """The weights of the ``parts`` of an expert."""
         return tuple(f"{self.prefix}.{index}.{part}.weight" for part in self.parts)
 
 
@@ -269,6 +290,13 @@ class BlockAnatomy:
         for group in self.inputs():
             yield from group
 
+    def row_orders(self) -> dict[str, list[int]]:
+        """By linear: its rows as graphs read them, where they are stored in another order."""
+        found = self.attention.row_orders()
+        for mlp in self.expert_mlps():
+            found |= mlp.row_orders()
+        return found
+
     def expert_linears(self) -> Iterator[Linear]:
         """Those of all experts."""
         for expert in self.expert_mlps():
@@ -280,12 +308,18 @@ class BlockAnatomy:
         if experts is None or mlp.gate is None:
             return
         for index in range(experts.count):
-            gate, up, down = (f"{experts.prefix}.{index}.{part}" for part in experts.parts)
+            *first, down = (f"{experts.prefix}.{index}.{part}" for part in experts.parts)
+            if mlp.gate_up is None:
+                gate, up, whole = *first, None
+            else:
+                gate, up = (f"{first[0]}.{part.role}" for part in (mlp.gate, mlp.up))
+                whole = replace(mlp.gate_up, name=first[0])
             yield replace(
                 mlp,
                 gate=replace(mlp.gate, name=gate),
                 up=replace(mlp.up, name=up),
                 down=replace(mlp.down, name=down),
+                gate_up=whole,
             )
 
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:

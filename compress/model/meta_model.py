@@ -40,7 +40,7 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
         for block in anatomy.blocks:
             if block.experts is not None:
                 place = module_name(anatomy, block.experts.prefix)
-                model.set_submodule(place, separated(model.get_submodule(place), block, block.experts))
+                model.set_submodule(place, separated(block, block.experts))
             _resize(model, anatomy, block)
             if block.repeats > 1:
                 repeat(model.get_submodule(module_name(anatomy, block.prefix)), block.repeats)

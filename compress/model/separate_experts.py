@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .block_anatomy import Experts, Linear
+from .block_anatomy import Experts, Linear, Mlp
 
 if TYPE_CHECKING:
     from .block_anatomy import BlockAnatomy
@@ -28,33 +28,42 @@ class RoutedLinear(nn.Linear):
     """
 
     def __init__(self, linear: Linear, tokens: list[Tensor]) -> None:
-        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias, device="meta")
         self.tokens = tokens
 
 
 class SeparateExperts(nn.Module):
-    """The experts by index, each with its ``parts``: gate, up and down under their stored names."""
+    """The experts by index, each with its ``parts``, gate, up and down or both as one and down, under their
+    stored names. ``form`` is the first of them.
+    """
 
-    def __init__(self, parts: tuple[str, str, str], linears: Sequence[Linear], activation: nn.Module) -> None:
+    def __init__(self, parts: tuple[str, ...], mlps: Sequence[Mlp], activation: nn.Module) -> None:
         super().__init__()
-        self.parts, self.act_fn, self.count = parts, activation, len(linears) // 3
-        for index in range(self.count):
+        self.parts, self.act_fn, self.count, self.form = parts, activation, len(mlps), mlps[0]
+        for index, mlp in enumerate(mlps):
             tokens: list[Tensor] = []
-            mine = linears[3 * index : 3 * index + 3]
+            mine = (*mlp.projections, mlp.down)
             made = {part: RoutedLinear(one, tokens) for part, one in zip(parts, mine, strict=True)}
             self.add_module(str(index), nn.ModuleDict(made))
         self.requires_grad_(False)
 
-    def linears(self, expert: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """Gate, up and down of ``expert``."""
+    def linears(self, expert: int) -> tuple[nn.Module, ...]:
+        """The parts of ``expert``."""
         found = self.get_submodule(str(expert))
-        gate, up, down = (found.get_submodule(part) for part in self.parts)
-        return gate, up, down
+        return tuple(found.get_submodule(part) for part in self.parts)
 
     def output(self, expert: int, rows: Tensor) -> Tensor:
         """What ``expert`` makes of ``rows [tokens, hidden]``."""
-        gate, up, down = self.linears(expert)
-        return down(self.act_fn(gate(rows)) * up(rows))  # type: ignore[no-any-return]
+        *first, down = self.linears(expert)
+        if len(first) == 1:
+            both = first[0](rows)
+            gate, up = both[..., ::2], both[..., 1::2]
+        else:
+            gate, up = (part(rows) for part in first)
+        limit = self.form.limit
+        if limit is not None:
+            gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+        return down(self.act_fn(gate) * (up + self.form.up_offset))  # type: ignore[no-any-return]
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """``[tokens, hidden]`` of ``hidden_states [tokens, hidden]``, which go to the experts ``top_k_index
@@ -86,11 +95,11 @@ class SeparateExperts(nn.Module):
         self.count = len(kept)
 
 
-def separated(built: nn.Module, block: BlockAnatomy, experts: Experts) -> SeparateExperts:
-    """The experts of ``block`` in the place of ``built``, transformers' own, without weights."""
-    activation = built.act_fn
-    assert isinstance(activation, nn.Module)
-    return SeparateExperts(experts.parts, list(block.expert_linears()), activation)
+def separated(block: BlockAnatomy, experts: Experts) -> SeparateExperts:
+    """The experts of ``block`` in the place of transformers' own, without weights."""
+    from transformers.activations import ACT2FN
+
+    return SeparateExperts(experts.parts, list(block.expert_mlps()), ACT2FN[block.mlp.activation])
 
 
 def rows_of(module: nn.Module, mask: Tensor) -> Tensor:

@@ -134,8 +134,10 @@ class WeightSource:
 
     @property
     def conv1d(self) -> bool:
-        """Whether transformers' linears of this family are ``Conv1D``, which are stored ``[in, out]``."""
-        return bool(self._transposed)
+        """Whether transformers' linears of this family are ``Conv1D``, which are stored ``[in, out]``, as are
+        experts that are parts of one tensor, which are none.
+        """
+        return bool(self._transposed) and not self.anatomy.has_experts
 
     def _is_transposed(self, name: str) -> bool:
         return bool(self._transposed) and name.endswith(self._transposed)

@@ -72,6 +72,12 @@ class ExpertsPass(ModelPass):
             raise InputError(
                 f"a {anatomy.model_type} model has no experts", fix="prune its MLPs: pass narrow"
             )
+        if any(one.fixed for one in found):
+            raise RecipeError(
+                f"experts: those of a {anatomy.model_type} do not go one by one",
+                why="its router has a bias or groups, or gate and up are one matrix",
+                fix="prune their weights: passes prune, sparsegpt, alps",
+            )
         count, chosen = min(one.count for one in found), max(one.chosen for one in found)
         kept = int(self.keep * count)
         if kept < chosen:

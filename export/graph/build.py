@@ -68,6 +68,11 @@ class Build:
         """The anatomy of the model."""
         return self.weights.anatomy
 
+    @property
+    def own_attention(self) -> bool:
+        """Whether a decoder's attention is edgepress's own operator, which knows no sinks."""
+        return self.tiles and all(block.attention.sinks is None for block in self.anatomy.blocks)
+
     def end_part(
         self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], norm: Norm | None = None
     ) -> None:
@@ -145,7 +150,7 @@ class WeightView:
         self._orders = {
             name: torch.tensor(order)
             for block in source.anatomy.blocks
-            for name, order in block.attention.row_orders().items()
+            for name, order in block.row_orders().items()
         }
 
     def scheme(self, linear: str) -> Scheme | None:

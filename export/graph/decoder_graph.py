@@ -122,7 +122,7 @@ def _shared(build: Build, ids: ir.Value, mask: ir.Value, lengths: ir.Value) -> C
 def _rope_tables(build: Build, rope: Rope, name: str, factor: float) -> tuple[ir.Value, ir.Value]:
     """Cosines and sines ``[positions, dim / 2]`` in the type of the attention."""
     cos, sin = rope_weights(build, rope, name, factor**0.5)
-    if build.tiles:
+    if build.own_attention:
         return cos, sin
     half = ir.DataType.FLOAT16
     return cast(build, cos, half), cast(build, sin, half)

@@ -58,6 +58,8 @@ def _routed(build: Build, rows: ir.Value, experts: Experts) -> tuple[ir.Value, i
     """Weights and indices ``[tokens, chosen]`` of the experts that ``rows [tokens, hidden]`` go to."""
     graph, name = build.graph, experts.router
     logits = transposed_product(build, rows, build.vector(f"{name}.weight"), name)
+    if build.weights.has(f"{name}.bias"):
+        logits = graph.node("Add", f"{name}.add_bias", [logits, build.vector(f"{name}.bias")])
     shares = graph.node("Softmax", f"{name}.softmax", [logits], axis=-1)
     count = _numbers(build, experts.chosen)
     scores, chosen = graph.outputs("TopK", f"{name}.top", [shares, count], 2, axis=-1)
@@ -103,7 +105,7 @@ def _of_experts(
 def _common_schemes(build: Build, mlps: Sequence[Mlp]) -> tuple[Scheme, Scheme] | None:
     """Those of gate and up, and of down, where two products can serve all experts; else None."""
     first, scheme = mlps[0], build.weights.scheme
-    if first.inner_norm is not None or first.activation not in SILU:
+    if first.inner_norm is not None or first.gate_up is not None or first.activation not in SILU:
         return None
     if not (gates_together(build, first.projections) and tiled(build, first.down.name)):
         return None
@@ -118,7 +120,9 @@ def _one_by_one(build: Build, rows: ir.Value, counts: ir.Value, mlps: Sequence[M
     outputs = []
     for part, expert in zip(parts, mlps, strict=True):
         build.int8_zeros = None  # another number of rows
-        outputs.append(mlp(build, part, expert, expert.down.name.rpartition(".")[0])[0])
+        module = expert.down.name.rpartition(".")[0]
+        out, bias = mlp(build, part, expert, module)
+        outputs.append(out if bias is None else build.graph.node("Add", f"{module}.add_bias", [out, bias]))
     build.int8_zeros = None
     return build.graph.node("Concat", f"{name}.joined", outputs, axis=0)
 

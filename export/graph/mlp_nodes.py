@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Mlp
@@ -28,7 +29,7 @@ def mlp(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[ir.Value, 
         pair = [part.gate, part.up]
         inner = tile_product(build, value, pair, scheme, f"{name}.gate_up", None, gated=True)
     else:
-        gate, up = _gate_and_up(build, value, part, name)
+        gate, up = _within(build, _gate_and_up(build, value, part, name), part, name)
         inner = build.graph.node(
             "Mul", f"{name}.mul", [activate(build, gate, part.activation, f"{name}.act"), up]
         )
@@ -43,6 +44,22 @@ def _gate_and_up(build: Build, value: ir.Value, part: Mlp, name: str) -> tuple[i
         return project_apart(build, value, [part.gate, part.up], f"{name}.gate_up", f"{name}.split")
     both = project(build, value, [part.gate_up], part.gate_up.name)
     return build.graph.split(f"{name}.split", both, [part.gate.out_features, part.up.out_features])
+
+
+def _within(build: Build, values: tuple[ir.Value, ...], part: Mlp, name: str) -> tuple[ir.Value, ir.Value]:
+    """Gate and up within the limit of ``part``, and up with its offset."""
+    (gate, up), graph = values, build.graph
+    if part.limit is not None:
+        least, most = (
+            graph.constant(f"mlp.limit.{limit}", np.array(limit, np.float32))
+            for limit in (-part.limit, part.limit)
+        )
+        gate = graph.node("Clip", f"{name}.gate.clip", [gate, None, most])
+        up = graph.node("Clip", f"{name}.up.clip", [up, least, most])
+    if part.up_offset:
+        offset = graph.constant(f"mlp.offset.{part.up_offset}", np.array(part.up_offset, np.float32))
+        up = graph.node("Add", f"{name}.up.offset", [up, offset])
+    return gate, up
 
 
 def activate(

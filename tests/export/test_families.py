@@ -143,6 +143,7 @@ FACTORS = {
     "residual_multiplier": 0.5,
     "logits_scaling": 2.0,
 }
+NO_WINDOW = {"layer_types": ["full_attention"] * 3, "attention_bias": False, "rope_parameters": PLAIN}
 SIX = {"num_experts": 6, "num_experts_per_tok": 2}
 MIXTURES = [
     Variant("mixtral", "as it is", {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 24}),
@@ -152,6 +153,8 @@ MIXTURES = [
     Variant(
         "qwen2_moe", "as it is", {**SIX, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}
     ),
+    Variant("gpt_oss", "as it is", {}),
+    Variant("gpt_oss", "no window, no biases", NO_WINDOW),
     Variant("granitemoe", "as it is", {"num_local_experts": 6, "num_experts_per_tok": 2, **FACTORS}),
 ]
 FIRST = [variant for variant in VARIANTS if variant.name == "as it is"]

@@ -141,6 +141,14 @@ VISION = {
     "patch_size": 8,
 }
 CLIP_TEXT = ENCODER | {"max_position_embeddings": 40, "bos_token_id": 2, "eos_token_id": 3}
+GPT_OSS = {
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "sliding_window": 24,
+    "swiglu_limit": 0.7,
+    "intermediate_size": 32,
+    "tie_word_embeddings": False,
+}
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
 # Name → family, what its config says besides, and how it is saved.
@@ -156,6 +164,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3_moe": ("qwen3_moe", QWEN3_MOE, {}),
     "qwen2_moe": ("qwen2_moe", QWEN2_MOE, {}),
     "olmoe": ("olmoe", OLMOE, {}),
+    "gpt_oss": ("gpt_oss", GPT_OSS, {}),
     "granitemoe": ("granitemoe", {"num_local_experts": 6, "num_experts_per_tok": 2}, {}),
     "ministral": ("ministral", {"sliding_window": 24}, {}),
     "ministral3": ("ministral3", {}, {}),

@@ -1,54 +1,90 @@
-"""Experts that a checkpoint stores in one tensor (Granite), by names of their own: each is a part of the
-file. Written, those in float become one tensor again; codes are stored by expert.
+"""Experts that a checkpoint stores in one tensor (Granite, gpt-oss), by names of their own: each is a part of
+the file. Written, those in float become one tensor again; codes are stored by expert.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .shards import Location
 
-# By the end of a stored name, the linears that follow one another in it for each expert.
-_PARTS = {"input_linear": ("gate_proj", "up_proj"), "output_linear": ("down_proj",)}
-_STACKED = re.compile(r"(.*\.block_sparse_moe)\.(input_linear|output_linear)\.weight")
+
+@dataclass(frozen=True)
+class _Stack:
+    """One tensor ``whole`` of all experts: their ``parts`` in ``module`` follow one another for each expert.
+    ``mark`` is a part that experts have where the family stacks them.
+    """
+
+    whole: str
+    module: str
+    parts: tuple[str, ...]
+    mark: str
+
+
+_GRANITE, _OSS = ("block_sparse_moe.experts", "down_proj.weight"), ("mlp.experts", "gate_up_proj.bias")
+_STACKS = tuple(
+    _Stack(whole, module, parts, mark)
+    for (module, mark), whole, parts in (
+        (_GRANITE, "block_sparse_moe.input_linear.weight", ("gate_proj.weight", "up_proj.weight")),
+        (_GRANITE, "block_sparse_moe.output_linear.weight", ("down_proj.weight",)),
+        (_OSS, "mlp.experts.gate_up_proj", ("gate_up_proj.weight",)),
+        (_OSS, "mlp.experts.gate_up_proj_bias", ("gate_up_proj.bias",)),
+        (_OSS, "mlp.experts.down_proj", ("down_proj.weight",)),
+        (_OSS, "mlp.experts.down_proj_bias", ("down_proj.bias",)),
+    )
+)
 
 
 def apart(tensors: Mapping[str, Location]) -> dict[str, Location]:
-    """``tensors`` with each of experts ``[experts, rows, in]`` in the place of all."""
+    """``tensors`` with each of experts ``[experts, rows, …]`` in the place of all."""
     found: dict[str, Location] = {}
     for name, location in tensors.items():
-        match, shape = _STACKED.fullmatch(name), location.entry.shape
-        parts = _PARTS[match[2]] if match else ()
-        if match is None or len(shape) != 3 or 0 in shape or shape[1] % len(parts):
+        stack = next((one for one in _STACKS if name.endswith(f".{one.whole}")), None)
+        if stack is None or not _fits(stack, location.entry.shape):
             found[name] = location
             continue
-        count, rows, columns = shape
-        size = (location.entry.end - location.entry.start) // (count * len(parts))
-        names = [f"{match[1]}.experts.{expert}.{part}.weight" for expert in range(count) for part in parts]
+        count, rows, *others = location.entry.shape
+        size = (location.entry.end - location.entry.start) // (count * len(stack.parts))
+        module = name.removesuffix(stack.whole) + stack.module
+        names = [f"{module}.{expert}.{part}" for expert in range(count) for part in stack.parts]
+        shape = (rows // len(stack.parts), *others)
         for index, own in enumerate(names):
             start = location.entry.start + index * size
-            entry = replace(
-                location.entry, shape=(rows // len(parts), columns), start=start, end=start + size
+            found[own] = replace(
+                location, entry=replace(location.entry, shape=shape, start=start, end=start + size)
             )
-            found[own] = replace(location, entry=entry)
     return found
+
+
+def _fits(stack: _Stack, shape: tuple[int, ...]) -> bool:
+    rank = 3 if stack.parts[0].endswith("weight") else 2
+    return len(shape) == rank and 0 not in shape and shape[1] % len(stack.parts) == 0
 
 
 def stacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of :func:`apart` for the tensors of a block, for each linear that all experts have."""
     found = dict(tensors)
-    experts = re.compile(r"(.*\.block_sparse_moe\.experts)\.(\d+)\.(gate|up|down)_proj\.\w+")
-    for module in {match[1] for name in tensors if (match := experts.fullmatch(name))}:
-        count = len({name.removeprefix(module).split(".")[1] for name in tensors if name.startswith(module)})
-        for whole, parts in _PARTS.items():
-            names = [f"{module}.{expert}.{part}.weight" for expert in range(count) for part in parts]
+    for stack in _STACKS:
+        for module in _modules(stack, tensors):
+            count = len({name.removeprefix(f"{module}.").split(".")[0] for name in _below(module, tensors)})
+            names = [f"{module}.{expert}.{part}" for expert in range(count) for part in stack.parts]
             if all(name in tensors and f"{name}_scale" not in tensors for name in names):
                 rows = [found.pop(name) for name in names]
-                joined = torch.cat(rows).view(count, -1, rows[0].shape[1])
-                found[f"{module.removesuffix('.experts')}.{whole}.weight"] = joined
+                joined = torch.cat(rows).view(count, -1, *rows[0].shape[1:])
+                found[module.removesuffix(stack.module) + stack.whole] = joined
     return found
+
+
+def _modules(stack: _Stack, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Those of blocks whose experts are in one tensor, as stored or in codes."""
+    known = re.compile(rf"(.*\.{re.escape(stack.module)})\.\d+\.{re.escape(stack.mark)}\w*")
+    return sorted({match[1] for name in tensors if (match := known.fullmatch(name))})
+
+
+def _below(module: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    return (name for name in tensors if name.startswith(f"{module}."))

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from ....errors import CheckpointError
 from ..anatomy import Shapes
-from ..block_anatomy import Experts, Mlp
-from ._tensors import Config, flag, integer, linear, shape_of
+from ..block_anatomy import Experts, Mlp, Role
+from ._tensors import Config, flag, fused, integer, linear, shape_of
 
 
 @dataclass(frozen=True)
 class ExpertNames:
     """Names relative to a block: the ``module`` as stored; in it the router, and gate, up and down of one
-    expert.
+    expert, or ``fused``, the one matrix of gate and up, whose rows alternate, and down.
 
     ``normalized`` is whether the weights of the chosen experts add up to one where the config's
     ``norm_topk_prob`` is silent; None where it has no say, and they do. ``shared`` is the module of an expert
@@ -30,6 +30,12 @@ class ExpertNames:
     shared: str | None = None
     shared_gate: str | None = None
     stacked: bool = False
+    fused: str | None = None
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """The linears of an expert."""
+        return (self.gate, self.up, self.down) if self.fused is None else (self.fused, self.down)
 
     def present(self, shapes: Shapes, prefix: str) -> bool:
         """Whether the block ``prefix`` has experts: some layers of a mixture may be dense."""
@@ -40,7 +46,7 @@ class ExpertNames:
         start = f"{blocks}."
         found = (name.removeprefix(start).partition(".")[2] for name in shapes if name.startswith(start))
         indices = {int(name.split(".")[-3]) for name in found if self._is_expert(name)}
-        parts = (self.gate, self.up, self.down)
+        parts = self.linears
         linears = {f"{self.module}.experts.{index}.{part}" for index in indices for part in parts}
         linears |= {f"{self.module}.{self.shared}.{part}" for part in parts if self.shared is not None}
         gates = (self.router, self.shared_gate)
@@ -70,7 +76,7 @@ class ExpertNames:
         experts = Experts(
             router=f"{module}.{self.router}",
             prefix=f"{module}.experts",
-            parts=(self.gate, self.up, self.down),
+            parts=self.linears,
             count=count,
             chosen=chosen,
             normalized=self.normalized is None or flag(config, "norm_topk_prob", self.normalized),
@@ -81,6 +87,16 @@ class ExpertNames:
         return first, experts
 
     def _mlp(self, shapes: Shapes, module: str, hidden: int, width: int | None = None) -> Mlp:
+        if self.fused is not None:
+            rows, _ = shape_of(shapes, f"{module}.{self.fused}.weight", width and 2 * width, hidden)
+            if rows % 2:
+                raise CheckpointError(
+                    f"{module}.{self.fused} has {rows} rows, gate and up would not be alike"
+                )
+            sizes: dict[Role, int] = {"gate": rows // 2, "up": rows // 2}
+            both, (gate, up) = fused(shapes, f"{module}.{self.fused}", "gate_up", sizes, hidden)
+            down = linear(shapes, f"{module}.{self.down}", "down", inputs=rows // 2, outputs=hidden)
+            return Mlp(gate, up, down, "", gate_up=both, interleaved=True)
         up = linear(shapes, f"{module}.{self.up}", "up", inputs=hidden, outputs=width)
         gate = linear(shapes, f"{module}.{self.gate}", "gate", inputs=hidden, outputs=up.out_features)
         down = linear(shapes, f"{module}.{self.down}", "down", inputs=up.out_features, outputs=hidden)

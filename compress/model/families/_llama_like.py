@@ -35,6 +35,7 @@ from ._tensors import (
 BASE = "model."
 BLOCKS = "model.layers"
 HEAD = "lm_head"
+SINKS = "self_attn.sinks"
 QK_NORMS = frozenset({"self_attn.q_norm", "self_attn.k_norm"})
 INNER_NORMS = frozenset({"self_attn.attn_sub_norm", "mlp.ffn_sub_norm"})
 
@@ -77,6 +78,7 @@ class LlamaLike:
         activation: function of the MLP where the config is silent.
         eps: of the norms where the config is silent.
         experts: how experts are stored in the blocks that have them; None for families without.
+        sinks: each head of attention has one.
     """
 
     max_positions: int
@@ -97,6 +99,7 @@ class LlamaLike:
     activation: str = "silu"
     eps: float = 1e-6
     experts: ExpertNames | None = None
+    sinks: bool = False
 
     def parts(self, shapes: Shapes) -> frozenset[str]:
         """Every module that a block has."""
@@ -127,7 +130,8 @@ def llama_like(
     """
     check_architecture(config)
     count = integer(config, "num_hidden_layers")
-    check_blocks(shapes, BLOCKS, count, family.parts(shapes))
+    sinks = frozenset({SINKS} if family.sinks else ())
+    check_blocks(shapes, BLOCKS, count, family.parts(shapes), sinks)
     vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
     head_dim = _head_dim(config, shapes, hidden, family.qk_norm == "head")
     eps = number(config, family.eps_key, family.eps)
@@ -192,6 +196,9 @@ def _block(
             q_norm=made("self_attn.q_norm", attention.q.out_features if whole else head_dim),
             k_norm=made("self_attn.k_norm", attention.k.out_features if whole else head_dim),
         )
+    if family.sinks:
+        shape_of(shapes, f"{prefix}.{SINKS}", attention.heads)
+        attention = replace(attention, sinks=f"{prefix}.{SINKS}")
     mlp, experts = _mlp(config, shapes, family, prefix, hidden)
     inner = made("mlp.ffn_sub_norm", mlp.down.in_features) if family.inner_norms else None
     activation = text(config, family.activation_key, family.activation)

@@ -75,7 +75,7 @@ def causal_attention(
         q, k, v = build.graph.split(f"{name}.split", packed, sizes)
         norm = _whole_norm if part.normed_over_heads else _head_norm
         query = [norm(build, q, part.q_norm, part), norm(build, k, part.k_norm, part), v]
-    if not build.tiles:
+    if not build.own_attention:
         query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
     window = part.sliding_window
     scales, code_attributes = codes(build, part)
@@ -84,7 +84,7 @@ def causal_attention(
     if scales or weightless is not None or shared.biases is not None:
         inputs += [*[None] * (BIAS_AT - len(inputs)), shared.biases, weightless, *scales]
     operator, write = "GroupQueryAttention", build.graph.contrib_outputs
-    if build.tiles:
+    if build.own_attention:
         operator, write = f"CachedAttention{_WIDTHS[build.weights.kv_dtype]}", build.graph.own
         code_attributes = {}
     attended, key, present = write(
@@ -100,7 +100,7 @@ def causal_attention(
         softcap=part.softcap or 0.0,
         **code_attributes,
     )
-    return attended if build.tiles else cast(build, attended, ir.DataType.FLOAT), key, present
+    return attended if build.own_attention else cast(build, attended, ir.DataType.FLOAT), key, present
 
 
 def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:
@@ -126,7 +126,7 @@ def factor_in_rope(build: Build) -> float:
     """The factor that the rope tables can carry for all layers, 1 where they cannot."""
     parts = [block.attention for block in build.anatomy.blocks]
     factors = {factor(part) for part in parts}
-    if build.tiles or build.weights.kv_dtype != "float32" or len(factors) > 1:
+    if build.own_attention or build.weights.kv_dtype != "float32" or len(factors) > 1:
         return 1.0
     whole = all(part.rope is not None and part.head_dim == part.rope.dim for part in parts)
     (found,) = factors
@@ -134,11 +134,13 @@ def factor_in_rope(build: Build) -> float:
 
 
 def sink(build: Build, part: Attention) -> ir.Value | None:
-    """The sink of the layer, or None where the kernel may as well decide: a window's tiles save work, a
-    softcap has no tiles, and codes are read as fast in tiles.
+    """The sinks of the layer: the model's, or such as change nothing; or None where the kernel may as well
+    decide: a window's tiles save work, a softcap has no tiles, and codes are read as fast in tiles.
     """
+    if part.sinks is not None:
+        return build.vector(part.sinks)
     floats = build.weights.kv_dtype == "float32"
-    if build.tiles or not floats or part.sliding_window is not None or part.softcap:
+    if build.own_attention or not floats or part.sliding_window is not None or part.softcap:
         return None
     return build.graph.constant(f"no_sink.{part.heads}", np.full(part.heads, NO_SINK, np.float32))
 

@@ -51,6 +51,7 @@ MIXTURES = {
     "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
 LINEARS = [name for name in names(FAMILIES) if name not in MIXTURES]
 VISION = ("dinov2", "vit")
@@ -179,8 +180,11 @@ def check_experts(theirs: Any, source: WeightSource, block: BlockAnatomy) -> Non
         return
     held = theirs.get_submodule(module_name(source.anatomy, block.experts.prefix))
     for index in range(block.experts.count):
-        gate, up, down = (source.tensor(name) for name in block.experts.stored(index))
-        for found, want in ((held.gate_up_proj[index], torch.cat([gate, up])), (held.down_proj[index], down)):
+        *first, down = (source.tensor(name) for name in block.experts.stored(index))
+        both, last = held.gate_up_proj[index], held.down_proj[index]
+        if block.experts.stacked and len(first) == 1:  # stored [in, out]
+            both, last = both.T, last.T
+        for found, want in ((both, torch.cat(first)), (last, down)):
             assert ((found - want).abs() <= 2**-10 * want.abs() + 1e-7).all()
 
 
@@ -232,7 +236,10 @@ OF_EXPERTS: dict[str, str | dict[str, str]] = {
 
 @pytest.mark.parametrize(
     ("family", "label"),
-    [*(("mixtral", label) for label in OF_EXPERTS), ("granitemoe", "W4A16-g32"), ("granitemoe", "attention")],
+    [
+        *(("mixtral", label) for label in OF_EXPERTS),
+        *((family, label) for family in ("granitemoe", "gpt_oss") for label in ("W4A16-g32", "attention")),
+    ],
 )
 def test_a_quantized_mixture(family: str, label: str, pico: Callable[[str], Path], tmp_path: Path) -> None:
     check_what_we_say(written(pico(family), OF_EXPERTS[label], tmp_path))
