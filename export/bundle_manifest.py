@@ -97,6 +97,7 @@ def parameters(job: ExportJob) -> int:
     tensors = [] if patches is None else [patches.positions, patches.class_token]
     for block in anatomy.blocks:
         tensors += [block.attention_scale, block.mlp_scale, block.attention.sinks]
+    tensors += anatomy.buffers() - {anatomy.head_bias}
     modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
     modules |= {*anatomy.gates(), *anatomy.position_biases}
     modules |= set() if anatomy.hearing is None else set(anatomy.hearing.convolutions)

@@ -122,6 +122,9 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
             else:
                 noise = 0.2 * torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(noise if stored_around_zero else 1 + noise)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.2)
     if getattr(model.config, "tie_word_embeddings", False):
         model.tie_weights()
     model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
@@ -163,6 +166,21 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "logits_scaling": 2.0,
     },
     "gemma": {"head_dim": 32, "num_key_value_heads": 1},
+    "deepseek_v3": {
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 3,
+        "n_group": 4,
+        "topk_group": 2,
+        "first_k_dense_replace": 1,
+        "moe_intermediate_size": 32,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 32,
+        "kv_lora_rank": 32,
+        "qk_rope_head_dim": 16,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 24,
+        "tie_word_embeddings": False,
+    },
     "gpt_oss": {
         "num_local_experts": 6,
         "num_experts_per_tok": 2,

@@ -135,6 +135,11 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
             why="what a token reads depends on the experts that it goes to",
             fix="export it and measure the bundle: edgepress profile BUNDLE",
         )
+    if anatomy.has_latents:
+        raise CheckpointError(
+            f"attention of a {anatomy.model_type} model is latent, of which nothing is predicted",
+            fix="export it and measure the bundle: edgepress profile BUNDLE",
+        )
     tokenizer = folder / "tokenizer.json"
     read = tokenizer.stat().st_size if tokenizer.is_file() else 0
     decoder = anatomy.kind == "decoder"

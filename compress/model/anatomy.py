@@ -209,6 +209,17 @@ class Anatomy:
             if block.experts is not None and block.experts.stacked:
                 yield from block.expert_linears()
 
+    def buffers(self) -> frozenset[str]:
+        """Stored tensors that transformers keeps as buffers."""
+        forms = (block.experts.router_form for block in self.blocks if block.experts is not None)
+        found = {form.correction for form in forms if form is not None}
+        return frozenset(found if self.head_bias is None else {*found, self.head_bias})
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether attention takes keys and values from a narrow state."""
+        return any(block.attention.latent is not None for block in self.blocks)
+
     @property
     def has_experts(self) -> bool:
         """Whether some of its blocks are mixtures of experts."""

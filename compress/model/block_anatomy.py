@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Role = Literal["q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"]
+Role = Literal["q", "k", "v", "qkv", "q_a", "q_b", "kv_a", "kv_b", "o", "gate", "up", "gate_up", "down"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,26 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Latent:
+    """How q, k and v come from narrow states (DeepSeek).
+
+    Attributes:
+        q_a, q_a_norm: what the projection q reads; None where it reads the hidden states.
+        kv_a: its first outputs, through ``kv_a_norm``, are what ``kv_b`` reads; the last ``turned`` are the
+            channels of every head's key that the rope turns, behind those that it does not.
+        kv_b: for one head after the other the channels of its key that the rope does not turn, then its
+            values.
+    """
+
+    q_a: Linear | None
+    q_a_norm: Norm | None
+    kv_a: Linear
+    kv_a_norm: Norm
+    kv_b: Linear
+    turned: int
+
+
+@dataclass(frozen=True)
 class Attention:
     """``heads`` query heads share ``kv_heads`` key/value heads of ``head_dim`` channels: self-attention, or
     attention to the states of an encoder, which ``k`` and ``v`` then read.
@@ -78,6 +98,8 @@ class Attention:
         causal: of an encoder: a token sees those before it alone, as in a decoder (CLIP's texts).
         sinks: the tensor ``[heads]`` of scores that take part in the softmax of each head and whose value is
             zero (gpt-oss), or None.
+        latent: where k and v are parts of one projection of a narrow state, that; a head's values may be
+            narrower than its ``head_dim`` then.
     """
 
     q: Linear
@@ -100,6 +122,7 @@ class Attention:
     slopes: tuple[float, ...] | None = None
     causal: bool = False
     sinks: str | None = None
+    latent: Latent | None = None
 
     @property
     def module(self) -> str:
@@ -108,8 +131,19 @@ class Attention:
 
     @property
     def projections(self) -> tuple[Linear, ...]:
-        """The linears that read the hidden states, which give q, k and v in a row (see ``row_orders``)."""
+        """The linears that read the hidden states, which give q, k and v in a row (see ``row_orders``), or
+        what these come from.
+        """
+        if self.latent is not None:
+            return (self.latent.q_a or self.q, self.latent.kv_a)
         return (self.q, self.k, self.v) if self.qkv is None else (self.qkv,)
+
+    def inputs(self) -> tuple[tuple[Linear, ...], ...]:
+        """Linears that read the same activations, in the order of the forward pass."""
+        if self.latent is None:
+            return self.projections, (self.o,)
+        second = () if self.latent.q_a is None else ((self.q,),)
+        return self.projections, *second, (self.latent.kv_b,), (self.o,)
 
     def row_order(self) -> list[int] | None:
         """Rows of an interleaved ``qkv`` as q, k and v in a row want them; None where they are so already."""
@@ -124,6 +158,8 @@ class Attention:
         """By projection: its rows as attention reads them, where they are stored in another order; those of q
         and k with the channels that turn together half of the rope's width apart, which changes no score.
         """
+        if self.latent is not None:
+            return _latent_orders(self, self.latent)
         if (order := self.row_order()) is not None:
             return {self.projections[0].name: order}
         if self.qkv is not None or self.rope is None or not self.rope.interleaved:
@@ -135,6 +171,23 @@ class Attention:
             ]
             for part in (self.q, self.k)
         }
+
+
+def _latent_orders(part: Attention, latent: Latent) -> dict[str, list[int]]:
+    """:meth:`Attention.row_orders`: the turned channels of a head come first, those that turn together half
+    of them apart; of ``kv_b`` all keys come before all values.
+    """
+    width, turned, heads = part.head_dim, latent.turned, range(part.heads)
+    plain, rank = width - turned, latent.kv_a.out_features - turned
+    halves = list(range(turned)) if part.rope is None else part.rope.halves(turned)
+    query = [*(plain + channel for channel in halves), *range(plain)]
+    both = plain + part.v.out_features // part.heads
+    parts = (range(plain), range(plain, both))
+    return {
+        part.q.name: [head * width + channel for head in heads for channel in query],
+        latent.kv_a.name: [*range(rank), *(rank + channel for channel in halves)],
+        latent.kv_b.name: [head * both + channel for own in parts for head in heads for channel in own],
+    }
 
 
 @dataclass(frozen=True)
@@ -173,6 +226,23 @@ class Mlp:
 
 
 @dataclass(frozen=True)
+class RouterForm:
+    """Experts are weighed by the sigmoid of their scores, and chosen by that and a correction (DeepSeek-V3).
+
+    Attributes:
+        correction: the tensor ``[count]`` that is added for the choice alone.
+        groups: so many runs of the experts are ranked by the two best in each.
+        chosen_groups: how many of them a token's experts come from.
+        scale: what the weights are multiplied by at last.
+    """
+
+    correction: str
+    groups: int
+    chosen_groups: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class Experts:
     """A router and the MLPs it chooses from, all of the shapes of the block's ``mlp``.
 
@@ -184,8 +254,10 @@ class Experts:
         chosen: how many of the ``count`` a token goes through.
         normalized: the weights of those that are chosen are divided by their sum.
         shared: an MLP that every token goes through beside them, or None.
+        shared_last: whether the module calls ``shared`` behind the others, not before.
         shared_gate: the linear ``[1, hidden]`` whose sigmoid the output of ``shared`` is multiplied by.
         stacked: the family stores the same linear of all experts in one tensor.
+        router_form: how scores become weights where that is another way.
     """
 
     router: str
@@ -196,7 +268,9 @@ class Experts:
     normalized: bool = True
     shared: Mlp | None = None
     shared_gate: str | None = None
+    shared_last: bool = False
     stacked: bool = False
+    router_form: RouterForm | None = None
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -206,7 +280,7 @@ class Experts:
     @property
     def fixed(self) -> bool:
         """Whether the pass ``experts`` does not know how to leave some out."""
-        return len(self.parts) == len(("gate_up", "down"))
+        return len(self.parts) == len(("gate_up", "down")) or self.router_form is not None
 
     @property
     def share(self) -> float:
@@ -262,8 +336,10 @@ class BlockAnatomy:
 
     def norms(self) -> Iterator[Norm]:
         """The block's norms in the order of the forward pass, a shared one once."""
+        latent = self.attention.latent
         found = (
             self.norm1,
+            *(() if latent is None else (latent.q_a_norm, latent.kv_a_norm)),
             self.attention.q_norm,
             self.attention.k_norm,
             self.attention.inner_norm,
@@ -325,13 +401,14 @@ class BlockAnatomy:
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:
         """Linears that read the same activations, in the order of the forward pass: q k v · o · gate up ·
         down, and q · k v · o of an attention to the encoder's states in between; gate up · down of a shared
-        expert, then of one expert after the other, which reads those tokens that it is chosen for.
+        expert, before or behind those of one expert after the other, which reads the tokens it is chosen for.
         """
         attention, cross, mlp = self.attention, self.cross, self.mlp
         if self.experts is not None:
             shared = () if self.experts.shared is None else (self.experts.shared,)
-            mlps = (*shared, *self.expert_mlps())
+            late = self.experts.shared_last
+            mlps = (*self.expert_mlps(), *shared) if late else (*shared, *self.expert_mlps())
             groups = (group for mlp in mlps for group in (mlp.projections, (mlp.down,)))
-            return attention.projections, (attention.o,), *groups
+            return *attention.inputs(), *groups
         between = () if cross is None else ((cross.q,), (cross.k, cross.v), (cross.o,))
-        return attention.projections, (attention.o,), *between, mlp.projections, (mlp.down,)
+        return *attention.inputs(), *between, mlp.projections, (mlp.down,)

@@ -43,8 +43,9 @@ class Skeleton:
             table.weight = nn.Parameter(table.create_weight().to(device, dtype), requires_grad=False)
         for buffer_name, buffer in list(self.model.named_buffers()):
             owner = self.model.get_submodule(buffer_name.rpartition(".")[0])
-            stored = source.tensor(buffer_name) if buffer_name == self.anatomy.head_bias else buffer
-            setattr(owner, buffer_name.rpartition(".")[2], stored.to(device))
+            stored = stored_name(self.anatomy, buffer_name)
+            value = source.tensor(stored) if stored in self.anatomy.buffers() else buffer
+            setattr(owner, buffer_name.rpartition(".")[2], value.to(device))
 
     def submodule(self, stored: str) -> nn.Module:
         """The module with the stored name ``stored``."""

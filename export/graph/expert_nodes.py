@@ -12,12 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.model.block_anatomy import BlockAnatomy, Experts, Mlp
+from ...compress.model.block_anatomy import BlockAnatomy, Experts, Mlp, RouterForm
 from ...compress.numbers.scheme import Scheme
 from .build import Build
 from .linear.linear import transposed_product
 from .linear.tiles import gates_together, routed_product, tiled
 from .mlp_nodes import SILU, mlp
+
+# What transformers adds to the sum of weights before it divides by it.
+_LEAST = 1e-20
 
 
 def mixture(build: Build, value: ir.Value, block: BlockAnatomy, experts: Experts) -> ir.Value:
@@ -60,6 +63,8 @@ def _routed(build: Build, rows: ir.Value, experts: Experts) -> tuple[ir.Value, i
     logits = transposed_product(build, rows, build.vector(f"{name}.weight"), name)
     if build.weights.has(f"{name}.bias"):
         logits = graph.node("Add", f"{name}.add_bias", [logits, build.vector(f"{name}.bias")])
+    if experts.router_form is not None:
+        return _by_sigmoid(build, logits, experts, experts.router_form)
     shares = graph.node("Softmax", f"{name}.softmax", [logits], axis=-1)
     count = _numbers(build, experts.chosen)
     scores, chosen = graph.outputs("TopK", f"{name}.top", [shares, count], 2, axis=-1)
@@ -67,6 +72,48 @@ def _routed(build: Build, rows: ir.Value, experts: Experts) -> tuple[ir.Value, i
         total = graph.node("ReduceSum", f"{name}.sum", [scores, _numbers(build, -1)], keepdims=1)
         scores = graph.node("Div", f"{name}.shares", [scores, total])
     return scores, chosen
+
+
+def _by_sigmoid(
+    build: Build, logits: ir.Value, experts: Experts, form: RouterForm
+) -> tuple[ir.Value, ir.Value]:
+    """:func:`_routed` of a router that goes by sigmoids and groups."""
+    graph, name = build.graph, experts.router
+    shares = graph.node("Sigmoid", f"{name}.sigmoid", [logits])
+    choice = graph.node("Add", f"{name}.corrected", [shares, build.vector(form.correction)])
+    if form.chosen_groups < form.groups:
+        choice = _within_groups(build, choice, experts, form)
+    _, chosen = graph.outputs("TopK", f"{name}.top", [choice, _numbers(build, experts.chosen)], 2, axis=-1)
+    scores = graph.node("GatherElements", f"{name}.scores", [shares, chosen], axis=1)
+    if experts.normalized:
+        total = graph.node("ReduceSum", f"{name}.sum", [scores, _numbers(build, -1)], keepdims=1)
+        least = graph.constant("experts.least", np.array(_LEAST, np.float32))
+        total = graph.node("Add", f"{name}.total", [total, least])
+        scores = graph.node("Div", f"{name}.shares", [scores, total])
+    if form.scale != 1:
+        factor = graph.constant(f"experts.scale.{form.scale}", np.array(form.scale, np.float32))
+        scores = graph.node("Mul", f"{name}.scaled", [scores, factor])
+    return scores, chosen
+
+
+def _within_groups(build: Build, choice: ir.Value, experts: Experts, form: RouterForm) -> ir.Value:
+    """``choice [tokens, experts]``, and no expert of the groups that are not among the best."""
+    graph, name, size = build.graph, experts.router, experts.count // form.groups
+    grouped = graph.node("Reshape", f"{name}.grouped", [choice, _numbers(build, -1, form.groups, size)])
+    best, _ = graph.outputs("TopK", f"{name}.best", [grouped, _numbers(build, 2)], 2, axis=-1)
+    ranks = graph.node("ReduceSum", f"{name}.ranks", [best, _numbers(build, -1)], keepdims=0)
+    _, groups = graph.outputs(
+        "TopK", f"{name}.groups", [ranks, _numbers(build, form.chosen_groups)], 2, axis=-1
+    )
+    depth, axis = _numbers(build, form.groups), _numbers(build, 1)
+    values = graph.constant("experts.in_or_out", np.array([0, 1], np.float32))
+    hits = graph.node("OneHot", f"{name}.hits", [groups, depth, values], axis=-1)
+    among = graph.node("ReduceSum", f"{name}.among", [hits, axis], keepdims=0)
+    mask = graph.node("Unsqueeze", f"{name}.mask", [among, _numbers(build, -1)])
+    inside = graph.node("Cast", f"{name}.inside", [mask], to=ir.DataType.BOOL)
+    never = graph.constant("experts.never", np.array(-np.inf, np.float32))
+    kept = graph.node("Where", f"{name}.kept", [inside, grouped, never])
+    return graph.node("Reshape", f"{name}.choice", [kept, _numbers(build, -1, experts.count)])
 
 
 def _by_expert(build: Build, chosen: ir.Value, experts: Experts) -> tuple[ir.Value, ir.Value]:

@@ -44,6 +44,14 @@ YARN = {
     "original_max_position_embeddings": 160,
     "llama_4_scaling_beta": 0.1,
 }
+STRETCHED = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "mscale": 0.7,
+    "mscale_all_dim": 0.9,
+}
 LINEAR = {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
 PLAIN = {"rope_type": "default", "rope_theta": 1e4}
 
@@ -155,6 +163,13 @@ MIXTURES = [
     ),
     Variant("gpt_oss", "as it is", {}),
     Variant("gpt_oss", "no window, no biases", NO_WINDOW),
+    Variant("deepseek_v3", "as it is", {}),
+    Variant("deepseek_v3", "no narrow q, no groups", {"q_lora_rank": None, "n_group": 1, "topk_group": 1}),
+    Variant(
+        "deepseek_v3",
+        "stretched rope, halves",
+        {"rope_parameters": STRETCHED, "rope_interleave": False, "n_shared_experts": 2, "v_head_dim": 32},
+    ),
     Variant("granitemoe", "as it is", {"num_local_experts": 6, "num_experts_per_tok": 2, **FACTORS}),
 ]
 FIRST = [variant for variant in VARIANTS if variant.name == "as it is"]

@@ -141,6 +141,21 @@ VISION = {
     "patch_size": 8,
 }
 CLIP_TEXT = ENCODER | {"max_position_embeddings": 40, "bos_token_id": 2, "eos_token_id": 3}
+DEEPSEEK = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 32,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 24,
+    "tie_word_embeddings": False,
+}
 GPT_OSS = {
     "num_local_experts": 6,
     "num_experts_per_tok": 2,
@@ -164,6 +179,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3_moe": ("qwen3_moe", QWEN3_MOE, {}),
     "qwen2_moe": ("qwen2_moe", QWEN2_MOE, {}),
     "olmoe": ("olmoe", OLMOE, {}),
+    "deepseek_v3": ("deepseek_v3", DEEPSEEK, {}),
     "gpt_oss": ("gpt_oss", GPT_OSS, {}),
     "granitemoe": ("granitemoe", {"num_local_experts": 6, "num_experts_per_tok": 2}, {}),
     "ministral": ("ministral", {"sliding_window": 24}, {}),

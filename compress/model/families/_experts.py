@@ -6,8 +6,37 @@ from dataclasses import dataclass
 
 from ....errors import CheckpointError
 from ..anatomy import Shapes
-from ..block_anatomy import Experts, Mlp, Role
-from ._tensors import Config, flag, fused, integer, linear, shape_of
+from ..block_anatomy import Experts, Mlp, Role, RouterForm
+from ._tensors import Config, flag, fused, integer, linear, number, shape_of
+
+_RANKED = 2  # experts of a group whose scores are added up
+
+
+@dataclass(frozen=True)
+class RouterNames:
+    """Of a router that goes by sigmoids and groups: its tensor ``correction``, and the config's keys."""
+
+    correction: str
+    groups: str = "n_group"
+    chosen_groups: str = "topk_group"
+    scale: str = "routed_scaling_factor"
+
+    def of(self, config: Config, shapes: Shapes, router: str, count: int, chosen: int) -> RouterForm:
+        """The form of ``router`` before ``count`` experts, of which a token goes through ``chosen``.
+
+        Raises:
+            CheckpointError: groups that do not divide the experts, or are too few or too small.
+        """
+        shape_of(shapes, f"{router}.{self.correction}", count)
+        groups, among = integer(config, self.groups), integer(config, self.chosen_groups)
+        size = count // groups
+        if count % groups or size < _RANKED or among > groups or chosen > among * size:
+            raise CheckpointError(
+                f"config.json: {chosen} experts of {among} groups cannot be chosen where {count} experts are "
+                f"in {groups} groups",
+                why=f"groups are of equal size, and ranked by the best {_RANKED} in each",
+            )
+        return RouterForm(f"{router}.{self.correction}", groups, among, number(config, self.scale, 1.0))
 
 
 @dataclass(frozen=True)
@@ -17,8 +46,8 @@ class ExpertNames:
 
     ``normalized`` is whether the weights of the chosen experts add up to one where the config's
     ``norm_topk_prob`` is silent; None where it has no say, and they do. ``shared`` is the module of an expert
-    for all tokens, and ``shared_gate`` what its output is weighed by; ``stacked`` is that of
-    :class:`~..block_anatomy.Experts`.
+    for all tokens, and ``shared_gate`` what its output is weighed by; ``shared_last`` and ``stacked`` are those of
+    :class:`~..block_anatomy.Experts`; ``router_form`` is of a router that goes another way.
     """
 
     module: str = "mlp"
@@ -29,8 +58,10 @@ class ExpertNames:
     normalized: bool | None = None
     shared: str | None = None
     shared_gate: str | None = None
+    shared_last: bool = False
     stacked: bool = False
     fused: str | None = None
+    router_form: RouterNames | None = None
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -73,8 +104,9 @@ class ExpertNames:
         gate = None if self.shared_gate is None else f"{module}.{self.shared_gate}"
         if gate is not None:
             shape_of(shapes, f"{gate}.weight", 1, hidden)
+        router, form = f"{module}.{self.router}", self.router_form
         experts = Experts(
-            router=f"{module}.{self.router}",
+            router=router,
             prefix=f"{module}.experts",
             parts=self.linears,
             count=count,
@@ -82,7 +114,9 @@ class ExpertNames:
             normalized=self.normalized is None or flag(config, "norm_topk_prob", self.normalized),
             shared=None if self.shared is None else self._mlp(shapes, f"{module}.{self.shared}", hidden),
             shared_gate=gate,
+            shared_last=self.shared_last,
             stacked=self.stacked,
+            router_form=None if form is None else form.of(config, shapes, router, count, chosen),
         )
         return first, experts
 

@@ -17,6 +17,7 @@ from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp, Norm, Role, Rope
 from ._config import longest, rope
 from ._experts import ExpertNames
+from ._latent_attention import PARTS, latent_attention
 from ._tensors import (
     Config,
     check_architecture,
@@ -79,6 +80,7 @@ class LlamaLike:
         eps: of the norms where the config is silent.
         experts: how experts are stored in the blocks that have them; None for families without.
         sinks: each head of attention has one.
+        latent: attention is that of :mod:`._latent_attention`.
     """
 
     max_positions: int
@@ -100,6 +102,7 @@ class LlamaLike:
     eps: float = 1e-6
     experts: ExpertNames | None = None
     sinks: bool = False
+    latent: bool = False
 
     def parts(self, shapes: Shapes) -> frozenset[str]:
         """Every module that a block has."""
@@ -109,10 +112,19 @@ class LlamaLike:
         gate = ("gate_proj",) if self.gated else ()
         mlp = ("gate_up_proj",) if self.fused_mlp else (*gate, "up_proj")
         found = {f"self_attn.{name}" for name in (*attention, "o_proj")}
+        found = set(PARTS) if self.latent else found
         found |= {f"mlp.{name}" for name in (*mlp, "down_proj")}
         found |= QK_NORMS if self.qk_norm else set()
         found |= INNER_NORMS if self.inner_norms else set()
         return frozenset(found | set(astuple(self.norms)) - {None})
+
+    def tensors(self) -> frozenset[str]:
+        """Every tensor that a block has beside those of modules."""
+        form = None if self.experts is None else self.experts.router_form
+        found = {SINKS} if self.sinks else set()
+        if self.experts is not None and form is not None:
+            found.add(f"{self.experts.module}.{self.experts.router}.{form.correction}")
+        return frozenset(found)
 
 
 def llama_like(
@@ -130,8 +142,7 @@ def llama_like(
     """
     check_architecture(config)
     count = integer(config, "num_hidden_layers")
-    sinks = frozenset({SINKS} if family.sinks else ())
-    check_blocks(shapes, BLOCKS, count, family.parts(shapes), sinks)
+    check_blocks(shapes, BLOCKS, count, family.parts(shapes), family.tensors())
     vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
     head_dim = _head_dim(config, shapes, hidden, family.qk_norm == "head")
     eps = number(config, family.eps_key, family.eps)
@@ -185,7 +196,11 @@ def _block(
     def made(name: str, size: int = hidden) -> Norm:
         return _norm(shapes, family, f"{prefix}.{name}", eps, size)
 
-    attention = _attention(shapes, family, f"{prefix}.self_attn", hidden, head_dim)
+    module = f"{prefix}.self_attn"
+    if family.latent:
+        attention = latent_attention(config, shapes, module, hidden)
+    else:
+        attention = _attention(shapes, family, module, hidden, head_dim)
     inner = made("self_attn.attn_sub_norm", attention.o.in_features) if family.inner_norms else None
     attention = replace(attention, sliding_window=window, inner_norm=inner)
     if family.qk_norm is not None:

@@ -24,6 +24,7 @@ from ..build import Build
 from ..linear.linear import project
 from ..norm import normalize
 from .cache_io import cast, codes
+from .latent_attention import latent_parts, without_padding
 
 # Where biases and the sink stand among the inputs of GroupQueryAttention.
 BIAS_AT, SINK_AT = 10, 11
@@ -68,8 +69,12 @@ def causal_attention(
     """Attention output ``[batch, seq, heads · head_dim]`` before the output projection (and a norm of its
     inputs), and the present key and value.
     """
-    packed = project(build, value, part.projections, f"{name}.qkv")
-    query: list[ir.Value | None] = [packed, None, None]
+    query: list[ir.Value | None]
+    if part.latent is not None:
+        query = [*latent_parts(build, value, part, part.latent, name)]
+    else:
+        packed = project(build, value, part.projections, f"{name}.qkv")
+        query = [packed, None, None]
     if part.q_norm is not None or part.k_norm is not None:
         sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
         q, k, v = build.graph.split(f"{name}.split", packed, sizes)
@@ -100,7 +105,11 @@ def causal_attention(
         softcap=part.softcap or 0.0,
         **code_attributes,
     )
-    return attended if build.own_attention else cast(build, attended, ir.DataType.FLOAT), key, present
+    if not build.own_attention:
+        attended = cast(build, attended, ir.DataType.FLOAT)
+    if part.latent is not None:
+        attended = without_padding(build, attended, part, name)
+    return attended, key, present
 
 
 def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:

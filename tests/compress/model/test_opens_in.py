@@ -51,8 +51,10 @@ MIXTURES = {
     "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v3": {},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
+STACKED = ("granitemoe", "gpt_oss")
 LINEARS = [name for name in names(FAMILIES) if name not in MIXTURES]
 VISION = ("dinov2", "vit")
 TOWERS = {
@@ -238,7 +240,8 @@ OF_EXPERTS: dict[str, str | dict[str, str]] = {
     ("family", "label"),
     [
         *(("mixtral", label) for label in OF_EXPERTS),
-        *((family, label) for family in ("granitemoe", "gpt_oss") for label in ("W4A16-g32", "attention")),
+        *(("deepseek_v3", label) for label in ("W4A16-g32", "W8A8", "attention")),
+        *((family, label) for family in STACKED for label in ("W4A16-g32", "attention")),
     ],
 )
 def test_a_quantized_mixture(family: str, label: str, pico: Callable[[str], Path], tmp_path: Path) -> None:
