@@ -12,7 +12,7 @@ from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp
 from ._encoder_head import HeadNames, with_head
-from ._tensors import Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
+from ._tensors import ANOTHER, Config, check_blocks, heads_in, integer, linear, norm, number, shape_of, text
 
 EMBEDDING = "embeddings.word_embeddings"
 
@@ -70,6 +70,11 @@ def bert_like(config: Config, shapes: Shapes, family: BertLike, *, position_offs
     vocabulary, width = shape_of(shapes, f"{base}{EMBEDDING}.weight", None, None)
     projection = f"{base}{family.projection}"
     projected = family.projection is not None and f"{projection}.weight" in shapes
+    if projected and config.get("embedding_size", width) not in (None, width):
+        raise CheckpointError(
+            f"config.json: embedding_size is {config['embedding_size']!r:.80}, the weights have {width}",
+            fix=ANOTHER,
+        )
     hidden = linear(shapes, projection, "up", inputs=width).out_features if projected else width
     eps = number(config, family.eps_key, 1e-12) if family.eps_key else 1e-12
     token_types = f"{base}embeddings.token_type_embeddings"

@@ -301,6 +301,8 @@ def test_albert_is_one_block_that_is_repeated(make_encoder: Callable[..., Path],
     for key in ("num_hidden_groups", "inner_group_num"):
         with pytest.raises(CheckpointError, match=f"an ALBERT with {key} 2 is not supported"):
             anatomy_of(reader.config | {key: 2}, reader.shapes)
+    with pytest.raises(CheckpointError, match="embedding_size is 16, the weights have 32"):
+        anatomy_of(reader.config | {"embedding_size": 16}, reader.shapes)
     other = "encoder.albert_layer_groups.1.albert_layers.0.ffn.weight"
     with pytest.raises(CheckpointError, match="outside the 1 group"):
         anatomy_of(reader.config, reader.shapes | {other: (128, 64)})
