@@ -121,6 +121,11 @@ class Job:
                 why="what a token reads depends on the experts that it goes to",
                 fix="compress and export it: edgepress compress MODEL --scheme W4A16 -o OUT",
             )
+        if anatomy.has_latents:
+            raise InputError(
+                f"{self.resolved.name} has latent attention, which fit has no figures for",
+                fix="compress and export it: edgepress compress MODEL --scheme W4A16 -o OUT",
+            )
         if anatomy.patches is not None:
             raise InputError(
                 f"{self.resolved.name} reads images, and fit measures with text",

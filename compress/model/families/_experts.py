@@ -46,8 +46,8 @@ class ExpertNames:
 
     ``normalized`` is whether the weights of the chosen experts add up to one where the config's
     ``norm_topk_prob`` is silent; None where it has no say, and they do. ``shared`` is the module of an expert
-    for all tokens, and ``shared_gate`` what its output is weighed by; ``shared_last`` and ``stacked`` are those of
-    :class:`~..block_anatomy.Experts`; ``router_form`` is of a router that goes another way.
+    for all tokens, and ``shared_gate`` what its output is weighed by; ``shared_last`` and ``stacked`` are
+    those of :class:`~..block_anatomy.Experts`; ``router_form`` is of a router that goes another way.
     """
 
     module: str = "mlp"

@@ -36,6 +36,8 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     alpha, limit = number(config, "swiglu_alpha", ALPHA), number(config, "swiglu_limit", LIMIT)
     if alpha != ALPHA:
         raise CheckpointError(f"config.json: swiglu_alpha {alpha} is not supported, only {ALPHA}")
+    if config.get("sliding_window", WINDOW) is None:
+        raise CheckpointError("config.json: a gpt_oss without a sliding_window is not supported")
     windows = alternating_windows(config, integer(config, "sliding_window", WINDOW), EVERY)
     found = llama_like({**DEFAULTS, **config}, shapes, FAMILY, windows=windows)
 

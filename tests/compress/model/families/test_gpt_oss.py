@@ -64,6 +64,8 @@ def test_what_differs_from_the_family_is_refused(model: Path) -> None:
         anatomy_of(config | {"swiglu_alpha": 1.5}, shapes)
     with pytest.raises(CheckpointError, match="swiglu_limit must be a positive number"):
         anatomy_of(config | {"swiglu_limit": 0}, shapes)
+    with pytest.raises(CheckpointError, match="without a sliding_window"):
+        anatomy_of(config | {"sliding_window": None}, shapes)
     odd = "model.layers.0.mlp.experts.0.gate_up_proj.weight"
     with pytest.raises(CheckpointError, match="rows"):
         anatomy_of(config, shapes | {odd: (63, 64)})
