@@ -34,8 +34,8 @@ static inline void play_store(int tile, void *into, int64_t stride) {
     for (int row = 0; row < played.shape.rows[tile]; row++)
         memcpy((uint8_t *)into + row * stride, played.data[tile][row], played.shape.bytes[tile]);
 }
-/* Signed bytes of `rows` by unsigned ones of `lines`, four neighbours to a sum. */
-static inline void play_product(int sums, int rows, int lines) {
+/* Signed bytes of `rows` by those of `lines`, signed or not, four neighbours to a sum. */
+static inline void play_product(int sums, int rows, int lines, int is_signed) {
     const played_shape *s = &played.shape;
     play_valid(sums), play_valid(rows), play_valid(lines);
     if (s->rows[sums] != s->rows[rows] || s->bytes[sums] != s->bytes[lines] || s->bytes[rows] != 4 * s->rows[lines]) abort();
@@ -43,8 +43,10 @@ static inline void play_product(int sums, int rows, int lines) {
         for (int n = 0; n < s->bytes[sums] / 4; n++) {
             int32_t sum;
             memcpy(&sum, played.data[sums][m] + 4 * n, 4);
-            for (int i = 0; i < s->bytes[rows]; i++)
-                sum += (int8_t)played.data[rows][m][i] * played.data[lines][i / 4][4 * n + i % 4];
+            for (int i = 0; i < s->bytes[rows]; i++) {
+                uint8_t weight = played.data[lines][i / 4][4 * n + i % 4];
+                sum += (int8_t)played.data[rows][m][i] * (is_signed ? (int8_t)weight : weight);
+            }
             memcpy(played.data[sums][m] + 4 * n, &sum, 4);
         }
 }
@@ -52,10 +54,12 @@ static inline void play_product(int sums, int rows, int lines) {
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbsud
+#undef _tile_dpbssd
 #define _tile_loadconfig play_config
 #define _tile_release play_release
 #define _tile_zero play_zero
 #define _tile_loadd play_load
 #define _tile_stored play_store
-#define _tile_dpbsud play_product
+#define _tile_dpbsud(sums, rows, lines) play_product(sums, rows, lines, 0)
+#define _tile_dpbssd(sums, rows, lines) play_product(sums, rows, lines, 1)
 #endif
