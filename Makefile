@@ -159,11 +159,11 @@ check-gpu:
 		echo "no NVIDIA GPU on this machine: the GPU check was not run, and nothing was installed" >&2; exit 4; }
 	@if $(PYTHON) -c "import $(GPU_MODULES)" 2> /dev/null; then \
 		mkdir -p build/import && ln -sfn ../.. build/import/edgepress; \
-		PYTHONPATH="$(CURDIR)/build/import:$$PYTHONPATH" $(PYTHON) -m edgepress.benchmarks.lab.programs.gpu_check $(GPU_OPTIONS); \
+		PYTHONPATH="$(CURDIR)/build/import:$$PYTHONPATH" $(PYTHON) -m edgepress.benchmarks.lab.gpu.gpu_check $(GPU_OPTIONS); \
 	else $(MAKE) --no-print-directory gpu VENV="$(GPU_VENV)" RUNTIME=gpu; fi
 
 gpu: $(DEV_STAMP)
-	@$(BIN)/python -m edgepress.benchmarks.lab.programs.gpu_check $(GPU_OPTIONS)
+	@$(BIN)/python -m edgepress.benchmarks.lab.gpu.gpu_check $(GPU_OPTIONS)
 
 lint: $(DEV_STAMP)
 	@$(BIN)/ruff check .

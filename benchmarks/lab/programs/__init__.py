@@ -1,1 +1,1 @@
-"""What is no table of recipes: kills, mutants of files and of code, memory, starts, a GPU, GPTQ's time."""
+"""What is no table of recipes: kills, mutants of files and of code, memory, starts, GPTQ's time."""

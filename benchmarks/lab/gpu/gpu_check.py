@@ -2,7 +2,7 @@
 kernel table, and vLLM and TensorRT where they are installed. A part that lasts longer than its time is
 stopped, and the check has failed.
 
-    python -m edgepress.benchmarks.lab.programs.gpu_check [benchmarks/lab/results] [--work DIRECTORY]
+    python -m edgepress.benchmarks.lab.gpu.gpu_check [benchmarks/lab/results] [--work DIRECTORY]
         [--model DIRECTORY] [--calibration FILE]
 
 Under eight minutes; writes ``gpu-<card>.md``. Needs 4 GB of disk below the work directory, which it removes

@@ -6,7 +6,7 @@ import signal
 import threading
 
 import pytest
-from edgepress.benchmarks.lab.programs.time_limit import within
+from edgepress.benchmarks.lab.gpu.time_limit import within
 from edgepress.errors import GateFailed
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from edgepress.benchmarks.lab.programs import gpu_cases, gpu_check
-from edgepress.benchmarks.lab.programs.gpu_cases import BlockTimes, equal_codes, profile_on
-from edgepress.benchmarks.lab.programs.gpu_check import card, check, run_parts
-from edgepress.benchmarks.lab.programs.gpu_parts import (
+from edgepress.benchmarks.lab.gpu import gpu_cases, gpu_check
+from edgepress.benchmarks.lab.gpu.gpu_cases import BlockTimes, equal_codes, profile_on
+from edgepress.benchmarks.lab.gpu.gpu_check import card, check, run_parts
+from edgepress.benchmarks.lab.gpu.gpu_parts import (
     GpuPlan,
     both_devices,
     kernels,
