@@ -62,7 +62,7 @@ def check_requantized(source: WeightSource, recipe: Recipe, *, again: bool = Fal
         RecipeError: neither the recipe nor the caller has a word for it.
     """
     anatomy, notes = source.anatomy, list[str]()
-    coded = dict.fromkeys((*source.schemes, *source.reader.coded.by_module), _BEFORE)
+    coded = dict.fromkeys((*source.schemes, *source.reader.coded.quantized()), _BEFORE)
     for step in recipe.passes:
         mine = [linear.name for linear in step.options.selected(anatomy) if step.options.quantizes(linear)]
         twice = [name for name in mine if name in coded and not step.options.keeps_codes]

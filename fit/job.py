@@ -149,7 +149,7 @@ class Job:
                 f"{self.resolved.name} has no sentence embeddings: no file beside it says how to pool",
                 fix="use a sentence-transformers model, with modules.json and 1_Pooling/config.json",
             )
-        if self.source.schemes or self.source.reader.coded.by_module:
+        if self.source.schemes or self.source.reader.coded.quantized():
             raise InputError(
                 f"{self.resolved.name} is quantized already", fix="give the model that it was made of"
             )

@@ -28,6 +28,7 @@ FORMS = f"{__package__}.stored_forms"
 NATIVE = "compressed-tensors"
 # Files beside config.json in which auto-gptq and AutoAWQ kept their settings, with other names for some.
 _BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+_FLOAT_BITS = 16
 _LARGEST = 1 << 31  # weights of one matrix: more than any model has
 Read = Callable[[str], Tensor]
 
@@ -76,6 +77,10 @@ class CodedWeights:
 
     by_module: Mapping[str, CodedWeight] = field(default_factory=dict)
     described: str = ""
+
+    def quantized(self) -> list[str]:
+        """The modules whose weights are codes, and not floats in parts."""
+        return [module for module, weight in self.by_module.items() if weight.bits < _FLOAT_BITS]
 
 
 def coded_weights(

@@ -211,6 +211,21 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
     return schemes
 
 
+def group_of(settings: Mapping[str, Any], module: str) -> Mapping[str, Any]:
+    """The first group of a ``quantization_config`` that means ``module``; empty where none does.
+
+    Raises:
+        CheckpointError: targets that are none.
+    """
+    groups = settings.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        targets = group.get("targets") if isinstance(group, dict) else None
+        for target in targets if isinstance(targets, list) else ():
+            if target not in (NEEDS_NEWER, NOT_THERE, EXPERTS, BLOCKS) and _target(target)(module):
+                return group if isinstance(group.get("weights"), dict) else {}
+    return {}
+
+
 # More than this is no pattern of layer names, and some patterns take years on one that does not match.
 _LONGEST_PATTERN, _MOST_REPETITIONS = 200, 3
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
@@ -252,7 +267,8 @@ def _scheme_of(group: Mapping[str, Any]) -> Scheme:
     if activations is not None:
         kinds = (("token", True), ("tensor", False))
         kind = (activations.get("strategy"), activations.get("dynamic"))
-        known = known and activations.get("num_bits") == 8 and kind in kinds
+        eight = activations.get("num_bits") == 8 and activations.get("type", "int") == "int"
+        known = known and eight and kind in kinds
     if not known:
         raise CheckpointError(
             f"this compressed-tensors scheme is not supported: {dict(group)}",

@@ -111,7 +111,7 @@ class CheckpointReader:
         entries = {name: location.entry for name, location in tensors.items()}
         coded = coded_weights(path, config, entries, plain._plain)
         if coded.by_module:
-            config = {key: value for key, value in config.items() if key != "quantization_config"}
+            config = _without_forms(config)
         return cls(path, config, tensors, files, coded)
 
     def close(self) -> None:
@@ -258,6 +258,13 @@ class CheckpointReader:
         if name not in self._tensors:
             raise CheckpointError(f"{self.path} has no tensor {name!r}")
         return self._tensors[name]
+
+
+def _without_forms(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` of a model whose weights are floats; what it says of the key/value cache stays."""
+    settings = config.pop("quantization_config", None)
+    cache = settings.get("kv_cache_scheme") if isinstance(settings, dict) else None
+    return config if cache is None else {**config, "quantization_config": {"kv_cache_scheme": cache}}
 
 
 def content_hash(path: Path) -> str:

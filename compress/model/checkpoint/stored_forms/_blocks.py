@@ -12,6 +12,7 @@ from .....errors import CheckpointError
 from ....numbers.qtensor import row_tiles
 
 Block = tuple[int, int]
+_LARGEST = 1 << 20  # rows or columns
 
 
 def block_of(settings: Mapping[str, Any], key: str) -> Block | None:
@@ -23,13 +24,10 @@ def block_of(settings: Mapping[str, Any], key: str) -> Block | None:
     value = settings.get(key)
     if value is None:
         return None
-    if (
-        not isinstance(value, list)
-        or len(value) != 2
-        or any(type(one) is not int or one < 1 for one in value)
-    ):
+    sizes = value if isinstance(value, list) else []
+    if len(sizes) != 2 or any(type(one) is not int or not 1 <= one <= _LARGEST for one in sizes):
         raise CheckpointError(f"quantization_config has {key} {value!r:.80}, which is no block")
-    return value[0], value[1]
+    return sizes[0], sizes[1]
 
 
 def scales_fit(scale: tuple[int, ...], shape: tuple[int, int], block: Block) -> bool:
