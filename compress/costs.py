@@ -89,9 +89,8 @@ def _pass_bytes(block: BlockAnatomy, passes: Sequence[BlockPass]) -> int:
 
 def _forward_bytes(source: WeightSource, block: BlockAnatomy, tokens: int) -> int:
     """Live activations of one batch of ``tokens`` tokens in a block."""
-    attention, mlp = block.attention, block.mlp
-    heads = attention.heads * attention.head_dim
-    peak = max(3 * heads, 3 * mlp.up.out_features)
+    mlp = block.feed_forward
+    peak = max(block.mixer.live, 0 if mlp is None else 3 * mlp.up.out_features)
     states = 4 if block.cross is None else 6  # the encoder's, and those behind its norm
     return tokens * FLOAT * (states * source.anatomy.hidden_size + peak)
 

@@ -225,8 +225,8 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
 
 
 def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
-    """Refuse an encoder–decoder to passes that know one stack alone, and a mixture of experts to
-    those that do not know experts.
+    """Refuse an encoder–decoder to passes that know one stack alone, a mixture of experts to those that do
+    not know experts, and blocks without attention to those that need it.
 
     Raises:
         RecipeError: names the pass.
@@ -250,6 +250,12 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 f"pass {name}: {scheme.name} is not for a mixture of experts",
                 why="transformers reads experts in such numbers wrongly, and nothing else was tried",
                 fix="take integers: W4A16 or W8A8",
+            )
+        if not anatomy.attends and not step.knows_states:
+            raise RecipeError(
+                f"pass {name} does not work on a {anatomy.model_type}: some of its blocks have no attention",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
+                "kv_cache, embedding, layers, and block_qat without fisher",
             )
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(

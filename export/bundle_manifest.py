@@ -9,7 +9,9 @@ from math import prod
 from typing import Any
 
 from .. import __version__
+from ..compress.model.anatomy import Anatomy
 from ..compress.model.answer_start import no_start
+from ..compress.model.block_anatomy import Attention
 from ..compress.model.hearing.feature_extractor import require_log_mel
 from ..compress.model.hearing.hearing import Hearing
 from ..compress.model.hearing.speech_prompt import speech_prompt
@@ -18,6 +20,7 @@ from ..runtime.bundle.typed_json import read
 from ..storage import read_json
 from .format import OutputKind
 from .graph.attention.cache_io import CODES, FLOAT, cache_label
+from .graph.caches import states_of
 from .job import ExportJob
 
 FLOAT_SCHEME = "fp32"
@@ -112,6 +115,8 @@ def parameters(job: ExportJob) -> int:
     modules |= {norm.name for norm in norms if norm is not None}
     names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]
     names += [name for name in tensors if name is not None]
+    for block in anatomy.blocks:
+        names += () if isinstance(block.mixer, Attention) else block.mixer.own_tensors()
     names += [] if anatomy.tower is None else anatomy.tower.tensors(shapes)
     names += [] if anatomy.head_bias is None else [anatomy.head_bias]
     return sum(prod(shapes[name]) for name in names if name in shapes)
@@ -151,10 +156,8 @@ def decoder_section(job: ExportJob) -> dict[str, Any]:
     anatomy, tokens = job.source.anatomy, _Tokens(job)
     cache, scheme = FLOAT if job.as_float else job.kv_dtype, job.source.kv_scheme
     section = {
-        "layers": [
-            {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}
-            for block in anatomy.blocks
-        ],
+        "layers": [{"kv_heads": part.kv_heads, "head_dim": part.head_dim} for part in anatomy.attentions()],
+        **_states(anatomy),
         "kv_dtype": cache,
         "kv_scheme": None if scheme is None or cache not in CODES else scheme.name,
         "context_length": anatomy.max_positions,
@@ -165,6 +168,17 @@ def decoder_section(job: ExportJob) -> dict[str, Any]:
     }
     per_token = read(DecoderSection, section).kv_bytes_per_token
     return section | {"kv_bytes_per_token": per_token}
+
+
+def _states(anatomy: Anatomy) -> dict[str, Any]:
+    """Of a model that has blocks without attention: which blocks have keys and values, and all states."""
+    if anatomy.attends:
+        return {}
+    found = [one for block in anatomy.blocks for one in states_of(block)]
+    return {
+        "attending": [block.index for block in anatomy.blocks if block.attends],
+        "states": [{"name": name, "shape": shape} for name, shape in found],
+    }
 
 
 def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:

@@ -167,5 +167,5 @@ def _cache_bytes(source: WeightSource) -> float:
     """Of keys and values in a profile, in float32."""
     if source.anatomy.kind != "decoder":
         return 0.0
-    wide = sum(block.attention.kv_heads * block.attention.head_dim for block in source.anatomy.blocks)
+    wide = sum(part.kv_heads * part.head_dim for part in source.anatomy.attentions())
     return 8.0 * wide * _PROFILED_TOKENS

@@ -124,7 +124,7 @@ def _prepared(checkpoint: str | Path, chosen: ServingEngine, asked: LoadAsked) -
     source = WeightSource.open(resolved.path)
     _check_served(chosen, source, asked, checkpoint)
     anatomy, most = source.anatomy, max(asked.concurrency)
-    widths = [2 * block.attention.kv_heads * block.attention.head_dim for block in anatomy.blocks]
+    widths = [2 * part.kv_heads * part.head_dim for part in anatomy.attentions()]
     task = ServingTask(
         checkpoint=resolved.path.absolute(),
         # Nobody else's server answers to it.

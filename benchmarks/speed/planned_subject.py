@@ -140,6 +140,11 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
             f"attention of a {anatomy.model_type} model is latent, of which nothing is predicted",
             fix="export it and measure the bundle: edgepress profile BUNDLE",
         )
+    if not anatomy.attends:
+        raise CheckpointError(
+            f"some blocks of a {anatomy.model_type} model have no attention: nothing is predicted of them",
+            fix="export it and measure the bundle: edgepress profile BUNDLE",
+        )
     tokenizer = folder / "tokenizer.json"
     read = tokenizer.stat().st_size if tokenizer.is_file() else 0
     decoder = anatomy.kind == "decoder"

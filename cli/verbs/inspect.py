@@ -43,7 +43,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
                 "bytes": stored,
             }
         )
-    first = anatomy.blocks[0].attention
+    first = next(iter(anatomy.attentions()), None)
     return {
         "path": str(path),
         "what": "checkpoint",
@@ -52,9 +52,9 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "blocks": len(anatomy.blocks),
         "hidden_size": anatomy.hidden_size,
         "vocab_size": anatomy.vocab_size,
-        "heads": first.heads,
-        "kv_heads": first.kv_heads,
-        "head_dim": first.head_dim,
+        "heads": first.heads if first else None,
+        "kv_heads": first.kv_heads if first else None,
+        "head_dim": first.head_dim if first else None,
         "block_sizes": source.reader.config.get(BLOCK_SIZES),
         "tied": anatomy.tied,
         "kv_cache": source.kv_scheme.name if source.kv_scheme else None,

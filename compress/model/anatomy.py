@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from .block_anatomy import BlockAnatomy, Linear, Norm, Rope
+from .block_anatomy import Attention, BlockAnatomy, Linear, Norm, Rope
 from .hearing.hearing import Hearing
 from .image_anatomy import Patches, Tower
 
@@ -142,6 +142,7 @@ class Anatomy:
         relative: what attention reads of distances beside them.
         logit_form: what becomes of the head's products; None leaves them.
         classifier: of an encoder that gives texts or tokens a label.
+        kinds_by_number: a block's number in the config says what it consists of: none can be left out.
         other_head: what a head is called that is not read; None where there is none.
     """
 
@@ -177,21 +178,31 @@ class Anatomy:
     patches: Patches | None = None
     tower: Tower | None = None
     hearing: Hearing | None = None
+    kinds_by_number: bool = False
 
     @property
     def rope(self) -> Rope | None:
         """The rope of every block; None where they differ, or some have none."""
-        first = self.blocks[0].attention.rope
-        return first if all(block.attention.rope == first for block in self.blocks) else None
+        parts = self.attentions()
+        same = bool(parts) and all(part.rope == parts[0].rope for part in parts)
+        return parts[0].rope if same else None
 
     def ropes(self) -> tuple[Rope, ...]:
         """Each rope that a block has, once."""
         found: list[Rope] = []
-        for block in self.blocks:
-            rope = block.attention.rope
-            if rope is not None and rope not in found:
-                found.append(rope)
+        for part in self.attentions():
+            if part.rope is not None and part.rope not in found:
+                found.append(part.rope)
         return tuple(found)
+
+    def attentions(self) -> list[Attention]:
+        """Of the blocks that attend."""
+        return [block.mixer for block in self.blocks if isinstance(block.mixer, Attention)]
+
+    @property
+    def attends(self) -> bool:
+        """Whether every block does."""
+        return all(block.attends for block in self.blocks)
 
     @property
     def labels_texts(self) -> bool:
@@ -218,7 +229,7 @@ class Anatomy:
     @property
     def has_latents(self) -> bool:
         """Whether attention takes keys and values from a narrow state."""
-        return any(block.attention.latent is not None for block in self.blocks)
+        return any(part.latent is not None for part in self.attentions())
 
     @property
     def has_experts(self) -> bool:

@@ -9,7 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Role = Literal["q", "k", "v", "qkv", "q_a", "q_b", "kv_a", "kv_b", "o", "gate", "up", "gate_up", "down"]
+from ...errors import CheckpointError
+from .mixer_anatomy import Mixer
+
+Role = Literal[
+    "q", "k", "v", "qkv", "q_a", "q_b", "kv_a", "kv_b", "o", "gate", "up", "gate_up", "down", "in", "x", "out"
+]
 
 
 @dataclass(frozen=True)
@@ -138,12 +143,28 @@ class Attention:
             return (self.latent.q_a or self.q, self.latent.kv_a)
         return (self.q, self.k, self.v) if self.qkv is None else (self.qkv,)
 
+    @property
+    def out(self) -> Linear:
+        """The linear that is last."""
+        return self.o
+
     def inputs(self) -> tuple[tuple[Linear, ...], ...]:
         """Linears that read the same activations, in the order of the forward pass."""
         if self.latent is None:
             return self.projections, (self.o,)
         second = () if self.latent.q_a is None else ((self.q,),)
         return self.projections, *second, (self.latent.kv_b,), (self.o,)
+
+    def norms(self) -> tuple[Norm, ...]:
+        """Norms inside."""
+        latent = () if self.latent is None else (self.latent.q_a_norm, self.latent.kv_a_norm)
+        found = (*latent, self.q_norm, self.k_norm, self.inner_norm)
+        return tuple(norm for norm in found if norm is not None)
+
+    @property
+    def live(self) -> int:
+        """Numbers that a token keeps in memory at once."""
+        return 3 * self.heads * self.head_dim
 
     def row_order(self) -> list[int] | None:
         """Rows of an interleaved ``qkv`` as q, k and v in a row want them; None where they are so already."""
@@ -297,10 +318,13 @@ class BlockAnatomy:
     """One transformer block.
 
     Attributes:
+        mixer: what mixes the tokens, attention or what stands in its place; where others speak of attention,
+            ``attn`` below too, it is this.
         order: ``pre``: ``x += attn(norm1(x)); x += mlp(norm2(x))``; ``parallel``: ``x += attn(norm1(x)) +
             mlp(norm2(x))``, where both norms may be one; ``post`` (BERT): ``x = norm1(x + attn(x)); x =
             norm2(x + mlp(x))``; ``behind`` (OLMo 2): ``x += norm1(attn(x)); x += norm2(mlp(x))``; ``late``
-            (ModernBERT's first): ``x += attn(x); x += mlp(norm2(x))``, where norm1 is norm2.
+            (ModernBERT's first): ``x += attn(x); x += mlp(norm2(x))``, where norm1 is norm2; ``alone``
+            (Mamba): ``x += attn(norm1(x))``, without an MLP, where norm1 is norm2.
         attention_norm, mlp_norm: applied to what attention and MLP give, before it is added (Gemma 2).
         cross: attention to the encoder's states, between self-attention and MLP; None but in decoders of
             encoder–decoders. ``cross_norm`` is of what its queries read, in ``post`` blocks of the sum
@@ -314,11 +338,11 @@ class BlockAnatomy:
 
     index: int
     prefix: str
-    attention: Attention
-    mlp: Mlp
+    mixer: Attention | Mixer
+    feed_forward: Mlp | None
     norm1: Norm
     norm2: Norm
-    order: Literal["pre", "post", "parallel", "behind", "late"]
+    order: Literal["pre", "post", "parallel", "behind", "late", "alone"]
     attention_norm: Norm | None = None
     mlp_norm: Norm | None = None
     experts: Experts | None = None
@@ -330,23 +354,60 @@ class BlockAnatomy:
     repeats: int = 1
 
     @property
+    def attends(self) -> bool:
+        """Whether attention mixes the tokens."""
+        return isinstance(self.mixer, Attention)
+
+    @property
+    def attention(self) -> Attention:
+        """The mixer of a block that attends.
+
+        Raises:
+            CheckpointError: another mixes its tokens.
+        """
+        if not isinstance(self.mixer, Attention):
+            raise CheckpointError(
+                f"{self.prefix} has no attention, and what is asked for needs it in every block",
+                why=f"its tokens are mixed by a {type(self.mixer).__name__}",
+            )
+        return self.mixer
+
+    @property
+    def mlp(self) -> Mlp:
+        """The MLP of a block that has one.
+
+        Raises:
+            CheckpointError: it has none.
+        """
+        if self.feed_forward is None:
+            raise CheckpointError(f"{self.prefix} has no MLP, and what is asked for needs it in every block")
+        return self.feed_forward
+
+    def activations(self) -> Iterator[str]:
+        """The names of the functions in it."""
+        for part in (self.mixer, self.feed_forward):
+            if name := getattr(part, "activation", None):
+                yield name
+
+    @property
+    def last(self) -> Linear:
+        """The linear that adds to the residual stream last: down, or the mixer's where there is no MLP."""
+        return self.mixer.out if self.feed_forward is None else self.feed_forward.down
+
+    @property
     def stack(self) -> str:
         """Full name of the module that holds the block among others: ``model.layers``."""
         return self.prefix.rpartition(".")[0]
 
     def norms(self) -> Iterator[Norm]:
         """The block's norms in the order of the forward pass, a shared one once."""
-        latent = self.attention.latent
         found = (
             self.norm1,
-            *(() if latent is None else (latent.q_a_norm, latent.kv_a_norm)),
-            self.attention.q_norm,
-            self.attention.k_norm,
-            self.attention.inner_norm,
+            *self.mixer.norms(),
             self.attention_norm,
             self.cross_norm,
             self.norm2,
-            self.mlp.inner_norm,
+            None if self.feed_forward is None else self.feed_forward.inner_norm,
             self.mlp_norm,
         )
         yield from dict.fromkeys(norm for norm in found if norm is not None)
@@ -354,12 +415,13 @@ class BlockAnatomy:
     @property
     def entry_norm(self) -> Norm | None:
         """The norm of what enters, which attention reads; None where attention reads that as it is."""
-        return self.norm1 if self.order in ("pre", "parallel") else None
+        return self.norm1 if self.order in ("pre", "parallel", "alone") else None
 
     @property
     def normed_inside(self) -> bool:
         """Whether a norm stands before o or down."""
-        return self.attention.inner_norm is not None or self.mlp.inner_norm is not None
+        parts = (self.mixer, self.feed_forward)
+        return any(getattr(part, "inner_norm", None) is not None for part in parts)
 
     def linears(self) -> Iterator[Linear]:
         """The block's linears in the order of the forward pass."""
@@ -368,7 +430,7 @@ class BlockAnatomy:
 
     def row_orders(self) -> dict[str, list[int]]:
         """By linear: its rows as graphs read them, where they are stored in another order."""
-        found = self.attention.row_orders()
+        found = self.mixer.row_orders() if isinstance(self.mixer, Attention) else {}
         for mlp in self.expert_mlps():
             found |= mlp.row_orders()
         return found
@@ -380,8 +442,8 @@ class BlockAnatomy:
 
     def expert_mlps(self) -> Iterator[Mlp]:
         """The experts in their order."""
-        experts, mlp = self.experts, self.mlp
-        if experts is None or mlp.gate is None:
+        experts, mlp = self.experts, self.feed_forward
+        if experts is None or mlp is None or mlp.gate is None:
             return
         for index in range(experts.count):
             *first, down = (f"{experts.prefix}.{index}.{part}" for part in experts.parts)
@@ -403,12 +465,13 @@ class BlockAnatomy:
         down, and q · k v · o of an attention to the encoder's states in between; gate up · down of a shared
         expert, before or behind those of one expert after the other, which reads the tokens it is chosen for.
         """
-        attention, cross, mlp = self.attention, self.cross, self.mlp
+        mixer, cross, mlp = self.mixer, self.cross, self.feed_forward
         if self.experts is not None:
             shared = () if self.experts.shared is None else (self.experts.shared,)
             late = self.experts.shared_last
             mlps = (*self.expert_mlps(), *shared) if late else (*shared, *self.expert_mlps())
             groups = (group for mlp in mlps for group in (mlp.projections, (mlp.down,)))
-            return *attention.inputs(), *groups
+            return *mixer.inputs(), *groups
         between = () if cross is None else ((cross.q,), (cross.k, cross.v), (cross.o,))
-        return *attention.inputs(), *between, mlp.projections, (mlp.down,)
+        behind = () if mlp is None else (mlp.projections, (mlp.down,))
+        return *mixer.inputs(), *between, *behind

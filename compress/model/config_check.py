@@ -110,8 +110,9 @@ def check_sizes(config: Config, anatomy: Anatomy, shapes: Shapes) -> None:
         CheckpointError: names the key, its value and what the tensors have.
     """
     for block in anatomy.blocks:
-        if block.mlp.activation not in ACTIVATIONS:
-            raise UnknownName("activation in config.json:", block.mlp.activation, ACTIVATIONS)
+        for name in block.activations():
+            if name not in ACTIVATIONS:
+                raise UnknownName("activation in config.json:", name, ACTIVATIONS)
     found = dict(_outer_sizes(config, anatomy, shapes))
     if config.get(BLOCK_SIZES) is None:
         found |= _block_sizes(config, anatomy)
@@ -155,7 +156,7 @@ def _block_sizes(config: Config, anatomy: Anatomy) -> dict[str, set[int]]:
     for block in anatomy.blocks:
         width = keys.ffn if block.experts is None else expert_size
         width = width if block.cross is None else keys.decoder_ffn or width
-        if width is not None:
+        if width is not None and block.feed_forward is not None:
             found.setdefault(width, set()).add(block.mlp.up.out_features)
         if block.experts is not None:
             for name in keys.experts:
@@ -169,7 +170,8 @@ def _attentions(anatomy: Anatomy) -> Iterator[Attention]:
 
 
 def _attentions_of(block: BlockAnatomy) -> Iterator[Attention]:
-    yield block.attention
+    if isinstance(block.mixer, Attention):
+        yield block.mixer
     if block.cross is not None:
         yield block.cross
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import CheckpointError, ShapeError, UnknownName
 from .anatomy import Anatomy
-from .block_anatomy import BlockAnatomy, Rope
+from .block_anatomy import Attention, BlockAnatomy, Rope
 
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
 ACTIVATIONS = ("silu", "swish", "gelu", "quick_gelu", "relu", "relu2", "tanh", *TANH_GELU)
@@ -24,8 +24,9 @@ def require_graph(anatomy: Anatomy) -> None:
         UnknownName: an activation function without an operator.
     """
     for block in anatomy.blocks:
-        if block.mlp.activation not in ACTIVATIONS:
-            raise UnknownName("activation function", block.mlp.activation, ACTIVATIONS)
+        for name in block.activations():
+            if name not in ACTIVATIONS:
+                raise UnknownName("activation function", name, ACTIVATIONS)
     if anatomy.kind == "encoder_decoder":
         return  # both orders that there are have nodes
     if anatomy.kind == "decoder":
@@ -47,9 +48,11 @@ def check_decoder(anatomy: Anatomy) -> None:
 
 
 def _check_decoder_block(block: BlockAnatomy) -> None:
-    attention = block.attention
     if block.order == "post":
         raise CheckpointError(f"{block.prefix} normalises after its sums: such decoders are not supported")
+    if not isinstance(block.mixer, Attention):
+        return
+    attention = block.mixer
     if attention.head_dim % HEAD_STEP or attention.heads % attention.kv_heads:
         raise ShapeError(
             f"{block.prefix}: {attention.heads} heads of {attention.head_dim} channels over "

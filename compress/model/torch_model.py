@@ -109,7 +109,7 @@ def round_cache(model: nn.Module, source: WeightSource) -> list[RemovableHandle]
     """
     handles = []
     for block in source.anatomy.blocks:
-        scales = source.kv_scales(block.attention)
+        scales = source.block_scales(block)
         if scales is not None:
             attention = model.get_submodule(module_name(source.anatomy, block.attention.module))
             handles.append(tap(attention, scales.round))

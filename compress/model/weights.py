@@ -252,6 +252,10 @@ class WeightSource:
             return None
         return restored_scales(attention, self.kv_scheme, self._one)
 
+    def block_scales(self, block: BlockAnatomy) -> KVScales | None:
+        """:meth:`kv_scales` of a block; None where it has no attention."""
+        return self.kv_scales(block.attention) if block.attends else None
+
     def quantized(self, block: BlockAnatomy, device: torch.device) -> dict[str, QTensor]:
         """The linears of ``block`` that are stored quantized."""
         found = {

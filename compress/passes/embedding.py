@@ -53,6 +53,10 @@ class Embedding(ModelPass):
         return value
 
     @property
+    def knows_states(self) -> bool:
+        return True
+
+    @property
     def tables(self) -> tuple[Scheme, Scheme]:
         return self.scheme, self.head or self.scheme
 

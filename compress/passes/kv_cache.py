@@ -78,6 +78,8 @@ class KVCache(BlockPass):
         return rows * BINS * 4 * 8
 
     def apply(self, block: Block) -> None:
+        if not block.anatomy.attends:
+            return  # its states stay in float
         absmax: list[Tensor] = [torch.zeros(1), torch.zeros(1)]
 
         def widen(part: int, values: Tensor) -> None:

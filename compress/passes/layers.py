@@ -58,6 +58,10 @@ class Layers(ModelPass):
     )
 
     @property
+    def knows_states(self) -> bool:
+        return True
+
+    @property
     def knows_experts(self) -> bool:
         """Without a repair, which refits the one MLP before a cut."""
         return self.repair == "none"
@@ -84,6 +88,13 @@ class Layers(ModelPass):
                 "layers: some blocks have experts and some have none, by their number in config.json",
                 fix="prune experts instead: pass experts",
             )
+        if anatomy.kinds_by_number:
+            raise RecipeError(
+                f"layers: what a block of a {anatomy.model_type} consists of follows from its number in "
+                "config.json",
+                why="those behind a block that goes would be read as blocks of another kind",
+                fix="prune weights instead: passes prune, sparsegpt and alps",
+            )
         for count in range(len(blocks) - 1, 0, -1):
             if self._enough(anatomy, range(count, len(blocks))):
                 return replace(anatomy, blocks=blocks[:count])
@@ -97,9 +108,9 @@ class Layers(ModelPass):
         return 0
 
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
-        """A block, and the sums, products and factors of the refit of its down."""
+        """A block, and the sums, products and factors of the refit of its last linear."""
         blocks = source.anatomy.blocks
-        refit = 0 if self.repair == "none" else max(refit_bytes(block.mlp.down) for block in blocks)
+        refit = 0 if self.repair == "none" else max(refit_bytes(block.last) for block in blocks)
         return max(sum(map(float_bytes, block.linears())) for block in blocks) + refit
 
     def multiplications(self, weights: int, tokens: int) -> float:
@@ -180,16 +191,16 @@ class Layers(ModelPass):
         streams: tuple[Stream, Stream],
         changed: dict[str, Tensor],
     ) -> LayerStatus:
-        """Fit down of ``block``, which is loaded, so that what leaves it for the second of ``streams`` comes
-        closest to what leaves ``run`` for the first.
+        """Fit the last linear of ``block``, which is loaded, so that what leaves it for the second of
+        ``streams`` comes closest to what leaves ``run`` for the first.
         """
-        name = block.mlp.down.name
+        name = block.last.name
         if name in stage.source.schemes:
             raise RecipeError(
                 f"layers: {name} would be refitted, and it is quantized",
                 fix="drop layers before quantizing, or set repair: none",
             )
-        if not adds_plainly(block, block.mlp.down):
+        if not adds_plainly(block, block.last):
             return _status(block, run, "fallback-unrepaired", 1.0, "its MLP is normalized before it is added")
         original, shortened = streams
         fitted = refit(runner.skeleton, block, shortened, original, run[-1] + 1, None)
@@ -249,7 +260,7 @@ def _run_after(index: int, removed: Sequence[int]) -> list[int]:
 
 def _status(block: BlockAnatomy, run: Sequence[int], status: str, error: float, detail: str) -> LayerStatus:
     label = f"without {run[0]}–{run[-1]}" if len(run) > 1 else f"without {run[0]}"
-    return LayerStatus(block.mlp.down.name, "layers", label, status, error, "output", detail)
+    return LayerStatus(block.last.name, "layers", label, status, error, "output", detail)
 
 
 def _first(batches: Sequence[TokenBatch], tokens: int) -> list[TokenBatch]:

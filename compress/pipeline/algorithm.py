@@ -52,6 +52,11 @@ class Pass(BaseModel):
         return False
 
     @property
+    def knows_states(self) -> bool:
+        """Whether it works on models of whose blocks some mix tokens by a state, and not by attention."""
+        return False
+
+    @property
     def weight_scheme(self) -> Scheme | None:
         """The scheme this pass gives its layers, or None when it does not quantize."""
         return None

@@ -190,8 +190,9 @@ class Block:
         }
         for name, rounding in names.items():
             wrap(skeleton.model, name, rounding)
-        attention = skeleton.submodule(self.anatomy.attention.module)
-        cache = None if self.kv is None else tap(attention, self.kv.round)
+        cache = None
+        if self.kv is not None:
+            cache = tap(skeleton.submodule(self.anatomy.attention.module), self.kv.round)
         try:
             yield
         finally:

@@ -87,6 +87,11 @@ class BlockPass(Selective):
         return self.kv_scheme is None and self.prepared_tokens is None
 
     @property
+    def knows_states(self) -> bool:
+        """What it does to linears, whatever is between them; but for what comes back through the model."""
+        return self.prepared_tokens is None
+
+    @property
     def prepared_tokens(self) -> int | None:
         """Tokens of calibration text for :meth:`prepare`; None where the pass needs nothing ahead."""
         return None

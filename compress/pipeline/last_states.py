@@ -36,7 +36,7 @@ def last_states(
         for anatomy in blocks:
             module = skeleton.fill(anatomy.prefix)
             quantized = skeleton.source.quantized(anatomy, skeleton.device)
-            cache = skeleton.source.kv_scales(anatomy.attention)
+            cache = skeleton.source.block_scales(anatomy)
             with Block(anatomy, module, {}, quantized=quantized, kv=cache).simulated(skeleton):
                 stream.advance(anatomy.index, module, smaller)
             skeleton.free(anatomy.prefix)

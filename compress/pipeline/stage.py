@@ -22,6 +22,7 @@ from ...storage import write_json
 from ...terminal import Progress, Silent
 from ..measure.fisher import Measure
 from ..model.anatomy import module_name
+from ..model.block_anatomy import Attention
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
 from ..model.checkpoint.quantization_config import BLOCKS, EXPERTS, NOT_THERE, quantization_config
 from ..model.checkpoint.shard_writer import copy_companions, join
@@ -242,6 +243,8 @@ def _others(source: WeightSource, result: StageResult) -> list[str]:
     anatomy = source.anatomy
     names = [linear.name for linear in anatomy.linears() if linear.name not in result.schemes]
     names += anatomy.gates()
+    for block in anatomy.blocks:
+        names += () if isinstance(block.mixer, Attention) else block.mixer.own_linears()
     if anatomy.classifier is not None:
         names += anatomy.classifier.modules()
     elif anatomy.kind == "encoder":

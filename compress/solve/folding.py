@@ -6,7 +6,8 @@ arXiv 2306.00978). It is data, derived from the anatomy:
 
 - a norm and all linears that read it, where nothing else does: in ``pre`` and ``parallel`` blocks. The norms
   of ``post`` blocks also give the residual and have no link.
-- v and o: attention mixes tokens, never channels. Query heads that share a value head share its factors. So
+- v and o: attention mixes tokens, never channels; nor does a short convolution, and c feeds what is last.
+  Query heads that share a value head share its factors. So
   do attention to an encoder and the norm before it; what feeds its k and v is in another block.
 - up and down: through the product with the gate, or through ReLU, which lets positive factors pass.
 - where a norm stands between the two, that norm and o, or down.
@@ -30,6 +31,7 @@ import torch
 from torch import Tensor
 
 from ..model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
+from ..model.mixer_anatomy import HeadedStateSpace, Mixer, ShortConvolution, StateSpace
 from ..pipeline.block import Block
 
 EXPONENTS = tuple(step / 10 for step in range(1, 11))
@@ -77,24 +79,41 @@ class Link:
 
 def links(block: BlockAnatomy) -> Iterator[Link]:
     """The links of a block, in the order of the forward pass."""
-    attention, mlp = block.attention, block.mlp
+    mixer, mlp = block.mixer, block.feed_forward
     entry = block.entry_norm
     shared = entry == block.norm2
     if entry is not None:
-        beside = mlp.projections if shared else ()
-        yield Link(entry, (*attention.projections, *beside))
-    inner, cross = attention.inner_norm, block.cross
-    yield values_link(attention) if inner is None else Link(inner, (attention.o,))
+        beside = mlp.projections if shared and mlp is not None else ()
+        yield Link(entry, (*mixer.projections, *beside))
+    yield from _inner_links(mixer)
+    cross = block.cross
     if cross is not None:
         if block.cross_norm is not None and entry is not None:
             yield Link(block.cross_norm, (cross.q,))
         yield values_link(cross)
+    if mlp is None:
+        return
     if block.order not in ("post", "behind") and not shared:
         yield Link(block.norm2, mlp.projections)
     if mlp.inner_norm is not None:
         yield Link(mlp.inner_norm, (mlp.down,))
     elif mlp.gate is not None or mlp.activation == "relu":
         yield _intermediate(mlp)
+
+
+def _inner_links(mixer: Attention | Mixer) -> Iterator[Link]:
+    """The link to the linear that is last in a mixer: from v or a norm, or from c, which its convolution is
+    multiplied by. What Mamba's reads comes through functions that no factor passes.
+    """
+    if isinstance(mixer, StateSpace):
+        return
+    if isinstance(mixer, HeadedStateSpace):
+        yield Link(mixer.norm, (mixer.out_proj,))
+    elif isinstance(mixer, ShortConvolution):
+        width = mixer.out_proj.in_features
+        yield Link(mixer.in_proj, (mixer.out_proj,), tuple(range(width, 2 * width)))
+    else:
+        yield values_link(mixer) if mixer.inner_norm is None else Link(mixer.inner_norm, (mixer.o,))
 
 
 def values_link(attention: Attention) -> Link:

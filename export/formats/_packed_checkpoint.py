@@ -114,6 +114,8 @@ class PackedCheckpoint:
         found = []
         if source.anatomy.kind != "decoder" or source.anatomy.has_experts:
             found.append("experts, or a model that is no decoder")
+        if not source.anatomy.attends:
+            found.append("blocks without attention, with which no reader was tried")
         family = source.anatomy.model_type
         cannot = source.conv1d or looks_at_weights(source.reader.config)
         if cannot or family in form.families_not_opened:

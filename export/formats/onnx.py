@@ -88,7 +88,7 @@ class OnnxFormat:
             OutOfResource: the disk is full.
         """
         sections = write_graph(job, prepared, directory / GRAPH)
-        if "decoder" in sections and job.form.standard:
+        if "decoder" in sections and job.form.standard and job.source.anatomy.attends:
             write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
         return sections
 
@@ -202,6 +202,8 @@ def check_form(job: ExportJob) -> None:
         why = "the graphs of encoders are written for the CPU and OpenVINO only"
     elif source.anatomy.has_experts:
         why = "the graphs of mixtures of experts are written for the CPU only"
+    elif not source.anatomy.attends and not encodes:
+        why = "the graphs of models with blocks that do not attend are written for the CPU only"
     elif integer and not job.as_float:
         why = "integer products of rounded activations are written for the CPU only"
     elif not encodes and job.kv_dtype != form.dtype:

@@ -63,6 +63,13 @@ class OnnxHubFormat:
                 f"the layout of hubs is written for every provider, not for {job.form.name}",
                 fix="leave --provider out",
             )
+        if job.source.anatomy.kind == "decoder" and not job.source.anatomy.attends:
+            raise InputError(
+                f"transformers.js and optimum have not been tried with the states of a "
+                f"{job.source.anatomy.model_type}",
+                why="some of its blocks have no keys and values",
+                fix="export to onnx; edgepress and any program that carries the states on run that",
+            )
         return OnnxFormat().prepare(_standard(job), validate=validate)
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:

@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.model.block_anatomy import BlockAnatomy, Linear, Norm
+from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Norm
+from ...compress.model.mixer_anatomy import HeadedStateSpace, StateSpace
 from .attention.attention import CausalInputs, causal_attention
 from .attention.padding import keep
 from .build import Build
+from .convolution_nodes import short_convolution
 from .expert_nodes import mixture
 from .linear.linear import project, project_without_bias
 from .mlp_nodes import mlp
 from .norm import add_and_normalize, normalize
+from .state_space_nodes import headed_state_space, state_space
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,13 @@ class BlockOutputs:
 
     Attributes:
         bias: ``[hidden]``, or None where there is none.
-        present: the key and value caches, extended.
+        present: what the block knows of all tokens: keys and values, or its states.
     """
 
     out: ir.Value
     bias: ir.Value | None
     residual: ir.Value
-    present: tuple[ir.Value, ir.Value]
+    present: tuple[ir.Value, ...]
 
 
 def decoder_block(
@@ -42,37 +45,62 @@ def decoder_block(
     residual: ir.Value,
     block: BlockAnatomy,
     shared: CausalInputs,
-    past: tuple[ir.Value, ir.Value],
+    past: tuple[ir.Value, ...],
     kept: ir.Value | None = None,
 ) -> BlockOutputs:
     """The nodes of ``block``, which reads ``residual`` and ``normed``, what its attention reads of that.
 
     ``kept [batch, kept, 1]`` are the places that go on after the attention; None is all.
     """
-    part = block.attention
-    attended, key, value = causal_attention(build, normed, part, shared, past, part.module)
+    last = block.mixer.out
+    attended, present = _mixed(build, normed, block, shared, past)
     if kept is not None:
-        attended, residual = _kept(build, kept, f"{part.module}.kept", attended, residual)
-    if part.inner_norm is not None:
-        attended = normalize(build, attended, part.inner_norm)
+        module = last.name.rpartition(".")[0]
+        attended, residual = _kept(build, kept, f"{module}.kept", attended, residual)
+    if isinstance(block.mixer, Attention) and block.mixer.inner_norm is not None:
+        attended = normalize(build, attended, block.mixer.inner_norm)
     if block.order == "parallel":
         beside = normed
         if block.norm2 != block.norm1:
             beside = normalize(build, residual, block.norm2)
         elif kept is not None:
             (beside,) = _kept(build, kept, f"{block.prefix}.kept", normed)
-        first = project(build, attended, [part.o], part.o.name)
+        first = project(build, attended, [last], last.name)
         out, bias = _feed_forward(build, beside, block)
         out = build.graph.node("Add", f"{block.prefix}.add", [first, out])
     elif block.order == "behind":
-        out, _ = _output(build, attended, part.o, replace(block, attention_norm=block.norm1))
+        out, _ = _output(build, attended, last, replace(block, attention_norm=block.norm1))
         residual = build.graph.node("Add", f"{block.prefix}.add", [residual, out])
         out, bias = _feed_forward(build, residual, replace(block, mlp_norm=block.norm2))
+    elif block.order == "alone":
+        out, bias = _output(build, attended, last, block)
     else:
-        out, bias = _output(build, attended, part.o, block)
+        out, bias = _output(build, attended, last, block)
         normed, residual = add_and_normalize(build, out, residual, block.norm2, bias)
         out, bias = _feed_forward(build, normed, block)
-    return BlockOutputs(out, bias, residual, (key, value))
+    return BlockOutputs(out, bias, residual, present)
+
+
+def _mixed(
+    build: Build,
+    normed: ir.Value,
+    block: BlockAnatomy,
+    shared: CausalInputs,
+    past: tuple[ir.Value, ...],
+) -> tuple[ir.Value, tuple[ir.Value, ...]]:
+    """What the mixer's last linear reads, and what the block knows then."""
+    mixer = block.mixer
+    if isinstance(mixer, Attention):
+        keys, values = past
+        attended, *present = causal_attention(build, normed, mixer, shared, (keys, values), mixer.module)
+        return attended, tuple(present)
+    assert shared.rows is not None
+    if isinstance(mixer, StateSpace):
+        return state_space(build, normed, mixer, past, shared.rows)
+    if isinstance(mixer, HeadedStateSpace):
+        return headed_state_space(build, normed, mixer, past, shared.rows)
+    mixed, state = short_convolution(build, normed, mixer, past[0], shared.rows)
+    return mixed, (state,)
 
 
 def entering(build: Build, residual: ir.Value, norm: Norm | None, name: str) -> ir.Value:

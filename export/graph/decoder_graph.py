@@ -12,6 +12,8 @@ a time at batch 1 only.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
@@ -19,14 +21,16 @@ from ...compress.model.anatomy import LogitForm
 from ...compress.model.block_anatomy import Rope
 from ...compress.model.graph_limits import require_graph
 from .attention.attention import CausalInputs, factor_in_rope
-from .attention.cache_io import cast, past, present
+from .attention.cache_io import cast
 from .attention.linear_bias import linear_biases
 from .attention.padding import columns, kept_places, packed
 from .attention.positions import learned_positions, rope_weights
 from .block_nodes import add_and_enter, decoder_block, entering
 from .build import Build
+from .caches import pasts, presents
 from .linear.embedding import embed, head
 from .norm import normalize
+from .states import row_states
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 
@@ -44,8 +48,9 @@ def build_decoder(build: Build) -> None:
     mask = graph.input("attention_mask", INT64, ["batch_size", "total_sequence_length"])
     lengths = _lengths(build, mask)
     shared = _shared(build, ids, mask, lengths)
-    pasts = [past(build, block) for block in build.anatomy.blocks]
+    known = [pasts(build, block) for block in build.anatomy.blocks]
     placed = columns(build, ids, mask, lengths)
+    shared = replace(shared, rows=row_states(build, lengths, placed))
     residual = _embedded(build, packed(build, ids, placed), lengths)
     number = graph.input("logits_to_keep", INT64, [1])
     graph.default(number, np.ones(1, np.int64))
@@ -53,20 +58,20 @@ def build_decoder(build: Build) -> None:
     first = build.anatomy.blocks[0]
     normed = entering(build, residual, first.entry_norm, build.anatomy.embedding)
     build.end_part(build.anatomy.embedding, [ids], [residual, normed], first.entry_norm)
-    presents = []
+    extended = []
     for index, block in enumerate(build.anatomy.blocks):
         last = index + 1 == len(build.anatomy.blocks)
         entered = [residual, normed]
-        left = decoder_block(build, normed, residual, block, shared, pasts[index], kept if last else None)
-        presents.append(left.present)
+        left = decoder_block(build, normed, residual, block, shared, known[index], kept if last else None)
+        extended.append(left.present)
         following = build.anatomy.final_norm if last else build.anatomy.blocks[index + 1].entry_norm
         normed, residual = add_and_enter(build, left, following, block.prefix)
         build.end_part(block.prefix, entered, [residual, normed], following)
     logits = logits_of(build, normed)
     graph.output(logits, "logits", FLOAT, ["batch_size", "kept", build.anatomy.vocab_size])
     build.end_part(build.anatomy.head or build.anatomy.embedding, [normed], [logits])
-    for block, extended in zip(build.anatomy.blocks, presents, strict=True):
-        present(build, block, extended)
+    for block, values in zip(build.anatomy.blocks, extended, strict=True):
+        presents(build, block, values)
 
 
 def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.bundle.cache_names import grows, is_past, is_present, present_of
 from ...runtime.session.session import graph_errors_are_typed
 
 Ids = NDArray[np.int64]
@@ -32,8 +33,8 @@ class GraphDriver:
             *session.get_overridable_initializers(),
         ]  # of which some have a value
         self._names = {node.name for node in inputs}
-        self._pasts = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
-        self._outputs = [node.name for node in session.get_outputs() if not node.name.startswith("present.")]
+        self._pasts = [node for node in session.get_inputs() if is_past(node.name)]
+        self._outputs = [node.name for node in session.get_outputs() if not is_present(node.name)]
 
     def logits(self, ids: Ids, *, depth: int = 0, lengths: list[int] | None = None) -> Floats:
         """Logits ``[batch, seq - depth, vocab]`` of ``ids [batch, seq]``; the rest as for :meth:`run`."""
@@ -72,8 +73,7 @@ class GraphDriver:
     def empty_cache(self, batch: int, capacity: int) -> dict[str, Any]:
         """Inputs for ``capacity`` tokens that have not been seen yet."""
         return {
-            node.name: np.zeros((batch, node.shape[1], capacity, node.shape[3]), _DTYPES[node.type])
-            for node in self._pasts
+            node.name: np.zeros(_shape(node, batch, capacity), _DTYPES[node.type]) for node in self._pasts
         }
 
     def _run(
@@ -88,4 +88,10 @@ class GraphDriver:
 
 def presents(cache: dict[str, Any]) -> list[str]:
     """Names of the outputs that extend the inputs of ``cache``."""
-    return [name.replace("past_key_values", "present") for name in cache]
+    return [present_of(name) for name in cache]
+
+
+def _shape(node: Any, batch: int, capacity: int) -> tuple[int, ...]:
+    if grows(node.name):
+        return batch, node.shape[1], capacity, node.shape[3]
+    return batch, *node.shape[1:]

@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import Tensor
 
+from ...runtime.bundle.cache_names import is_past, present_of
 from ...runtime.session.session import open_session
 from ...terminal import Silent
 from ..graph.attention.cache_io import CODE_ATTRIBUTES, SCALES_AT
@@ -99,11 +100,12 @@ def cut(model: ir.Model, part: GraphPart) -> tuple[ir.Model, dict[str, ir.LazyTe
     """
     graph = model.graph
     reached = _reached(graph, part.inputs, part.outputs)
-    producers = {value.producer() for value in reached}
+    extended = {
+        present_of(str(one.name)) for one in graph.inputs if one in reached and is_past(str(one.name))
+    }
+    kept = [one for one in graph.outputs if one.name in extended]
+    reached |= _reached(graph, part.inputs, [str(one.name) for one in kept])
     entered = [one for one in graph.inputs if one in reached and one.name not in part.inputs]
-    kept = [
-        one for one in graph.outputs if str(one.name).startswith("present.") and one.producer() in producers
-    ]
     alone = ir.convenience.extract(graph, [*part.inputs, *entered], [*part.outputs, *kept])
     for value in (*alone.inputs, *alone.outputs):
         if value.type is None:  # between two parts

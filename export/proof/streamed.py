@@ -100,7 +100,7 @@ class StreamedModel:
         """
         block, model, handles = self.blocks[index], self.skeleton.model, []
         rounded = round_inputs(model, self.source, f"{block.prefix}.")
-        scales = self.source.kv_scales(block.attention) if self.kv_dtype in CODES else None
+        scales = self.source.block_scales(block) if self.kv_dtype in CODES else None
         if scales is not None:
             handles.append(tap(self.skeleton.submodule(block.attention.module), scales.round))
         try:

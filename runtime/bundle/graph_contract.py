@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BundleError
+from .cache_names import is_past, present_of
 from .manifest import DecoderSection
 
 _TYPES = {
@@ -37,10 +38,11 @@ def logits_dtype(session: Any, section: DecoderSection) -> type[np.floating]:
         "logits_to_keep": "tensor(int64)",
     }
     shapes: dict[str, tuple[int, int]] = {}
-    for index, layer in enumerate(section.layers):
+    for index, layer in section.numbered():
         for part in ("key", "value"):
             wanted[f"past_key_values.{index}.{part}"] = _TYPES[section.kv_dtype]
             shapes[f"past_key_values.{index}.{part}"] = (layer.kv_heads, layer.width(section.kv_dtype))
+    wanted |= {f"past_{state.name}": _TYPES["float32"] for state in section.states}
     problems = [
         f"it has no input {name!r} of {kind}" for name, kind in wanted.items() if _type(inputs, name) != kind
     ]
@@ -49,7 +51,11 @@ def logits_dtype(session: Any, section: DecoderSection) -> type[np.floating]:
         dims = inputs[name].shape if name in inputs else []
         if len(dims) == 4 and not _agree(dims[1::2], shape):
             problems.append(f"{name} is {dims}, the manifest says {shape[0]} heads × {shape[1]}")
-    presents = {name.replace("past_key_values", "present") for name in shapes}
+    for state in section.states:
+        dims = inputs[f"past_{state.name}"].shape if f"past_{state.name}" in inputs else state.shape
+        if list(dims)[-len(state.shape) :] != state.shape:
+            problems.append(f"past_{state.name} is {dims}, the manifest says {state.shape}")
+    presents = {present_of(name) for name in wanted if is_past(name)}
     problems += [f"it has no output {name!r}" for name in sorted(presents - set(outputs))]
     logits = outputs.get("logits")
     if logits is None or logits.type not in _NUMPY or not _agree(logits.shape[-1:], (section.vocab_size,)):

@@ -7,6 +7,7 @@ a sane size, because their numbers decide how much memory is reserved and which 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Annotated, Any, Literal, TypeVar
 
 from ...errors import BundleError
@@ -32,6 +33,7 @@ CHECKPOINT_SCHEMA = "edgepress.checkpoint/1"
 PACKED = "uint8"  # a cache of 4-bit codes
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, PACKED: 1}
 _LARGEST = 2**31 - 1
+_LARGEST_STATE = 1 << 26
 TOKEN_ID = integer(0, _LARGEST)
 SIZE = integer(1, _LARGEST)
 VOCABULARY = integer(1, 1 << 24)
@@ -97,11 +99,30 @@ class KVLayer:
         return self.head_dim // 2 if dtype == PACKED else self.head_dim
 
 
+@dataclass(frozen=True)
+class State:
+    """What a block without attention keeps of all tokens: ``name`` is that of the graph's inputs and outputs
+    behind ``past_`` and ``present_``, ``shape`` that of one row, in float32.
+    """
+
+    name: Annotated[str, text("(conv|ssm)[.][0-9]{1,4}")]
+    shape: Annotated[list[int], items(WIDTH, at_least=2, at_most=3)]
+
+    def __post_init__(self) -> None:
+        if prod(self.shape) > _LARGEST_STATE:
+            raise ValueError(f"a state of {self.shape} numbers is larger than any model's")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderSection:
-    """What is needed to drive a decoder graph."""
+    """What is needed to drive a decoder graph.
 
-    layers: Annotated[list[KVLayer], items(section(KVLayer), at_least=1, at_most=4096)]
+    ``layers`` have keys and values: all blocks, or those numbered in ``attending``; ``states`` are of others.
+    """
+
+    layers: Annotated[list[KVLayer], items(section(KVLayer), at_most=4096)]
+    attending: Annotated[list[int] | None, optional(items(integer(0, 4095), at_most=4096))] = None
+    states: Annotated[list[State], items(section(State), at_most=8192)] = field(default_factory=list)
     kv_dtype: Annotated[Literal["float32", "float16", "int8", "uint8"], choice(*_ITEM_BYTES)] = "float32"
     context_length: Annotated[int, SIZE]
     vocab_size: Annotated[int, VOCABULARY]
@@ -112,6 +133,18 @@ class DecoderSection:
     def __post_init__(self) -> None:
         if self.kv_dtype == PACKED and any(layer.head_dim % 2 for layer in self.layers):
             raise ValueError(f"a {PACKED} cache holds two codes a byte, and a head is odd channels wide")
+        if not (self.layers or self.states):
+            raise ValueError("a decoder has at least one layer")
+        numbers = range(len(self.layers)) if self.attending is None else self.attending
+        if len(numbers) != len(self.layers) or list(numbers) != sorted(set(numbers)):
+            raise ValueError("attending must number each of the layers, in ascending order")
+        if len({state.name for state in self.states}) != len(self.states):
+            raise ValueError("two states have the same name")
+
+    def numbered(self) -> list[tuple[int, KVLayer]]:
+        """The layers, each with the number of its block."""
+        numbers = range(len(self.layers)) if self.attending is None else self.attending
+        return list(zip(numbers, self.layers, strict=True))
 
     @property
     def kv_bytes_per_token(self) -> int:

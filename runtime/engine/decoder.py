@@ -49,6 +49,7 @@ class Decoder:
         self.length = 0
         self.device = device
         self._logits_type = logits_dtype(session, section)
+        self._known: tuple[int, dict[str, npt.NDArray[Any]]] = (0, {})  # states after so many tokens
         self._batch: CacheBuffers | None = None
         self._cache: CacheBuffers | None = None
         self._mask = np.ones((1, 0), np.int64)
@@ -99,13 +100,33 @@ class Decoder:
         self.limits.check_room(len(wanted) + new_tokens)
         known = self._ids[: min(self.length, len(wanted) - 1)]  # the last is run: its logits are asked for
         differs = np.flatnonzero(known != wanted[: len(known)])
-        self.length = int(differs[0]) if len(differs) else len(known)
+        self._take_back(int(differs[0]) if len(differs) else len(known))
         self._reserve(len(wanted) + new_tokens)
         return self.extend(wanted[self.length :].tolist())
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens of the sequence; what comes next is appended to them."""
-        self.length = min(length, self.length)
+        """Forget all but the first ``length`` tokens of the sequence; what comes next is appended to them.
+
+        Of states that is where :meth:`extend` last ended; tokens beyond the states that are known are run
+        again.
+        """
+        length = min(length, self.length)
+        ids = self._ids[:length].tolist()
+        self._take_back(length)
+        if self.length < length:
+            self.extend(ids[self.length :])
+
+    def _take_back(self, length: int) -> None:
+        """Go back to the ``length`` first tokens of the sequence, or where the states of these are not known
+        to fewer of them.
+        """
+        if not self.section.states or length == self.length:
+            self.length = length
+            return
+        before, states = self._known
+        self.length = before if before <= length else 0
+        if self.length and self._cache is not None:
+            self._cache.restore(states)
 
     def extend(self, ids: Sequence[int]) -> Logits:
         """Append several ``ids`` to the sequence, in chunks; as :meth:`prefill` otherwise."""
@@ -115,6 +136,8 @@ class Decoder:
             chunk = np.ascontiguousarray(array[:, start : start + PREFILL_CHUNK])
             self._chunk_binding.bind_cpu_input("input_ids", chunk)
             self._run(self._chunk_binding, chunk)
+        if self.section.states and self._cache is not None:
+            self._known = self.length, self._cache.states()
         return self._row
 
     def step(self, token: int) -> Logits:

@@ -172,6 +172,53 @@ MIXTURES = [
     ),
     Variant("granitemoe", "as it is", {"num_local_experts": 6, "num_experts_per_tok": 2, **FACTORS}),
 ]
+# Blocks of another kind than attention: their front door is in test_state_families.
+STATES = [
+    Variant("lfm2", "as it is", {}),
+    Variant(
+        "lfm2",
+        "biases, wider, untied",
+        {
+            "conv_bias": True,
+            "conv_L_cache": 4,
+            "tie_word_embeddings": False,
+            "layer_types": ["full_attention", "conv", "conv", "full_attention"],
+        },
+    ),
+    Variant("lfm2", "convolutions alone", {"layer_types": ["conv"] * 4}),
+    Variant("mamba", "as it is", {}),
+    Variant(
+        "mamba",
+        "biases, wider, untied",
+        {
+            "use_bias": True,
+            "use_conv_bias": False,
+            "conv_kernel": 3,
+            "time_step_rank": 7,
+            "tie_word_embeddings": False,
+        },
+    ),
+    Variant("mamba2", "as it is", {}),
+    Variant(
+        "mamba2",
+        "one group, biases, clamped steps",
+        {"n_groups": 1, "use_bias": True, "time_step_limit": [0.1, 0.8], "tie_word_embeddings": False},
+    ),
+    Variant("mamba2", "a group a head", {"n_groups": 8, "use_conv_bias": False}),
+    Variant("jamba", "as it is", {}),
+    Variant(
+        "jamba",
+        "experts, biases, tied",
+        {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "mamba_proj_bias": True,
+            "mamba_conv_bias": False,
+            "tie_word_embeddings": True,
+        },
+    ),
+]
+FIRST_STATES = [variant for variant in STATES if variant.name == "as it is"]
 FIRST = [variant for variant in VARIANTS if variant.name == "as it is"]
 
 
@@ -208,7 +255,7 @@ def in_transformers(checkpoint: Path, ids: np.ndarray) -> np.ndarray:
     return np.concatenate([model(torch.from_numpy(row[None]), use_cache=False).logits.numpy() for row in ids])
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, *MIXTURES], ids=label)
+@pytest.mark.parametrize("variant", [*VARIANTS, *MIXTURES, *STATES], ids=label)
 @pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
 def test_in_float(
     variant: Variant, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any
@@ -231,7 +278,7 @@ def test_in_float(
         assert np.abs(last[row, 0] - want[row, length - 1]).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", [*FIRST, MIXTURES[0], MIXTURES[2]], ids=label)
+@pytest.mark.parametrize("variant", [*FIRST, MIXTURES[0], MIXTURES[2], *FIRST_STATES], ids=label)
 @pytest.mark.parametrize("scheme", ["W8A8", "W4A16-g32", "W3A16-g32"])
 @pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
 def test_in_every_scheme(

@@ -13,7 +13,7 @@ from typing import Any
 
 from ....errors import CheckpointError, RecipeError
 from ..anatomy import Anatomy
-from ..block_anatomy import BlockAnatomy
+from ..block_anatomy import Attention, BlockAnatomy
 from ..family import size_keys
 
 BLOCK_SIZES = "edgepress_blocks"
@@ -24,8 +24,10 @@ Sizes = dict[str, int]
 
 def sizes_of(block: BlockAnatomy) -> Sizes:
     """The sizes of a block that pruning may change."""
-    attention = block.attention
-    return {"ffn": block.mlp.up.out_features, "heads": attention.heads, "kv_heads": attention.kv_heads}
+    sizes = {} if block.feed_forward is None else {"ffn": block.feed_forward.up.out_features}
+    if isinstance(block.mixer, Attention):
+        sizes |= {"heads": block.mixer.heads, "kv_heads": block.mixer.kv_heads}
+    return sizes
 
 
 def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
@@ -95,13 +97,17 @@ def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[in
         changes |= {"stage_names": stages, "out_features": stages[-1:], "out_indices": [len(stages) - 1]}
     if isinstance(config.get(BLOCK_SIZES), list):
         changes[BLOCK_SIZES] = [config[BLOCK_SIZES][index] for index in kept]
-    windows = [block.attention.sliding_window for block in before.blocks]
+    if isinstance(config.get("full_attn_idxs"), list):  # LFM2
+        attending = [place for place, index in enumerate(kept) if before.blocks[index].attends]
+        changes["full_attn_idxs"] = attending
+    parts = [block.mixer if isinstance(block.mixer, Attention) else None for block in before.blocks]
+    windows = [None if part is None else part.sliding_window for part in parts]
     if isinstance(config.get("layer_types"), list):
         changes["layer_types"] = [config["layer_types"][index] for index in kept]
     elif any(window != windows[0] for window in windows):
         kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
         changes["layer_types"] = [kinds[index] for index in kept]
-    turned = [int(block.attention.rope is not None) for block in before.blocks]
+    turned = [int(part is None or part.rope is not None) for part in parts]
     if before.ropes() and not all(turned):
         changes["no_rope_layers"] = [turned[index] for index in kept]
     return changes

@@ -154,8 +154,8 @@ def _block(
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=_attention(shapes, f"{prefix}.{SELF}", *sizes),
-        mlp=Mlp(None, up, down, activation),
+        mixer=_attention(shapes, f"{prefix}.{SELF}", *sizes),
+        feed_forward=Mlp(None, up, down, activation),
         norm1=layer(f"{SELF}_layer_norm"),
         norm2=layer("final_layer_norm"),
         order=order,

@@ -151,8 +151,8 @@ def _block(
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=_attention(shapes, prefix, names, hidden, head_dim),
-        mlp=Mlp(None, up, down, text(config, family.activation_key, "gelu")),
+        mixer=_attention(shapes, prefix, names, hidden, head_dim),
+        feed_forward=Mlp(None, up, down, text(config, family.activation_key, "gelu")),
         norm1=norm(shapes, f"{prefix}.{names.norm1}", "layer", eps, hidden),
         norm2=norm(shapes, f"{prefix}.{names.norm2}", "layer", eps, hidden),
         order="post",

@@ -130,7 +130,7 @@ def _placed(
     block: BlockAnatomy, family: LayerNormDecoder, rope: Rope | None, scale: float | None
 ) -> BlockAnatomy:
     slopes = linear_biases(block.attention.heads) if family.biased_by_distance else None
-    return replace(block, attention=replace(block.attention, rope=rope, scale=scale, slopes=slopes))
+    return replace(block, mixer=replace(block.attention, rope=rope, scale=scale, slopes=slopes))
 
 
 def linear_biases(heads: int) -> tuple[float, ...]:
@@ -177,8 +177,8 @@ def _block(
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=_attention(config, shapes, family, prefix, hidden),
-        mlp=Mlp(None, up, down, activation or family.activation),
+        mixer=_attention(config, shapes, family, prefix, hidden),
+        feed_forward=Mlp(None, up, down, activation or family.activation),
         norm1=first,
         norm2=first if family.norm2 is None else made(family.norm2),
         order=family.order,

@@ -152,7 +152,7 @@ def llama_like(
     )
     ropes = ropes or [replace(rope(config, head_dim), interleaved=family.neighbours_turn)] * count
     blocks = tuple(
-        replace(block, attention=replace(block.attention, rope=turned))
+        replace(block, mixer=replace(block.attention, rope=turned))
         for block, turned in zip(blocks, ropes, strict=True)
     )
     positions = integer(config, "max_position_embeddings", family.max_positions)
@@ -223,8 +223,8 @@ def _block(
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=attention,
-        mlp=replace(mlp, activation=activation, inner_norm=inner),
+        mixer=attention,
+        feed_forward=replace(mlp, activation=activation, inner_norm=inner),
         norm1=made(names.norm1),
         norm2=made(names.norm2),
         order=family.order,

@@ -107,7 +107,7 @@ def rope_encoder(
         vocab_size=vocabulary,
         max_positions=integer(config, "max_position_embeddings", family.max_positions),
         blocks=tuple(
-            replace(block, attention=replace(block.attention, rope=turned, sliding_window=window))
+            replace(block, mixer=replace(block.attention, rope=turned, sliding_window=window))
             for block, turned, window in zip(blocks, ropes, windows or [None] * count, strict=True)
         ),
         embedding=f"{base}{family.embedding}",
@@ -158,8 +158,8 @@ def _block(
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=_attention(shapes, family, prefix, hidden, head_dim),
-        mlp=replace(_mlp(shapes, family, prefix, hidden), activation=activation),
+        mixer=_attention(shapes, family, prefix, hidden, head_dim),
+        feed_forward=replace(_mlp(shapes, family, prefix, hidden), activation=activation),
         norm1=first,
         norm2=second,
         order="late" if late else family.order,

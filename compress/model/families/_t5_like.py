@@ -153,8 +153,8 @@ def _block(
     return BlockAnatomy(
         index=first + index,
         prefix=prefix,
-        attention=_attention(shapes, f"{prefix}.layer.0.{SELF}", *sizes),
-        mlp=_mlp(shapes, f"{prefix}.layer.{last}.{MLP}", hidden, gated, activation),
+        mixer=_attention(shapes, f"{prefix}.layer.0.{SELF}", *sizes),
+        feed_forward=_mlp(shapes, f"{prefix}.layer.{last}.{MLP}", hidden, gated, activation),
         norm1=rms(0),
         norm2=rms(last),
         order="pre",

@@ -37,7 +37,7 @@ def text_encoder(
         hidden_size=hidden,
         vocab_size=vocabulary,
         max_positions=shape_of(shapes, f"{places}.weight", None, hidden)[0],
-        blocks=tuple(replace(one, attention=replace(one.attention, causal=causal)) for one in blocks),
+        blocks=tuple(replace(one, mixer=replace(one.attention, causal=causal)) for one in blocks),
         embedding=table,
         position_embedding=places,
         final_norm=norm(shapes, f"{base}final_layer_norm", "layer", eps, hidden),

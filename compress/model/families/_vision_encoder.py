@@ -128,8 +128,8 @@ def pre_norm_block(
     return BlockAnatomy(
         index=index,
         prefix=prefix,
-        attention=_attention(config, shapes, f"{prefix}.{names.attention}", names.o, hidden),
-        mlp=_mlp(shapes, f"{prefix}.mlp", hidden, text(config, "hidden_act", names.activation)),
+        mixer=_attention(config, shapes, f"{prefix}.{names.attention}", names.o, hidden),
+        feed_forward=_mlp(shapes, f"{prefix}.mlp", hidden, text(config, "hidden_act", names.activation)),
         norm1=norm(shapes, f"{prefix}.{names.norm1}", "layer", eps, hidden),
         norm2=norm(shapes, f"{prefix}.{names.norm2}", "layer", eps, hidden),
         order="pre",

@@ -60,9 +60,7 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
         farthest if logarithmic else None,
     )
     blocks = (
-        replace(
-            block, attention=replace(block.attention, scale=(PRODUCTS * block.attention.head_dim) ** -0.5)
-        )
+        replace(block, mixer=replace(block.attention, scale=(PRODUCTS * block.attention.head_dim) ** -0.5))
         for block in found.blocks
     )
     return replace(found, blocks=tuple(blocks), relative=relative)

@@ -34,7 +34,7 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     scale = number(config, "query_pre_attn_scalar", 256.0) ** -0.5
     cap = soft_cap(config, "attn_logit_softcapping", 50.0)
     blocks = tuple(
-        replace(block, attention=replace(block.attention, scale=scale, softcap=cap)) for block in found.blocks
+        replace(block, mixer=replace(block.attention, scale=scale, softcap=cap)) for block in found.blocks
     )
     limit = soft_cap(config, "final_logit_softcapping", 30.0)
     return replace(found, blocks=blocks, logit_form=None if limit is None else LogitForm(softcap=limit))

@@ -38,5 +38,5 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     scale = number(config, "query_pre_attn_scalar", 256.0) ** -0.5
     cap = "final_logit_softcapping"  # transformers does not read the one of attention
     limit = None if config.get(cap) is None else number(config, cap, 1.0)
-    blocks = tuple(replace(block, attention=replace(block.attention, scale=scale)) for block in found.blocks)
+    blocks = tuple(replace(block, mixer=replace(block.attention, scale=scale)) for block in found.blocks)
     return replace(found, blocks=blocks, logit_form=None if limit is None else LogitForm(softcap=limit))

@@ -65,4 +65,4 @@ def _scaled(block: BlockAnatomy, config: Config) -> BlockAnatomy:
     scale = 1.0 if config.get("scale_attn_weights") is False else attention.head_dim**-0.5
     if config.get("scale_attn_by_inverse_layer_idx"):
         scale /= block.index + 1
-    return replace(block, attention=replace(attention, scale=scale))
+    return replace(block, mixer=replace(attention, scale=scale))

@@ -42,6 +42,8 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     found = llama_like({**DEFAULTS, **config}, shapes, FAMILY, windows=windows)
 
     def clamped(block: BlockAnatomy) -> BlockAnatomy:
-        return replace(block, mlp=replace(block.mlp, activation=ACTIVATION, limit=limit, up_offset=1.0))
+        return replace(
+            block, feed_forward=replace(block.mlp, activation=ACTIVATION, limit=limit, up_offset=1.0)
+        )
 
     return replace(found, blocks=tuple(map(clamped, found.blocks)))

@@ -23,7 +23,7 @@ def scaled(config: Config, found: Anatomy) -> Anatomy:
     """``found`` with the factors that the config has."""
     scale, added = number(config, "attention_multiplier", 1.0), number(config, "residual_multiplier", 1.0)
     blocks = tuple(
-        replace(block, attention=replace(block.attention, scale=scale), residual_scale=added)
+        replace(block, mixer=replace(block.attention, scale=scale), residual_scale=added)
         for block in found.blocks
     )
     return replace(

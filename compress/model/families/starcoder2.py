@@ -38,6 +38,6 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     found = layer_norm_decoder(config, shapes, FAMILY, rope=rope(config, head_dim))
     window = None if config.get("sliding_window") is None else integer(config, "sliding_window")
     blocks = tuple(
-        replace(block, attention=replace(block.attention, sliding_window=window)) for block in found.blocks
+        replace(block, mixer=replace(block.attention, sliding_window=window)) for block in found.blocks
     )
     return replace(found, blocks=blocks)

@@ -79,9 +79,7 @@ class Budget(BaseModel):
     def total(self, anatomy: Anatomy) -> int:
         """The budget cost of a whole model."""
         blocks = sum(map(self.linear, anatomy.linears()))
-        return (
-            blocks + sum(self.attention(block.attention) for block in anatomy.blocks) + self.outside(anatomy)
-        )
+        return blocks + sum(map(self.attention, anatomy.attentions())) + self.outside(anatomy)
 
     def _matrix(self, weights: int, bits: float) -> int:
         if self.of == "parameters":

@@ -163,14 +163,14 @@ def _damage(runner: BlockRunner, original: Tensor, rows: Tensor) -> float:
 def refit(
     skeleton: Skeleton, block: BlockAnatomy, states: Stream, wanted: Stream, at: int, damping: float | None
 ) -> Fitted:
-    """Fit down of ``block``, which is loaded, so that for ``states`` it leaves what ``wanted`` has at the
-    block ``at``; the module is not changed.
+    """Fit the last linear of ``block``, which is loaded, so that for ``states`` it leaves what ``wanted`` has
+    at the block ``at``; the module is not changed.
 
     A block that normalizes at its end (BERT) is fitted before that norm: its output is taken back through the
     norm with the mean and deviation that the residual stream has now. ``damping`` as in
     :func:`~edgepress.compress.solve.damped_cholesky.fit_halves`.
     """
-    linear, norm = block.mlp.down, norm_after(block, block.mlp.down)
+    linear, norm = block.last, norm_after(block, block.last)
     module, down = skeleton.submodule(block.prefix), skeleton.submodule(linear.name)
     halves, watched = ResidualError.halves(linear, skeleton.device), {"rows": down}
     if norm is not None:

@@ -98,7 +98,7 @@ def narrower(anatomy: Anatomy, kept: int) -> Anatomy:
         )
         gate, both = mlp.gate and reading(mlp.gate), mlp.gate_up and reading(mlp.gate_up)
         mlp = replace(mlp, gate=gate, up=reading(mlp.up), gate_up=both, down=writing(mlp.down))
-        return replace(block, attention=narrow, mlp=mlp)
+        return replace(block, mixer=narrow, feed_forward=mlp)
 
     return replace(anatomy, blocks=tuple(map(cut, anatomy.blocks)), hidden_size=kept)
 

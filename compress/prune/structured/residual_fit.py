@@ -36,7 +36,7 @@ class Fitted:
 
 def adds_plainly(block: BlockAnatomy, linear: Linear) -> bool:
     """Whether the output of ``linear``, o or down, is added once to the residual stream, as it is."""
-    norm = block.mlp_norm if linear == block.mlp.down else block.attention_norm
+    norm = block.mlp_norm if linear == block.last else block.attention_norm
     return block.order != "behind" and norm is None and block.repeats == 1
 
 
@@ -44,7 +44,7 @@ def norm_after(block: BlockAnatomy, linear: Linear) -> Norm | None:
     """The norm that reads the residual stream after ``linear``, o or down, has added to it; None where the
     stream leaves the block.
     """
-    if linear == block.mlp.down:
+    if linear == block.last:
         return block.norm2 if block.order == "post" else None
     if block.order in ("parallel", "behind"):
         return None

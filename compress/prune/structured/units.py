@@ -123,7 +123,7 @@ class ChannelUnits:
         gate = mlp.gate and replace(mlp.gate, out_features=count)
         up, down = replace(mlp.up, out_features=count), replace(mlp.down, in_features=count)
         both = mlp.gate_up and replace(mlp.gate_up, out_features=2 * count)
-        return replace(block, mlp=replace(mlp, gate=gate, up=up, down=down, gate_up=both))
+        return replace(block, feed_forward=replace(mlp, gate=gate, up=up, down=down, gate_up=both))
 
     def cut(self, block: Block, units: Tensor, weight: Tensor) -> None:
         before = block.anatomy
@@ -181,7 +181,7 @@ class HeadUnits:
         both = attention.qkv and replace(attention.qkv, out_features=sum(wide.values()) * size)
         o = replace(attention.o, in_features=heads * size)
         narrow = replace(attention, **parts, qkv=both, o=o, heads=heads, kv_heads=kv_heads)
-        return replace(block, attention=narrow)
+        return replace(block, mixer=narrow)
 
     def cut(self, block: Block, units: Tensor, weight: Tensor) -> None:
         before, attention = block.anatomy, block.anatomy.attention

@@ -74,7 +74,7 @@ def _normed(block: BlockAnatomy) -> BlockAnatomy:
     inner = Norm(f"{attention.module}.attn_sub_norm", "rms", eps)
     within = Norm(f"{mlp.down.name.rpartition('.')[0]}.ffn_sub_norm", "rms", eps)
     attention = replace(attention, inner_norm=inner)
-    return replace(block, attention=attention, mlp=replace(mlp, inner_norm=within))
+    return replace(block, mixer=attention, feed_forward=replace(mlp, inner_norm=within))
 
 
 def _readers(anatomy: Anatomy) -> Iterator[tuple[Norm, Linear]]:

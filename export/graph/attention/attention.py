@@ -23,6 +23,7 @@ from ....compress.model.block_anatomy import Attention, Norm, Rope
 from ..build import Build
 from ..linear.linear import project
 from ..norm import normalize
+from ..states import RowStates
 from .cache_io import cast, codes
 from .latent_attention import latent_parts, without_padding
 
@@ -44,6 +45,7 @@ class CausalInputs:
         ropes, tables: each rope that a layer has, and its cosines and sines.
         factor: what the tables multiply all scores by.
         biases: of scores by distance, as the operator takes them; None where there are none.
+        rows: what blocks that do not attend read of the rows; None where there are none.
     """
 
     last_position: ir.Value
@@ -52,6 +54,7 @@ class CausalInputs:
     tables: tuple[tuple[ir.Value, ir.Value], ...]
     factor: float = 1.0
     biases: ir.Value | None = None
+    rows: RowStates | None = None
 
     def table(self, part: Attention) -> tuple[ir.Value | None, ir.Value | None]:
         """Cosines and sines of the layer, or twice None."""
@@ -133,9 +136,9 @@ def factor(part: Attention) -> float:
 
 def factor_in_rope(build: Build) -> float:
     """The factor that the rope tables can carry for all layers, 1 where they cannot."""
-    parts = [block.attention for block in build.anatomy.blocks]
+    parts = build.anatomy.attentions()
     factors = {factor(part) for part in parts}
-    if build.own_attention or build.weights.kv_dtype != "float32" or len(factors) > 1:
+    if build.own_attention or build.weights.kv_dtype != "float32" or len(factors) != 1:
         return 1.0
     whole = all(part.rope is not None and part.head_dim == part.rope.dim for part in parts)
     (found,) = factors

@@ -24,7 +24,8 @@ def linear_biases(build: Build, ids: ir.Value, mask: ir.Value) -> ir.Value | Non
     Raises:
         CheckpointError: layers that have different slopes.
     """
-    graph, (first, *others) = build.graph, [block.attention.slopes for block in build.anatomy.blocks]
+    graph, parts = build.graph, build.anatomy.attentions()
+    first, *others = [part.slopes for part in parts] or [None]
     if any(slopes != first for slopes in others):
         raise CheckpointError("layers whose linear biases differ cannot be exported")
     if first is None:

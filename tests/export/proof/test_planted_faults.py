@@ -33,7 +33,7 @@ def quantized(make_decoder: Make, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def attention(**changes: Any) -> Change:
-    return lambda block: replace(block, attention=replace(block.attention, **changes))
+    return lambda block: replace(block, mixer=replace(block.attention, **changes))
 
 
 def epsilon(block: BlockAnatomy) -> BlockAnatomy:
@@ -46,11 +46,11 @@ def first_epsilon(block: BlockAnatomy) -> BlockAnatomy:
 
 def without_bias(block: BlockAnatomy) -> BlockAnatomy:
     part = block.attention
-    return replace(block, attention=replace(part, v=replace(part.v, bias=False)))
+    return replace(block, mixer=replace(part, v=replace(part.v, bias=False)))
 
 
 def other_activation(block: BlockAnatomy) -> BlockAnatomy:
-    return replace(block, mlp=replace(block.mlp, activation="gelu"))
+    return replace(block, feed_forward=replace(block.mlp, activation="gelu"))
 
 
 BLOCK = f"model.layers.{PLANTED}"

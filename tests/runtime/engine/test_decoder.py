@@ -190,5 +190,5 @@ def test_no_memory_for_a_longer_cache_leaves_the_old_one(
     assert np.abs(decoder.step(ids[4]) - reference_logits(toy_weights, ids)[-1]).max() < TOLERANCE
 
 
-def _no_memory(self: CacheBuffers, shape: tuple[int, ...]) -> Any:
+def _no_memory(self: CacheBuffers, shape: tuple[int, ...], dtype: Any) -> Any:
     raise OutOfResource(f"no memory for {shape[2]} tokens")

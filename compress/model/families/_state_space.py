@@ -1,0 +1,121 @@
+"""Mamba's mixers as checkpoints store them, by the names of transformers' modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, inf, isfinite
+
+from ....errors import CheckpointError
+from ..anatomy import Shapes
+from ..block_anatomy import Norm
+from ..mixer_anatomy import HeadedStateSpace, StateSpace
+from ._convolution import causal_convolution
+from ._tensors import Config, integer, linear, norm, shape_of, text
+
+MODULES = ("in_proj", "x_proj", "dt_proj", "out_proj", "conv1d")
+TENSORS = ("A_log", "D")
+# These have no longest text: a state holds all of it.
+CONTEXT = 1 << 20
+_WIDEST = 64
+
+
+@dataclass(frozen=True)
+class StateSpaceKeys:
+    """What a config calls the sizes of a mixer, and the names of its inner norms, where it has some."""
+
+    size: str = "state_size"
+    width: str = "conv_kernel"
+    rank: str = "time_step_rank"
+    norms: tuple[str, str, str] | None = None
+
+
+def state_space(
+    config: Config, shapes: Shapes, module: str, hidden: int, keys: StateSpaceKeys, eps: float
+) -> StateSpace:
+    """The mixer ``module`` of Mamba.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape than the config says.
+    """
+    size, rank = integer(config, keys.size, 16), _rank(config, hidden, keys.rank)
+    out = linear(shapes, f"{module}.out_proj", "out", outputs=hidden)
+    width = out.in_features
+    shape_of(shapes, f"{module}.A_log", width, size)
+    shape_of(shapes, f"{module}.D", width)
+    shape_of(shapes, f"{module}.dt_proj.weight", width, rank)
+    shape_of(shapes, f"{module}.dt_proj.bias", width)
+    sizes = (rank, size, size)
+    norms: list[Norm | None] = [None] * 3
+    if keys.norms is not None:
+        pairs = zip(keys.norms, sizes, strict=True)
+        norms = [norm(shapes, f"{module}.{name}", "rms", eps, wide) for name, wide in pairs]
+    return StateSpace(
+        in_proj=linear(shapes, f"{module}.in_proj", "in", inputs=hidden, outputs=2 * width),
+        x_proj=linear(shapes, f"{module}.x_proj", "x", inputs=width, outputs=sum(sizes)),
+        out_proj=out,
+        convolution=causal_convolution(shapes, f"{module}.conv1d", width, _width(config, keys.width)),
+        module=module,
+        step=f"{module}.dt_proj",
+        rank=rank,
+        size=size,
+        activation=text(config, "hidden_act", "silu"),
+        step_norm=norms[0],
+        b_norm=norms[1],
+        c_norm=norms[2],
+    )
+
+
+def headed_state_space(
+    config: Config, shapes: Shapes, module: str, hidden: int, eps: float
+) -> HeadedStateSpace:
+    """The mixer ``module`` of Mamba 2; raises as :func:`state_space`."""
+    heads, head_dim = integer(config, "num_heads", 128), integer(config, "head_dim", 64)
+    groups, size = integer(config, "n_groups", 8), integer(config, "state_size", 128)
+    width = heads * head_dim
+    if heads % groups:
+        raise CheckpointError(f"config.json: n_groups is {groups}, which does not divide {heads} heads")
+    for name in ("A_log", "D", "dt_bias"):
+        shape_of(shapes, f"{module}.{name}", heads)
+    mixed = width + 2 * groups * size
+    least, most = _limits(config)
+    return HeadedStateSpace(
+        in_proj=linear(shapes, f"{module}.in_proj", "in", inputs=hidden, outputs=width + mixed + heads),
+        out_proj=linear(shapes, f"{module}.out_proj", "out", inputs=width, outputs=hidden),
+        convolution=causal_convolution(shapes, f"{module}.conv1d", mixed, _width(config, "conv_kernel")),
+        module=module,
+        heads=heads,
+        head_dim=head_dim,
+        groups=groups,
+        size=size,
+        activation=text(config, "hidden_act", "silu"),
+        norm=norm(shapes, f"{module}.norm", "rms", eps, width),
+        least=least,
+        most=most,
+        chunk=integer(config, "chunk_size", 256, largest=1 << 16),
+    )
+
+
+def _width(config: Config, key: str) -> int:
+    return integer(config, key, 4, largest=_WIDEST)
+
+
+def _rank(config: Config, hidden: int, key: str) -> int:
+    return ceil(hidden / 16) if config.get(key, "auto") == "auto" else integer(config, key)
+
+
+def _limits(config: Config) -> tuple[float, float]:
+    found = config.get("time_step_limit")
+    if found is None:
+        return 0.0, inf
+    if isinstance(found, list) and len(found) == 2:
+        least, most = map(_limit, found)
+        if least is not None and most is not None and 0 <= least < most and isfinite(least):
+            return least, most
+    raise CheckpointError(f"config.json: time_step_limit must be two ascending numbers, not {found!r:.80}")
+
+
+def _limit(value: object) -> float | None:
+    """A number; an infinite one is an object in what transformers writes."""
+    if isinstance(value, dict):
+        return inf if value == {"__float__": "Infinity"} else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,23 @@
+"""Mamba 2: state spaces in heads, whose decay is one number a head.
+
+Dao, Gu, Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space
+Duality, 2024, arXiv 2405.21060.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..anatomy import Anatomy, Shapes
+from ._mamba_like import LOOKS_AT_WEIGHTS, SIZES, mamba_like
+from ._state_space import TENSORS, headed_state_space
+from ._tensors import Config
+
+__all__ = ["LOOKS_AT_WEIGHTS", "SIZES", "anatomy"]
+
+
+def anatomy(config: Config, shapes: Shapes) -> Anatomy:
+    """See :func:`edgepress.compress.model.family.anatomy_of`."""
+    mixer = partial(headed_state_space, config, shapes)
+    parts = ("in_proj", "out_proj", "conv1d", "norm")
+    return mamba_like(config, shapes, mixer, parts, (*TENSORS, "dt_bias"), tied=False)

@@ -1,0 +1,67 @@
+"""States of fixed size that stand for the tokens before: a graph's inputs and outputs that hold them.
+
+A row that begins reads none, whatever its buffer holds, so that a runtime may use one again as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ...runtime.bundle.cache_names import present_of
+from .attention.padding import Columns
+from .build import Build
+
+FLOAT = ir.DataType.FLOAT
+
+
+@dataclass(frozen=True)
+class RowStates:
+    """What blocks need to know of the rows to carry a state on.
+
+    Attributes:
+        goes_on: ``[batch, 1, 1]`` bool, whether a row has tokens before the new ones.
+        filled: ``[batch, 1]`` int64, new tokens of each row, which come before its padding.
+        width: ``[1]`` int64, columns of the batch.
+        real: ``[batch, seq, 1]``, 1 for new tokens and 0 for padding.
+    """
+
+    goes_on: ir.Value
+    filled: ir.Value
+    width: ir.Value
+    real: ir.Value
+
+
+def row_states(build: Build, lengths: ir.Value, placed: Columns) -> RowStates | None:
+    """Of rows that have ``lengths [batch]`` tokens in all; None where every block attends."""
+    if build.anatomy.attends:
+        return None
+    graph = build.graph
+    last = graph.constant("states.last", np.array([1], np.int64))
+    rows = graph.node("Unsqueeze", "states.lengths", [lengths, last])
+    more = graph.node("Greater", "states.more", [rows, placed.filled])
+    goes_on = graph.node("Unsqueeze", "states.goes_on", [more, last])
+    before = graph.node("Less", "states.before", [placed.steps, placed.filled])
+    real = graph.node("Cast", "states.tokens", [before], to=FLOAT)
+    deep = graph.constant("states.deep", np.array([2], np.int64))
+    real = graph.node("Unsqueeze", "states.real", [real, deep])
+    return RowStates(goes_on, placed.filled, placed.width, real)
+
+
+def state(build: Build, name: str, shape: Sequence[int]) -> ir.Value:
+    """The graph input ``past_NAME [batch, *shape]``."""
+    return build.graph.input(f"past_{name}", FLOAT, ["batch_size", *shape])
+
+
+def known(build: Build, value: ir.Value, rows: RowStates) -> ir.Value:
+    """``value [batch, …, …]``, a state that goes in, zero for rows that begin."""
+    zero = build.graph.constant("states.zero", np.array(0, np.float32))
+    return build.graph.node("Where", f"{value.name}.known", [rows.goes_on, value, zero])
+
+
+def carried(build: Build, value: ir.Value, name: str, shape: Sequence[int]) -> None:
+    """Make ``value`` the graph output that extends the state ``name``."""
+    build.graph.output(value, present_of(f"past_{name}"), FLOAT, ["batch_size", *shape])
