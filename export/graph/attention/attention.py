@@ -150,7 +150,7 @@ def sink(build: Build, part: Attention) -> ir.Value | None:
     decide: a window's tiles save work, a softcap has no tiles, and codes are read as fast in tiles.
     """
     if part.sinks is not None:
-        return build.vector(part.sinks)
+        return cast(build, build.vector(part.sinks), ir.DataType.FLOAT16)
     floats = build.weights.kv_dtype == "float32"
     if build.own_attention or not floats or part.sliding_window is not None or part.softcap:
         return None

@@ -20,6 +20,7 @@ from edgepress.compress.pipeline.sweep import Sweep
 from edgepress.compress.solve.group_solving import HALVES
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.errors import RecipeError
+from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.terminal import Silent
 
@@ -129,3 +130,22 @@ def test_layers_of_a_repeated_block_are_refused(make_encoder: Callable[..., Path
     options: dict[str, Any] = {"recipe": str(tmp_path / "r.yaml"), "output": tmp_path / "o"}
     with pytest.raises(RecipeError, match="one block, which is applied 3 times"):
         compress_model(str(model), calibration="wikipedia", **options)
+
+
+def test_a_killed_run_of_a_repeated_block_goes_on_with_the_same_bytes(
+    make_encoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    run: Callable[..., Path],
+    watched: Callable[..., Any],
+) -> None:
+    model = make_encoder(tmp_path / "m", "albert", embedding_size=32, num_hidden_layers=3)
+    steps: list[dict[str, Any]] = [
+        {"pass": "gptq", "scheme": "W4A16-g16", "targets": [one]} for one in ("q", "k")
+    ]
+    steps[0]["samples"] = 2
+    expected = hash_tree(run(model, pico_text, tmp_path, *steps))
+    for kill in (2, 4):
+        with watched("compressing blocks", kill_at=kill):
+            run(model, pico_text, tmp_path, *steps, name=f"killed-{kill}")
+        assert hash_tree(run(model, pico_text, tmp_path, *steps, name=f"killed-{kill}")) == expected

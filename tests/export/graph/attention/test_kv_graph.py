@@ -78,11 +78,11 @@ def test_batches_lengths_and_depths(
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("family", ["mistral", "gemma2", "qwen3", "gpt2", "gpt_neox", "phi"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "qwen3", "gpt2", "gpt_neox", "phi", "gpt_oss"])
 def test_families(
     family: str, bits: int, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
 ) -> None:
-    """A sliding window, soft-caps, norms of q and k, fused q k v, no rope, partial rope."""
+    """A sliding window, soft-caps, norms of q and k, fused q k v, no rope, partial rope, sinks."""
     changes = {"sliding_window": 24} if family == "mistral" else {}
     checkpoint = make_decoder(tmp_path / "m", family, num_hidden_layers=2, **changes)
     exported = export_graph(checkpoint, kv=KVScheme.model_validate({"bits": bits}))
@@ -143,11 +143,19 @@ def test_scales_of_another_channel_are_noticed(
         agree(driver.logits(IDS[:1]), want, noise)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma2"])
+# All experts are chosen: a last digit may send a token to another one.
+ALL_EXPERTS: dict[str, dict[str, Any]] = {
+    "gpt_oss": {"num_experts_per_tok": 6},
+    "deepseek_v3": {"num_experts_per_tok": 8, "topk_group": 4},
+}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma2", *ALL_EXPERTS])
 def test_half_precision(
     family: str, make_decoder: Callable[..., Path], export_graph: Any, tmp_path: Path
 ) -> None:
-    exported = export_graph(make_decoder(tmp_path / "m", family), kv_dtype="float16")
+    checkpoint = make_decoder(tmp_path / "m", family, **ALL_EXPERTS.get(family, {}))
+    exported = export_graph(checkpoint, kv_dtype="float16")
     want = exported.source.logits(IDS, activations=False)
     with exported.driver() as driver:
         assert all(array.dtype == np.float16 for array in driver.empty_cache(1, 4).values())
