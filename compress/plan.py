@@ -33,7 +33,9 @@ _START = 5.0  # seconds until torch and transformers are there
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One pass: how many layers and weights it works on, and their bytes before and after."""
+    """One pass: how many layers and weights it works on, and their bytes before and after. Of a pass on
+    embedding and head the weights are theirs, and there are no layers.
+    """
 
     step: str
     scheme: str
@@ -101,9 +103,21 @@ def _step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], A
         after = sum(stored_bytes[linear.name] for linear in selected)
         scheme = step.weight_scheme
         label = scheme.name if scheme else step.label
-        plans.append(StepPlan(name, label, len(selected), sum(map(weights_of, selected)), before, after))
+        if step.on_tables:
+            plans.append(_on_tables(source, name, label, after_it))
+        else:
+            plans.append(StepPlan(name, label, len(selected), sum(map(weights_of, selected)), before, after))
         anatomy = after_it
     return plans, anatomy, bits
+
+
+def _on_tables(source: WeightSource, name: str, label: str, left: Anatomy) -> StepPlan:
+    """A pass on embedding and head, which keeps their type and ``left.vocab_size`` rows."""
+    anatomy = source.anatomy
+    tables = [anatomy.embedding, *([anatomy.head] if anatomy.head and not anatomy.tied else [])]
+    stored = sum(source.stored_bytes(f"{table}.weight") for table in tables)
+    weights = len(tables) * anatomy.vocab_size * anatomy.hidden_size
+    return StepPlan(name, label, 0, weights, stored, stored * left.vocab_size // anatomy.vocab_size)
 
 
 def _bits_after(step: Pass, left: Linear | None) -> dict[str, float]:

@@ -64,7 +64,7 @@ def _plan_table(plan: Any, predicted: str) -> Any:
         table.add_row(
             step.step,
             step.scheme,
-            str(step.layers),
+            str(step.layers or "–"),
             f"{step.weights / 1e6:.1f} M",
             f"{step.bytes_before / 1e6:.1f}",
             f"{step.bytes_after / 1e6:.1f}",

@@ -37,6 +37,7 @@ class Embedding(ModelPass):
         "samples": Fixed(None, f"it reads the first {TOKENS} tokens"),
     }
     samples: ClassVar[None] = None  # type: ignore[misc]  # not an option here
+    on_tables: ClassVar[bool] = True
     scheme: SchemeOption = Field(description="how embedding and head are stored, of at most 4 bits")
     head: SchemeOption | None = Field(
         None, description="how a head that is not the embedding is stored; null: as the embedding"

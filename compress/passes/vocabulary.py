@@ -8,6 +8,7 @@ any other is split into shorter tokens. A decoder can no longer say what was cut
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from ...errors import CalibrationError, CheckpointError
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import read_json
+from ..model.anatomy import Anatomy
 from ..model.checkpoint.reader import CheckpointReader
 from ..model.checkpoint.vocabulary_check import TOKENIZER
 from ..model.weights import WeightSource
@@ -43,6 +45,7 @@ class Vocabulary(ModelPass):
     """Options of ``vocabulary``."""
 
     text: ClassVar[str] = "without corpus"
+    on_tables: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, Fixed]] = whole_model("one vocabulary serves the whole model") | {
         "samples": Fixed(None, "a token stays that occurs anywhere in the text")
     }
@@ -74,6 +77,10 @@ class Vocabulary(ModelPass):
     def multiplications(self, weights: int, tokens: int) -> float:
         """None: rows are copied."""
         return 0.0
+
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        """With ``size`` tokens at most; how many of them occur is known when the text has been read."""
+        return replace(anatomy, vocab_size=min(self.size or anatomy.vocab_size, anatomy.vocab_size))
 
     def apply(self, stage: Stage) -> StageResult:
         """Count tokens, cut the tokenizer, and copy the rows that stay.

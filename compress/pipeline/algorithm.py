@@ -36,6 +36,7 @@ class Pass(BaseModel):
     fixed: ClassVar[Mapping[str, Fixed]] = {}  # former options, by name
     text: ClassVar[str] = "yes"  # when calibration text is needed, for the list of passes
     keeps_codes: ClassVar[bool] = False  # whether its scheme is for layers alone that have no codes yet
+    on_tables: ClassVar[bool] = False  # whether it works on embedding and head, and on no layer
 
     samples: int | None = Field(
         None, ge=1, description="how many of the calibration sequences the pass reads; null reads all"

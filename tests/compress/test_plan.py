@@ -153,6 +153,21 @@ def test_the_checkpoint_between_two_stages_counts_as_disk(
     assert two.disk >= one.disk + one.result_bytes
 
 
+def test_a_pass_on_embedding_and_head_is_planned_with_their_weights(
+    pico_llama: Path, tmp_path: Path, recipe: Callable[..., str]
+) -> None:
+    text: dict[str, Any] = {"calibration": "wikipedia", "samples": 4, "length": 32}
+    whole = plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "vocabulary"}), **text)
+    cut = plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "vocabulary", "size": 100}), **text)
+    (step,), (smaller,) = whole.steps, cut.steps
+    config = json.loads((pico_llama / "config.json").read_text())
+    rows, tables = config["vocab_size"], 1 if config["tie_word_embeddings"] else 2
+    assert (step.layers, step.weights) == (0, tables * rows * config["hidden_size"])
+    assert step.bytes_after == step.bytes_before
+    assert smaller.bytes_after == smaller.bytes_before * 100 // rows
+    assert whole.result_bytes - cut.result_bytes == step.bytes_after - smaller.bytes_after
+
+
 def test_a_dry_run_refuses_what_the_run_would(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     """A field or a chat template that nothing reads, a field that no row has, and too little text."""
     rows = tmp_path / "rows.jsonl"

@@ -14,7 +14,7 @@ from ..peers.contract import QuantizerVariant
 from ..peers.workspace import Workspace, peers, trouble
 from .schema import Peer
 
-_TIMEOUT = 3600.0
+_TIMEOUT = 7200.0  # AutoRound needs most: 200 iterations take it most of an hour
 
 
 def tool(peer: Peer) -> ModuleType:
