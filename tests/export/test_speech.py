@@ -125,6 +125,8 @@ def test_words_are_those_of_transformers(
     parity = read_json(bundle / "manifest.json")["parity"]
     assert parity["status"] == "passed" and parity["text"]["sounds"] == "built-in"
     assert parity["float"]["max_abs_difference"] < 1e-4
+    stored = sum(parameter.numel() for parameter in theirs.parameters())
+    assert read_json(bundle / "manifest.json")["weights"]["params"] == stored
 
 
 def test_states_and_logits_are_those_of_transformers(

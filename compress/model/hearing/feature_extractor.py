@@ -58,8 +58,10 @@ def _read(settings: Mapping[str, Any], path: Path) -> LogMel:
         bins = integer(settings, "feature_size", 80, largest=_LONGEST)
     except CheckpointError as error:
         raise CheckpointError(f"{path} says nothing usable", why=error.what) from None
-    if rate != RATE or window % 2 or window >= rate:
-        raise CheckpointError(f"{path}: {rate} samples a second in windows of {window} are not supported")
+    if rate != RATE or window % 2 or window >= rate or 2 * hop > window:
+        raise CheckpointError(
+            f"{path}: {rate} samples a second in windows of {window}, {hop} apart, are not supported"
+        )
     return LogMel(rate, seconds * rate, window, hop, bins)
 
 

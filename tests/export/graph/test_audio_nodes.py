@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def test_spectra_are_those_of_transformers(how: LogMel, tmp_path: Path) -> None:
     assert max(worst.values()) < 1e-4, worst
 
 
+def test_they_are_made_of_standard_operators(tmp_path: Path) -> None:
+    session(SHORT, tmp_path)
+    nodes = list(ir.load(tmp_path / "sound.onnx").graph)
+    assert {node.domain for node in nodes} == {""}
+    # None of those that clients in a browser lack, as a Fourier transform.
+    plain = "Unsqueeze Pad Conv Mul Split Add MatMul Max Log ReduceMax Sub Div"
+    assert {node.op_type for node in nodes} == set(plain.split())
+
+
 def test_beside_a_loud_voice_both_are_as_far_from_what_is_right(tmp_path: Path) -> None:
     """Where harmonics are a hundred million times stronger than what lies between them, float32 has no more
     digits to say what does: not in transformers either.
@@ -78,12 +88,8 @@ def test_beside_a_loud_voice_both_are_as_far_from_what_is_right(tmp_path: Path) 
 
 
 def test_without_the_extractor_s_settings_nothing_is_exported(pico_whisper: Path, tmp_path: Path) -> None:
-    import shutil
-
     path = tmp_path / "m"
     shutil.copytree(pico_whisper, path, ignore=shutil.ignore_patterns("preprocessor_config.json"))
-    with pytest.raises(
-        CheckpointError, match=r"how (its )?sounds become spectra|becomes? the spectra|spectra"
-    ):
+    with pytest.raises(CheckpointError, match="spectra"):
         export_bundle(path, output=tmp_path / "o")
     assert not (tmp_path / "o").exists()

@@ -51,6 +51,7 @@ def test_the_newer_file_has_it_in_a_section(tmp_path: Path) -> None:
         ({"n_fft": 401}, "windows of 401"),
         ({"n_fft": 10**7}, "usable"),
         ({"hop_length": -1}, "usable"),
+        ({"hop_length": 201}, "201 apart"),
         ({"feature_size": "80"}, "usable"),
         ({"feature_size": 10**6}, "usable"),
     ],
