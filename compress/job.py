@@ -20,7 +20,6 @@ from .recipe_files import no_text
 from .text.corpus import FIELD, text_paths, text_sha256
 
 if TYPE_CHECKING:
-    from .model.hearing.hearing import Hearing
     from .text.protected_text import ProtectedText
 
 # torch is imported when a job is made, so that this module can be looked at without it.
@@ -162,6 +161,7 @@ class Job:
         from .model.family import read_by
         from .text.calibration import calibration_from
 
+        reads = read_by(self.source.anatomy)
         if not self.recipe.calibrated:
             if (self.choice.field, self.choice.chat) != (FIELD, AUTO):
                 raise InputError(
@@ -170,11 +170,9 @@ class Job:
                 )
             return None
         if self.text is None:
-            raise no_text(self.recipe.name, reads=read_by(self.source.anatomy))
-        if self.source.anatomy.patches is not None:
-            return self._images(self.text, self.source.anatomy.patches.tokens)
-        if self.source.anatomy.hearing is not None:
-            return self._sounds(self.text, self.source.anatomy.hearing)
+            raise no_text(self.recipe.name, reads=reads)
+        if reads != "text":
+            return self._files(self.text, reads)
         classifier = self.source.anatomy.classifier
         return calibration_from(
             self.text,
@@ -197,45 +195,18 @@ class Job:
         tower = self.source.anatomy.tower
         return self.source.anatomy.max_positions if tower is not None and tower.filled else None
 
-    def _images(self, folder: str, tokens: int) -> Any:
-        """Images in ``folder``, of which each has so many ``tokens``."""
-        from .model.image_processor import require_preprocessing
-        from .text.calibration_images import calibration_of_images
+    def _files(self, folder: str, what: str) -> Any:
+        """``what`` the model reads in ``folder``: images or sounds."""
+        from .files_as_calibration import calibration_of_files
 
-        self._refuse_words("images")
-        return calibration_of_images(
-            folder,
-            require_preprocessing(self.model.path),
-            tokens=tokens,
-            samples=self.samples,
-            seed=self.seed,
-            batch_size=self.batch_size,
-        )
-
-    def _sounds(self, folder: str, hearing: Hearing) -> Any:
-        """Sounds in ``folder``, with what is said in them."""
-        from .model.hearing.feature_extractor import require_log_mel
-        from .model.hearing.speech_words import words_of
-        from .text.calibration_audio import calibration_of_sounds
-
-        self._refuse_words("sounds")
-        return calibration_of_sounds(
-            folder,
-            require_log_mel(hearing, self.model.path),
-            words_of(self.source),
-            tokens=hearing.tokens,
-            samples=self.samples,
-            seed=self.seed,
-            batch_size=self.batch_size,
-        )
-
-    def _refuse_words(self, what: str) -> None:
-        """Raises InputError for choices that are about text alone."""
         if (self.choice.field, self.choice.chat) != (FIELD, AUTO) or self.choice.protect:
             raise InputError(
                 f"{self.model.name} reads {what}, which have no field, no chat template and no groups",
                 fix="leave --field, --chat and --protect out",
             )
+        return calibration_of_files(
+            self.source, folder, samples=self.samples, seed=self.seed, batch_size=self.batch_size
+        )
 
     def paths(self) -> list[str | Path]:
         """What the recipe and the name of the model turned out to read."""

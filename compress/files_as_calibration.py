@@ -1,0 +1,45 @@
+"""Calibration of models that read no text: with the images or the sounds in a folder, as their own files say
+that these are prepared.
+"""
+
+from __future__ import annotations
+
+from .model.hearing.feature_extractor import require_log_mel
+from .model.hearing.speech_words import words_of
+from .model.image_processor import require_preprocessing
+from .model.weights import WeightSource
+from .text.calibration import Calibration
+from .text.calibration_audio import calibration_of_sounds
+from .text.calibration_images import calibration_of_images
+
+
+def calibration_of_files(
+    source: WeightSource, folder: str, *, samples: int, seed: int, batch_size: int
+) -> Calibration:
+    """So many ``samples`` of the files in ``folder`` that the model ``source`` reads.
+
+    Raises:
+        CheckpointError: nothing beside the model says how they are prepared.
+        CalibrationError, InputError: as :func:`.text.calibration_images.calibration_of_images` and
+            :func:`.text.calibration_audio.calibration_of_sounds`.
+    """
+    anatomy, path = source.anatomy, source.reader.path
+    if anatomy.hearing is not None:
+        return calibration_of_sounds(
+            folder,
+            require_log_mel(anatomy.hearing, path),
+            words_of(source),
+            tokens=anatomy.hearing.tokens,
+            samples=samples,
+            seed=seed,
+            batch_size=batch_size,
+        )
+    assert anatomy.patches is not None
+    return calibration_of_images(
+        folder,
+        require_preprocessing(path),
+        tokens=anatomy.patches.tokens,
+        samples=samples,
+        seed=seed,
+        batch_size=batch_size,
+    )
