@@ -104,6 +104,7 @@ class Job:
             length=self.length,
             batch_size=self.batch_size,
             requantize=self.requantize,
+            rounded=self.model.rounded,
         )
         return replace(made, notes=(*made.notes, *self._protection()))
 

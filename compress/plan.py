@@ -148,9 +148,11 @@ def plan(
     length: int,
     batch_size: int,
     requantize: bool = False,
+    rounded: str = "",
 ) -> Plan:
     """The plan for ``recipe`` on ``source``; checks that every group divides and every target exists.
-    ``requantize``: what the model comes quantized with may be rounded again.
+    ``requantize``: what the model comes quantized with may be rounded again. ``rounded``: what all of its
+    layers were dequantized from, where ``source`` does not say.
 
     Raises:
         ShapeError: a group that does not divide.
@@ -164,7 +166,7 @@ def plan(
     steps, left, bits = _step_plans(source, recipe)
     check_head(left, recipe)
     check_shapes(source.anatomy, recipe)
-    again = check_requantized(source, recipe, again=requantize)
+    again = check_requantized(source, recipe, again=requantize, everywhere=bool(rounded))
     tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
     added = [step.added_bytes(source.anatomy) for _, step in recipe.steps]
@@ -188,13 +190,13 @@ def plan(
         + seconds_of(source, recipe, samples, length, at_once, rates),
         probe_tokens=len(TEXTS) * TOKENS,
         probe_seconds=rates.seconds(probe_work(source, recipe)),
-        notes=(*recipe.notes, *came_from(source), *again, *rates.notes),
+        notes=(*recipe.notes, *came_from(source, rounded), *again, *rates.notes),
     )
 
 
-def came_from(source: WeightSource) -> tuple[str, ...]:
+def came_from(source: WeightSource, rounded: str) -> tuple[str, ...]:
     """What the plan says of a model that is quantized already: ``from 4 bits (GPTQ, groups of 128)``."""
-    coded, found = source.reader.coded, []
+    coded, found = source.reader.coded, [f"from {rounded}"] if rounded else []
     if coded.described:
         found.append(f"from {coded.described}: {len(coded.by_module)} layers")
     own = [scheme for name, scheme in source.schemes.items() if name not in coded.by_module]

@@ -54,15 +54,18 @@ def check_head(anatomy: Anatomy, recipe: Recipe) -> None:
         )
 
 
-def check_requantized(source: WeightSource, recipe: Recipe, *, again: bool = False) -> tuple[str, ...]:
+def check_requantized(
+    source: WeightSource, recipe: Recipe, *, again: bool = False, everywhere: bool = False
+) -> tuple[str, ...]:
     """What to say of passes that give new codes to layers which have some, from an earlier pass or from the
-    start; ``again``: those of the start may be given new ones.
+    start; ``again``: those of the start may be given new ones, ``everywhere``: all layers had some.
 
     Raises:
         RecipeError: neither the recipe nor the caller has a word for it.
     """
     anatomy, notes = source.anatomy, list[str]()
-    coded = dict.fromkeys((*source.schemes, *source.reader.coded.quantized()), _BEFORE)
+    linears = [linear.name for linear in anatomy.linears()] if everywhere else []
+    coded = dict.fromkeys((*source.schemes, *source.reader.coded.quantized(), *linears), _BEFORE)
     for step in recipe.passes:
         mine = [linear.name for linear in step.options.selected(anatomy) if step.options.quantizes(linear)]
         twice = [name for name in mine if name in coded and not step.options.keeps_codes]

@@ -245,7 +245,7 @@ class Search:
 def planned_seconds(model: str, recipe: dict[str, Any], calibration: str, file: Path) -> float:
     """Of the compression by ``recipe``, as its plan says, which reads it from ``file``."""
     file.write_text(recipe_text(recipe), encoding="utf-8")
-    return float(plan_model(model, recipe=str(file), calibration=calibration).seconds)
+    return float(plan_model(model, recipe=str(file), calibration=calibration, requantize=True).seconds)
 
 
 def objective_of(space: Space, budgets: Sequence[Budget]) -> str:

@@ -89,6 +89,7 @@ class Spaces:
                     recipe=str(folder / "recipe.yaml"),
                     calibration=self.text,
                     device=self.device,
+                    requantize=True,
                     progress=self.progress,
                 )
         finally:

@@ -188,6 +188,7 @@ def _build(setting: Setting, trial: Trial, progress: Progress) -> None:
                 calibration=setting.texts.calibration,
                 protect=setting.protected(trial.recipe),
                 device=setting.device,
+                requantize=True,
                 progress=progress,
             )
         export_bundle(checkpoint, output=trial.bundle, progress=progress)

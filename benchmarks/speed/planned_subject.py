@@ -78,7 +78,7 @@ def subject_of(
         return bundle_subject(path)
     if recipe or scheme:
         choice = CalibrationChoice(None, None, None, None)
-        job = Job(model, recipe, scheme, group_size, choice, progress or Silent())
+        job = Job(model, recipe, scheme, group_size, choice, progress or Silent(), requantize=True)
         planned = model_of(job.source, job.recipe)
         name = f"{job.model.name}, {job.recipe.summary}"
         return planned_subject(planned, name, job.model.path, job.plan.bundle_bytes)

@@ -43,7 +43,8 @@ from .towers import cut_out
 @dataclass(frozen=True)
 class ResolvedModel:
     """A model directory with its short ``name``, how tables must call it (also what was done to it), its
-    licence where its files say one, and its id on the hub where that is known.
+    licence where its files say one, and its id on the hub where that is known. ``rounded`` says what it was
+    dequantized from (``4 bits (GGUF, Q4_K)``), where nothing in the directory does.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class ResolvedModel:
     described: str
     license: License | None = None
     hub_id: str | None = None
+    rounded: str = ""
 
 
 def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
@@ -119,7 +121,7 @@ def _from_file(path: Path, progress: Progress) -> ResolvedModel:
     target = dequantized(sha256_file(path))
     materialise(path, target, progress=progress)
     described = f"{path.stem}, dequantized from {header.storage}"
-    return ResolvedModel(target, path.stem, described, _stated(header, path))
+    return ResolvedModel(target, path.stem, described, _stated(header, path), rounded=header.described)
 
 
 def _stated(header: GgufHeader, path: Path) -> License | None:

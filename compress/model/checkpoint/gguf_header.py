@@ -7,6 +7,7 @@ bits wide and the file's word for them is worth nothing: each is held against th
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections import Counter
 from dataclasses import dataclass
@@ -50,6 +51,14 @@ class GgufHeader:
     def storage(self) -> str:
         """The type that most weights are stored in: ``Q4_1``."""
         return self.weights.most_common(1)[0][0]
+
+    @property
+    def described(self) -> str:
+        """What the plan says of it: ``4 bits (GGUF, Q4_K)``; empty where most weights are floats."""
+        bits = re.search(r"\d+", self.storage)
+        if bits is None or self.storage.startswith(("F", "BF")):
+            return ""
+        return f"{bits[0]} bits (GGUF, {self.storage})"
 
 
 class _Cursor:

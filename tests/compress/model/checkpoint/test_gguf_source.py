@@ -7,10 +7,12 @@ import random
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from edgepress.compress.api import plan_model
 from edgepress.compress.model.checkpoint import gguf_source
 from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
 from edgepress.compress.model.checkpoint.gguf_source import materialise
@@ -19,13 +21,28 @@ from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.vocabulary_check import check_vocabulary
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.models import DIGESTS, resolve
-from edgepress.errors import CheckpointError, EdgepressError, RefusedByPolicy, UnknownName
+from edgepress.compress.model.weights import WeightSource
+from edgepress.errors import CheckpointError, EdgepressError, RecipeError, RefusedByPolicy, UnknownName
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.staging import Staging
 from edgepress.storage import read_json, sha256_file
 from safetensors.torch import load_file
 
+from ....conftest import save_decoder
+
 HEADS, KV_HEADS = 4, 2
+# By type, where a block has numbers in float16.
+HALVES: dict[str, tuple[int, ...]] = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
+    "IQ3_XXS": (0,),
+    "IQ2_S": (0,),
+}
 Pico = tuple[Path, dict[str, torch.Tensor]]
 NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -74,23 +91,26 @@ def write_nested_tokens(path: Path, count: int) -> None:
     writer.close()
 
 
-def write_gguf(checkpoint: Path, path: Path, words: str | None = None) -> dict[str, torch.Tensor]:
+def write_gguf(
+    checkpoint: Path, path: Path, words: str | None = None, down: tuple[np.ndarray, Any] | None = None
+) -> dict[str, torch.Tensor]:
     """The checkpoint as GGUF, matrices in Q4_1; returns what its weights are after their rounding. ``words``
-    is how text is cut.
+    is how text is cut; ``down`` the bytes of ``down_proj`` and their type.
     """
     import gguf
 
+    config = read_json(checkpoint / "config.json")
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(3)
+    writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(512)
-    writer.add_embedding_length(64)
-    writer.add_feed_forward_length(128)
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10_000.0)
-    writer.add_rope_dimension_count(16)
+    writer.add_rope_dimension_count(config["head_dim"])
     vocabulary = sorted(tokenizer["model"]["vocab"].items(), key=lambda item: item[1])
     writer.add_vocab_size(len(vocabulary))
     writer.add_tokenizer_model("gpt2")
@@ -107,7 +127,9 @@ def write_gguf(checkpoint: Path, path: Path, words: str | None = None) -> dict[s
     for name, tensor in load_file(checkpoint / "model.safetensors").items():
         value, kind = tensor.numpy(), gguf.GGMLQuantizationType.F32
         heads = HEADS if "q_proj" in name else KV_HEADS if "k_proj" in name else 0
-        if value.ndim == 2:
+        if down is not None and "down_proj" in name:
+            stored, kind = down
+        elif value.ndim == 2:
             kind = gguf.GGMLQuantizationType.Q4_1
             rounded[name] = torch.from_numpy(gguf.dequantize(gguf.quantize(value, kind), kind))
             stored = gguf.quantize(interleaved(value, heads) if heads else value, kind)
@@ -379,3 +401,29 @@ def test_mutants_raise_typed_errors_only(pico_gguf: Pico, tmp_path: Path) -> Non
         except EdgepressError:
             refused += 1
     assert refused > 250
+
+
+@pytest.mark.chain
+def test_a_file_in_few_bits_is_rounded_again_only_with_a_word(pico_gguf: Pico) -> None:
+    with pytest.raises(RecipeError, match="21 layers that have codes from the model as it came"):
+        plan_model(str(pico_gguf[0]), scheme="W4A16")
+    plan = plan_model(str(pico_gguf[0]), scheme="W4A16", requantize=True)
+    assert "from 4 bits (GGUF, Q4_1)" in plan.notes
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("kind", HALVES)
+def test_k_quants_and_i_quants_are_what_gguf_dequantizes(tmp_path: Path, kind: str) -> None:
+    import gguf
+
+    own = gguf.GGMLQuantizationType[kind]
+    block, size = gguf.GGML_QUANT_SIZES[own]
+    stored = np.random.default_rng(0).integers(0, 256, (256, 256 // block * size), dtype=np.uint8)
+    for start in HALVES[kind]:
+        stored.reshape(-1, size)[:, start : start + 2] = np.array([0.01], np.float16).view(np.uint8)
+    sizes = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "head_dim": 64}
+    checkpoint = save_decoder(tmp_path / "m", **sizes)
+    write_gguf(checkpoint, tmp_path / "m.gguf", down=(stored, own))
+    source = WeightSource.open(materialise(tmp_path / "m.gguf", tmp_path / "o"))
+    found = source.dense("model.layers.0.mlp.down_proj").numpy()
+    assert np.array_equal(found, gguf.dequantize(stored, own))
