@@ -1,7 +1,7 @@
 """Do slices name what is there? Noise in one place of a decoder at a time: the input embeddings of one
 script's tokens, that of one profession, and one head. The table that logits are made with stays as it was.
 
-    python -m edgepress.benchmarks.lab.planted.planted_harm WORK [--every N]
+    python -m edgepress.benchmarks.lab.known_harm.planted_harm WORK [--every N]
 
 Each copy of SmolLM2 is measured by the slice that has a group for what was harmed; of the head, one that
 looks for what followed the same token before (an induction head, Olsson et al. 2022, arXiv 2209.11895), that
@@ -173,7 +173,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     rows = [row(case, line) for case, line in measured(given.work, given.every)]
     header = ["noise", "named", "as planted", "loss", "of the others", "corrected p", "next", "items"]
-    module = "edgepress.benchmarks.lab.planted.planted_harm"
+    module = "edgepress.benchmarks.lab.known_harm.planted_harm"
     command = shlex.join(["python", "-m", module, "WORK", "--every", str(given.every)])
     title = "SmolLM2-135M: planted noise"
     write_table(given.page, title, command, header, rows, [])

@@ -1,7 +1,7 @@
 """How often slices raise an alarm where there is nothing: SmolLM2 beside itself, and beside its own bfloat16
 copy, in a hundred seeds.
 
-    python -m edgepress.benchmarks.lab.planted.false_alarms WORK [--every N] [--seeds N] [--slices NAMES]
+    python -m edgepress.benchmarks.lab.known_harm.false_alarms WORK [--every N] [--seeds N] [--slices NAMES]
 
 Both models read everything once, and what they made of each item is kept in ``WORK``. A seed is a run on a
 random half of what the groups share (articles, sentences, windows), with its own bootstrap.
@@ -133,7 +133,7 @@ def main() -> None:
         "with p < 5 %",
     ]
     options = ["--every", str(given.every), "--seeds", str(given.seeds), "--slices", given.slices]
-    module = "edgepress.benchmarks.lab.planted.false_alarms"
+    module = "edgepress.benchmarks.lab.known_harm.false_alarms"
     command = shlex.join(["python", "-m", module, "WORK", *options])
     write_table(given.page, "SmolLM2-135M: false alarms", command, header, rows, [])
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgepress.benchmarks.lab.planted import planted_harm
-from edgepress.benchmarks.lab.planted.false_alarms import alarms, in_seed, rounded
-from edgepress.benchmarks.lab.planted.planted_harm import CASES, EMBEDDING, kinds_of_rows, row
+from edgepress.benchmarks.lab.known_harm import planted_harm
+from edgepress.benchmarks.lab.known_harm.false_alarms import alarms, in_seed, rounded
+from edgepress.benchmarks.lab.known_harm.planted_harm import CASES, EMBEDDING, kinds_of_rows, row
 from edgepress.benchmarks.quality.subgroups.group_harm import Items
 
 
