@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...escaping import markdown
 from ...storage import read_regular, read_text, write_atomic
 from ..records.record import Measurement
-from .subgroups.slice_table import UNITS, number, worst
+from .subgroups.slice_table import UNITS, effects, number, worst
 
 HEADING = "## Who loses more"
 _SECTION = re.compile(rf"^{HEADING}$.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -70,10 +70,14 @@ def _section(line: Measurement) -> str:
         f"{HEADING}\n\n**{markdown(found[0].upper() + found[1:])}.** Measured against {against} by "
         f"`edgepress validate --slices`, {report['tests']} tests, corrected for being many; of each slice "
         "the group that loses most.\n\n"
-        "| slice | loses most | its loss | 95 % interval | the others | items | alarm |\n"
-        "|---|---|---|---|---|---|---|\n" + "\n".join(rows)
+        "| slice | loses most | its loss | 95 % interval | the others | items | alarm | seen from |\n"
+        "|---|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
     left = [f"{Path(one['name']).name} ({one['why']})" for one in report["slices"] if "why" in one]
+    text += (
+        "\n\nSeen from: the loss of that group which the test finds four times in five. Of an association "
+        "the others are its effect size before and after."
+    )
     return text + (f"\n\nNot measured: {markdown('; '.join(left))}." if left else "")
 
 
@@ -88,8 +92,9 @@ def _row(one: dict[str, Any]) -> str:
         group["group"],
         number(group["harm"], unit),
         "–" if low is None else f"{number(low, unit)} to {number(high, unit)}",
-        number(group["others"], unit),
+        number(group["others"], unit) if unit != "effect" else effects(group),
         str(group["items"]),
         alarm,
+        number(group["smallest_seen"], unit) if group["p"] is not None else "–",
     ]
     return "| " + " | ".join(map(markdown, cells)) + " |"

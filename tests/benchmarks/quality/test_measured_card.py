@@ -30,7 +30,7 @@ some
 
 def group(name: str, harm: float, alarm: bool) -> dict[str, object]:
     given = {"group": name, "harm": harm, "alarm": alarm, "others": 0.5, "items": 20, "times": harm / 0.5}
-    return {**given, "ci95": [harm / 2, 2 * harm], "p": 0.001 if alarm else 0.4}
+    return {**given, "ci95": [harm / 2, 2 * harm], "p": 0.001 if alarm else 0.4, "smallest_seen": 0.9}
 
 
 def line(harm: float) -> Measurement:
@@ -54,7 +54,7 @@ def test_the_worst_group_and_that_of_each_slice_stand_in_the_card() -> None:
     front, _, section = text.partition(HEADING)
     assert front == CARD.partition("## Licences")[0]
     assert "1.5 KL, nats a byte, the others 0.5" in section
-    assert "| 0.75 to 3 | 0.5 | 20 | yes (p 0.001) |" in section
+    assert "| 0.75 to 3 | 0.5 | 20 | yes (p 0.001) | 0.9 |" in section
     assert "Not measured: tasks (no row of the text has a group)." in section
     assert section.endswith("## Licences\n\n- of the base model: MIT\n")
     assert "| `Korean \\x7c [x](http://y)` |" in section  # never a link or a cell
