@@ -29,7 +29,8 @@ TICKS = (
     (4.0, "4×"),
     (8.0, "8×"),
 )
-ROW, EDGE, FOOT = 46.0, 8.0, 26.0
+ROW, EDGE, FOOT = 46.0, 8.0, 44.0
+AXIS = "← loses less · loses more →"
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,9 @@ def chart(identifier: str, strips: Sequence[Strip], *, title: str, width: float 
     """One row a strip: its title and the group that loses most above, the dots of all groups below."""
     height = ROW * len(strips) + FOOT
     marks = [_tick(value, name, width, height) for value, name in TICKS]
+    marks.append(
+        element("text", text=AXIS, x=_at(1.0, width), y=height - 6, class_="tick", text_anchor="middle")
+    )
     for place, strip in enumerate(strips):
         marks += _strip(strip, ROW * place, width)
     worst = "; ".join(
@@ -128,21 +132,21 @@ def _tick(value: float, name: str, width: float, height: float) -> Markup:
     x, end = _at(value, width), height - FOOT
     anchor = {ENDS[0]: "start", ENDS[1]: "end"}.get(value, "middle")
     line = element("line", x1=x, x2=x, y1=0.0, y2=end, class_="even" if value == 1 else "grid")
-    text = element("text", text=name, x=x, y=height - 8, class_="tick", text_anchor=anchor)
+    text = element("text", text=name, x=x, y=height - 26, class_="tick", text_anchor=anchor)
     return line + text
 
 
 def _strip(strip: Strip, top: float, width: float) -> list[Markup]:
     first = strip.groups[0]
     figure = f" {numerals.times(first.times)}" if first.times > 0 else ""
-    title = element("text", text=strip.title, x=EDGE, y=top + 16, class_="label")
+    title = element("text", text=strip.title, x=EDGE, y=top + 16, class_="label halo")
     room = int((width - 2 * EDGE) / GLYPH) - len(strip.title) - len(figure) - 2
     name = element(
         "text",
         text=f"{clip(first.name, max(8, room))}{figure}",
         x=width - EDGE,
         y=top + 16,
-        class_="label alarm" if first.alarm else "tick",
+        class_="label alarm halo" if first.alarm else "tick halo",
         text_anchor="end",
     )
     dots = [

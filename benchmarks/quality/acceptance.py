@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ...errors import GateFailed, InputError
 from ..records.record import Measurement
+from .subgroups.measure_slices import FLIPS, most_flips
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Gate:
     limit: float
 
     def check(self, measurement: Measurement) -> dict[str, Any]:
-        """The gate with the measured ``value`` and whether it ``passed``.
+        """The gate with the measured ``value`` and whether it ``passed``; of slices also the ``group``.
 
         Raises:
             InputError: the measurement has no such metric.
@@ -31,12 +32,14 @@ class Gate:
             )
         value = metric.value
         passed = value <= self.limit if self.bound == "max" else value >= self.limit
+        flips = most_flips((measurement.compare or {})["slices"]) if self.metric == FLIPS else None
         return {
             "metric": self.metric,
             "bound": self.bound,
             "limit": self.limit,
             "value": value,
             "passed": passed,
+            **({} if flips is None else {"group": flips[0]["group"]}),
         }
 
 
@@ -46,7 +49,11 @@ def failure(checked: list[dict[str, Any]]) -> GateFailed | None:
     if not failed:
         return None
     words = {"max": "above", "min": "below"}
-    parts = [f"{g['metric']} {g['value']:.4g} is {words[g['bound']]} {g['limit']:g}" for g in failed]
+    parts = [
+        f"{g['metric']}{' of ' + g['group'] if 'group' in g else ''} {g['value']:.4g} is {words[g['bound']]} "
+        f"{g['limit']:g}"
+        for g in failed
+    ]
     return GateFailed(
         "; ".join(parts),
         why="the model differs from its original more than the limit allows",

@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...escaping import markdown
 from ...storage import read_regular, read_text, write_atomic
 from ..records.record import Measurement
-from .subgroups.slice_table import UNITS, effects, number, worst
+from .subgroups.slice_table import UNITS, effects, number, shown_p, worst
 
 HEADING = "## Who loses more"
 _SECTION = re.compile(rf"^{HEADING}$.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -85,7 +85,9 @@ def _row(one: dict[str, Any]) -> str:
     group, unit = max(one["groups"], key=lambda group: float(group["harm"])), one["unit"]
     low, high = group["ci95"] or (None, None)
     alarm = (
-        "not tested" if group["p"] is None else f"{'yes' if group['alarm'] else 'no'} (p {group['p']:.2g})"
+        "not tested"
+        if group["p"] is None
+        else f"{'yes' if group['alarm'] else 'no'} (p {shown_p(group['p'])})"
     )
     cells = [
         f"{Path(one['name']).name}: {UNITS[unit]}",  # of a file of the user's its name alone

@@ -43,7 +43,7 @@ from .needs import validate_needs
 from .quality_lines import lines_of, require_labels
 from .subgroups.items import grouped_texts
 from .subgroups.kept_rows import KeptRows
-from .subgroups.measure_slices import chosen_slices, measure_slices, most_flips
+from .subgroups.measure_slices import FLIPS, chosen_slices, measure_slices, most_flips
 from .subgroups.slice_run import Given
 
 DEFAULT_CORPUS = "wikipedia"
@@ -154,7 +154,7 @@ def _add_slices(line: Measurement, found: dict[str, Any]) -> None:
     flips = most_flips(found)
     if flips is not None:
         group, share = flips
-        line.metrics["group_flips"] = Metric(value=share, unit="fraction", n=group["items"], better="lower")
+        line.metrics[FLIPS] = Metric(value=share, unit="fraction", n=group["items"], better="lower")
 
 
 def plan_validation(

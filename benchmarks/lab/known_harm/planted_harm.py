@@ -28,7 +28,7 @@ from ....compress.text.corpus import read_corpus
 from ....runtime.text.tokenizer import Tokenizer
 from ....storage import write_json
 from ...quality.subgroups.items import GroupText
-from ...quality.subgroups.slice_table import UNITS, number
+from ...quality.subgroups.slice_table import UNITS, number, shown_p
 from ...records.subjects import open_subject
 from ..programs.slice_table import measure
 from ..study.page import write_table
@@ -157,8 +157,8 @@ def row(case: Planted, line: dict[str, Any]) -> list[str]:
         "yes" if worst is not None and worst["group"] == case.group else "no",
         f"{number(first['harm'], unit)} {UNITS[unit]}",
         number(first["others"], unit),
-        f"{first['p']:.2g}",
-        f"{second['group']}: {number(second['harm'], unit)}, p {second['p']:.2g}",
+        shown_p(first["p"]),
+        f"{second['group']}: {number(second['harm'], unit)}, p {shown_p(second['p'])}",
         str(one["items"]),
     ]
 

@@ -219,6 +219,7 @@ def _command(given: argparse.Namespace) -> str:
     program = ["python", "-m", "edgepress.benchmarks.lab.programs.slice_table"]
     options = ["--every", str(given.every), "--slices", given.slices]
     options += ["--text", "GROUPS.jsonl"] if given.text else []
+    options += ["--title", given.title] if given.title else []
     return shlex.join([*program, "WORK", given.original, *given.names, *options])
 
 

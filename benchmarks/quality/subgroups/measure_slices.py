@@ -24,6 +24,7 @@ from .slice_run import Given, SliceRun
 from .user_slice import SUFFIX
 
 ALL = "all"
+FLIPS = "group_flips"  # the metric that has the share of :func:`most_flips`
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from .significance import LEVEL
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+LEAST_P = 0.0001
 SHOWN = 5  # groups of a slice; the line has all
 UNITS = {
     "nats/token": "KL, nats a token",
@@ -55,7 +56,7 @@ def _table(one: dict[str, Any]) -> list[RenderableType]:
             number(group["harm"], unit),
             "–" if low is None else f"{number(low, unit)} … {number(high, unit)}",
             number(group["others"], unit) if unit != "effect" else effects(group),
-            "–" if group["p"] is None else f"{group['p']:.2g}",
+            "–" if group["p"] is None else shown_p(group["p"]),
             style="bold red" if group["alarm"] else "",
         )
     more = len(groups) - SHOWN
@@ -68,7 +69,8 @@ def _said(one: dict[str, Any]) -> list[str]:
     made.
     """
     found = [
-        f"answers about {group['group']} change one way (sign test, corrected: p {group['p_one_way']:.2g})"
+        f"answers about {group['group']} change one way "
+        f"(sign test, corrected: p {shown_p(group['p_one_way'])})"
         for group in one["groups"]
         if group.get("p_one_way", 1.0) < LEVEL
     ]
@@ -88,6 +90,11 @@ def _said(one: dict[str, Any]) -> list[str]:
 def effects(group: dict[str, Any]) -> str:
     """The effect sizes of an association in the original and in the compressed model."""
     return f"{group['effect_before']:.2f} to {group['effect_after']:.2f}"
+
+
+def shown_p(p: float) -> str:
+    """A probability as a person reads it; those of many tests underflow."""
+    return f"{p:.2g}" if p >= LEAST_P else f"< {LEAST_P:g}"
 
 
 def number(value: float | None, unit: str) -> str:

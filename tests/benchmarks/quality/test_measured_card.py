@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from edgepress.benchmarks.quality.measured_card import HEADING, with_slices
+from edgepress.benchmarks.quality.subgroups.slice_table import shown_p
 from edgepress.benchmarks.records.record import Measurement
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
@@ -58,6 +59,10 @@ def test_the_worst_group_and_that_of_each_slice_stand_in_the_card() -> None:
     assert "Not measured: tasks (no row of the text has a group)." in section
     assert section.endswith("## Licences\n\n- of the base model: MIT\n")
     assert "| `Korean \\x7c [x](http://y)` |" in section  # never a link or a cell
+
+
+def test_a_probability_that_underflows_is_not_nothing() -> None:
+    assert shown_p(0.0) == "< 0.0001" and shown_p(0.0123) == "0.012"
 
 
 def test_a_later_measurement_takes_the_place_of_the_section() -> None:
