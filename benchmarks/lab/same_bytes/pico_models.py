@@ -164,6 +164,17 @@ GPT_OSS = {
     "intermediate_size": 32,
     "tie_word_embeddings": False,
 }
+LFM2 = {"num_hidden_layers": 4, "layer_types": ["conv", "conv", "full_attention", "conv"]}
+MAMBA2 = {"num_heads": 8, "head_dim": 16, "n_groups": 2, "state_size": 8, "chunk_size": 16}
+JAMBA = {
+    "num_hidden_layers": 4,
+    "attn_layer_period": 3,
+    "attn_layer_offset": 1,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "mamba_d_state": 8,
+    "tie_word_embeddings": False,
+}
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
 # Name → family, what its config says besides, and how it is saved.
@@ -181,6 +192,10 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "olmoe": ("olmoe", OLMOE, {}),
     "deepseek_v3": ("deepseek_v3", DEEPSEEK, {}),
     "gpt_oss": ("gpt_oss", GPT_OSS, {}),
+    "lfm2": ("lfm2", LFM2, {}),
+    "mamba": ("mamba", {"state_size": 8}, {}),
+    "mamba2": ("mamba2", MAMBA2, {}),
+    "jamba": ("jamba", JAMBA, {}),
     "granitemoe": ("granitemoe", {"num_local_experts": 6, "num_experts_per_tok": 2}, {}),
     "ministral": ("ministral", {"sliding_window": 24}, {}),
     "ministral3": ("ministral3", {}, {}),
