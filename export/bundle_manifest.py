@@ -99,7 +99,8 @@ def parameters(job: ExportJob) -> int:
     patches = anatomy.patches
     tensors = [] if patches is None else [patches.positions, patches.class_token]
     for block in anatomy.blocks:
-        tensors += [block.attention_scale, block.mlp_scale, block.attention.sinks]
+        tensors += [block.attention_scale, block.mlp_scale]
+        tensors += [block.mixer.sinks] if isinstance(block.mixer, Attention) else block.mixer.own_tensors()
     tensors += anatomy.buffers() - {anatomy.head_bias}
     modules |= set() if anatomy.classifier is None else set(anatomy.classifier.modules())
     modules |= {*anatomy.gates(), *anatomy.position_biases}
@@ -115,8 +116,6 @@ def parameters(job: ExportJob) -> int:
     modules |= {norm.name for norm in norms if norm is not None}
     names = [f"{module}.{part}" for module in modules - {None} for part in ("weight", "bias")]
     names += [name for name in tensors if name is not None]
-    for block in anatomy.blocks:
-        names += () if isinstance(block.mixer, Attention) else block.mixer.own_tensors()
     names += [] if anatomy.tower is None else anatomy.tower.tensors(shapes)
     names += [] if anatomy.head_bias is None else [anatomy.head_bias]
     return sum(prod(shapes[name]) for name in names if name in shapes)

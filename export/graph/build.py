@@ -71,7 +71,8 @@ class Build:
     @property
     def own_attention(self) -> bool:
         """Whether a decoder's attention is edgepress's own operator, which knows no sinks."""
-        return self.tiles and all(block.attention.sinks is None for block in self.anatomy.blocks)
+        mixers = (block.mixer for block in self.anatomy.blocks)
+        return self.tiles and not any(isinstance(part, Attention) and part.sinks for part in mixers)
 
     def end_part(
         self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], norm: Norm | None = None
