@@ -7,12 +7,13 @@ from typing import Any
 from ...errors import InputError
 from ..records.image_subjects import ImageSubject
 from ..records.record import Measurement
+from ..records.sound_subjects import SoundSubject
 from ..records.subjects import OpenModel
 from ..records.summary import RESAMPLES
 from .greedy_text import verdict
 from .measured_kinds import Measured
 
-AnySubject = OpenModel | ImageSubject
+AnySubject = OpenModel | ImageSubject | SoundSubject
 
 
 def require_labels(subject: AnySubject, original: AnySubject) -> None:
@@ -41,6 +42,7 @@ def lines_of(
     if "images" in result.workload:
         of_encoder = "images"
     unit = "windows and replies" if original.kind == "decoder" else of_encoder
+    unit = "sounds" if "sounds" in result.workload else unit
     protocol = {
         "interval": f"percentile bootstrap over {unit}, differences paired",
         "resamples": RESAMPLES,

@@ -9,7 +9,8 @@ that the subject writes is lost.
 For encoders: sentence embeddings, pooled as the model says, on paragraphs, on their halves, which are to
 find each other, on texts of known classes, and on rated word pairs. For classifiers: the distribution of
 the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a ``label``, which then count as the
-right ones. Models that read images: :mod:`.measured_images`.
+right ones. Models that read images: :mod:`.measured_images`; that hear:
+:mod:`.measured_sounds`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.image_subjects import reads_images
 from ..records.record import Measurement, Metric
+from ..records.sound_subjects import reads_sounds
 from ..records.subjects import OpenModel, open_subject
 from .accuracy import is_cut
 from .held_out_text import Placement
@@ -39,6 +41,7 @@ from .measured_kinds import (
     MeasuredPart,
     measured,
 )
+from .measured_sounds import shown_sounds, sound_needs, validate_sounds
 from .needs import validate_needs
 from .quality_lines import lines_of, require_labels
 from .subgroups.items import grouped_texts
@@ -104,6 +107,9 @@ def validate_bundle(
     progress = progress or Silent()
     if record is not None:
         records.refuse_foreign(record)
+    if reads_sounds(against):
+        heard = ImageSample(text, sentences, placement, seed, record, command)
+        return validate_sounds(subject, against, heard, device, threads, slices, max_memory, progress)
     if reads_images(against):
         shown = ImageSample(text, sentences, placement, seed, record, command)
         return validate_images(subject, against, shown, device, threads, slices, max_memory, progress)
@@ -172,6 +178,9 @@ def plan_validation(
     progress: Progress | None = None,
 ) -> Needs:
     """What :func:`validate_bundle` needs; raises what it does before it loads a model."""
+    if reads_sounds(against):
+        files = shown_sounds(text, sentences, "spread")
+        return sound_needs(subject, against, files, max_memory, progress or Silent())
     if reads_images(against):
         files = shown_images(text, sentences, "spread")
         return image_needs(subject, against, files, max_memory, progress or Silent())

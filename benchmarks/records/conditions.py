@@ -105,6 +105,8 @@ def _quality(workload: Mapping[str, Any]) -> list[str]:
         parts.append(f"{workload['sentences']} sentences")
     if workload.get("images"):
         parts = [f"{workload['images']} images of {workload['text']}"]
+    if workload.get("sounds"):
+        parts = [f"{workload['sounds']} sounds of {workload['text']}"]
     pairs = workload.get("word_pairs")
     if isinstance(pairs, Mapping):
         parts += [f"{count} word pairs of {name}" for name, count in pairs.items()]

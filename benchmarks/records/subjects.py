@@ -127,7 +127,7 @@ def _hears(path: Path) -> bool:
 def _refuse_sounds(model: str | Path, *, hears: bool) -> None:
     if hears:
         raise InputError(
-            f"{model} hears sounds, and nothing is measured of those yet",
-            why="the numbers of each step, on built-in sounds, are in edgepress.json: edgepress inspect",
-            fix="hear it: edgepress generate BUNDLE --audio FILE",
+            f"{model} hears sounds, and reads no text that it could be measured on",
+            fix="compare it with the model that it was made from: edgepress validate BUNDLE --against MODEL "
+            "--audio FOLDER",
         )

@@ -43,12 +43,13 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 @click.option(
     "--text",
     "--images",
+    "--audio",
     "text",
     default="wikipedia",
     show_default=True,
     shell_complete=completion.texts,
     help="Text that was not calibrated with: a file, a directory, or the rest of a demo corpus; of a model "
-    "that reads images, a directory of those.",
+    "that reads images or hears, a directory of those, or of sounds with what is said in them.",
 )
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl rows.")
 @click.option("--windows", type=COUNT, default=16, show_default=True, help="Decoders: number of windows.")
@@ -64,7 +65,7 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     type=COUNT,
     default=256,
     show_default=True,
-    help="Encoders: paragraphs, or images, at most.",
+    help="Encoders: paragraphs, or images or sounds, at most.",
 )
 @click.option(
     "--placement",
@@ -129,7 +130,8 @@ def command(
     of the ten nearest neighbours, similarity of sentence pairs, a linear probe, and Spearman correlation with
     people on two sets of word pairs. Classifiers: agreement of the labels, KL divergence of their
     distributions, and accuracy where the rows of a .jsonl text have a "label". Models of images: cosine and
-    nearest neighbours of embeddings, or agreement and KL divergence of labels. Intervals hold 95 % of
+    nearest neighbours of embeddings, or agreement and KL divergence of labels. Models that hear:
+    as decoders, of the words that are said in sounds. Intervals hold 95 % of
     bootstrap resamples of windows, texts or pairs. --slices names the groups that lose more than the others:
     languages, phenomena of syntax, people and professions, rare words, positions, or the "group" of the rows
     of a .jsonl text; the model card with what was found goes beside the run file.
@@ -210,7 +212,7 @@ def _check_words(subject: str, against: str, text: str, field: str, *, download:
 
     for model in (subject, against):
         named_model(model, download=download and model == against)
-    if read_by_model(against) == "images":
+    if read_by_model(against) != "text":
         return  # which folder is given is looked at first of all then
     require_text(text, field)
 

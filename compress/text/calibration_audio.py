@@ -72,7 +72,7 @@ def calibration_of_sounds(
         )
     generator = np.random.default_rng(require_seed(seed))
     chosen = [distinct[index] for index in generator.permutation(len(distinct))[:samples]]
-    texts = [_said(file) for file in chosen]
+    texts = [said_in(file) for file in chosen]
     refuse_probe(texts, source)
     answers = [words.ids(text) for text in texts]
     _require_known(answers, chosen, words)
@@ -100,15 +100,19 @@ def _sound(how: LogMel) -> Sound:
     return Sound(rate=how.rate, samples=how.samples)
 
 
-def _said(file: Path) -> str:
-    """What is said in ``file``."""
+def said_in(file: Path) -> str:
+    """What is said in ``file``, as the text beside it has it.
+
+    Raises:
+        CalibrationError: there is none, it is empty, or it cannot be read.
+    """
     words = file.with_suffix(".txt")
     try:
         text = read_text(words)
     except FileNotFoundError:
         raise CalibrationError(
             f"what is said in {file} is not known: there is no {words.name} beside it",
-            why="the decoder is calibrated with what it is to write",
+            why="the decoder is given what it is to write",
             fix="write it down there, or let the model: edgepress export MODEL -o BUNDLE, then "
             f"edgepress generate BUNDLE --audio {file.name}",
         ) from None

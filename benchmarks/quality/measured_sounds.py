@@ -1,0 +1,196 @@
+"""How far a model that hears is from its original: every metric of tokens, on what was said in the same
+sounds, whose words both are given one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...compress.model.hearing.feature_extractor import require_log_mel
+from ...compress.model.hearing.speech_words import words_of
+from ...compress.model.models import resolve
+from ...compress.model.weights import WeightSource
+from ...compress.text.calibration_audio import said_in
+from ...errors import InputError
+from ...runtime.audio.wav_file import Samples, read_sound, sound_files
+from ...runtime.bundle.directory import MANIFEST
+from ...runtime.bundle.sound import Sound
+from ...runtime.session.needs import Needs, available_memory
+from ...runtime.text.tokenizer import Tokenizer
+from ...storage import read_json, sha256_file, sha256_json
+from ...terminal import Progress, Silent
+from ..records import record as records
+from ..records.record import Measurement
+from ..records.sound_subjects import SoundSubject, open_sound_subject
+from .accuracy import score_windows
+from .held_out_text import Placement, chosen
+from .measured_images import ImageSample
+from .measured_kinds import Measured
+from .needs import validate_needs
+from .quality_lines import lines_of
+from .scores import Scores
+
+Ids = NDArray[np.int64]
+
+
+def validate_sounds(
+    subject: str | Path,
+    against: str | Path,
+    sample: ImageSample,
+    device: str,
+    threads: int | None,
+    slices: Sequence[str],
+    max_memory: float | None,
+    progress: Progress,
+) -> Measurement:
+    """:func:`.validate.validate_bundle` of a model that hears.
+
+    Raises:
+        InputError: slices, no folder of sounds, or an original that is a bundle.
+        CalibrationError: a sound whose words are not known.
+    """
+    if slices:
+        raise InputError("slices are of text, and this model hears", fix="leave --slices out")
+    files = shown_sounds(sample.folder, sample.count, sample.placement)
+    if device == "cpu":
+        needs = sound_needs(subject, against, files, max_memory, progress)
+        progress.note(needs.headline(needs.require(Path(sample.record or "."), max_memory)))
+    source = _original(against, progress)
+    said = _said(source, files)
+    opening: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    original = open_sound_subject(against, **opening)
+    same = str(subject) == str(against)
+    opened = original if same else open_sound_subject(subject, **opening)
+    result = _measured(opened, original, said, Tokenizer.open(source.reader.path), progress)
+    result.workload.update(kind="quality", text=Path(str(sample.folder)).name, placement=sample.placement)
+    result.workload["sounds_sha256"] = sha256_json(list(map(sha256_file, files)))
+    lines = lines_of(opened, original, result, sample.seed, sample.command)
+    if sample.record is not None:
+        for line in lines[-1:] if same else lines:
+            records.append(sample.record, line)
+    return lines[-1]
+
+
+def sound_needs(
+    subject: str | Path,
+    against: str | Path,
+    files: Sequence[Path],
+    max_memory: float | None,
+    progress: Progress,
+) -> Needs:
+    """What :func:`validate_sounds` needs, where words are as many as a model writes."""
+    longest = _original(against, progress).anatomy.max_positions
+    return validate_needs(
+        subject,
+        against,
+        windows=len(files),
+        length=longest,
+        sentences=1,
+        memory=available_memory(max_memory),
+        progress=progress,
+    )
+
+
+def shown_sounds(folder: str | Path | None, count: int, placement: Placement) -> list[Path]:
+    """At most ``count`` distinct sounds in ``folder``, spread over it or the first ones.
+
+    Raises:
+        InputError: there is no folder, or no sounds in it.
+    """
+    if folder is None:
+        raise InputError(
+            "a model that hears is compared on sounds, and none are given",
+            fix="pass --audio FOLDER, with WAV files that it was not calibrated with, and beside each "
+            "NAME.wav what is said in it as NAME.txt",
+        )
+    first = {sha256_file(file): file for file in reversed(sound_files(Path(folder)))}
+    found = sorted(first.values())
+    return [found[index] for index in chosen(len(found), min(count, len(found)), placement)]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A ``sound [samples]``, and what is written of it: the tokens in ``front``, which nobody asks about, and
+    those that follow, of which the first is given.
+    """
+
+    sound: Samples
+    front: Ids
+    words: Ids
+
+
+def _original(against: str | Path, progress: Progress) -> WeightSource:
+    if (Path(against) / MANIFEST).is_file():
+        raise InputError(
+            f"{against} is a bundle, and what hears is compared with a checkpoint",
+            fix="compare with the model that it was made from",
+        )
+    return WeightSource.open(resolve(str(against), progress).path)
+
+
+def _said(source: WeightSource, files: Sequence[Path]) -> list[Said]:
+    hearing, words = source.anatomy.hearing, words_of(source)
+    assert hearing is not None
+    how = require_log_mel(hearing, source.reader.path)
+    start, cut = _start(source), len(words.prompt)
+    found = []
+    for file in files:
+        ids = np.concatenate([[start], words.ids(said_in(file))])[: words.longest]
+        sound = read_sound(file, Sound(rate=how.rate, samples=how.samples))
+        found.append(Said(sound, ids[:cut], ids[cut:]))
+    return found
+
+
+def _start(source: WeightSource) -> int:
+    """The token that answers begin with."""
+    from ...compress.model.answer_start import no_start
+
+    file = source.reader.path / "generation_config.json"
+    places = [read_json(file) if file.is_file() else {}, source.reader.config]
+    keys = ("decoder_start_token_id", "bos_token_id")
+    for value in (place.get(key) for key in keys for place in places):
+        if type(value) is int:
+            return value
+    raise no_start()
+
+
+class _Hearing:
+    """One model with a sound, as token metrics ask it."""
+
+    def __init__(self, model: SoundSubject, said: Said, tokenizer: Tokenizer) -> None:
+        self.model, self.said, self.tokenizer = model, said, tokenizer
+
+    def logits(self, input_ids: Ids) -> NDArray[np.float32]:
+        written = np.concatenate([self.said.front[None], input_ids], axis=1)
+        return self.model.logits(self.said.sound, written)[:, len(self.said.front) :]
+
+
+def _measured(
+    subject: SoundSubject,
+    original: SoundSubject,
+    said: Sequence[Said],
+    tokenizer: Tokenizer,
+    progress: Progress,
+) -> Measured:
+    parts: list[dict[str, Scores]] = []
+    with progress.task("validating", len(said)) as task:
+        for one in said:
+            theirs = _Hearing(original, one, tokenizer)
+            mine = theirs if subject is original else _Hearing(subject, one, tokenizer)
+            parts.append(score_windows(mine, theirs, one.words[None], progress=Silent()))
+            task.advance(1)
+    scores = {
+        name: Scores(
+            first.metric,
+            np.concatenate([part[name].subject for part in parts]),
+            np.concatenate([part[name].original for part in parts]),
+        )
+        for name, first in parts[0].items()
+    }
+    return Measured(scores, {"sounds": len(said), "predictions": sum(len(one.words) - 1 for one in said)})

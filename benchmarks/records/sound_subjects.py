@@ -1,0 +1,139 @@
+"""A bundle or checkpoint of a model that hears, under measurement: logits of what it writes of a sound."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...compress.model.model_names import read_by_model
+from ...errors import InputError, require
+from ...limits import require_threads
+from ...runtime.audio.wav_file import Samples, filled
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.directory import MANIFEST
+from ...runtime.engine.label_form import LabelForm
+from ...runtime.engine.speech_to_text import SpeechToTextModel
+from ...runtime.session.threads import thread_budget
+from ...terminal import Progress
+from .bundle_subject import describe_bundle, operators_of
+from .record import Subject
+
+
+class SoundSubject(Protocol):
+    """A model that hears and is open; ``labels`` are empty."""
+
+    kind: Literal["decoder"]
+    labels: tuple[str, ...]
+    label_form: LabelForm
+    runtime: dict[str, Any]
+
+    def logits(self, sound: Samples, written: NDArray[np.int64]) -> NDArray[np.float32]:
+        """``[1, tokens, vocab]`` after each of the tokens ``written [1, tokens]`` of ``sound [samples]``."""
+        ...
+
+    def describe(self) -> Subject:
+        """The artifact as records name it."""
+        ...
+
+
+def reads_sounds(model: str | Path) -> bool:
+    """Whether ``model``, a bundle or what ``compress`` takes, hears."""
+    if (Path(model) / MANIFEST).is_file():
+        bundle = Bundle.open(model, verify=False)
+        return bundle.kind == "encoder_decoder" and bundle.encoder_decoder.sound is not None
+    return read_by_model(str(model)) == "sounds"
+
+
+def open_sound_subject(
+    model: str | Path, *, device: str, threads: int | None, progress: Progress
+) -> SoundSubject:
+    """Open ``model``; raises as :func:`.subjects.open_subject`, and InputError for one that reads text."""
+    if (Path(model) / MANIFEST).is_file():
+        return SoundBundleSubject(Path(model), threads)
+    require("torch", "compress")
+    require("transformers", "compress")
+    return SoundCheckpointSubject(str(model), device, threads, progress)
+
+
+class SoundBundleSubject:
+    """An opened bundle, as it was shipped."""
+
+    kind: Literal["decoder"] = "decoder"
+    labels: tuple[str, ...] = ()
+    label_form = LabelForm()
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        threads = threads or thread_budget()
+        self._model = SpeechToTextModel(Bundle.open(path), threads=threads)
+        self.runtime: dict[str, Any] = {
+            "name": "onnxruntime",
+            "version": version("onnxruntime"),
+            "threads": threads,
+            **operators_of(self._model.bundle),
+        }
+
+    def logits(self, sound: Samples, written: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As :meth:`SoundSubject.logits`."""
+        self._model.model.hear(filled([sound], self._model.sound))
+        return self._model.model.write(written)
+
+    def describe(self) -> Subject:
+        """As :meth:`SoundSubject.describe`."""
+        return describe_bundle(self._model.bundle)
+
+
+class SoundCheckpointSubject:
+    """An opened checkpoint, dense or compressed, in torch."""
+
+    kind: Literal["decoder"] = "decoder"
+    labels: tuple[str, ...] = ()
+    label_form = LabelForm()
+
+    def __init__(self, model: str, device: str, threads: int | None, progress: Progress) -> None:
+        import torch
+
+        from ...compress.model.hearing.feature_extractor import require_log_mel
+        from ...compress.model.models import resolve
+        from ...compress.model.torch_model import load_model
+        from ...compress.model.weights import WeightSource
+        from ...compress.pipeline.device import choose_device
+
+        self._resolved = resolve(model, progress)
+        self._source = WeightSource.open(self._resolved.path)
+        hearing = self._source.anatomy.hearing
+        if hearing is None:
+            raise InputError(f"{model} hears nothing", fix="compare with the model that it was made from")
+        self._how = require_log_mel(hearing, self._resolved.path)
+        self._device = choose_device(device)
+        torch.set_num_threads(require_threads(threads) or thread_budget())
+        self._model = load_model(self._resolved.path, device=self._device)
+        self.runtime: dict[str, Any] = {
+            "name": "torch",
+            "version": torch.__version__,
+            "device": str(self._device),
+            "threads": torch.get_num_threads(),
+        }
+
+    def logits(self, sound: Samples, written: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As :meth:`SoundSubject.logits`."""
+        import torch
+
+        from ...compress.text.spectra import spectra
+
+        with torch.inference_mode():
+            found = self._model(
+                input_features=spectra(sound[None], self._how).to(self._device),
+                decoder_input_ids=torch.from_numpy(np.ascontiguousarray(written)).to(self._device),
+                use_cache=False,
+            )
+        return np.asarray(found.logits.float().cpu().numpy(), np.float32)
+
+    def describe(self) -> Subject:
+        """As :meth:`SoundSubject.describe`."""
+        from .checkpoint_subject import describe_checkpoint
+
+        return describe_checkpoint(self._source, self._resolved, "decoder")
