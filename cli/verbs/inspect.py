@@ -30,6 +30,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
     from ...compress.solve.allocation import mixed_strip
 
     source = WeightSource.open(path)
+    coded = source.reader.coded
     anatomy, made = source.anatomy, source.manifest.get("source")
     layers = []
     for linear in anatomy.linears():
@@ -39,7 +40,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
             {
                 "name": linear.name,
                 "shape": [linear.out_features, linear.in_features],
-                "scheme": scheme.name if scheme else source.reader.dtypes[f"{linear.name}.weight"],
+                "scheme": scheme.name if scheme else _stored_as(source, linear.name),
                 "bytes": stored,
             }
         )
@@ -62,12 +63,19 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "params": _parameters(source),
         "bytes": sum(source.reader.nbytes(name) for name in source.reader.shapes),
         "scheme": source.manifest.get("scheme"),
+        "from": coded.described or None,
         "widths": mixed_strip(anatomy, source.schemes) or None,
         "runs_on": runs_on(source.schemes.values()) or None,
         "opens_in": {"transformers": opens_in_transformers(source).as_dict()},
         "described": made.get("described") if isinstance(made, dict) else None,
         "layers": layers,
     }
+
+
+def _stored_as(source: Any, module: str) -> str:
+    """The type of a linear in float, or what another tool stored in its place."""
+    coded = source.reader.coded.by_module.get(module)
+    return f"{coded.bits} bits" if coded else str(source.reader.dtypes[f"{module}.weight"])
 
 
 def _parameters(source: Any) -> int:

@@ -42,6 +42,8 @@ def opens_in_transformers(source: WeightSource) -> Opening:
 def _refusals(source: WeightSource) -> list[str]:
     family, config = source.anatomy.model_type, source.reader.config
     found = []
+    if form := source.reader.coded.described:
+        found.append(f"it needs the packages of its own form there: {form}")
     if config.get(BLOCK_SIZES) is not None:
         found.append(f"its blocks have sizes that the config of a {family} cannot say")
     if source.schemes and source.conv1d and not source.packed_transposed:
