@@ -25,9 +25,9 @@ from .header import TensorEntry
 from .policy import inside, refuse_code
 
 FORMS = f"{__package__}.stored_forms"
-NATIVE = "compressed-tensors"
 # Files beside config.json in which auto-gptq and AutoAWQ kept their settings, with other names for some.
 _BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+_FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _FLOAT_BITS = 16
 _LARGEST = 1 << 31  # weights of one matrix: more than any model has
 Read = Callable[[str], Tensor]
@@ -96,7 +96,7 @@ def coded_weights(
         return CodedWeights()
     method = settings.get("quant_method")
     if not isinstance(method, str) or method.replace("-", "_") not in plugins.names(FORMS):
-        return _unknown(method)
+        return _unknown(method, tensors)
     form: StoredForm = plugins.load(FORMS, method, "form of quantized weights").FORM
     found = form.weights(settings, tensors, read)
     if not found:
@@ -105,16 +105,16 @@ def coded_weights(
     return CodedWeights(found, f"{bits} bits ({form.described(settings)})")
 
 
-def _unknown(method: object) -> CodedWeights:
-    if method == NATIVE:
+def _unknown(method: object, tensors: Mapping[str, TensorEntry]) -> CodedWeights:
+    # Some name a method for what they are rounded to as they are opened (BitNet), and hold plain floats.
+    if all(entry.dtype in _FLOATS for entry in tensors.values() if len(entry.shape) > 1):
         return CodedWeights()
     known = [name.replace("_", "-") for name in plugins.names(FORMS)]
     raise UnknownName(
         "form of quantized weights",
         str(method)[:80],
         known,
-        fix="start from the model as it was before it was quantized; edgepress reads "
-        + ", ".join(sorted({*known, NATIVE})),
+        fix="start from the model as it was before it was quantized; edgepress reads " + ", ".join(known),
     )
 
 
