@@ -32,8 +32,10 @@ def read_config(directory: Path) -> dict[str, Any]:
         RefusedByPolicy: a setting that asks for code; names the file and the key.
     """
     if not (directory / CONFIG).exists():
+        within = sorted(path.parent for path in directory.glob(f"*/{CONFIG}"))
+        fix = f"give the directory in it that has one: {within[0]}" if within else ""
         raise CheckpointError(
-            f"{directory} has no {CONFIG}", fix="give the directory that save_pretrained wrote"
+            f"{directory} has no {CONFIG}", fix=fix or "give the directory that save_pretrained wrote"
         )
     for name in CHECKED[1:]:
         if (directory / name).exists():

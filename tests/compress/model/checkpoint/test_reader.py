@@ -375,3 +375,22 @@ def test_non_finite_weights_are_named_with_counts() -> None:
     assert "tiny has 1 NaN and 0 Inf of 2 values" in caught.value.what
     with pytest.raises(CheckpointError, match="and 3 more tensors"):
         refuse_non_finite({str(index): torch.tensor([float("nan")]) for index in range(8)})
+
+
+def test_a_model_in_a_folder_within_is_named(pico_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(pico_llama, tmp_path / "m" / "model")
+    with pytest.raises(CheckpointError, match="has no config") as refused:
+        CheckpointReader.open(tmp_path / "m")
+    assert refused.value.fix.endswith(str(tmp_path / "m" / "model"))
+    assert CheckpointReader.open(tmp_path / "m" / "model").shapes
+
+
+def test_shards_may_lie_in_a_folder(pico_llama: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(pico_llama, model)
+    (model / "weights").mkdir()
+    names = CheckpointReader.open(model).shapes
+    (model / "model.safetensors").rename(model / "weights" / "one.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "weights/one.safetensors")}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert CheckpointReader.open(model).shapes == names
