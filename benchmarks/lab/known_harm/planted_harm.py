@@ -1,7 +1,7 @@
 """Do slices name what is there? Noise in one place of a decoder at a time: the input embeddings of one
 script's tokens, that of one profession, and one head. The table that logits are made with stays as it was.
 
-    python -m edgepress.benchmarks.lab.known_harm.planted_harm WORK [--every N]
+    python -m edgepress.benchmarks.lab.known_harm.planted_harm WORK [--every N] [--cases NAMES]
 
 Each copy of SmolLM2 is measured by the slice that has a group for what was harmed; of the head, one that
 looks for what followed the same token before (an induction head, Olsson et al. 2022, arXiv 2209.11895), that
@@ -134,13 +134,14 @@ def copy_of_model(target: Path, change: Callable[[Weights, Tokenizer], None]) ->
     part.rename(target)
 
 
-def measured(work: Path, every: int) -> Iterator[tuple[Planted, dict[str, Any]]]:
+def measured(work: Path, every: int, cases: list[str]) -> Iterator[tuple[Planted, dict[str, Any]]]:
     """Each case with its line of measurements."""
-    original = open_subject(MODEL, threads=1)
-    for name, case in CASES.items():
+    original = None
+    for name, case in ((name, CASES[name]) for name in cases):
         line = work / f"{name}.slices.json"
         if not line.is_file():
             copy_of_model(work / name, case.plant)
+            original = original or open_subject(MODEL, threads=1)
             found = measure(work / name, original, [case.slice], every, kinds_of_rows())
             line.write_text(json.dumps(found), encoding="utf-8")
         yield case, json.loads(line.read_text(encoding="utf-8"))
@@ -168,13 +169,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--every", type=int, default=4, help="of the articles, one in so many")
+    parser.add_argument("--cases", default=",".join(CASES), help="names with commas")
     parser.add_argument("--page", type=Path, default=Path("benchmarks/lab/results/slices.md"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    rows = [row(case, line) for case, line in measured(given.work, given.every)]
+    rows = [row(case, line) for case, line in measured(given.work, given.every, given.cases.split(","))]
     header = ["noise", "named", "as planted", "loss", "of the others", "corrected p", "next", "items"]
     module = "edgepress.benchmarks.lab.known_harm.planted_harm"
-    command = shlex.join(["python", "-m", module, "WORK", "--every", str(given.every)])
+    options = ["--every", str(given.every), "--cases", given.cases]
+    command = shlex.join(["python", "-m", module, "WORK", *options])
     title = "SmolLM2-135M: planted noise"
     write_table(given.page, title, command, header, rows, [])
 
