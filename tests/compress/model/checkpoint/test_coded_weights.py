@@ -5,6 +5,7 @@ for.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, UnknownName
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json, write_json
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from .stored_forms.rewriting import BLOCK, Packer, Part, rewritten
 from .stored_forms.test_fp8 import packer as fp8
@@ -97,3 +98,20 @@ def test_an_adapter_is_merged_into_the_floats(
     assert not merged.schemes
     expected = torch.from_numpy(weights[Q]) + 2 * up @ down
     assert torch.allclose(merged.dense(Q), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_linears_of_gpt2_are_read_as_the_form_has_them(
+    make_decoder: Callable[..., Path], tmp_path: Path, ordered: bool
+) -> None:
+    model, module = make_decoder(tmp_path / "m", "gpt2"), "transformer.h.0.attn.c_attn"
+    tensors = load_file(model / "model.safetensors")
+    parts, weight = gptq(4, 32, ordered=ordered)(module, tensors.pop(f"{module}.weight").T.numpy())
+    tensors |= {f"{module}.{part}": torch.from_numpy(value.copy()) for part, value in parts.items()}
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    config = read_json(model / "config.json")
+    write_json(model / "config.json", {**config, "quantization_config": settings(4, 32)})
+    source = WeightSource.open(model)
+    assert (module in source.schemes) is not ordered
+    assert np.array_equal(source.dense(module).numpy(), weight)
+    assert source.shapes[f"{module}.weight"] == weight.shape
