@@ -9,7 +9,8 @@ from ..errors import EdgepressError, OutOfResource
 from ..runtime.session.needs import available_memory as free_on_the_host
 from ..runtime.session.needs import gigabytes
 from .model.weights import WeightSource
-from .plan import check_kind, check_shapes, memory_of
+from .model_checks import check_kind, check_shapes
+from .plan import memory_of
 from .recipe import Recipe, load_recipe
 from .recipe_files import names
 

@@ -1,0 +1,106 @@
+"""Whether the passes of a recipe can work on a model of such shapes, such a kind and such a cache."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from ..errors import RecipeError, ShapeError
+from .group_sizes import groups_refused, listed
+from .model.anatomy import Anatomy
+from .model.kv_scheme import KVScheme
+from .pipeline.block_pass import BlockPass
+from .recipe import Recipe
+
+
+def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Refuse groups that do not divide.
+
+    Raises:
+        ShapeError: names the layers and the group sizes that would fit.
+        RecipeError: a pass that cannot make a model of these shapes smaller as asked.
+    """
+    for name, step in recipe.steps:
+        scheme, selected = step.weight_scheme, step.selected(anatomy)
+        anatomy = step.anatomy_after(anatomy)
+        misfits: dict[int, list[str]] = defaultdict(list)
+        for linear in selected:
+            if linear.in_features % step.inputs_multiple:
+                misfits[linear.in_features].append(linear.name)
+        if misfits and scheme is not None:
+            raise groups_refused(f"pass {name}", misfits, scheme, [linear.in_features for linear in selected])
+        if misfits:
+            raise ShapeError(
+                f"pass {name}: groups of {step.inputs_multiple} inputs do not divide {listed(misfits)}",
+                fix="name these layers in the pass's `ignore`, or give a sparsity instead of the pattern",
+            )
+    for table, scheme in zip(("embedding", "head"), recipe.tables, strict=True):
+        groups = None if scheme is None or anatomy.patches is not None else scheme.group_size
+        if scheme is not None and groups is not None and anatomy.hidden_size % groups:
+            misfits = {anatomy.hidden_size: [anatomy.embedding]}
+            raise groups_refused(table, misfits, scheme, [anatomy.hidden_size])
+
+
+def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Refuse an encoder–decoder to passes that know one stack alone, a mixture of experts to those that do
+    not know experts, and blocks without attention to those that need it.
+
+    Raises:
+        RecipeError: names the pass.
+    """
+    for name, step in recipe.steps:
+        if anatomy.has_experts and not step.knows_experts:
+            raise RecipeError(
+                f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
+                fix="these do: rtn, hqq, prune, kv_cache, experts, layers without repair, and without "
+                "correction or sequential gptq, sparsegpt and alps",
+            )
+        if anatomy.has_latents and (not step.knows_experts or step.kv_scheme is not None):
+            raise RecipeError(
+                f"pass {name} does not work on latent attention as asked: {anatomy.model_type} has it",
+                fix="these do: rtn, hqq, prune, layers without repair, and without correction or sequential "
+                "gptq, sparsegpt and alps",
+            )
+        scheme = step.weight_scheme
+        if anatomy.has_experts and scheme is not None and scheme.format != "int":
+            raise RecipeError(
+                f"pass {name}: {scheme.name} is not for a mixture of experts",
+                why="transformers reads experts in such numbers wrongly, and nothing else was tried",
+                fix="take integers: W4A16 or W8A8",
+            )
+        if not anatomy.attends and not step.knows_states:
+            raise RecipeError(
+                f"pass {name} does not work on a {anatomy.model_type}: some of its blocks have no attention",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
+                "kv_cache, embedding, layers, and block_qat without fisher",
+            )
+        if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
+            raise RecipeError(
+                f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
+                "block_qat without fisher, and distill with its losses of sequences (not losses: outputs)",
+            )
+        if anatomy.hearing is not None and not isinstance(step, BlockPass):
+            raise RecipeError(
+                f"pass {name} does not work on models that hear yet: {anatomy.model_type} is one",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, and "
+                "block_qat without fisher",
+            )
+
+
+def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> None:
+    """Refuse to quantize a cache that is not there, or to change weights under the scales of one.
+
+    ``present`` is the scheme of the cache that the model comes with.
+
+    Raises:
+        RecipeError: names the pass and the way out.
+    """
+    name, last = recipe.steps[-1]
+    if last.kv_scheme is not None and anatomy.kind != "decoder":
+        raise RecipeError(f"pass {name}: an encoder ({anatomy.model_type}) has no key/value cache")
+    if present is not None and last.kv_scheme is None:
+        raise RecipeError(
+            f"the model has a quantized key/value cache ({present.name})",
+            why="its scales belong to the weights as they are",
+            fix="end the recipe with the pass kv_cache, which finds new ones",
+        )
