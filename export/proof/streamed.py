@@ -131,7 +131,10 @@ class StreamedModel:
 
 @contextmanager
 def in_float64(module: nn.Module, _index: int) -> Iterator[None]:
-    """A :data:`Change`: modules compute in float64, each of which is widened only while it does."""
+    """A :data:`Change`: modules compute in float64, each of which is widened only while it does; all of a block
+    that has parameters beside its modules, and may read theirs without calling them, as Mamba's does.
+    """
+    apart = _has_parameters_apart(module)
 
     def enter(part: nn.Module, inputs: tuple[Any, ...]) -> Any:
         part.double()
@@ -144,10 +147,14 @@ def in_float64(module: nn.Module, _index: int) -> Iterator[None]:
         return _double(inputs), {name: _double(value) for name, value in named.items()}
 
     hooks = [module.register_forward_pre_hook(widen, with_kwargs=True)]
-    for part in _leaves(module):
+    for part in [] if apart else _leaves(module):
         hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
+    if apart:
+        module.double()
     with _removed(hooks):
         yield
+    if apart:
+        module.float()
 
 
 def _double(value: Any) -> Any:
@@ -181,6 +188,11 @@ ROUNDINGS: tuple[Change, ...] = (in_float64, *(shaken(seed) for seed in range(SH
 
 def _leaves(module: nn.Module) -> list[nn.Module]:
     return [part for part in module.modules() if next(part.children(), None) is None]
+
+
+def _has_parameters_apart(module: nn.Module) -> bool:
+    branches = [part for part in module.modules() if next(part.children(), None) is not None]
+    return any(next(part.parameters(recurse=False), None) is not None for part in branches)
 
 
 @contextmanager

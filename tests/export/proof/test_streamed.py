@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,13 @@ def test_as_stored_is_the_whole_model_as_stored(
     np.testing.assert_allclose(found, want, atol=1e-5 if scheme.startswith("W4A16") else 1e-2)
 
 
-def test_roundings_move_logits_a_little_and_leave_no_trace(streamed: StreamedModel) -> None:
+@pytest.mark.parametrize(
+    "family", ["llama", "mixtral", "gpt_oss", "deepseek_v3", "lfm2", "mamba", "mamba2", "jamba"]
+)
+def test_roundings_move_logits_a_little_and_leave_no_trace(
+    family: str, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    streamed = StreamedModel(WeightSource.open(make_decoder(tmp_path / "model", family)), "float32")
     (before,) = logits(streamed, [streamed.as_stored])
     exact, first, again, other = logits(streamed, [in_float64, shaken(0), shaken(0), shaken(1)])
     for found in (exact, first, other):
