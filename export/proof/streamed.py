@@ -131,8 +131,8 @@ class StreamedModel:
 
 @contextmanager
 def in_float64(module: nn.Module, _index: int) -> Iterator[None]:
-    """A :data:`Change`: modules compute in float64, each of which is widened only while it does; all of a block
-    that has parameters beside its modules, and may read theirs without calling them, as Mamba's does.
+    """A :data:`Change`: modules compute in float64, each of which is widened only while it does; all at once
+    of a block that has parameters beside its modules, and may read theirs uncalled, as Mamba's does.
     """
     apart = _has_parameters_apart(module)
 
