@@ -108,8 +108,8 @@ def validate_bundle(
     if record is not None:
         records.refuse_foreign(record)
     if reads_sounds(against):
-        heard = ImageSample(text, sentences, placement, seed, record, command)
-        return validate_sounds(subject, against, heard, device, threads, slices, max_memory, progress)
+        sounds = ImageSample(text, sentences, placement, seed, record, command)
+        return validate_sounds(subject, against, sounds, device, threads, slices, max_memory, progress)
     if reads_images(against):
         shown = ImageSample(text, sentences, placement, seed, record, command)
         return validate_images(subject, against, shown, device, threads, slices, max_memory, progress)

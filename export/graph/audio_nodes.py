@@ -23,7 +23,7 @@ FLOAT = ir.DataType.FLOAT
 _LEAST_POWER, _RANGE, _MIDDLE = 1e-10, 8.0, 4.0
 
 
-def heard(build: Build, hearing: Hearing) -> ir.Value:
+def sound_states(build: Build, hearing: Hearing) -> ir.Value:
     """``[batch, tokens, hidden]`` of the graph's input ``audio [batch, samples]``.
 
     Raises:

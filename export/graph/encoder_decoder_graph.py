@@ -19,7 +19,7 @@ from .attention.attention import factor
 from .attention.distance_bias import causal_biases
 from .attention.encoder_attention import PADDING_SCORE
 from .attention.encoder_attention import encoder_inputs as attention_inputs
-from .audio_nodes import heard
+from .audio_nodes import sound_states
 from .build import Build
 from .decoder_graph import logits_of
 from .encoder_graph import encoder_block
@@ -56,7 +56,7 @@ def build_stack(build: Build, stack: Stack) -> None:
 def _encoder(build: Build, readers: tuple[BlockAnatomy, ...]) -> None:
     graph, anatomy = build.graph, build.anatomy
     if anatomy.hearing is not None:
-        mask, hidden = None, heard(build, anatomy.hearing)
+        mask, hidden = None, sound_states(build, anatomy.hearing)
     else:
         ids = graph.input("input_ids", INT64, ["batch_size", READ])
         mask = graph.input("attention_mask", INT64, ["batch_size", READ])

@@ -132,14 +132,14 @@ def _cases(job: ExportJob, section: EncoderDecoderSection) -> list[Case]:
     for read, written, depth in _SHAPES:
         tokens = np.ascontiguousarray(ids[3 : 3 + len(read), : min(written, section.context_length)])
         if section.sound is not None:
-            found.append(_heard(job, tokens, depth))
+            found.append(_sound_case(job, tokens, depth))
         else:
             texts = padded([ids[row, : min(length, longest)] for row, length in enumerate(read)], 0)
             found.append(Case(texts, tokens, depth))
     return found
 
 
-def _heard(job: ExportJob, written: Ids, depth: int = 0) -> Case:
+def _sound_case(job: ExportJob, written: Ids, depth: int = 0) -> Case:
     """Sounds of unequal length, and what is ``written`` of each."""
     sounds, given = sounds_of(job, len(written))
     return Case({"input_features": given}, written, depth, sounds)
@@ -149,7 +149,7 @@ def _texts(job: ExportJob, section: EncoderDecoderSection) -> Case:
     """Sentences, or sounds, and prose that is written of them."""
     length = min(_WRITTEN, section.context_length)
     if section.sound is not None:
-        return _heard(job, token_rows(job.path, job.text, _SOUNDS, length, section.vocab_size))
+        return _sound_case(job, token_rows(job.path, job.text, _SOUNDS, length, section.vocab_size))
     longest = min(_LONGEST, section.max_length)
     rows = token_sentences(job.path, job.text, _TEXTS, longest, section.vocab_size)
     written = token_rows(job.path, job.text, len(rows), length, section.vocab_size)
@@ -187,7 +187,7 @@ def _greedy(driver: EncoderDecoder, model: nn.Module, job: ExportJob, margin: fl
     section = driver.section
     steps = min(_TOKENS, section.context_length - 1 - len(section.prompt))
     if section.sound is not None:
-        case = _heard(job, np.empty((_ANSWERS, 0), np.int64))
+        case = _sound_case(job, np.empty((_ANSWERS, 0), np.int64))
         assert case.sounds is not None
         logits = driver.listen(case.sounds, section.prompt, new_tokens=steps - 1)
         behind = driver.prompts
