@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...errors import CalibrationError, InputError
-from ...limits import require_seed
+from ...errors import CalibrationError
 from ...runtime.audio.wav_file import filled, read_sound, sound_files
 from ...runtime.bundle.sound import Sound
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import read_text, sha256_file, sha256_json
+from ...storage import read_text
 from .calibration import Calibration
+from .drawn_files import draw_files, require_sizes
 from .log_mel import LogMel
 from .probe_text import TEXTS, TOKENS, refuse_probe
 from .spectra import spectra
@@ -60,24 +60,14 @@ def calibration_of_sounds(
         CalibrationError: there are fewer sounds, one without words, or words whose tokens the model has not.
         InputError: no sounds, one that cannot be read, or sizes that are not positive.
     """
-    if min(samples, batch_size) < 1:
-        raise InputError(f"calibration needs samples and batch size ≥ 1, not {samples} and {batch_size}")
-    files = sound_files(Path(source))
-    first = {sha256_file(file): file for file in reversed(files)}  # of equal files the first counts
-    distinct = sorted(first.values())
-    if len(distinct) < samples:
-        raise CalibrationError(
-            f"{source} has {len(distinct)} distinct sounds, {samples} samples were asked for",
-            fix=f"--samples {len(distinct)} would fit; or give more sounds",
-        )
-    generator = np.random.default_rng(require_seed(seed))
-    chosen = [distinct[index] for index in generator.permutation(len(distinct))[:samples]]
-    texts = [said_in(file) for file in chosen]
+    require_sizes(samples, batch_size)
+    drawn = draw_files(sound_files(Path(source)), "sounds", source, samples=samples, seed=seed)
+    texts = [said_in(file) for file in drawn.chosen]
     refuse_probe(texts, source)
     answers = [words.ids(text) for text in texts]
-    _require_known(answers, chosen, words)
+    _require_known(answers, drawn.chosen, words)
     batches = tuple(
-        _batch([read_sound(file, _sound(how)) for file in chosen[part]], answers[part], how, tokens)
+        _batch([read_sound(file, _sound(how)) for file in drawn.chosen[part]], answers[part], how, tokens)
         for part in (slice(start, start + batch_size) for start in range(0, samples, batch_size))
     )
     return Calibration(
@@ -87,12 +77,12 @@ def calibration_of_sounds(
         samples=samples,
         length=tokens,
         effective_tokens=samples * tokens,
-        documents=len(distinct),
-        duplicates=len(files) - len(distinct),
+        documents=drawn.distinct,
+        duplicates=drawn.duplicates,
         truncated=sum(len(ids) == words.longest for ids in answers),
         chat=False,
         sha256=hash_of(batches),
-        text_sha256=sha256_json(sorted(first)),
+        text_sha256=drawn.sha256,
     )
 
 

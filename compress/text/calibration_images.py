@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...errors import CalibrationError, InputError
-from ...limits import require_seed
 from ...runtime.bundle.preprocessing import Preprocessing
 from ...runtime.images.image_file import image_files
 from ...runtime.images.prepared import read_images
-from ...storage import sha256_file, sha256_json
 from .calibration import Calibration
+from .drawn_files import draw_files, require_sizes
 from .token_batch import TokenBatch, hash_of
 
 PROBES = 8
@@ -31,19 +29,9 @@ def calibration_of_images(
         CalibrationError: there are fewer images.
         InputError: no images, one that cannot be read, or sizes that are not positive.
     """
-    if min(samples, batch_size) < 1:
-        raise InputError(f"calibration needs samples and batch size ≥ 1, not {samples} and {batch_size}")
-    files = image_files(Path(source))
-    first = {sha256_file(file): file for file in reversed(files)}  # of equal files the first counts
-    distinct = sorted(first.values())
-    if len(distinct) < samples:
-        raise CalibrationError(
-            f"{source} has {len(distinct)} distinct images, {samples} samples were asked for",
-            fix=f"--samples {len(distinct)} would fit; or give more images",
-        )
-    generator = np.random.default_rng(require_seed(seed))
-    chosen = [distinct[index] for index in generator.permutation(len(distinct))[:samples]]
-    batches = tuple(_batches(chosen, how, tokens, batch_size))
+    require_sizes(samples, batch_size)
+    drawn = draw_files(image_files(Path(source)), "images", source, samples=samples, seed=seed)
+    batches = tuple(_batches(drawn.chosen, how, tokens, batch_size))
     return Calibration(
         batches=batches,
         source=source,
@@ -51,12 +39,12 @@ def calibration_of_images(
         samples=samples,
         length=tokens,
         effective_tokens=samples * tokens,
-        documents=len(distinct),
-        duplicates=len(files) - len(distinct),
+        documents=drawn.distinct,
+        duplicates=drawn.duplicates,
         truncated=0,
         chat=False,
         sha256=hash_of(batches),
-        text_sha256=sha256_json(sorted(first)),
+        text_sha256=drawn.sha256,
     )
 
 
