@@ -22,8 +22,9 @@ from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
 from .checkpoint.gguf_blocks import row_inputs
-from .checkpoint.quantization_config import INTEGER, PACKED, TRANSPOSED, is_transposed, schemes_of
+from .checkpoint.quantization_config import INTEGER, PACKED, TRANSPOSED
 from .checkpoint.reader import CheckpointReader
+from .checkpoint.stated_schemes import is_transposed, schemes_of
 from .checkpoint.stored_tensors import BLOCKS, PARTS, restored, restored_input_scale
 from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
 from .checkpoint.vocabulary_check import check_vocabulary

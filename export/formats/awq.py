@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...compress.model.checkpoint.stored_tensors import pack, unpack
+from ...compress.model.checkpoint.packed_codes import pack, unpack
 from ...compress.numbers.qtensor import QTensor
 from ...compress.numbers.scheme import Scheme
 from ..format import ExportFormat, Prepared

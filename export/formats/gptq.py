@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ... import __version__
-from ...compress.model.checkpoint.stored_tensors import pack, unpack
+from ...compress.model.checkpoint.packed_codes import pack, unpack
 from ...compress.numbers.qtensor import QTensor
 from ...compress.numbers.scheme import Scheme
 from ..format import ExportFormat, Prepared

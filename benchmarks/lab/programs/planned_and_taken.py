@@ -175,6 +175,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     for name in filter(None, wanted.cases.split(",")):
         if not (work / "model").exists():
+            shutil.rmtree(work / "making", ignore_errors=True)  # of a run that was killed
             save_random_llama(work / "making", shape_of(wanted.model))
             (work / "making").rename(work / "model")
         if not (work / f"{name}.taken.json").exists():

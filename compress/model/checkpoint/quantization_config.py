@@ -1,5 +1,5 @@
-"""``quantization_config`` of a compressed-tensors checkpoint: in which form each scheme is stored, and which
-schemes a config names.
+"""``quantization_config`` of a compressed-tensors checkpoint: in which form each scheme is stored, and what
+the file says of it; :mod:`.stated_schemes` reads it.
 
 Weight-only layers are ``pack-quantized`` (``weight_packed``, ``weight_scale``, ``weight_shape``,
 ``weight_zero_point``), W8A8 layers ``int-quantized`` (``weight`` int8, ``weight_scale``); a model that mixes
@@ -22,15 +22,11 @@ So it is with types of GGUF, which compressed-tensors does not know.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from ....errors import CheckpointError
-from ...numbers.scheme import GGUF, Format, Scheme
+from ...numbers.scheme import Format, Scheme
 
 PACKED, INTEGER, MIXED, DENSE = "pack-quantized", "int-quantized", "mixed-precision", "dense"
 TRANSPOSED = "pack-quantized, transposed"  # compressed-tensors' own name for it is PACKED, and of this
@@ -41,7 +37,7 @@ NEEDS_NEWER = "re:(?P<GPT-2 opens in transformers 5.23 or later>)"
 NOT_THERE = "re:(?P<only edgepress opens this GPT-2>)"
 EXPERTS = "re:(?P<only edgepress opens experts with such codes>)"
 BLOCKS = "re:(?P<only edgepress opens codes in types of GGUF>)"
-_GGUF = "gguf-"
+GGUF_FORM = "gguf-"
 _FLOAT_FORMS: dict[Format, str] = {
     "fp8": "float-quantized",
     "mxfp4": "mxfp4-pack-quantized",
@@ -59,7 +55,7 @@ def forms(schemes: Iterable[Scheme], conv1d: bool = False, *, looked_at: bool = 
     found: dict[Scheme, str] = {}
     for scheme in distinct:
         packed = not scheme.activations and (scheme.symmetric or alone)
-        own = f"{_GGUF}{scheme.name}" if scheme.of_gguf else _FLOAT_FORMS.get(scheme.format)
+        own = f"{GGUF_FORM}{scheme.name}" if scheme.of_gguf else _FLOAT_FORMS.get(scheme.format)
         found[scheme] = own or (PACKED if packed else INTEGER)
         if conv1d and alone and found[scheme] == PACKED and (scheme.symmetric or scheme.group_size):
             found[scheme] = TRANSPOSED
@@ -84,7 +80,7 @@ def quantization_config(
         by_scheme[scheme].append(name)
     groups = {}
     for index, (scheme, names) in enumerate(by_scheme.items()):
-        activations = _float_activations_of(scheme) if scheme.format != "int" else None
+        activations = float_activations_of(scheme) if scheme.format != "int" else None
         if scheme.activations and scheme.format == "int":
             activations = {
                 "num_bits": 8,
@@ -144,16 +140,6 @@ def _transposed(scheme: Scheme) -> dict[str, Any]:
     return {**_weights_of(scheme), **block}
 
 
-def is_transposed(config: Mapping[str, Any]) -> bool:
-    """Whether the quantized tensors of a checkpoint with this ``config.json`` are stored ``[in, out]``."""
-    settings = config.get("quantization_config")
-    groups = settings.get("config_groups") if isinstance(settings, dict) else None
-    found = (
-        [group for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
-    )
-    return any(isinstance(group.get("targets"), list) and CONV1D in group["targets"] for group in found)
-
-
 def _float_weights_of(scheme: Scheme) -> dict[str, Any]:
     """The ``weights`` of a group of quantization_config."""
     described = {"num_bits": scheme.bits, "type": "float", "symmetric": True, "dynamic": False}
@@ -162,7 +148,7 @@ def _float_weights_of(scheme: Scheme) -> dict[str, Any]:
     return {**described, **_grouped(scheme)}
 
 
-def _float_activations_of(scheme: Scheme) -> dict[str, Any] | None:
+def float_activations_of(scheme: Scheme) -> dict[str, Any] | None:
     """The ``input_activations`` of a group of quantization_config."""
     if scheme.activations is None:
         return None
@@ -175,134 +161,3 @@ def _float_activations_of(scheme: Scheme) -> dict[str, Any] | None:
 def _grouped(scheme: Scheme) -> dict[str, Any]:
     scale = ("group", "torch.uint8") if scheme.format == "mxfp4" else ("tensor_group", "torch.float8_e4m3fn")
     return {"strategy": scale[0], "group_size": scheme.group_size, "scale_dtype": scale[1]}
-
-
-def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Scheme]:
-    """The scheme of every module in ``quantized``, from a checkpoint's ``quantization_config``.
-
-    Raises:
-        CheckpointError: not compressed-tensors, or a scheme that edgepress cannot read.
-    """
-    settings = config.get("quantization_config")
-    if not isinstance(settings, dict) or settings.get("quant_method") != "compressed-tensors":
-        raise CheckpointError(
-            "the checkpoint holds quantized weights and no quantization_config that says how",
-            fix="start from the model as it was before it was quantized",
-        )
-    schemes: dict[str, Scheme] = {}
-    groups = settings.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        targets = group.get("targets") if isinstance(group, dict) else None
-        if not isinstance(targets, list) or not isinstance(group.get("weights"), dict):
-            raise CheckpointError(
-                f"quantization_config has a group without weights or targets: {group!r:.200}"
-            )
-        scheme = _scheme_of(group)
-        for target in targets:
-            if target in (NEEDS_NEWER, NOT_THERE, EXPERTS, BLOCKS):
-                continue
-            for name in filter(_target(target), quantized):
-                schemes.setdefault(name, scheme)
-    missing = [name for name in quantized if name not in schemes]
-    if missing:
-        raise CheckpointError(
-            f"no group of quantization_config covers {missing[0]} (and {len(missing) - 1} more)"
-        )
-    return schemes
-
-
-def group_of(settings: Mapping[str, Any], module: str) -> Mapping[str, Any]:
-    """The first group of a ``quantization_config`` that means ``module``; empty where none does.
-
-    Raises:
-        CheckpointError: targets that are none.
-    """
-    groups = settings.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        targets = group.get("targets") if isinstance(group, dict) else None
-        for target in targets if isinstance(targets, list) else ():
-            if target not in (NEEDS_NEWER, NOT_THERE, EXPERTS, BLOCKS) and _target(target)(module):
-                return group if isinstance(group.get("weights"), dict) else {}
-    return {}
-
-
-# More than this is no pattern of layer names, and some patterns take years on one that does not match.
-_LONGEST_PATTERN, _MOST_REPETITIONS = 200, 3
-_REPEATED_GROUP = re.compile(r"\)[*+{]")
-
-
-def _target(target: object) -> Callable[[str], bool]:
-    """Whether a module of a name is one that the entry ``target`` of a group means."""
-    if not isinstance(target, str):
-        raise CheckpointError(f"quantization_config has the target {target!r:.80}, which is no text")
-    if not target.startswith("re:"):
-        return lambda name: target in ("Linear", CONV1D, name)
-    pattern = target[3:]
-    repetitions = sum(pattern.count(sign) for sign in "*+{")
-    if len(pattern) > _LONGEST_PATTERN or repetitions > _MOST_REPETITIONS or _REPEATED_GROUP.search(pattern):
-        raise CheckpointError(f"quantization_config has a target too long or too deep: {pattern!r:.80}")
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise CheckpointError(f"quantization_config has the target {target!r:.80}", why=str(error)) from None
-    return lambda name: compiled.match(name) is not None
-
-
-def _scheme_of(group: Mapping[str, Any]) -> Scheme:
-    weights, activations = group["weights"], group.get("input_activations")
-    form = str(group.get("format"))
-    if form.startswith(_GGUF) and form.removeprefix(_GGUF).lower() in GGUF:
-        return Scheme.parse(form.removeprefix(_GGUF))
-    if not isinstance(activations, dict | None):
-        raise CheckpointError(f"quantization_config has input_activations {activations!r:.80}")
-    if weights.get("type") == "float":
-        found = _float_scheme_of(weights, activations)
-        if found is not None:
-            return found
-    strategy, group_size = weights.get("strategy"), weights.get("group_size")
-    block = weights.get("block_structure")
-    if CONV1D in group["targets"] and strategy == "block" and isinstance(block, list) and block[1:] == [1]:
-        strategy, group_size = "group", block[0]
-    known = weights.get("type", "int") == "int" and strategy in ("group", "channel")
-    if activations is not None:
-        kinds = (("token", True), ("tensor", False))
-        kind = (activations.get("strategy"), activations.get("dynamic"))
-        eight = activations.get("num_bits") == 8 and activations.get("type", "int") == "int"
-        known = known and eight and kind in kinds
-    if not known:
-        raise CheckpointError(
-            f"this compressed-tensors scheme is not supported: {dict(group)}",
-            fix="integer weights by group or channel, with int8 activations per token or static per tensor "
-            "or without, and FP8, MXFP4 and NVFP4 as compressed-tensors' presets have them, are",
-        )
-    try:
-        return Scheme(
-            bits=weights.get("num_bits", 0),
-            group_size=group_size if strategy == "group" else None,
-            symmetric=weights.get("symmetric", True),
-            activations=activations["strategy"] if activations else None,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"quantization_config has a scheme that is none: {first['msg']}") from None
-
-
-def _float_scheme_of(weights: Mapping[str, Any], activations: Mapping[str, Any] | None) -> Scheme | None:
-    """The scheme that a group of quantization_config describes; None when edgepress has no such scheme."""
-    kind = (weights.get("num_bits"), weights.get("strategy"), weights.get("group_size"))
-    kinds: list[tuple[tuple[int, str, int | None], tuple[str, ...]]] = [
-        ((8, "channel", None), ("FP8_DYNAMIC", "FP8")),
-        ((8, "tensor", None), ("FP8_DYNAMIC", "FP8")),
-        ((4, "group", 32), ("MXFP4A16", "MXFP4")),
-        ((4, "tensor_group", 16), ("NVFP4A16", "NVFP4")),
-    ]
-    for name in (name for known, names in kinds if known == kind for name in names):
-        scheme = Scheme.parse(name)
-        wanted = _float_activations_of(scheme)
-        if wanted is None or activations is None:
-            same = wanted is activations
-        else:
-            same = all(activations.get(key) == wanted[key] for key in ("num_bits", "strategy", "dynamic"))
-        if same:
-            return scheme
-    return None

@@ -46,13 +46,18 @@ def speech_prompt(directory: Path, config: Mapping[str, Any], vocabulary: int) -
     """That of the model in ``directory`` with so many tokens.
 
     Raises:
-        CheckpointError: settings of another form, a token that the model has not, or a language or task that
-            has none.
+        CheckpointError: settings of another form, a token that the model has not, a language or task that
+            has none, or settings that ask for times.
         InputError: generation_config.json is not JSON.
     """
     file = directory / GENERATION
     stated = read_json(file) if is_regular(file) else {}
     settings = _Settings(stated if isinstance(stated, dict) else {}, config, vocabulary)
+    if settings.stated.get("return_timestamps"):
+        raise CheckpointError(
+            f"{GENERATION} asks for times (return_timestamps), which no answer here has",
+            why="set it to false for answers without times",
+        )
     languages = {code.strip("<|>"): token for code, token in settings.named("lang_to_id").items()}
     tasks = settings.named("task_to_id")
     return SpeechPrompt(

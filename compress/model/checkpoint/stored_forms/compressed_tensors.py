@@ -23,8 +23,8 @@ from .....errors import CheckpointError
 from ....numbers.qtensor import row_tiles
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
-from ..quantization_config import group_of, schemes_of
-from ..stored_tensors import unpack, unpack_e2m1
+from ..packed_codes import unpack, unpack_e2m1
+from ..stated_schemes import group_of, schemes_of
 from ._blocks import Block, block_of
 from ._parts import FLOATS, WORD, Parts, modules_with, whole
 from ._sparse import SPARSE, sparse_codes, take_sparse

@@ -24,7 +24,7 @@ from ....numbers.qtensor import QTensor
 from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
-from ..stored_tensors import unpack
+from ..packed_codes import unpack
 from ._grids import Grid, as_codes, dequantized, scheme_of
 from ._parts import FLOATS, WORD, WORDS, Parts, modules_with, unsigned, whole
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from edgepress.compress.api import compress_model
+from edgepress.compress.model.checkpoint.packed_codes import pack, unpack
 from edgepress.compress.model.checkpoint.quantization_config import INTEGER, PACKED, forms
-from edgepress.compress.model.checkpoint.stored_tensors import pack, restored, stored, unpack
+from edgepress.compress.model.checkpoint.stored_tensors import restored, stored
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import BITS, Scheme

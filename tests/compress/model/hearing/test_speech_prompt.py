@@ -63,6 +63,7 @@ def test_the_config_says_it_where_there_are_no_settings(tmp_path: Path) -> None:
         ({"language": ["de"]}, "must be a text"),
         ({"language": "klingon"}, "klingon"),
         ({"task": "sing"}, "sing"),
+        ({"return_timestamps": True}, "asks for times"),
         ({"no_timestamps_token_id": -1}, "none of the 100 tokens"),
         ({"forced_decoder_ids": 3}, "list of places"),
         ({"forced_decoder_ids": [[1]]}, "list of places"),
