@@ -1,7 +1,7 @@
 # Everything a developer runs. `make demo` and `make test` need Python 3.11+ with pip, and nothing else.
 #
 #   make demo        the whole chain on two small real models, in under ten minutes
-#   make test        the test suite            make test-fast its quick part, under a minute
+#   make test        the test suite            make test-fast its quick part
 #   make lint        ruff and mypy
 #   make check       lint and test             make format    rewrite the sources in the house style
 #   make check-all   check, the slow tests, and the measured checks into benchmarks/lab/results/
@@ -29,7 +29,11 @@ GPU_OPTIONS ?=
 RUNTIME ?= cpu
 # For machines whose packages are already there: VENV_OPTIONS=--system-site-packages
 VENV_OPTIONS ?=
+# Later options count: `make test PYTEST_OPTIONS="-n 0 -k NAME"` is one process.
 PYTEST_OPTIONS ?=
+# Up to four processes, as many as there are cores, of one thread each. The tests of a file stay in one: they share what
+# they compress.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
 # For check-all: the test part of WikiText-2 as one text file; without it quality is measured on Wikipedia alone.
 WIKITEXT ?=
 
@@ -51,6 +55,15 @@ LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --
 GENAI := $(if $(filter cpu,$(RUNTIME)),$(COMMA)genai)
 # The counter of the GPU's energy.
 METER := $(if $(filter gpu,$(RUNTIME)),$(COMMA)energy)
+INSTALLED_FROM := pyproject.toml Makefile requirements/demo.txt
+# An environment with pip and the build's own package, where there is none.
+define NEW_VENV
+$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+	"edgepress needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, make PYTHON=python3.12" % v[:2])' && \
+{ test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV); } && \
+echo "installing edgepress and its packages into $(VENV): some minutes the first time" >&2 && \
+$(PIP) install "setuptools>=77"
+endef
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
 DEV_STAMP := $(VENV)/.edgepress-dev-$(RUNTIME)
 DOCS_STAMP := $(VENV)/.edgepress-docs-$(RUNTIME)
@@ -77,10 +90,10 @@ demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
 
 test: $(DEV_STAMP)
-	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_OPTIONS)
+	@$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
 
 test-fast: $(DEV_STAMP)
-	@$(BIN)/python -m pytest -q -m "not slow and not chain" $(PYTEST_OPTIONS)
+	@$(PYTEST) -m "not slow and not chain" $(PYTEST_OPTIONS)
 
 check: lint test
 
@@ -204,19 +217,18 @@ clean:
 	rm -rf build dist edgepress.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-$(DEMO_STAMP): pyproject.toml Makefile requirements/demo.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
-		"edgepress needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, make PYTHON=python3.12" % v[:2])'
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
-	@echo "installing edgepress and its packages into $(VENV): some minutes the first time" >&2
-	@$(PIP) install "setuptools>=77"
+$(DEMO_STAMP): $(INSTALLED_FROM)
+	@$(NEW_VENV)
 	@$(PIP_INSTALL) ".[compress,$(RUNTIME)]"
 	@$(DEMO_INSTALL)
 	@touch $@
 
-$(DEV_STAMP): $(DEMO_STAMP)
+# All at once, so that the operators are compiled and the packages resolved one time.
+$(DEV_STAMP): $(INSTALLED_FROM)
+	@$(NEW_VENV)
 	@$(PIP_INSTALL) ".[compress,$(RUNTIME),dev$(GENAI)$(METER)]"
-	@touch $@
+	@$(DEMO_INSTALL)
+	@touch $(DEMO_STAMP) $@
 
 $(DOCS_STAMP): $(DEMO_STAMP)
 	@$(PIP_INSTALL) ".[compress,$(RUNTIME),docs]"

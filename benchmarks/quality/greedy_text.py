@@ -45,8 +45,9 @@ def score_greedy(
         if not mine:
             return {}, []
         if compared:
-            own = _nats(original, theirs, task)
-            other = own if same else _nats(original, mine, task)
+            prompts = prompt_ids(original.tokenizer, PROMPTS)
+            own = _nats(original, prompts, theirs, task)
+            other = own if same else _nats(original, prompts, mine, task)
     scores = {}
     for name, metric in metric_files("greedy").items():
         ours, reference = metric.per_reply(mine, other), metric.per_reply(theirs, own)
@@ -59,39 +60,36 @@ def score_greedy(
 
 
 class _Written:
-    """How much of some replies that are written side by side is still to come."""
+    """How much of some replies, a few of which are written side by side, is still to come."""
 
     def __init__(self, task: ProgressTask, replies: int) -> None:
-        self.task, self.left, self.part = task, float(replies), replies / NEW_TOKENS
+        self.task, self.left = task, float(replies)
 
     def step(self) -> None:
-        """Each has a token more."""
-        self.left -= self.part
-        self.task.advance(self.part)
+        """Those side by side have a token more."""
+        part = min(REPLIES_AT_ONCE / NEW_TOKENS, self.left)
+        self.left -= part
+        self.task.advance(part)
 
 
 def _replies(model: OpenModel, task: ProgressTask) -> list[list[int]]:
     """To all prompts; empty where they do not fit."""
-    found: list[list[int]] = []
-    for start in range(0, len(PROMPTS), REPLIES_AT_ONCE):
-        some = PROMPTS[start : start + REPLIES_AT_ONCE]
-        written = _Written(task, len(some))
-        replies = model.greedy(some, NEW_TOKENS, written.step)
-        if not replies:
-            return []
-        found += replies
-        task.advance(written.left)
-    return found
+    written = _Written(task, len(PROMPTS))
+    replies = model.greedy(PROMPTS, NEW_TOKENS, written.step)
+    task.advance(written.left)
+    return replies
 
 
 def _text(model: OpenModel, reply: Sequence[int]) -> str:
     return clip(model.tokenizer.decode(reply), LONGEST_REPLY)
 
 
-def _nats(model: OpenModel, replies: Sequence[Sequence[int]], task: ProgressTask) -> NDArray[np.float64]:
-    """Of each reply to the prompts the mean negative log-likelihood of its tokens."""
+def _nats(
+    model: OpenModel, prompts: Sequence[list[int]], replies: Sequence[Sequence[int]], task: ProgressTask
+) -> NDArray[np.float64]:
+    """Of each reply to a prompt the mean negative log-likelihood of its tokens."""
     found = []
-    for prompt, reply in zip(prompt_ids(model.tokenizer), replies, strict=True):
+    for prompt, reply in zip(prompts, replies, strict=True):
         ids = np.array([*prompt, *reply], np.int64)
         log_probs = log_softmax(model.logits(ids[None])[0, len(prompt) - 1 : -1])
         found.append(-float(log_probs[np.arange(len(reply)), list(reply)].mean()))

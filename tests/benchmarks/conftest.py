@@ -266,6 +266,11 @@ def no_energy_counter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rapl, "POWERCAP", Path("no-such-folder"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def roofs(small_roofs: None) -> None:
+    """What these tests profile is small."""
+
+
 @pytest.fixture(scope="session")
 def measured() -> list[Measurement]:
     """A decoder in eight rows, one of them invalid and one suspect, and an encoder in three."""

@@ -1,4 +1,4 @@
-"""A kernel table of this machine, for budgets of speed."""
+"""A kernel table of this machine, for budgets of speed, and small measurements."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from edgepress.devices.kernel_table import kept
 from edgepress.devices.predict import predict
 
 from ..devices.kernel_table.tables import small_table
+
+
+@pytest.fixture(scope="session", autouse=True)
+def roofs(small_roofs: None) -> None:
+    """What is measured of trials of pico models is small."""
 
 
 @pytest.fixture
