@@ -56,9 +56,13 @@ class FailingDisk:
         return call
 
 
-def test_each_write_of_a_compression_may_fail(pico_llama: Path, tmp_path: Path) -> None:
-    old = compress_model(str(pico_llama), scheme="W8A8", output=tmp_path / "old")
-    whole = compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "whole")
+@pytest.mark.parametrize("blocks", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_each_write_of_a_compression_may_fail(
+    blocks: int, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "model", num_hidden_layers=blocks)
+    old = compress_model(str(model), scheme="W8A8", output=tmp_path / "old")
+    whole = compress_model(str(model), scheme="W4A16-g32", output=tmp_path / "whole")
     before, after, room = hash_tree(old), hash_tree(whole), tmp_path / "room"
     failed = []
     for passed in itertools.count():
@@ -67,7 +71,7 @@ def test_each_write_of_a_compression_may_fail(pico_llama: Path, tmp_path: Path) 
         number = ERRORS[passed % len(ERRORS)]
 
         def command() -> Path:
-            return compress_model(str(pico_llama), scheme="W4A16-g32", output=room / "out", overwrite=True)
+            return compress_model(str(model), scheme="W4A16-g32", output=room / "out", overwrite=True)
 
         with pytest.MonkeyPatch.context() as patch:
             disk = FailingDisk(room, passed, number, patch)

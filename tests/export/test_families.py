@@ -4,7 +4,7 @@ of unequal rows, by greedy tokens, in every scheme, and pruned.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -278,9 +278,30 @@ def test_in_float(
         assert np.abs(last[row, 0] - want[row, length - 1]).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", [*FIRST, MIXTURES[0], MIXTURES[2], *FIRST_STATES], ids=label)
-@pytest.mark.parametrize("scheme", ["W8A8", "W4A16-g32", "W3A16-g32"])
-@pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
+SCHEMES = ("W8A8", "W4A16-g32", "W3A16-g32")
+
+
+def by_turns(variants: Sequence[Variant]) -> list[Any]:
+    """Every variant in every scheme and form: each soon in two schemes, one a form, the rest among the slow
+    tests.
+    """
+    return [
+        pytest.param(
+            variant,
+            scheme,
+            form,
+            marks=() if (place + turn) % len(SCHEMES) == number else pytest.mark.slow,
+            id=f"{name}-{scheme}-{label(variant)}",
+        )
+        for turn, (name, form) in enumerate({"standard": CPU, "own": OWN}.items())
+        for number, scheme in enumerate(SCHEMES)
+        for place, variant in enumerate(variants)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variant", "scheme", "form"), by_turns([*FIRST, MIXTURES[0], MIXTURES[2], *FIRST_STATES])
+)
 def test_in_every_scheme(
     variant: Variant, scheme: str, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any
 ) -> None:
@@ -368,9 +389,7 @@ def test_an_encoder_in_float(
     assert np.abs(found[real] - want[real]).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", ENCODERS, ids=label)
-@pytest.mark.parametrize("scheme", ["W8A8", "W4A16-g32", "W3A16-g32"])
-@pytest.mark.parametrize("form", [CPU, OWN], ids=["standard", "own"])
+@pytest.mark.parametrize(("variant", "scheme", "form"), by_turns(ENCODERS))
 def test_an_encoder_in_every_scheme(
     variant: Variant, scheme: str, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any
 ) -> None:

@@ -42,11 +42,17 @@ RECIPES = {
     "greedy": "{pass: layers, keep: 0.7, criterion: greedy, repair: none}, {pass: rtn, scheme: W4A16-g16}",
     "embedding": "{pass: embedding, scheme: W4A16-g16}, {pass: rtn, scheme: W4A16-g16}",
 }
-# All of these for every family, each of the others for one.
+# All of these for every family, some of them among the slow tests, each of the others for one.
 EACH = ("rtn", "gptq", "awq", "layers")
+LATER = (("lfm2", "rtn"), ("mamba2", "rtn"), ("mamba", "awq"), ("jamba", "awq"), ("mamba", "layers"))
 OTHERS = [name for name in RECIPES if name not in EACH]
-PAIRS = [(family, name) for name in EACH for family in FAMILIES if (family, name) != ("jamba", "layers")]
-PAIRS += [(FAMILIES[place % 3], name) for place, name in enumerate(OTHERS)]
+PAIRS = [
+    pytest.param(family, name, marks=pytest.mark.slow if (family, name) in LATER else ())
+    for name in EACH
+    for family in FAMILIES
+    if (family, name) != ("jamba", "layers")
+]
+PAIRS += [pytest.param(FAMILIES[place % 3], name) for place, name in enumerate(OTHERS)]
 Made = Callable[[str], Path]
 
 

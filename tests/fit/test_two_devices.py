@@ -16,7 +16,8 @@ from edgepress.fit import search as search_module
 from ..devices.kernel_table.tables import small_table
 from ..loopback import Loopback, client, installed_wheels, require_sshd
 
-pytestmark = pytest.mark.chain
+# `profile --on here,pi` measures as trials do, and is no slow test: tests/benchmarks/speed/test_elsewhere.py.
+pytestmark = [pytest.mark.chain, pytest.mark.slow]
 
 
 @pytest.fixture

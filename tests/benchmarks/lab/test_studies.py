@@ -13,6 +13,7 @@ from edgepress.benchmarks.lab.study.page import write_table
 from edgepress.benchmarks.lab.study.pico import smallest
 from edgepress.benchmarks.lab.study.schema import Study, load_study, names, parse
 from edgepress.benchmarks.lab.study.sources import Sources
+from edgepress.benchmarks.quality import greedy_text
 from edgepress.cli.entry import edgepress
 from edgepress.compress.recipe import load_recipe
 from edgepress.compress.recipe import parse as parse_recipe
@@ -20,6 +21,10 @@ from edgepress.errors import InputError, UnknownName
 from edgepress.runtime.kernels.library import library
 
 pytestmark = pytest.mark.chain
+
+# Of each kind of table one: of decoders and encoders, of bundles and checkpoints, with peers, with profiles.
+# The others take minutes and are among the slow tests; their rows are read below, and their columns written.
+SOON = ("demo-models", "kernels", "kv-cache", "peers-trainers", "pruning")
 
 
 def in_this_process(arguments: list[str], threads: int) -> Cost:
@@ -34,6 +39,8 @@ def sources(
     pico_llama: Path, pooled_bert: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Sources:
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(greedy_text, "PROMPTS", greedy_text.PROMPTS[:5])
+    monkeypatch.setattr(greedy_text, "NEW_TOKENS", 16)
     models = {"smollm2": str(pico_llama), "minilm": str(pooled_bert)}
     texts = dict.fromkeys(("wikipedia", "wikitext", "wikitext-valid"), pico_text)
     reviews = [
@@ -45,7 +52,9 @@ def sources(
     return Sources(tmp_path / "sources", models, texts, pico=True, call=in_this_process)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SOON else pytest.mark.slow) for name in names()]
+)
 def test_every_study_runs_to_its_end(name: str, sources: Sources, tmp_path: Path) -> None:
     study = smallest(load_study(name))
     if library() is None and any(
@@ -107,6 +116,36 @@ def test_a_misspelt_key_has_a_suggestion() -> None:
         study_of({"name": "a"}, {"name": "a"})
     with pytest.raises(UnknownName, match="unknown row"):
         study_of({"name": "a"}, timing={"baseline": ["b"]})
+
+
+def test_columns_of_sizes_of_what_training_removed_and_of_another_row_s_kl(
+    sources: Sources, tmp_path: Path
+) -> None:
+    shape = {"batch_tokens": 64, "micro_batch_tokens": 64, "measurements": 1, "epochs": 1}
+    four, three = ({"pass": "rtn", "scheme": f"W{bits}A16-g32"} for bits in (4, 3))
+    rows: list[dict[str, object]] = [
+        {"name": "original"},
+        {"name": "w4", "passes": [four]},
+        {"name": "w3", "passes": [three]},
+        {"name": "tuned", "passes": [three, {"pass": "tune", "training": shape}]},
+        {"name": "fewer", "passes": [{"pass": "layers", "keep": 0.7, "repair": "none"}]},
+    ]
+    sizes = ["bits", "checkpoint_mb", "blocks_mb", "blocks_left", "layers", "of_original"]
+    table = {
+        "held_out": [{"windows": 4, "length": 32, "metrics": ["kl"]}],
+        "calibration": {"text": "wikipedia", "samples": 8, "length": 32},
+        "columns": ["label", *sizes, "removed", "times:w4", "cpu_s"],
+        "curves": True,
+    }
+    study = study_of(*rows, **table)
+    text = run_study(study, sources, tmp_path / "work", tmp_path, Wanted(untimed=True)).read_text()
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    _, original, w4, w3, tuned, fewer = ([cell.strip() for cell in line] for line in lines)
+    assert float(original[1]) == 32 > float(w4[1]) > 4 > float(w3[1]) > 3
+    assert all(float(one[column]) < float(original[column]) for one in (w4, w3) for column in (2, 3, 6))
+    assert fewer[4].endswith("(asked 70%)") and (original[5][0], fewer[5][0]) == ("3", "2")
+    assert w3[7].endswith("%") and tuned[7].endswith("%") and w4[8] == "–"
+    assert "[" in w3[8] and "held-out token by training tokens" in text
 
 
 def test_a_row_that_is_there_is_not_made_again(sources: Sources, tmp_path: Path) -> None:

@@ -166,8 +166,9 @@ def test_a_device_that_is_added_has_its_kernels_measured(
     assert run(["devices", "add", "pi", "--ssh", "loopback"]) == 0
     shown, table = capsys.readouterr().out, newest_table("pi")
     assert table is not None and table.bandwidth and not table.complete
-    assert shown.startswith(f"pi: {table.key.processor}, ")
+    assert shown.startswith(f"pi: {table.key.processor}, ") and table.key.runtime
     assert "go on with it: edgepress devices measure pi" in shown
+    assert eventually(lambda: not left_running(machine))
 
 
 def test_a_target_is_refused_and_an_unknown_name_told(
@@ -349,12 +350,6 @@ def test_a_wrong_architecture_is_sent_nothing(loopback: Loopback, bundle: Path) 
         profile_on(PI, asked(bundle), Seen())
     assert "i686" in caught.value.why
     assert not (loopback.home / "cache/device").exists()
-
-
-def test_a_device_makes_its_kernel_table(machine: Loopback) -> None:
-    table = measure_kernels_on(PI, Seen(), limit_s=12)
-    assert table.key.runtime and table.bandwidth and not table.complete
-    assert eventually(lambda: not left_running(machine))
 
 
 def test_a_gpu_there_is_asked_for_with_its_own_runtime(

@@ -81,6 +81,8 @@ SCHEMES = {
 # these.
 FORMS = ("llama", "gpt_neox", "gpt2", "bert")
 USUAL = ("W4A16-g32", "W8A8", "many", "some")
+# Of those each other family has one scheme for all linears and one for some, by turns; the rest is slow.
+BY_TURNS = (("W4A16-g32", "many"), ("W8A8", "some"), ("W4A16-g32", "some"), ("W8A8", "many"))
 CACHES = [KVScheme(bits=8, granularity="per-tensor"), KVScheme(bits=4, granularity="per-channel")]
 
 
@@ -224,9 +226,18 @@ def pico(
     return make
 
 
+def soon(family: str, label: str) -> tuple[pytest.MarkDecorator, ...]:
+    its_turn = label in BY_TURNS[LINEARS.index(family) % len(BY_TURNS)]
+    return () if family in FORMS or its_turn else (pytest.mark.slow,)
+
+
 @pytest.mark.parametrize(
     ("family", "label"),
-    [(family, label) for family in LINEARS for label in (SCHEMES if family in FORMS else USUAL)],
+    [
+        pytest.param(family, label, marks=soon(family, label))
+        for family in LINEARS
+        for label in (SCHEMES if family in FORMS else USUAL)
+    ],
 )
 def test_a_quantized_model(family: str, label: str, pico: Callable[[str], Path], tmp_path: Path) -> None:
     check_what_we_say(written(pico(family), SCHEMES[label], tmp_path))
@@ -260,12 +271,25 @@ def test_a_model_in_float(family: str, pico: Callable[[str], Path], tmp_path: Pa
     assert opens_in_transformers(WeightSource.open(path)).answer == "yes"
 
 
+CACHED = [name for name in LINEARS if name not in (*ENCODERS, *ENCODER_DECODERS, *VISION, *TOWERS, *STATES)]
+
+
+# Both kinds of cache, over float and over codes: a family of each form of linears has all four, others two.
 @pytest.mark.parametrize(
-    "family",
-    [name for name in LINEARS if name not in (*ENCODERS, *ENCODER_DECODERS, *VISION, *TOWERS, *STATES)],
+    ("family", "cache", "label"),
+    [
+        pytest.param(
+            family,
+            cache,
+            label,
+            marks=() if family in FORMS or (index + number + bool(label)) % 2 == 0 else pytest.mark.slow,
+            id=f"{label}-{cache.name}-{family}",
+        )
+        for label in ("", "W4A16-g32")
+        for number, cache in enumerate(CACHES)
+        for index, family in enumerate(CACHED)
+    ],
 )
-@pytest.mark.parametrize("cache", CACHES, ids=lambda cache: cache.name)
-@pytest.mark.parametrize("label", ["", "W4A16-g32"])
 def test_a_quantized_cache(
     family: str, cache: KVScheme, label: str, pico: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -23,11 +23,11 @@ pytestmark = pytest.mark.chain
 LEARN: dict[str, Any] = {"pass": "block_qat", "epochs": 8, "learning_rate": 0.05, "precision": "float32"}
 
 
-def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any]) -> Path:
+def compressed(model: Path, folder: Path, text: Path, *passes: dict[str, Any], samples: int = 512) -> Path:
     folder.mkdir(exist_ok=True)
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"name": "blocks", "passes": list(passes)}))
-    options: dict[str, Any] = {"calibration": str(text), "samples": 512, "length": 32}
+    options: dict[str, Any] = {"calibration": str(text), "samples": samples, "length": 32}
     return compress_model(str(model), recipe=str(recipe), output=folder / "o", **options)
 
 
@@ -43,11 +43,12 @@ def test_it_is_nearer_than_what_it_began_with(
     pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str
 ) -> None:
     step = {**LEARN, "scheme": scheme}
-    path = compressed(pico_llama, tmp_path / "a", pico_text, step)
+    held = scheme == "W2A16-g32"  # to a distance: that takes many samples
+    path = compressed(pico_llama, tmp_path / "a", pico_text, step, samples=512 if held else 64)
     source = WeightSource.open(path)
     assert {one.name for one in source.schemes.values()} == {scheme}
     assert read_json(path / "edgepress.json")["steps"][0]["statuses"] == {"ok": 21}
-    if scheme == "W2A16-g32":
+    if held:
         plain = compressed(pico_llama, tmp_path / "b", pico_text, {"pass": "rtn", "scheme": scheme})
         # Over six draws of the weights the ratio is 0.51, with a standard deviation of 0.05.
         assert distance(pico_llama, path, pico_text) < 0.8 * distance(pico_llama, plain, pico_text)
@@ -61,7 +62,7 @@ def test_it_goes_on_from_codes_keeps_zeros_and_is_trained_to_the_end(
     first = {"pass": "gptq", "scheme": "W3A16-g32"}
     learn = {**LEARN, "scheme": "W3A16-g32", "requantize": True}
     last = {"pass": "qat", "batch_tokens": 64, "piece_tokens": 64, "tokens": 2048, "start": "codes"}
-    path = compressed(pico_llama, tmp_path, pico_text, prune, first, learn, last)
+    path = compressed(pico_llama, tmp_path, pico_text, prune, first, learn, last, samples=64)
     source = WeightSource.open(path)
     for linear in source.anatomy.linears():
         tensor = source.linear(linear.name)

@@ -91,7 +91,9 @@ KILLS = [("asking the original", at) for at in (3, 10)] + [
 ]
 
 
-def test_a_run_killed_ten_times_ends_with_the_same_bytes(
+@pytest.mark.parametrize("kills", [KILLS[::3], pytest.param(KILLS, marks=pytest.mark.slow)], ids=len)
+def test_a_run_killed_several_times_ends_with_the_same_bytes(
+    kills: list[tuple[str, int]],
     pico_llama: Path,
     pico_text: Path,
     tmp_path: Path,
@@ -101,7 +103,7 @@ def test_a_run_killed_ten_times_ends_with_the_same_bytes(
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole = tuned(pico_llama, tmp_path / "whole", pico_text, first)
-    for label, at in KILLS:
+    for label, at in kills:
         with watched(label, kill_at=at):
             tuned(pico_llama, tmp_path / "killed", pico_text, first)
     with watched("learning") as steps:
