@@ -29,6 +29,7 @@ def test_it_uses_every_public_function() -> None:
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("small_roofs")
 def test_every_cell_runs(
     pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -317,7 +317,15 @@ PRUNED = "passes: [{{pass: layers, keep: 0.7}}, {{pass: narrow, {}}}, {{pass: rt
 MLP_ALONE = ("olmo2", "olmo3", "bloom", "mpt")  # norms over all heads, or slopes by their number
 
 
-@pytest.mark.parametrize("variant", FIRST, ids=label)
+def every_second(variants: Sequence[Variant]) -> list[Any]:
+    """Soon; the others are slow."""
+    return [
+        pytest.param(variant, marks=pytest.mark.slow if place % 2 else (), id=label(variant))
+        for place, variant in enumerate(variants)
+    ]
+
+
+@pytest.mark.parametrize("variant", every_second(FIRST))
 def test_pruned_rounded_and_answering(
     variant: Variant, made: Callable[[Variant], Path], pico_text: Path, tmp_path: Path
 ) -> None:
@@ -404,7 +412,7 @@ def test_an_encoder_in_every_scheme(
     assert np.abs(found[real] - want[real]).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", ENCODERS, ids=label)
+@pytest.mark.parametrize("variant", every_second(ENCODERS))
 def test_an_encoder_pruned_rounded_and_proven(
     variant: Variant, made: Callable[[Variant], Path], pico_text: Path, tmp_path: Path
 ) -> None:

@@ -161,8 +161,17 @@ def test_as_many_words_as_a_model_writes_are_the_default(
     assert model.generate(read_sound(file, model.sound)).token_ids == found.token_ids
 
 
-@pytest.mark.parametrize("scheme", ["W8A8", "W4A16-g32", "W3A16-g16"])
-@pytest.mark.parametrize("operators", ["standard", "edgepress"])
+@pytest.mark.parametrize(
+    ("scheme", "operators"),
+    [
+        ("W8A8", "standard"),
+        ("W4A16-g32", "edgepress"),
+        ("W3A16-g16", "standard"),
+        pytest.param("W8A8", "edgepress", marks=pytest.mark.slow),
+        pytest.param("W4A16-g32", "standard", marks=pytest.mark.slow),
+        pytest.param("W3A16-g16", "edgepress", marks=pytest.mark.slow),
+    ],
+)
 def test_codes_are_proven_and_compute_what_they_stand_for(
     scheme: str, operators: str, pico_whisper: Path, pico_sounds: Path, tmp_path: Path
 ) -> None:

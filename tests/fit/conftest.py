@@ -1,19 +1,28 @@
-"""A kernel table of this machine, for budgets of speed, and small measurements."""
+"""A kernel table of this machine, for budgets of speed, and short measurements."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.devices.kernel_table import kept
 from edgepress.devices.predict import predict
+from edgepress.fit import trials
 
 from ..devices.kernel_table.tables import small_table
 
+SHORT = Protocol(blocks=2, block_ms=10, warmup_seconds=0, energy_windows=1, energy_seconds=0.2)
+
 
 @pytest.fixture(scope="session", autouse=True)
-def roofs(small_roofs: None) -> None:
-    """What is measured of trials of pico models is small."""
+def short_measurements(small_roofs: None) -> Iterator[None]:
+    """Of trials: how well a speed is known is tested where it is measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trials, "Protocol", SimpleNamespace(quick=lambda: SHORT))
+        yield
 
 
 @pytest.fixture

@@ -124,7 +124,9 @@ def _on_two_devices(lines: list[Measurement]) -> list[Measurement]:
 
 
 @pytest.mark.parametrize("change", [list, _on_two_devices, lambda lines: [*map(_long, lines)]])
-@pytest.mark.parametrize("width", [1280, 910, 800, 390])
+@pytest.mark.parametrize(
+    "width", [1280, pytest.param(910, marks=pytest.mark.slow), pytest.param(800, marks=pytest.mark.slow), 390]
+)
 def test_nothing_is_wider_than_the_screen(
     tmp_path: Path,
     measured: list[Measurement],

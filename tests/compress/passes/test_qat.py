@@ -42,7 +42,12 @@ def rtn(scheme: str, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("scheme", "embedding"),
-    [("W2A16-g32", False), ("W3A16_ASYM-g32", False), ("W8A8", False), ("W2A16-g32", True)],
+    [
+        pytest.param("W2A16-g32", False, marks=pytest.mark.slow),
+        ("W3A16_ASYM-g32", False),
+        ("W8A8", False),
+        ("W2A16-g32", True),
+    ],
 )
 def test_the_checkpoint_computes_what_training_computed(
     pico_llama: Path,
@@ -184,7 +189,7 @@ def test_what_has_no_start_is_refused(
 @pytest.mark.parametrize(
     "options",
     [
-        {"observer": "minmax"},
+        pytest.param({"observer": "minmax"}, marks=pytest.mark.slow),
         {"observer": "minmax", "start": "codes", "kv": "int8"},
         {"activations": "int8", "kv": "int4"},
         {"activations": "int4", "weight_decay": 0.1, "schedule": "two_stages"},

@@ -48,7 +48,14 @@ def recovered(model: Path, folder: Path, text: Path, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"train": "norms"}, {"train": "lora"}, {"checkpointing": True}, {"precision": "float16"}]
+    "options",
+    [
+        {},
+        {"train": "norms"},
+        {"train": "lora"},
+        pytest.param({"checkpointing": True}, marks=pytest.mark.slow),
+        {"precision": "float16"},
+    ],
 )
 def test_the_divergence_falls_and_zeros_stay(
     pico_llama: Path, pico_text: Path, tmp_path: Path, options: dict[str, Any]

@@ -104,7 +104,7 @@ def test_a_cut_student_writes_more_like_its_teacher(pico_t5: Path, pico_text: Pa
     assert hash_tree(again) == hash_tree(path)
 
 
-@pytest.mark.parametrize("own_head", [False, True])
+@pytest.mark.parametrize("own_head", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_tables_learn_with_the_embedding_and_stay_without(
     own_head: bool, make_encoder_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
 ) -> None:

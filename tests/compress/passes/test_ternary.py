@@ -147,7 +147,7 @@ def test_groups_that_do_not_divide_are_refused(
         {"codes": "binary"},
         {"scales": "matrix", "schedule": "two_stages", "weight_decay": 0.1},
         {"scales": "learned", "activations": "int4"},
-        {"scales": "learned", "group_size": None},
+        pytest.param({"scales": "learned", "group_size": None}, marks=pytest.mark.slow),
     ],
 )
 def test_other_codes_and_scales(

@@ -146,8 +146,16 @@ def test_all_of_the_width_is_the_model_itself(
     assert torch.allclose(outputs(load_model(out)), outputs(load_model(model)), atol=2e-3)
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
-@pytest.mark.parametrize("basis", ["activation", "pca"])
+@pytest.mark.parametrize(
+    ("model_type", "basis"),
+    [
+        *(("llama", "activation"), ("mistral", "pca"), ("qwen2", "activation"), ("qwen3", "pca")),
+        pytest.param("llama", "pca", marks=pytest.mark.slow),
+        pytest.param("mistral", "activation", marks=pytest.mark.slow),
+        pytest.param("qwen2", "pca", marks=pytest.mark.slow),
+        pytest.param("qwen3", "activation", marks=pytest.mark.slow),
+    ],
+)
 def test_narrower_models_load_in_plain_transformers_and_export(
     model_type: str, basis: str, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
 ) -> None:

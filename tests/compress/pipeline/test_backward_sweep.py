@@ -118,8 +118,18 @@ def test_only_what_was_found_stays_and_damage_is_found_again(pico_llama: Path, t
     ("step", "label", "kills"),
     [
         ({"pass": "allocate", "bits": 3.5, "using": {"pass": "rtn"}}, "allocate", (5, 20, 30, 40, 57)),
-        ({"pass": "narrow", "keep": 0.8, "importance": "taylor"}, "narrow", (36, 44)),
-        ({"pass": "allocate_sparsity", "sparsity": 0.5}, "allocate_sparsity", (29, 50)),
+        pytest.param(
+            {"pass": "narrow", "keep": 0.8, "importance": "taylor"},
+            "narrow",
+            (36, 44),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"pass": "allocate_sparsity", "sparsity": 0.5},
+            "allocate_sparsity",
+            (29, 50),
+            marks=pytest.mark.slow,
+        ),
         (
             {"pass": "block_qat", "scheme": "W4A16-g32", "distance": "fisher", "training": {"epochs": 1}},
             "blockqat",

@@ -51,8 +51,8 @@ def wide(make_decoder: Callable[..., Path], folder: Path) -> Path:
         (TERNARY, "gguf"),
         (TERNARY, "gguf_tq1_0"),
         ({"pass": "rtn", "scheme": "W4A16-g32"}, "gguf"),
-        ({"pass": "rtn", "scheme": "W8A16-g32"}, "gguf"),
-        ({"pass": "rtn", "scheme": "W4A16-g64"}, "gguf"),
+        pytest.param({"pass": "rtn", "scheme": "W8A16-g32"}, "gguf", marks=pytest.mark.slow),
+        pytest.param({"pass": "rtn", "scheme": "W4A16-g64"}, "gguf", marks=pytest.mark.slow),
     ],
 )
 def test_a_gguf_file_reads_back_as_the_checkpoint(
