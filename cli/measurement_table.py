@@ -68,8 +68,12 @@ def digits(value: float | None) -> str:
 
 def _conditions(line: Measurement) -> str:
     work, threads = line.workload, line.runtime["threads"]
-    if work["kind"] == "generate":
-        return f"{work['prompt_tokens']} + {work['new_tokens']} tokens, {threads} threads"
+    if "new_tokens" in work:
+        read = f"{work['seconds']:g} s of sound" if "seconds" in work else str(work["prompt_tokens"])
+        return f"{read} + {work['new_tokens']} tokens, {threads} threads"
+    if "size" in work:
+        height, width = work["size"]
+        return f"images of {height} × {width}, batch {work['batch']}, {threads} threads"
     return f"{work['length']} tokens, batch {work['batch']}, {threads} threads"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..records import numerals
+from .join import OF_IMAGES
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,42 @@ DEVICE = Column("device_bytes", "on device", "MB", "lower", numerals.significant
 RATIO = Column("ratio", "smaller", "×", "higher", lambda value: numerals.significant(value, 2))
 RSS = Column("rss_peak_bytes", "resident", "MB", "lower", numerals.significant, 1e-6)
 _OF_A_SENTENCE = Column("batch_j_per_sentence", "energy", "mJ/sent", "lower", numerals.significant, 1e3)
+_OF_AN_IMAGE = Column("batch_j_per_image", "energy", "mJ/image", "lower", numerals.significant, 1e3)
 ENERGY = {
     "decoder": Column("decode_j_per_token", "energy", "mJ/token", "lower", numerals.significant, 1e3),
     "encoder": _OF_A_SENTENCE,
     "classifier": _OF_A_SENTENCE,
+    f"encoder{OF_IMAGES}": _OF_AN_IMAGE,
+    f"classifier{OF_IMAGES}": _OF_AN_IMAGE,
 }
+_LATENCY = Column("latency_ms", "latency", "ms", "lower", numerals.significant)
 _OF_SENTENCES = (
     Column("sentences_per_second", "speed", "sent/s", "higher", numerals.significant),
-    Column("latency_ms", "latency", "ms", "lower", numerals.significant),
+    _LATENCY,
     RSS,
     _OF_A_SENTENCE,
+)
+_OF_IMAGES = (
+    Column("images_per_second", "speed", "img/s", "higher", numerals.significant),
+    _LATENCY,
+    RSS,
+    _OF_AN_IMAGE,
+)
+_OF_VECTORS = (
+    SIZE,
+    DEVICE,
+    RATIO,
+    Column("cosine", "cosine", "", "higher", _short(4)),
+    Column("retrieval_at_1", "R@1", "%", "higher", _short(1), 100.0),
+    Column("neighbour_overlap", "nearest 10", "%", "higher", _short(1), 100.0),
+)
+_OF_LABELS = (
+    SIZE,
+    DEVICE,
+    RATIO,
+    Column("label_accuracy", "accuracy", "%", "higher", _short(1), 100.0),
+    Column("label_agreement", "labels", "%", "higher", _short(1), 100.0),
+    Column("label_kl", "label KL", "nats", "lower", _short(4)),
 )
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "decoder": (
@@ -79,27 +106,15 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         RSS,
         ENERGY["decoder"],
     ),
-    "encoder": (
-        SIZE,
-        DEVICE,
-        RATIO,
-        Column("cosine", "cosine", "", "higher", _short(4)),
-        Column("retrieval_at_1", "R@1", "%", "higher", _short(1), 100.0),
-        Column("neighbour_overlap", "nearest 10", "%", "higher", _short(1), 100.0),
-        *_OF_SENTENCES,
-    ),
-    "classifier": (
-        SIZE,
-        DEVICE,
-        RATIO,
-        Column("label_accuracy", "accuracy", "%", "higher", _short(1), 100.0),
-        Column("label_agreement", "labels", "%", "higher", _short(1), 100.0),
-        Column("label_kl", "label KL", "nats", "lower", _short(4)),
-        *_OF_SENTENCES,
-    ),
+    "encoder": (*_OF_VECTORS, *_OF_SENTENCES),
+    "classifier": (*_OF_LABELS, *_OF_SENTENCES),
+    f"encoder{OF_IMAGES}": (*_OF_VECTORS, *_OF_IMAGES),
+    f"classifier{OF_IMAGES}": (*_OF_LABELS, *_OF_IMAGES),
 }
 FRONT: dict[str, tuple[tuple[str, ...], str]] = {
     "decoder": (("size", "kl", "decode_tps"), "size, KL and decoding speed"),
     "encoder": (("size", "cosine", "sentences_per_second"), "size, cosine and speed"),
     "classifier": (("size", "label_kl", "sentences_per_second"), "size, label KL and speed"),
+    f"encoder{OF_IMAGES}": (("size", "cosine", "images_per_second"), "size, cosine and speed"),
+    f"classifier{OF_IMAGES}": (("size", "label_kl", "images_per_second"), "size, label KL and speed"),
 }

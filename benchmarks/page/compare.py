@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SORTS: dict[str, tuple[str, ...]] = {
     "size": ("size",),
     "quality": ("kl", "cosine", "label_kl"),
-    "speed": ("decode_tps", "sentences_per_second"),
+    "speed": ("decode_tps", "sentences_per_second", "images_per_second"),
     "memory": ("rss_peak_bytes",),
     "energy": tuple(column.key for column in ENERGY.values()),
     "name": (),
@@ -66,7 +66,7 @@ def _sorted(group: ResultGroup, sort: str) -> ResultGroup:
     if sort == "name":
         rows = sorted(group.rows, key=lambda row: (row.subject.scheme, row.subject.name))
         return replace(group, rows=tuple(rows))
-    column = next(column for column in COLUMNS[group.kind] if column.key in SORTS[sort])
+    column = next(column for column in COLUMNS[group.shown] if column.key in SORTS[sort])
     sign = 1 if column.better == "lower" else -1
 
     def order(row: ResultRow) -> tuple[bool, float]:

@@ -14,13 +14,17 @@ from ..records.record import Measurement
 from .columns import COLUMNS, Column
 from .headline import LOSS, headline, loss_of, speed, text_lost
 from .heat_grid import bits_of
-from .join import ASPECT_NAMES, ResultGroup, ResultRow, aspect_of
+from .join import ASPECT_NAMES, OF_IMAGES, ResultGroup, ResultRow, aspect_of
 from .slice_chart import worst_sentence
 
 SPEED = {
     "decoder": ("decode_tps", "in decoding", "tokens/s"),
     "encoder": ("sentences_per_second", "in sentences per second", "sentences/s"),
     "classifier": ("sentences_per_second", "in texts per second", "texts/s"),
+    **dict.fromkeys(
+        (f"encoder{OF_IMAGES}", f"classifier{OF_IMAGES}"),
+        ("images_per_second", "in images per second", "images/s"),
+    ),
 }
 AGREE = {
     "decoder": ("perplexity", "perplexity"),
@@ -59,7 +63,7 @@ def _smaller(group: ResultGroup, row: ResultRow) -> str:
 
 
 def _faster(group: ResultGroup, row: ResultRow) -> str:
-    line, (rate, where, unit) = row.line("latency"), SPEED[row.subject.kind]
+    line, (rate, where, unit) = row.line("latency"), SPEED[row.shown]
     pace = row.usable(rate)
     if line is None or pace is None:
         return ""
@@ -98,7 +102,7 @@ def signed_percent(change: float) -> str:
 
 def column(group: ResultGroup, metric: str) -> Column:
     """The column of the results that shows ``metric``."""
-    return next(column for column in COLUMNS[group.kind] if column.key == metric)
+    return next(column for column in COLUMNS[group.shown] if column.key == metric)
 
 
 def original(group: ResultGroup, metric: str) -> float | None:

@@ -77,7 +77,7 @@ def device_table(group: ResultGroup, predicted: Sequence[PredictedDevice] = ()) 
     its own, last, where a speed is.
     """
     shown, names = views(group), device_names(group)
-    rate = SPEED[group.kind][0]
+    rate = SPEED[group.shown][0]
     predicted = [one for one in predicted if any(one.quantity(key, rate) for key in one.predictions)]
     metrics = [AGREE[group.kind][0], LOSS[group.kind].metric]
     columns = [SIZE, *(column(group, metric) for metric in metrics)]
@@ -114,7 +114,7 @@ def _speed(view: ResultGroup, row: ResultRow) -> DeviceSpeed:
     if here is None:
         return DeviceSpeed(Cell("–", status="missing"), "", False)
     found, best = speed(here), headline(view)
-    rate = SPEED[view.kind][0]
+    rate = SPEED[view.shown][0]
     noisy = f"{table.MARKS['suspect']} " if view.doubt(here, rate) else ""
     ratio = "" if found is None else f"{noisy}{numerals.times(found.ratio)}"
     recommended = best is not None and _same(best, row)
@@ -122,7 +122,7 @@ def _speed(view: ResultGroup, row: ResultRow) -> DeviceSpeed:
 
 
 def _expected(group: ResultGroup, device: PredictedDevice, row: ResultRow) -> DeviceSpeed:
-    found = device.quantity(row.subject.manifest_sha256, SPEED[group.kind][0])
+    found = device.quantity(row.subject.manifest_sha256, SPEED[group.shown][0])
     return DeviceSpeed(Cell(banded(found), status="missing" if found is None else "valid"), "", False, True)
 
 

@@ -25,6 +25,8 @@ ASPECTS: tuple[Aspect, ...] = ("quality", "latency")
 ASPECT_NAMES: dict[Aspect, str] = {"quality": "quality", "latency": "latency and memory"}
 FLOAT_SCHEMES = ("fp32", "fp16", "bf16")
 SEVERITY: dict[Status, int] = {"valid": 0, "suspect": 1, "invalid": 2}
+# Of a kind that reads images, in the names of what is shown.
+OF_IMAGES = " of images"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ class ResultRow:
         return None if reading is None or reading.status == "invalid" else reading.value
 
     @property
+    def shown(self) -> str:
+        """What says which numbers are shown: the kind, and whether it reads images."""
+        images = any(line.workload.get("kind") == "see" for line in self.lines)
+        return f"{self.subject.kind}{OF_IMAGES if images else ''}"
+
+    @property
     def status(self) -> Status:
         """The worst validity of the row's lines."""
         return max((line.validity.status for line in self.lines), key=SEVERITY.__getitem__, default="valid")
@@ -95,6 +103,11 @@ class ResultGroup:
     rows: tuple[ResultRow, ...]
     reference: Subject | None
     further: tuple[ResultGroup, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """As :attr:`ResultRow.shown`, of the rows that were timed."""
+        return max((row.shown for row in self.rows), key=len, default=self.kind)
 
     @property
     def compressed(self) -> tuple[ResultRow, ...]:

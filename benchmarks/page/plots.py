@@ -10,7 +10,7 @@ from functools import partial
 from . import headline, svg
 from . import results_table as table
 from .device_table import device_names, views
-from .join import ResultGroup, ResultRow
+from .join import OF_IMAGES, ResultGroup, ResultRow
 from .predicted import PredictedDevice, labelled
 
 SIZES = ({"width": 540.0, "height": 360.0}, {"width": 350.0, "height": 330.0})
@@ -58,6 +58,10 @@ SPEED = {
     "decoder": Measure("decode_tps", "decoding, tokens per second", higher=True),
     "encoder": Measure("sentences_per_second", "sentences per second", higher=True),
     "classifier": Measure("sentences_per_second", "texts per second", higher=True),
+    **dict.fromkeys(
+        (f"encoder{OF_IMAGES}", f"classifier{OF_IMAGES}"),
+        Measure("images_per_second", "images per second", higher=True),
+    ),
 }
 
 
@@ -67,7 +71,7 @@ def plots(group: ResultGroup, prefix: str) -> list[svg.Figure]:
     """
     several = len(device_names(group)) > 1
     wanted = [(group, SIZE, "size")] + [
-        (view, SPEED[group.kind], f"speed on {name}" if several else "speed")
+        (view, SPEED[group.shown], f"speed on {name}" if several else "speed")
         for view, name in zip(views(group), device_names(group), strict=True)
     ]
     return [
@@ -137,7 +141,7 @@ def predicted_plots(
     for number, device in enumerate(predicted):
         points = _expected_points(group, device, LOSS[group.kind])
         if points:
-            x, y = SPEED[group.kind], LOSS[group.kind]
+            x, y = SPEED[group.shown], LOSS[group.kind]
             description = f"{y.title} against predicted {x.title} of {len(points)} versions, with bands."
             title = f"Accuracy against predicted speed on {device.name}"
             draw = partial(
@@ -153,7 +157,7 @@ def predicted_plots(
 
 
 def _expected_points(group: ResultGroup, device: PredictedDevice, y: Measure) -> list[svg.Point]:
-    found, metric = [], SPEED[group.kind].metric or ""
+    found, metric = [], SPEED[group.shown].metric or ""
     for row, (identity, label) in zip(group.rows, labelled(group), strict=True):
         speed, up = device.quantity(identity, metric), y.of(row)
         if speed is None or not speed.value or up is None or y.status(row) == "invalid":

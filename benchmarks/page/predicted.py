@@ -27,12 +27,15 @@ _SHOWN = {
     "decode_tps": ("decoding, tokens/s", 1.0),
     "prefill_tps": ("prompt, tokens/s", 1.0),
     "sentences_per_second": ("texts/s", 1.0),
+    "images_per_second": ("images/s", 1.0),
+    "rtfx": ("seconds of sound in one", 1.0),
     "ttft_ms": ("first token, ms", 1.0),
-    "latency_ms": ("one text, ms", 1.0),
+    "latency_ms": ("one text or image, ms", 1.0),
     "rss_peak_bytes": ("memory, MB", 1e-6),
     "disk_bytes": ("disk, MB", 1e-6),
     "decode_j_per_token": ("J/token, modelled", 1.0),
     "batch_j_per_sentence": ("J/text, modelled", 1.0),
+    "batch_j_per_image": ("J/image, modelled", 1.0),
 }
 
 

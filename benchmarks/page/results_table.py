@@ -72,7 +72,7 @@ def build(group: ResultGroup) -> Table:
     notes = _notes(group)
     columns = tuple(
         column
-        for column in COLUMNS[group.kind]
+        for column in COLUMNS[group.shown]
         if any(_value(group, row, column) is not None for row in group.rows)
     )
     best = {column.key: _best(group, column) for column in columns}
@@ -84,7 +84,7 @@ def build(group: ResultGroup) -> Table:
         timed = row.line("latency")
         runner = clip(measured_with(timed)) if timed is not None else ""
         rows.append(TableRow(label, detail, runner, row, cells, position in front and not row.is_baseline))
-    return Table(columns, tuple(rows), tuple(notes), FRONT[group.kind][1])
+    return Table(columns, tuple(rows), tuple(notes), FRONT[group.shown][1])
 
 
 def labels(group: ResultGroup) -> list[tuple[str, str]]:
@@ -157,8 +157,8 @@ def _best(group: ResultGroup, column: Column) -> float | None:
 
 def _front(group: ResultGroup) -> set[int]:
     """Positions of the rows that nobody beats; rows that lack one of the objectives take no part."""
-    columns = {column.key: column for column in COLUMNS[group.kind]}
-    objectives = [columns[key] for key in FRONT[group.kind][0]]
+    columns = {column.key: column for column in COLUMNS[group.shown]}
+    objectives = [columns[key] for key in FRONT[group.shown][0]]
     points: dict[int, list[float]] = {}
     for position, row in enumerate(group.rows):
         usable = [
@@ -182,7 +182,7 @@ def _notes(group: ResultGroup) -> list[str]:
         for line in row.lines:
             if line.validity.status != "valid":
                 found.append(_doubt(group, row, line))
-        for column in COLUMNS[group.kind]:
+        for column in COLUMNS[group.shown]:
             reading = None if column.metric is None else row.reading(column.metric)
             if reading is not None and column is not DEVICE:
                 found.append(_why(group, row, column, reading))

@@ -24,7 +24,7 @@ from .columns import ENERGY
 from .conclusion import sentences
 from .device_table import DeviceTable, device_names, device_table, views
 from .headline import headline
-from .join import ResultGroup, aspect_of
+from .join import OF_IMAGES, ResultGroup, aspect_of
 from .plots import plots, predicted_plots
 from .slice_chart import slice_figures
 from .svg import Figure
@@ -71,6 +71,7 @@ class Section:
     anchor: str
     source: str
     kind: str
+    heading: str
     verdict: tuple[str, ...]
     tiles: tuple[Tile, ...]
     headline: str
@@ -93,6 +94,15 @@ class Section:
     artifacts: tuple[Artifact, ...]
 
 
+_HEADINGS = {
+    "decoder": "Text generation",
+    "encoder": "Sentence embeddings",
+    "classifier": "Labels of texts",
+    f"encoder{OF_IMAGES}": "Embeddings of images",
+    f"classifier{OF_IMAGES}": "Labels of images",
+}
+
+
 def section(
     group: ResultGroup, number: int, predictions: Sequence[predicted.Predicted] = (), grid: Grid | None = None
 ) -> Section:
@@ -105,6 +115,7 @@ def section(
         anchor,
         group.source,
         group.kind,
+        _HEADINGS[group.shown],
         tuple(sentences(group)),
         tuple(tiles(group)),
         lead.subject.scheme if lead is not None else "",
@@ -192,25 +203,24 @@ def _artifacts(group: ResultGroup) -> list[Artifact]:
     return found
 
 
-EXPECTED = {
+_OF_VECTORS = (("cosine", "cosine to the original"), ("retrieval_at_1", "retrieval of passages"))
+_OF_LABELS = (
+    ("label_kl", "distance of the labels from the original's"),
+    ("label_accuracy", "accuracy of the labels"),
+)
+_OF_TEXTS = (("sentences_per_second", "speed"), (ENERGY["encoder"].key, "energy"))
+_OF_IMAGES = (("images_per_second", "speed"), (ENERGY[f"encoder{OF_IMAGES}"].key, "energy"))
+EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
     "decoder": (
         ("perplexity", "perplexity"),
         ("kl", "KL to the original"),
         ("decode_tps", "decoding speed"),
         (ENERGY["decoder"].key, "energy"),
     ),
-    "encoder": (
-        ("cosine", "cosine to the original"),
-        ("retrieval_at_1", "retrieval of passages"),
-        ("sentences_per_second", "speed"),
-        (ENERGY["encoder"].key, "energy"),
-    ),
-    "classifier": (
-        ("label_kl", "distance of the labels from the original's"),
-        ("label_accuracy", "accuracy of the labels"),
-        ("sentences_per_second", "speed"),
-        (ENERGY["classifier"].key, "energy"),
-    ),
+    "encoder": (*_OF_VECTORS, *_OF_TEXTS),
+    "classifier": (*_OF_LABELS, *_OF_TEXTS),
+    f"encoder{OF_IMAGES}": (*_OF_VECTORS, *_OF_IMAGES),
+    f"classifier{OF_IMAGES}": (*_OF_LABELS, *_OF_IMAGES),
 }
 
 RELATIVE = ("kl", "cosine", "label_kl")
@@ -219,7 +229,7 @@ RELATIVE = ("kl", "cosine", "label_kl")
 def not_measured(group: ResultGroup) -> str:
     """A sentence on what these numbers do not say."""
     gaps = []
-    for metric, name in EXPECTED[group.kind]:
+    for metric, name in EXPECTED[group.shown]:
         lacking = [row.subject.scheme for row in group.compressed if row.reading(metric) is None]
         without_original = (
             metric not in RELATIVE

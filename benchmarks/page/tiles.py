@@ -11,7 +11,7 @@ from ..records.conditions import clip
 from .columns import RSS
 from .conclusion import AGREE, SPEED, column, loss_text, original, signed_percent
 from .headline import LOSS, headline, speed
-from .join import MetricReading, ResultGroup, ResultRow
+from .join import OF_IMAGES, MetricReading, ResultGroup, ResultRow
 from .slice_chart import worst_group
 
 # The other speed, whose comparison stands beside the main one's.
@@ -19,6 +19,9 @@ SECOND = {
     "decoder": ("prefill_tps", "in reading prompts", "tokens/s"),
     "encoder": ("latency_ms", "with one sentence alone", "ms"),
     "classifier": ("latency_ms", "with one text alone", "ms"),
+    **dict.fromkeys(
+        (f"encoder{OF_IMAGES}", f"classifier{OF_IMAGES}"), ("latency_ms", "with one image alone", "ms")
+    ),
 }
 
 
@@ -68,7 +71,7 @@ def _size(group: ResultGroup, row: ResultRow) -> Tile | None:
 
 
 def _main_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
-    rate, where, unit = SPEED[row.subject.kind]
+    rate, where, unit = SPEED[row.shown]
     reading, compared = row.reading(rate), speed(row)
     if reading is None or reading.value is None or reading.status == "invalid":
         return None
@@ -82,7 +85,7 @@ def _main_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
 
 
 def _second_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
-    metric, where, unit = SECOND[row.subject.kind]
+    metric, where, unit = SECOND[row.shown]
     reading, line = row.reading(metric), row.line("latency")
     every = (line.compare or {}).get("by_metric") if line is not None else None
     found = every.get(metric) if isinstance(every, Mapping) else None

@@ -110,12 +110,15 @@ class SampleAnswer(BaseModel):
 
 
 class Measurement(BaseModel):
-    """One line. ``workload.kind`` is ``quality`` (validate), ``generate`` or ``embed`` (profile).
+    """One line. ``workload.kind`` is ``quality`` (validate), ``generate``, ``answer``, ``embed`` or ``see``
+    (profile: decoders, encoder–decoders, encoders of texts and of images).
 
     Metric names: ``decode_tps prefill_tps ttft_ms tpot_ms load_ms e2e_ms``, under load also ``output_tps``,
-    the tokens of all requests · ``sentences_per_second latency_ms`` · ``rss_peak_bytes device_bytes`` ·
+    the tokens of all requests · ``sentences_per_second images_per_second latency_ms`` · ``rtfx``, seconds of
+    sound in a second of work · ``rss_peak_bytes device_bytes`` ·
     ``decode_j_per_token decode_j_per_token_net prefill_j_per_token prefill_j_per_token_net`` ·
-    ``batch_j_per_sentence batch_j_per_sentence_net`` · ``idle_w`` · ``perplexity bits_per_byte kl
+    ``prefill_j_per_input prefill_j_per_input_net batch_j_per_sentence batch_j_per_sentence_net
+    batch_j_per_image batch_j_per_image_net`` · ``idle_w`` · ``perplexity bits_per_byte kl
     top1_agreement loops repetition distinct_2 reply_nats`` · ``cosine retrieval_at_1 reciprocal_rank
     neighbour_overlap spearman_sentences probe_accuracy spearman_wordsim353 spearman_simlex999``.
     """

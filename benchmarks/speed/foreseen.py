@@ -10,17 +10,28 @@ from ...devices.predict.prediction import Prediction
 from ...devices.predict.subject import bundle_subject
 from ...devices.predict.workload import PredictedWork
 from ..records.record import Measurement, Metric
+from .timed_answer import TimedAnswer
+from .timed_images import TimedImages
 from .timed_work import TimedGeneration, Workload
 
 # Further apart than this, one of the two is wrong, or the machine is not what it was.
 APART = 0.25
-_COMPARED = ("decode_tps", "prefill_tps", "sentences_per_second", "latency_ms", "rss_peak_bytes")
+_COMPARED = (
+    "decode_tps",
+    "prefill_tps",
+    "sentences_per_second",
+    "images_per_second",
+    "latency_ms",
+    "rss_peak_bytes",
+)
 
 
 def foreseen(bundle: Path, workload: Workload, threads: int, provider: str) -> Prediction | None:
     """What the table of this machine predicts of ``workload``; None where it has none, or none for this."""
-    if isinstance(workload, TimedGeneration):
+    if isinstance(workload, TimedGeneration | TimedAnswer):
         work = PredictedWork(workload.prompt_tokens, workload.new_tokens)
+    elif isinstance(workload, TimedImages):
+        work = PredictedWork(batch=workload.batch)
     else:
         work = PredictedWork(workload.length, batch=workload.batch)
     return foretold(lambda: bundle_subject(bundle), work, threads, provider=provider)
@@ -31,10 +42,9 @@ def foreseen_on(machine: str, bundle: Path, line: Measurement) -> Prediction | N
     work, threads = line.workload, line.runtime.get("threads")
     if line.runtime.get("providers") != ["CPUExecutionProvider"] or not isinstance(threads, int):
         return None
-    if work.get("kind") == "generate":
-        wanted = PredictedWork(work["prompt_tokens"], work["new_tokens"])
-    else:
-        wanted = PredictedWork(work["length"], batch=work["batch"])
+    named = {"prompt_tokens": "prompt_tokens", "length": "prompt_tokens", "new_tokens": "new_tokens"}
+    given = {into: work[name] for name, into in named.items() if name in work}
+    wanted = PredictedWork(**given, batch=work["batch"])
     return foretold(lambda: bundle_subject(bundle), wanted, threads, machine)
 
 

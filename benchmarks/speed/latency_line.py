@@ -168,7 +168,8 @@ def _doubts(arm: MeasuredArm, main: Metric) -> list[str]:
             f"the machine slept during {slept} of {len(arm.samples.blocks)} blocks, which are left out"
         )
     if main.n < ENOUGH_BLOCKS:
-        doubts.append(f"only {main.n} blocks: at least {ENOUGH_BLOCKS} are needed for an interval")
+        blocks = "block" if main.n == 1 else "blocks"
+        doubts.append(f"only {main.n} {blocks}: at least {ENOUGH_BLOCKS} are needed for an interval")
     elif main.value and half_width(main) > WIDE:
         doubts.append(f"noisy: the interval of the median is ± {100 * half_width(main):.0f} % wide")
     return doubts

@@ -18,7 +18,7 @@ from ...runtime.text.tokenizer import Tokenizer
 
 Sample = dict[str, list[int]]
 
-_BRIEF_TOKENS = 8
+BRIEF_TOKENS = 8
 
 
 class Work(Protocol):
@@ -33,7 +33,11 @@ class Work(Protocol):
 
     @property
     def graph_runs(self) -> tuple[int, int]:
-        """How often the graph runs in a unit: in the first phase, in all."""
+        """How often the graphs run in a unit: in the first phase, in all."""
+
+    @property
+    def sessions(self) -> list[tuple[Any, int]]:
+        """Each graph with its runs in a unit, in the order in which they come."""
 
     def __call__(self) -> Sample: ...
 
@@ -59,9 +63,14 @@ class GenerationWork:
         prefill = -(-len(self._ids) // PREFILL_CHUNK)
         return prefill, prefill + self._new_tokens - 1
 
+    @property
+    def sessions(self) -> list[tuple[Any, int]]:
+        """See :class:`Work`."""
+        return [(self.session, self.graph_runs[1])]
+
     def brief(self) -> None:
         """The whole prompt and a few tokens after it."""
-        self._generate(min(self._new_tokens, _BRIEF_TOKENS))
+        self._generate(min(self._new_tokens, BRIEF_TOKENS))
 
     def repeat(self, phase: str) -> int:
         """``prefill`` of the whole prompt, or ``decode`` of what follows it from the same cache."""
@@ -110,6 +119,11 @@ class EmbeddingWork:
         """See :class:`Work`."""
         return 1, 1 + self._singles
 
+    @property
+    def sessions(self) -> list[tuple[Any, int]]:
+        """See :class:`Work`."""
+        return [(self.session, self.graph_runs[1])]
+
     def brief(self) -> None:
         """The same: it is short."""
         self()
@@ -121,15 +135,16 @@ class EmbeddingWork:
 
     def __call__(self) -> Sample:
         """Nanoseconds: ``batch`` for the whole batch, ``single`` for each sentence embedded alone."""
-        whole = _timed(partial(self._encoder.answers, self._rows, len(self._rows)))
+        whole = timed(partial(self._encoder.answers, self._rows, len(self._rows)))
         alone = [self._rows[index % len(self._rows)] for index in range(self._singles)]
         return {
             "batch": [whole],
-            "single": [_timed(partial(self._encoder.answers, [row], 1)) for row in alone],
+            "single": [timed(partial(self._encoder.answers, [row], 1)) for row in alone],
         }
 
 
-def _timed(work: Callable[[], object]) -> int:
+def timed(work: Callable[[], object]) -> int:
+    """Nanoseconds that ``work`` takes."""
     start = time.perf_counter_ns()
     work()
     return time.perf_counter_ns() - start

@@ -19,6 +19,8 @@ from ...runtime.session.threads import thread_budget
 from ..records.bundle_work import bytes_of_a_token, multiplications
 from ..records.energy_metrics import STEPS
 from .protocol import Protocol
+from .timed_answer import TimedAnswer
+from .timed_images import TimedImages
 from .timed_work import Embedding, TimedGeneration, Workload
 
 # Resident bytes of a worker with ONNX Runtime, and of the process that starts it.
@@ -30,6 +32,8 @@ _OF_MEMORY, _OF_PRODUCTS = 0.5, 0.8
 _ELSEWHERE = QuickRates(8e9, 5e10)
 # Seconds of a worker's start, and of the runs around the blocks: bandwidth, and the account of the operators.
 _START, _AROUND = 1.0, 6.0
+# About what an image or a sound of half a minute becomes.
+_IMAGE_TOKENS, _HEARD_TOKENS = 256, 1500
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class ProfileTask:
             InputError: they cannot do the same work. BundleError: one does not match its manifest.
         """
         protocol, bundles = protocol or Protocol(), [Bundle.open(Path(path)) for path in paths]
+        two = next((one for one in bundles if one.kind == "encoder_decoder"), None)
+        if per_op and two is not None:
+            raise InputError(
+                f"{two.path} has two graphs, and --per-op accounts for one",
+                fix="leave --per-op out: the time by operator is measured without it",
+            )
         return cls(
             bundles,
             workload_of(bundles, prompt_tokens, new_tokens, batch, protocol.seed),
@@ -86,20 +96,31 @@ def workload_of(
     """What is timed of these bundles; raises InputError where they cannot do the same work."""
     kinds = {opened.kind for opened in bundles}
     if len(kinds) > 1:
-        raise InputError("a decoder and an encoder do not do the same work and cannot be compared")
+        named = " and ".join(sorted(kind.replace("_", "–") for kind in kinds))
+        raise InputError(f"models of the kinds {named} do not do the same work and cannot be compared")
     workload: Workload
     if kinds == {"decoder"}:
         workload = TimedGeneration(prompt_tokens, new_tokens, seed=seed)
+    elif kinds == {"encoder_decoder"}:
+        sound = bundles[0].encoder_decoder.sound
+        heard = 0.0 if sound is None else sound.samples / sound.rate
+        workload = TimedAnswer(prompt_tokens, new_tokens, heard, seed)
+    elif bundles[0].encoder.image is not None:
+        workload = TimedImages(batch, seed=seed)
     else:
         workload = Embedding(prompt_tokens, batch, seed=seed)
     for opened in bundles:
         workload.check(opened)
-    if kinds == {"decoder"} and len({opened.decoder.vocab_size for opened in bundles}) > 1:
+    if kinds != {"encoder"} and len(set(map(_vocabulary, bundles))) > 1:
         raise InputError(
             "the two bundles have vocabularies of different sizes",
             why="a token of one is not a token of the other, so tokens per second do not compare",
         )
     return workload
+
+
+def _vocabulary(bundle: Bundle) -> int:
+    return (bundle.decoder if bundle.kind == "decoder" else bundle.encoder_decoder).vocab_size
 
 
 def profile_needs(task: ProfileTask) -> Needs:
@@ -127,11 +148,20 @@ def _files(bundle: Bundle) -> int:
 def _memory(bundle: Bundle, workload: Workload) -> int:
     """Resident bytes of a worker."""
     size = _WORKER + int(_LOADED * _files(bundle))
-    if not isinstance(workload, TimedGeneration):
-        return size + 4 * workload.batch * workload.length * 16 * bundle.encoder.hidden_size
+    if isinstance(workload, Embedding | TimedImages):
+        return size + 4 * workload.batch * _tokens(workload) * 16 * bundle.encoder.hidden_size
+    if isinstance(workload, TimedAnswer):
+        both = bundle.encoder_decoder
+        read = _HEARD_TOKENS if workload.seconds else workload.prompt_tokens
+        width = sum(2 * layer.kv_heads * layer.head_dim for layer in both.layers)
+        return size + 4 * ((read + workload.new_tokens) * width + both.vocab_size)
     decoder = bundle.decoder
     tokens = workload.prompt_tokens + workload.new_tokens
     return size + decoder.kv_bytes_per_token * tokens + 4 * decoder.vocab_size
+
+
+def _tokens(workload: Embedding | TimedImages) -> int:
+    return workload.length if isinstance(workload, Embedding) else _IMAGE_TOKENS
 
 
 def _windows(task: ProfileTask) -> float:
@@ -147,11 +177,12 @@ def _seconds(bundle: Bundle, task: ProfileTask, rates: QuickRates) -> float:
     once, size, workload, protocol = 0.01, _files(bundle), task.workload, task.protocol
     reading = _OF_MEMORY * rates.bytes
     multiplying = multiplications(bundle) / (_OF_PRODUCTS * rates.multiply_adds)
-    if isinstance(workload, TimedGeneration):
-        once += workload.new_tokens * bytes_of_a_token(bundle) / reading
-        once += workload.prompt_tokens * multiplying
+    if isinstance(workload, Embedding | TimedImages):
+        once += (workload.batch + workload.singles) * _tokens(workload) * multiplying
     else:
-        once += (workload.batch + workload.singles) * workload.length * multiplying
+        heard = isinstance(workload, TimedAnswer) and workload.seconds
+        once += workload.new_tokens * bytes_of_a_token(bundle) / reading
+        once += (_HEARD_TOKENS if heard else workload.prompt_tokens) * multiplying
     block = _START + max(protocol.warmup_seconds, protocol.warmup_iterations * once) + once
     loads = 2 * size / reading
     return protocol.blocks * (block + loads + protocol.block_ms / 1e3) + _AROUND + size / 1e9

@@ -1,5 +1,5 @@
-"""The units of work that are timed: one generation, or one round of embedding. Forced lengths, greedy,
-batch as asked.
+"""The units of work that are timed: one generation, or one round of embedding; those of images and of
+encoder–decoders have files of their own. Forced lengths, greedy, batch as asked.
 
 Token ids are drawn at random from a seed, so that both arms see the same prompt and no tokenizer is
 inside the time. Nothing stops early: an end-of-text token is fed on like any other.
@@ -21,6 +21,8 @@ from ...runtime.engine.decoder import Decoder
 from ...runtime.engine.encoder import Encoder
 from ...runtime.text.tokenizer import Tokenizer
 from .loaded_work import EmbeddingWork, GenerationWork, Work
+from .timed_answer import TimedAnswer
+from .timed_images import TimedImages
 
 
 def _random_ids(shape: tuple[int, ...], vocab_size: int, seed: int) -> npt.NDArray[np.int64]:
@@ -96,10 +98,7 @@ class Embedding:
         if min(self.length, self.batch, self.singles) < 1:
             raise InputError("length, batch and singles must be at least 1")
         if bundle.encoder.image is not None:
-            raise InputError(
-                f"{bundle.path} reads images, and only texts are timed",
-                fix="time `edgepress encode` or `classify` by hand, with --image",
-            )
+            raise InputError(f"{bundle.path} reads images, and no texts")
         if bundle.encoder.filled and self.length != bundle.encoder.max_length:
             raise InputError(
                 f"{bundle.path} fills each text up to {bundle.encoder.max_length} tokens, and reads them all",
@@ -132,15 +131,22 @@ class Embedding:
         }
 
 
-Workload = TimedGeneration | Embedding
+Workload = TimedGeneration | Embedding | TimedImages | TimedAnswer
+_KINDS: dict[str, type[Workload]] = {
+    "generate": TimedGeneration,
+    "embed": Embedding,
+    "see": TimedImages,
+    "answer": TimedAnswer,
+}
 
 
 def to_json(workload: Workload) -> dict[str, Any]:
     """The workload as a message for a worker."""
-    return {"kind": "generate" if isinstance(workload, TimedGeneration) else "embed", **asdict(workload)}
+    kind = next(name for name, kind in _KINDS.items() if isinstance(workload, kind))
+    return {"kind": kind, **asdict(workload)}
 
 
 def from_json(message: dict[str, Any]) -> Workload:
     """The inverse of :func:`to_json`."""
     fields = {key: value for key, value in message.items() if key != "kind"}
-    return TimedGeneration(**fields) if message["kind"] == "generate" else Embedding(**fields)
+    return _KINDS[message["kind"]](**fields)

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,13 @@ def _traced(work: Work, units: int) -> list[list[Kernel]]:
     """The kernels of ``units`` runs of ``work``."""
     for _ in range(_THROWN_AWAY + units):
         work()
-    events = json.loads(Path(work.session.end_profiling()).read_text(encoding="utf-8"))
-    return read_units(events, work.graph_runs[1], units)
+    found, before = [list[Kernel]() for _ in range(units)], 0
+    for session, runs in work.sessions:
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        for unit, kernels in zip(found, read_units(events, runs, units), strict=True):
+            unit += [replace(kernel, run=kernel.run + before) for kernel in kernels]
+        before += runs
+    return found
 
 
 def _open(request: dict[str, Any], workload: Workload, profile: Path | None = None) -> Work:

@@ -124,24 +124,26 @@ def _target_table(known: Target, ceilings: dict[str, float]) -> RenderableType:
 
     facts = list(_labelled_facts(known))
     sources = list(dict.fromkeys(fact.source for _, _, fact in facts))
-    table = _plain_table(known.title, "", "confidence", "source", "", whole=2)
+    table = _plain_table("", "", "confidence", "source", "", whole=4)
+    table.columns[1].no_wrap, table.columns[1].overflow = False, "fold"
     for label, value, fact in facts:
         table.add_row(label, value, fact.confidence, f"[{sources.index(fact.source) + 1}]", fact.note)
     for label, rate in ceilings.items():
         table.add_row(f"decode, {label}", f"≤ {rate:,.0f} tok/s", "", "", "")
     notes = [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     roof = "decode: memory bandwidth ÷ bytes of the weights, which each token reads once"
-    return Group(table, "", *known.notes, roof, *notes)
+    return Group(known.title, "", table, "", *known.notes, roof, *notes)
 
 
 def _labelled_facts(known: Target) -> Iterator[tuple[str, str, Fact]]:
     """Label, value in words and the fact itself, in the order of the table."""
-    from ...devices.predict.data_sheet import share_of
+    from ...devices.predict.data_sheet import SHARES, share_of
 
     for label, figure in {"memory": known.memory, "bandwidth": known.bandwidth, "power": known.power}.items():
         yield label, _range(figure), figure
-    if (share := share_of(known)) is not None:
-        yield "decoding reaches", f"{100 * share.value:.0f} %", share
+    for size in SHARES if known.share is None else ["large"]:
+        if (share := share_of(known, size)) is not None:
+            yield "decoding reads at", f"{100 * share.value:.0f} %", share
     for kind, figure in known.cores.items():
         yield f"{kind} cores", _range(figure).removesuffix(" cores"), figure
     if known.isa:

@@ -121,18 +121,21 @@ def _tables(found: list[Prediction]) -> RenderableType:
 
     parts: list[RenderableType] = []
     for one in found:
-        parts += [_table(one), *(Text(f"note: {note}") for note in one.notes)]
+        parts += [Text(_title(one)), _table(one), *(Text(f"note: {note}") for note in one.notes)]
         parts += [Text(f"measure it: {one.check}"), Text("")]
     return Group(*parts)
+
+
+def _title(one: Prediction) -> str:
+    count = f", {one.threads} thread{'s' * (one.threads != 1)}" if one.threads else ""
+    count += "" if one.provider == "cpu" else f", {one.provider}"
+    return f"{one.subject} on {one.target}{count}: predicted from a {one.basis}\n{one.source}"
 
 
 def _table(one: Prediction) -> RenderableType:
     from ...terminal_tables import FittingTable
 
-    count = f", {one.threads} thread{'s' * (one.threads != 1)}" if one.threads else ""
-    count += "" if one.provider == "cpu" else f", {one.provider}"
-    title = f"{one.subject} on {one.target}{count}: predicted from a {one.basis}\n{one.source}"
-    table = FittingTable(title=title, title_justify="left")
+    table = FittingTable()
     table.add_column("")
     for heading in ("predicted", "from", "to"):
         table.add_column(heading, justify="right")

@@ -34,6 +34,7 @@ LIMIT_S = 60.0
 _SAVE_EVERY_S = 2.0
 _ROUNDS = 2  # of streams, at the beginning
 _SLOW_DISK = 4e8  # bytes per second that time is kept for
+_LEAST_DISK_S = 0.5
 _OWN = "edgepress"
 # Of a case, about: opening a session and its passes.
 CASE_S = 0.025
@@ -120,6 +121,11 @@ def measure_kernels(
     return _Measurement(plan(folder), limit_s).run(progress)
 
 
+def _disk_seconds(stock: int) -> float:
+    """That reading it from a slow disk may take."""
+    return max(stock / _SLOW_DISK, _LEAST_DISK_S)
+
+
 def _stopped(path: Path) -> KernelTable | None:
     """The table of a measurement that was stopped; None where the last one was complete."""
     table = read_table(path) if path.exists() else None
@@ -152,7 +158,7 @@ class _Measurement:
             task.advance(len(self.done))
             with written_stock(self.plan.stock) as folder:
                 unread = "disk_bytes_per_second" not in self.numbers
-                self.deadline -= self.plan.stock / _SLOW_DISK if unread else 0.0
+                self.deadline -= _disk_seconds(self.plan.stock) if unread else 0.0
                 self._bandwidths()
                 share = (self.deadline - time.monotonic()) / len(self.plan.threads)
                 for index, threads in enumerate(self.plan.threads):
@@ -160,7 +166,7 @@ class _Measurement:
                     until = self.deadline if last else time.monotonic() + share
                     self._time(folder, threads, until, task)
                 if unread:  # last: what is dropped from the page cache may come back in single pages
-                    self.numbers["disk_bytes_per_second"] = disk_rate(folder)
+                    self.numbers["disk_bytes_per_second"] = disk_rate(folder, _disk_seconds(self.plan.stock))
         return self._save(), self.plan.path
 
     def _bandwidths(self) -> None:

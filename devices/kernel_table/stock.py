@@ -49,8 +49,10 @@ def written_stock(size: int) -> Iterator[Path]:
         yield folder
 
 
-def disk_rate(folder: Path) -> float | None:
-    """Bytes per second from the disk; None where its cache cannot be dropped."""
+def disk_rate(folder: Path, limit_s: float) -> float | None:
+    """Bytes per second from the disk, of as much as is read in ``limit_s``; None where its cache cannot be
+    dropped.
+    """
     if not hasattr(os, "posix_fadvise"):
         return None
     with (folder / STOCK).open("rb", buffering=0) as stream:
@@ -60,6 +62,6 @@ def disk_rate(folder: Path) -> float | None:
         except OSError:
             return None
         part, read, start = bytearray(1 << 20), 0, time.perf_counter()
-        while count := stream.readinto(part):
+        while time.perf_counter() - start < limit_s and (count := stream.readinto(part)):
             read += count
     return read / (time.perf_counter() - start)

@@ -5,31 +5,45 @@ of it that measured machines reach. What no sheet says is not predicted.
 from __future__ import annotations
 
 from ..target import Share, Target
-from .graph_operations import Run
 from .memory import sizes
 from .prediction import Prediction, Quantity
+from .run import Run
 from .subject import Subject
-from .workload import PredictedWork
+from .workload import RATES, PredictedWork
 
-# The share of the bandwidth at which weights are read when a token is decoded: the median of two processors
-# that were measured, and what nine in ten lines of one are within when it is left out. Both are printed by
-# `python -m edgepress.benchmarks.lab.programs.sheet_error`.
-SHARE, BAND = 0.49, 0.53
+# The share of the bandwidth at which weights are read when a token is decoded, by the bytes that a token
+# reads: the median of two processors that were measured, and the band within which nine in ten lines of both
+# lie, each predicted with the other's share. `python -m edgepress.benchmarks.lab.programs.sheet_error` prints
+# them. No processor or kind of memory has a share of its own: both were virtual servers of memory that they
+# do not name, and where a token reads much they are near each other.
+LARGE = 128e6
+SHARES = {"small": (0.47, 0.74), "large": (0.68, 0.28)}
+_UNKNOWN = 0.5
 _NO_PEAK = "its sheet does not say what kernels reach"
 MODELLED = "joules are the sheet's power for as long as the work takes: modelled, not counted"
+_UNLIKE = "the share of the bandwidth is of decoders that attend: no such model was measured"
 _NO_GPU = "no GPU was measured: the share is not known"
 
 
-def share_of(target: Target) -> Share | None:
-    """Of its bandwidth, what decoding reaches: its own, or that of processors; None of a GPU without one."""
+def size_of(token: float) -> str:
+    """The key of :data:`SHARES` for so many bytes that a token reads."""
+    return "large" if token >= LARGE else "small"
+
+
+def share_of(target: Target, size: str) -> Share | None:
+    """Of its bandwidth, what decoding reaches with models of a ``size`` of :data:`SHARES`: its own, or that
+    of processors; None of a GPU without one.
+    """
     if target.share is not None or target.kind.endswith("gpu"):
         return target.share
     source = "median of two processors, from edgepress's raw lines (benchmarks/lab/results/raw)"
+    share, band = SHARES[size]
+    read = f"{'from' if size == 'large' else 'below'} {LARGE / 1e6:.0f} MB a token"
     return Share(
-        value=SHARE,
+        value=share,
         source=source,
         confidence="low",
-        note=f"of the bandwidth, any processor: ± {100 * BAND:.0f} %",
+        note=f"of the bandwidth, any processor, {read}: ± {100 * band:.0f} %",
     )
 
 
@@ -39,25 +53,28 @@ def modelled_joules(name: str, target: Target, rate: float | None, band: float, 
     return Quantity(name, power / rate if rate else None, "J", max(band, top / power - 1), reason)
 
 
-def _decoder(target: Target, roof: float, provider: str) -> tuple[list[Quantity], tuple[str, ...]]:
-    """What follows from ``roof``, the tokens per second that the bandwidth allows."""
-    share, reason = share_of(target), ""
+def _decoder(
+    subject: Subject, target: Target, token: float, provider: str
+) -> tuple[list[Quantity], tuple[str, ...]]:
+    """What follows from the bytes that a ``token`` reads, and the bandwidth."""
+    roof, (_, band) = target.bandwidth.value * 1e9 / token, SHARES[size_of(token)]
+    share, reason = share_of(target, size_of(token)), ""
     if share is None:
         reason = _NO_GPU
     elif provider != "cpu" and share is not target.share:
         reason = f"{provider} was not measured: the share is not known"
     rate = share.value * roof if share is not None and not reason else None
     found = [
-        Quantity("decode_tps", rate, "tok/s", BAND, reason, roof),
-        Quantity("tpot_ms", 1e3 / rate if rate else None, "ms", BAND, reason),
-        Quantity("prefill_tps", None, "tok/s", BAND, _NO_PEAK),
-        Quantity("ttft_ms", None, "ms", BAND, _NO_PEAK),
-        modelled_joules("decode_j_per_token", target, rate, BAND, reason),
+        Quantity("decode_tps", rate, "tok/s", band, reason, roof),
+        Quantity("tpot_ms", 1e3 / rate if rate else None, "ms", band, reason),
+        *([Quantity("prefill_tps", None, "tok/s", _UNKNOWN, _NO_PEAK)] if subject.unit == "text" else []),
+        Quantity("ttft_ms", None, "ms", _UNKNOWN, _NO_PEAK),
+        modelled_joules("decode_j_per_token", target, rate, band, reason),
     ]
     said = f"bandwidth ÷ bytes of a token: no rate above {roof:,.0f} tok/s is possible"
     if rate is None:
         return found, (said,)
-    return found, (said, MODELLED)
+    return found, (said, MODELLED, *(() if subject.held else (_UNLIKE,)))
 
 
 def predict_from_sheet(
@@ -65,12 +82,14 @@ def predict_from_sheet(
 ) -> Prediction:
     """What the figures of ``target`` allow to say of ``subject`` when ``provider`` runs it."""
     notes: tuple[str, ...] = ()
-    if subject.kind == "decoder":
-        token = subject.does(Run(1, work.prompt_tokens + work.new_tokens // 2)).working_set
-        main, notes = _decoder(target, target.bandwidth.value * 1e9 / token, provider)
+    if subject.kind != "encoder":
+        read, half = work.read(subject), work.new_tokens // 2
+        past = work.prompt_tokens + half if subject.reads is None else half
+        token = subject.does(Run(1, past, length=read)).working_set
+        main, notes = _decoder(subject, target, token, provider)
     else:
-        names = (("sentences_per_second", "1/s"), ("latency_ms", "ms"))
-        main = [Quantity(name, None, unit, BAND, _NO_PEAK) for name, unit in names]
+        names = ((RATES[subject.unit], "1/s"), ("latency_ms", "ms"))
+        main = [Quantity(name, None, unit, _UNKNOWN, _NO_PEAK) for name, unit in names]
     held = sizes(subject, work, 1, 0, provider)
     over = subject.weights > target.memory.value * 1e9
     over = over or (held[0].value is not None and held[0].value > target.memory.value * 1e9)
@@ -83,7 +102,7 @@ def predict_from_sheet(
         f"{target.bandwidth.source})",
         threads=None,
         provider=provider,
-        workload=work.as_dict(),
+        workload=work.as_dict(subject),
         quantities=(*main, *held),
         check=check,
         notes=(*subject.notes, *notes),

@@ -4,9 +4,7 @@ file and the manifest alone.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from math import prod
 
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile, Node
@@ -16,12 +14,10 @@ from ..kernel_table.operation import (
     by_rows,
     cached_attention,
     encoder_attention,
-    float_product,
-    integer_product,
-    nbits_product,
     plain_attention,
-    quantized_product,
 )
+from .node_products import PACKED, PRODUCTS, convolution
+from .run import Operations, Run
 
 KEEP = "logits_to_keep"
 _PASSES = {
@@ -42,61 +38,29 @@ _MEASURED = (
     "BiasGelu",
 )
 _FREE = frozenset({"Reshape", "Identity", "Unsqueeze", "Squeeze", "PoolTokens", "UnpackTokens", "Slice"})
+# What a Scan carries from token to token; no kernel table times it.
+CARRIED = "Scan"
+_IMAGE, _SOUND, _CROSS = "pixel_values", "audio", "cross."
 _LOOKUPS = ("QuantizedRows", "Gather", "GatherBlockQuantized", "EncoderEmbeddings")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a graph.
-
-    Attributes:
-        rows: tokens that go in; past: tokens in the cache before them; kept: positions that logits are for.
-        length: tokens of each text, for an encoder.
-    """
-
-    rows: int
-    past: int = 0
-    kept: int = 1
-    length: int = 0
-
-
-@dataclass
-class Operations:
-    """What a run does.
-
-    Attributes:
-        counts: operations, each with how often it is executed.
-        nodes: all nodes, those that hardly compute among them.
-        assumed: operators that were not measured and count as a sum of the same size.
-        packed: bytes of weights that the runtime keeps in an order of its own, beside the file.
-    """
-
-    counts: Counter[Operation] = field(default_factory=Counter)
-    nodes: int = 0
-    assumed: set[str] = field(default_factory=set)
-    packed: int = 0
-
-    @property
-    def working_set(self) -> int:
-        """Bytes of weights and caches that the run reads."""
-        return sum(count * one.read for one, count in self.counts.items())
-
-    @property
-    def small(self) -> int:
-        """Nodes that are not among the operations."""
-        return self.nodes - sum(self.counts.values())
 
 
 _Value = tuple[int, int]  # rows and width
 
 
 class _Walk:
-    """Goes through the nodes in the order in which they run."""
+    """Goes through the nodes in the order in which they run; ``fed`` are inputs of numbers, not of tokens."""
 
-    def __init__(self, graph: GraphFile, layers: list[KVLayer], kv_dtype: str, run: Run) -> None:
+    def __init__(
+        self,
+        graph: GraphFile,
+        run: Run,
+        layers: list[KVLayer] | None = None,
+        kv_dtype: str = "float32",
+        fed: dict[str, _Value] | None = None,
+    ) -> None:
         self.graph, self.run, self.kv_dtype = graph, run, kv_dtype
-        self.layers = iter(layers)
-        self.values: dict[str, _Value] = {}
+        self.layers, self.fed = iter(layers or ()), fed or {}
+        self.values: dict[str, _Value] = dict(self.fed)
         # What is computed of how many positions are asked for; rows that are taken by it are so many.
         self.kept = {KEEP}
         self.found = Operations(nodes=len(graph.nodes))
@@ -107,8 +71,10 @@ class _Walk:
         return self.found
 
     def _node(self, node: Node) -> None:
-        if node.op in _LOOKUPS:
+        if node.op in _LOOKUPS and not self._chosen(node):
             self._lookup(node)
+            return
+        if node.op == "Shape" or self._shaped(node):
             return
         into = next((self.values[name] for name in node.inputs if name in self.values), None)
         asked = any(name in self.kept for name in node.inputs)
@@ -120,17 +86,15 @@ class _Walk:
             rows = min(rows, self.run.kept) if self.run.kept else rows
             self._leave(node, rows, width)
             return
-        make = _PRODUCTS.get(node.op)
-        operation = None
-        if make is not None:
-            operation = make(self.graph, node, rows)
-        elif "Attention" in node.op:
-            operation = self._attention(node, rows, width)
+        operation, left = self._computed(node, rows, width)
         if operation is not None:
             self.found.counts[operation] += 1
-            if node.op in _PACKED:
+            if node.op in PACKED:
                 self.found.packed += operation.read
-            self._leave(node, rows, self._width_of(node, operation))
+            self._leave(node, left, self._width_of(node, operation))
+        elif node.op == CARRIED:
+            self.found.counts[by_rows(CARRIED, rows, width)] += 1
+            self._leave(node, rows, width)
         elif node.op == "Split":
             self._elementwise(node, rows, width)
             self._leave(node, rows, width // max(len(node.outputs), 1))
@@ -138,6 +102,42 @@ class _Walk:
             if node.op not in _FREE:
                 self._elementwise(node, rows, width)
             self._leave(node, rows, width)
+
+    def _computed(self, node: Node, rows: int, width: int) -> tuple[Operation | None, int]:
+        """The product or attention that ``node`` is, and the rows that it leaves."""
+        make = PRODUCTS.get(node.op)
+        if make is not None:
+            return make(self.graph, node, rows), rows
+        if "Attention" in node.op:
+            return self._attention(node, rows, width), rows
+        found = convolution(self.graph, node, rows) if node.op == "Conv" else None
+        if found is None:
+            return None, rows
+        self.found.taken["Conv"] = found[0].op
+        return found
+
+    def _chosen(self, node: Node) -> bool:
+        """Whether ``node`` takes rows of what was computed, and not of a table."""
+        return node.op == "Gather" and bool(self.run.length) and node.inputs[0] in self.values
+
+    def _shaped(self, node: Node) -> bool:
+        """Whether ``node`` only puts rows of images together: repeats a learned one for each, joins those of
+        an image, or takes one of each.
+        """
+        if not self.run.length:
+            return False
+        held = [self.values[name] for name in node.inputs if name in self.values]
+        shape = self.graph.weights[node.inputs[0]].shape if node.inputs[0] in self.graph.weights else ()
+        count = max(self.run.rows // self.run.length, 1)
+        if self._chosen(node):
+            self._leave(node, count, held[0][1])
+        elif _IMAGE in self.fed and node.op == "Expand" and len(shape) == 3:
+            self._leave(node, count, shape[-1])
+        elif _IMAGE in self.fed and node.op == "Concat" and held and node.attributes.get("axis") == 1:
+            self._leave(node, sum(rows for rows, _ in held), held[-1][1])
+        else:
+            return False
+        return True
 
     def _leave(self, node: Node, rows: int, width: int) -> None:
         for name in node.outputs:
@@ -164,18 +164,35 @@ class _Walk:
         self._leave(node, self.run.rows, width)
 
     def _attention(self, node: Node, rows: int, width: int) -> Operation:
+        self.found.attended = self.found.attended or rows
         heads = node.attributes.get("num_heads", 1)
         if node.op == "EncoderAttention":
             dim = width // 3 // heads
             exact = bool(node.attributes.get("exact", 1))
             return encoder_attention(rows, self.run.length or rows, heads, dim, exact=exact)
         layer = next(self.layers, None)
-        if layer is None:  # of an encoder in standard operators
+        if layer is None:  # in standard operators
             heads = node.attributes.get("q_num_heads", heads)
+            keys = self._keys(node, rows)
+            if keys is not None:
+                self.found.taken["Attention"] = "GroupQueryAttention"
+                sizes = (heads, node.attributes.get("kv_num_heads", heads), width // heads)
+                return cached_attention("GroupQueryAttention", "float32", rows, max(keys - rows, 0), *sizes)
             return plain_attention(rows, self.run.length or rows, heads, width // heads)
         window = node.attributes.get("local_window_size", -1)
         sizes = (heads, layer.kv_heads, layer.head_dim)
         return cached_attention(node.op, self.kv_dtype, rows, self.run.past, *sizes, window=window)
+
+    def _keys(self, node: Node, rows: int) -> int | None:
+        """The keys of an attention whose queries are others: what was written before and now, what was read,
+        or of one image the tokens; None of an encoder's own.
+        """
+        if len(node.inputs) > 4 and node.inputs[4]:
+            return self.run.past + rows
+        read = self.values.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        if read is not None and node.inputs[1] in self.fed:
+            return read[0]
+        return self.run.length if read is not None and read[0] > rows else None
 
     def _elementwise(self, node: Node, rows: int, width: int) -> None:
         if width < 2:
@@ -187,60 +204,32 @@ class _Walk:
         self.found.counts[by_rows(op, rows, width, _PASSES.get(op, 2))] += 1
 
 
-def _own_product(graph: GraphFile, node: Node, rows: int) -> Operation:
-    found = node.attributes
-    return quantized_product(
-        rows,
-        found["K"],
-        found["N"],
-        found["bits"],
-        group=found["group"],
-        shared=found.get("shared", 1),
-        zero_points=bool(found.get("zero_points")),
-        gated=bool(found.get("gated")),
-        wide=found.get("scale_bits") == 32,
-    )
-
-
-def _own_integer(graph: GraphFile, node: Node, rows: int) -> Operation:
-    found = node.attributes
-    residual = len(node.inputs) > 5 and bool(node.inputs[5])
-    active = bool(found.get("activation"))
-    return integer_product(rows, found["K"], found["N"], activation=active, residual=residual)
-
-
-def _nbits(graph: GraphFile, node: Node, rows: int) -> Operation:
-    found = node.attributes
-    return nbits_product(rows, found["K"], found["N"], found["bits"], found["block_size"])
-
-
-def _floating(graph: GraphFile, node: Node, rows: int) -> Operation | None:
-    weight = graph.weights.get(node.inputs[1])
-    if weight is None or len(weight.shape) != 2:
-        return None
-    first, second = weight.shape
-    k, n = (second, first) if node.attributes.get("transB") else (first, second)
-    if node.op == "MatMulIntegerToFloat":
-        return float_product(rows, k, n, node.op, 1)
-    return float_product(rows, k, n)
-
-
-_PRODUCTS: dict[str, Callable[[GraphFile, Node, int], Operation | None]] = {
-    "QuantizedProduct": _own_product,
-    "IntegerProduct": _own_integer,
-    "MatMulNBits": _nbits,
-    "FusedMatMul": _floating,
-    "MatMul": _floating,
-    "Gemm": _floating,
-    "MatMulIntegerToFloat": _floating,
-}
-# Their weights are packed when a session is made.
-_PACKED = frozenset({"MatMulNBits", "FusedMatMul", "MatMul", "Gemm", "MatMulIntegerToFloat"})
-
-
 def operations_of(graph: GraphFile, bundle: Bundle, run: Run) -> Operations:
-    """What ``run`` of the graph of ``bundle`` does."""
+    """What ``run`` of the graph of ``bundle`` does, of an encoder–decoder that of its decoder."""
     if bundle.kind == "decoder":
         section = bundle.decoder
-        return _Walk(graph, list(section.layers), section.kv_dtype, run).go()
-    return _Walk(graph, [], "float32", run).go()
+        return _Walk(graph, run, list(section.layers), section.kv_dtype).go()
+    if bundle.kind == "encoder":
+        image = bundle.encoder.image
+        return _reading(
+            graph, run, {} if image is None or image.size is None else {_IMAGE: (prod(image.size), 3)}
+        )
+    read = {
+        f"{_CROSS}{index}.{part}": (run.length, layer.kv_heads * layer.head_dim)
+        for index, layer in enumerate(bundle.encoder_decoder.layers)
+        for part in ("key", "value")
+    }
+    return _Walk(graph, run, fed=read).go()
+
+
+def reading_of(graph: GraphFile, bundle: Bundle, run: Run) -> Operations:
+    """What ``run`` of the encoder of ``bundle`` does, whose ``graph`` it is."""
+    sound = bundle.encoder_decoder.sound
+    return _reading(graph, run, {} if sound is None else {_SOUND: (sound.samples, 1)})
+
+
+def _reading(graph: GraphFile, run: Run, each: dict[str, _Value]) -> Operations:
+    """Of an encoder: ``each`` text, image or sound is fed so many rows of so many numbers."""
+    count = max(run.rows // run.length, 1) if run.length else 1
+    fed = {name: (count * rows, width) for name, (rows, width) in each.items()}
+    return _Walk(graph, run, fed=fed).go()

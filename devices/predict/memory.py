@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ...runtime.engine.decoder import PREFILL_CHUNK
 from ...runtime.engine.encoder_batches import TOKENS_PER_CORE, WORTH
-from .graph_operations import Run
 from .prediction import Quantity
+from .run import Run
 from .subject import Subject
 from .workload import PredictedWork
 
 BAND = 0.10
+# Of models whose predictions nobody has compared with a measurement yet.
+GUESS = 0.5
 # Of a process that can open a bundle, where no table says it.
 RESIDENT = 70_000_000
 # Of a tokenizer in memory: its library, and for each byte of its file.
@@ -37,16 +39,20 @@ def sizes(
     disk = Quantity("disk_bytes", float(subject.disk), "bytes", subject.disk_band)
     if provider != "cpu":
         return [Quantity("rss_peak_bytes", None, "bytes", BAND, "no GPU's process was measured"), disk]
-    length, decoder = work.prompt_tokens, subject.kind == "decoder"
-    packed = subject.does(Run(1)).packed
-    sessions = 1 if decoder or not encoder_batches(work, threads)[1] else 2
-    fixed = (resident or RESIDENT) + _TOKENIZER + _PER_TOKENIZER_BYTE * subject.tokenizer + _SESSION
-    rows = min(length, PREFILL_CHUNK) if decoder else TOKENS_PER_CORE
+    length, encoder = work.read(subject), subject.kind == "encoder"
+    texts, graphs = subject.unit == "text", 1 if subject.reads is None else 2
+    packed: int = subject.does(Run(1, length=length)).packed
+    packed += 0 if subject.reads is None else subject.reads(Run(length, length=length)).packed
+    sessions = 2 if encoder and texts and encoder_batches(work, threads)[1] else 1
+    fixed = float((resident or RESIDENT) + graphs * _SESSION)
+    fixed += _TOKENIZER + _PER_TOKENIZER_BYTE * subject.tokenizer if subject.tokenizer or texts else 0
+    rows = TOKENS_PER_CORE if encoder else min(length, PREFILL_CHUNK)
+    rows = rows if texts else length * (work.batch if encoder else 1)
     activations = 2 * _FLOAT * rows * subject.widest + _FLOAT * subject.vocab
-    activations += 0 if decoder else _ACTIVATIONS
+    activations += _ACTIVATIONS if encoder else 0
     held = max(subject.weights, packed)
-    cache = subject.kv_bytes * (length + work.new_tokens) if decoder else 0
+    cache = 0 if encoder else subject.kv_bytes * (length + work.new_tokens)
     running = fixed + sessions * (held + activations) + cache
     opening = fixed + (sessions + 1) * packed  # the last session packs its weights beside those of the file
     peak = float(max(running, opening))
-    return [Quantity("rss_peak_bytes", peak, "bytes", BAND), disk]
+    return [Quantity("rss_peak_bytes", peak, "bytes", BAND if subject.held else GUESS), disk]

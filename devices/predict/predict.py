@@ -18,14 +18,18 @@ from ..own_devices import own_devices
 from ..target import Target, target, target_names
 from .data_sheet import MODELLED, modelled_joules, predict_from_sheet
 from .from_table import TablePrediction
-from .graph_operations import Run
 from .prediction import Prediction
+from .run import Run
 from .subject import Subject
 from .workload import PredictedWork
 
 CPU = "cpu"
 # By the rate that they follow from.
-_JOULES = {"decode_tps": "decode_j_per_token", "sentences_per_second": "batch_j_per_sentence"}
+_JOULES = {
+    "decode_tps": "decode_j_per_token",
+    "sentences_per_second": "batch_j_per_sentence",
+    "images_per_second": "batch_j_per_image",
+}
 _CPU_ALONE = "its operators run on CPUs alone: one for this provider is another bundle (export --provider)"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Basis = Literal["measured table", "data sheet"]
+Basis = Literal["measured table", "measured table, not held against measurements", "data sheet"]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from ...errors import BundleError, InputError
+from ...errors import BundleError
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile
-from .graph_operations import Operations, Run, operations_of
+from .graph_operations import operations_of, reading_of
+from .run import Operations, Run
 
 # Of the graphs that are written, those with a router alone look for the rows of each expert.
 _ROUTED = "NonZero"
+_FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,16 @@ class Subject:
     """A model as it will run.
 
     Attributes:
-        does: the operations of a run of its graph.
+        does: the operations of a run of its graph, of an encoder–decoder that of its decoder.
         weights: bytes of the graph and its weights; disk: of everything, within ``disk_band``.
         tokenizer: bytes of the tokenizer's file.
         kv_bytes: that a token takes in the cache; values: that are bound to each run.
         widest: numbers of a token in the widest activation. artifact: the identity of a bundle.
+        reads: of an encoder–decoder, the operations of a run of its encoder.
+        unit: what it reads; length: the tokens of each image or sound, 0 of texts, whose length is their own.
+        begins: runs of an encoder–decoder's decoder until its first token is chosen.
+        most_read: tokens of a text that an encoder–decoder reads; seconds: of the sound that it hears.
+        held: whether predictions of such models were held against measurements.
     """
 
     name: str
@@ -43,14 +51,13 @@ class Subject:
     disk_band: float = 0.0
     notes: tuple[str, ...] = ()
     artifact: str = ""
-
-
-def of_images(name: str) -> InputError:
-    """The error for a model that reads images."""
-    return InputError(
-        f"{name} reads images, and only what texts take is predicted",
-        fix="export it, and time `edgepress encode` or `classify` on the device, with --image",
-    )
+    reads: Callable[[Run], Operations] | None = None
+    unit: Literal["text", "image", "sound"] = "text"
+    length: int = 0
+    begins: int = 1
+    most_read: int = 0
+    seconds: float = 0.0
+    held: bool = True
 
 
 def bundle_subject(path: Path) -> Subject:
@@ -58,11 +65,8 @@ def bundle_subject(path: Path) -> Subject:
 
     Raises:
         BundleError, RefusedByPolicy: it is none, was changed, or is of a mixture of experts.
-        InputError: it reads images.
     """
     bundle = Bundle.open(path)
-    if bundle.kind == "encoder" and bundle.encoder.image is not None:
-        raise of_images(str(path))
     graph = GraphFile.read(bundle.graph)
     if any(node.op == _ROUTED for node in graph.nodes.values()):
         raise BundleError(
@@ -74,7 +78,6 @@ def bundle_subject(path: Path) -> Subject:
     read = tokenizer.stat().st_size if tokenizer.is_file() else 0
     files = bundle.manifest["files"]
     weights = sum(entry["bytes"] for name, entry in files.items() if name.endswith((".onnx", ".data")))
-    decoder = bundle.decoder if bundle.kind == "decoder" else None
     subject = Subject(
         name=f"{bundle.name} {bundle.scheme}",
         kind=bundle.kind,
@@ -82,12 +85,49 @@ def bundle_subject(path: Path) -> Subject:
         weights=weights,
         disk=bundle.disk_bytes,
         tokenizer=read,
-        kv_bytes=decoder.kv_bytes_per_token if decoder else 0,
-        values=4 * len(decoder.layers) + 4 if decoder else 4,
-        vocab=decoder.vocab_size if decoder else 0,
+        kv_bytes=0,
+        values=4,
+        vocab=0,
         widest=0,
-        context=decoder.context_length if decoder else bundle.encoder.max_length,
+        context=1,
         artifact=bundle.manifest_sha256,
     )
-    products = [one.sizes[2] for one in subject.does(Run(1)).counts if one.kind == "product"]
+    subject = _of_kind(subject, bundle)
+    graphs = [subject.does] if subject.reads is None else [subject.does, subject.reads]
+    counts = [one for does in graphs for one in does(Run(1, length=1)).counts]
+    products = [one.sizes[2] for one in counts if one.kind == "product"]
     return replace(subject, widest=max(products, default=0))
+
+
+def _of_kind(subject: Subject, bundle: Bundle) -> Subject:
+    """``subject`` with what only decoders, encoders or encoder–decoders have."""
+    if bundle.kind == "decoder":
+        decoder = bundle.decoder
+        return replace(
+            subject,
+            kv_bytes=decoder.kv_bytes_per_token,
+            values=4 * len(decoder.layers) + 2 * len(decoder.states) + 4,
+            vocab=decoder.vocab_size,
+            context=decoder.context_length,
+            held=not decoder.states,
+        )
+    if bundle.kind == "encoder":
+        section = bundle.encoder
+        if section.image is None:
+            return replace(subject, context=section.max_length)
+        return replace(subject, unit="image", length=subject.does(Run(1, length=1)).attended, held=False)
+    both, graph = bundle.encoder_decoder, GraphFile.read(bundle.encoder_graph)
+    subject = replace(
+        subject,
+        reads=lambda run: reading_of(graph, bundle, run),
+        kv_bytes=_FLOAT * sum(2 * layer.kv_heads * layer.head_dim for layer in both.layers),
+        values=6 * len(both.layers) + 3,
+        vocab=both.vocab_size,
+        context=both.context_length,
+        begins=1 + len(both.prompt),
+        held=False,
+    )
+    if both.sound is None:
+        return replace(subject, most_read=both.max_length)
+    heard = reading_of(graph, bundle, Run(1, length=1)).attended
+    return replace(subject, unit="sound", length=heard, seconds=both.sound.samples / both.sound.rate)

@@ -59,10 +59,10 @@ class Grid:
                 total += weight * self._values[key]
         return math.exp(total)
 
-    def outside(self, names: Sequence[str], sizes: Sequence[int]) -> list[str]:
-        """What of ``sizes`` lies beyond the table, in words."""
+    def outside(self, names: Sequence[str], sizes: Sequence[int]) -> list[tuple[int, tuple[str, int, int]]]:
+        """What of ``sizes`` lies beyond the table: each with its axis, and what was measured along that."""
         return [
-            f"{name} {size:,} (measured {axis[0]:,} to {axis[-1]:,})"
+            (size, (name, axis[0], axis[-1]))
             for name, size, axis in zip(names, sizes, self.axes, strict=True)
             if len(axis) > 1 and not axis[0] / _TABLE_EDGE <= size <= axis[-1] * _TABLE_EDGE
         ]
@@ -107,12 +107,18 @@ class TableCost:
             self._peaks[key] = max(self._peaks.get(key, 1.0), *rates)
         self._grids: dict[tuple[str, str, tuple[str, ...], str], Found] = {}
         self._notes: dict[str, None] = {}
+        self._beyond: dict[tuple[str, int, int], tuple[set[int], set[str]]] = {}
         self._cached = lru_cache(maxsize=1 << 16)(self._ends)
 
     @property
     def notes(self) -> list[str]:
-        """What lay beyond the table, so far."""
-        return list(self._notes)
+        """What lay beyond the table, so far: a sentence for each axis and what was measured along it."""
+        said = [
+            f"{axis} {', '.join(f'{size:,}' for size in sorted(sizes))} of {', '.join(sorted(ops))} "
+            f"(measured {first:,} to {last:,})"
+            for (axis, first, last), (sizes, ops) in self._beyond.items()
+        ]
+        return [*said, *self._notes]
 
     def bandwidth(self, working_set: float) -> float:
         """Bytes per second, interpolated; at the edge of what was measured beyond it."""
@@ -170,8 +176,10 @@ class TableCost:
         bandwidth = self.near if grid is found[0] else self.far
         slowness = grid.slowness(operation.sizes)
         if reach == "near":
-            for said in grid.outside(AXES[operation.kind], operation.sizes):
-                self._notes[f"{operation.op} of {operation.form or 'rows'}: {said}"] = None
+            for size, axis in grid.outside(AXES[operation.kind], operation.sizes):
+                sizes, ops = self._beyond.setdefault(axis, (set(), set()))
+                sizes.add(size)
+                ops.add(operation.op)
         for feature in operation.features:
             slowness *= self._variation(operation, feature, reach)
         peak = self._peaks[_peak_key(operation.op, operation.form, operation.kind)]

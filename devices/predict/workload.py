@@ -8,6 +8,9 @@ from typing import Any
 from ...errors import InputError
 from .subject import Subject
 
+# What an encoder gets through in a second, by what it reads.
+RATES = {"text": "sentences_per_second", "image": "images_per_second"}
+
 
 @dataclass(frozen=True)
 class PredictedWork:
@@ -25,6 +28,11 @@ class PredictedWork:
         Raises:
             InputError: more tokens than its context.
         """
+        if subject.unit == "image":
+            return
+        if subject.kind == "encoder_decoder":
+            self._check_answer(subject)
+            return
         total = self.prompt_tokens + (self.new_tokens if subject.kind == "decoder" else 0)
         if total > subject.context or self.new_tokens < 2:
             raise InputError(
@@ -33,13 +41,39 @@ class PredictedWork:
                 fix="change --prompt-tokens or --max-new-tokens",
             )
 
+    def _check_answer(self, subject: Subject) -> None:
+        total = subject.begins + self.new_tokens - 1
+        if total > subject.context or self.new_tokens < 2:
+            raise InputError(
+                f"an answer of {self.new_tokens} tokens does not fit {subject.name}",
+                why=f"it writes 2 to {subject.context - subject.begins + 1}",
+                fix="change --max-new-tokens",
+            )
+        if subject.most_read and self.prompt_tokens > subject.most_read:
+            raise InputError(
+                f"a text of {self.prompt_tokens} tokens does not fit {subject.name}",
+                why=f"it reads {subject.most_read}",
+                fix="lower --prompt-tokens",
+            )
+
+    def read(self, subject: Subject) -> int:
+        """Tokens that each text, image or sound is."""
+        return subject.length or self.prompt_tokens
+
     def options(self, subject: Subject) -> str:
         """The words of a command line that asks for it."""
-        words = [f"--prompt-tokens {self.prompt_tokens}"]
-        words += [f"--max-new-tokens {self.new_tokens}"] if subject.kind == "decoder" else []
-        words += [f"--batch-size {self.batch}"] if subject.kind != "decoder" else []
-        return " ".join(words)
+        named = {
+            "prompt_tokens": "--prompt-tokens",
+            "new_tokens": "--max-new-tokens",
+            "batch": "--batch-size",
+        }
+        return " ".join(f"{named[name]} {value}" for name, value in self._used(subject).items())
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+    def as_dict(self, subject: Subject) -> dict[str, Any]:
+        """JSON-ready: what texts take, and of images and sounds what counts."""
+        return asdict(self) if subject.unit == "text" else self._used(subject)
+
+    def _used(self, subject: Subject) -> dict[str, Any]:
+        unused = {"batch"} if subject.kind != "encoder" else {"new_tokens"}
+        unused |= set() if subject.unit == "text" else {"prompt_tokens"}
+        return {name: value for name, value in asdict(self).items() if name not in unused}

@@ -8,7 +8,14 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from ...errors import EdgepressError, InputError, OutOfResource, OutputBusy, RefusedByPolicy
+from ...errors import (
+    EdgepressError,
+    InputError,
+    MissingDependency,
+    OutOfResource,
+    OutputBusy,
+    RefusedByPolicy,
+)
 
 LONGEST_LINE = 16 << 20
 _MOST_BYTES = 1 << 50
@@ -42,6 +49,7 @@ class Facts(Answer):
     memory_available: Size
     disk_free: Size
     clock: Annotated[float, Field(ge=0, le=1e11)] = Field(description="seconds since 1970, by its own clock")
+    nvidia: bool = Field(False, description="whether there is a driver of NVIDIA's GPUs")
 
     @property
     def version(self) -> tuple[int, int]:
@@ -141,6 +149,8 @@ def typed(fault: Fault, who: str) -> EdgepressError:
         return OutOfResource(
             what, why=fault.why, fix=f"free some memory or disk on {who}, then run this again"
         )
+    if fault.code == MissingDependency.code:
+        return DeviceError(what, why=fault.why, fix=f"install the driver on {who}, or leave --provider out")
     if fault.code == OutputBusy.code:
         return OutputBusy(what, why=fault.why, fix="wait until the other has ended, then run this again")
     return kinds.get(fault.code, DeviceError)(what, why=fault.why)

@@ -80,6 +80,7 @@ def probe() -> dict[str, Any]:
         "memory_available": available,
         "disk_free": shutil.disk_usage(place).free,
         "clock": time.time(),
+        "nvidia": Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None,
     }
 
 

@@ -39,6 +39,16 @@ def _unfit(facts: Facts) -> str:
     return ""
 
 
+def require_provider(facts: Facts, name: str, provider: str) -> None:
+    """Raise DeviceError where ``provider`` needs a GPU that is not there."""
+    if provider in ("cuda", "tensorrt") and not facts.nvidia:
+        raise DeviceError(
+            f"{name} has no GPU of NVIDIA's, or not its driver, and {provider} runs on nothing else",
+            why="nothing was sent",
+            fix="leave --provider out, or name a device that has one",
+        )
+
+
 def require_room(facts: Facts, name: str, *, memory: int, disk: int) -> None:
     """Raise OutOfResource where ``memory`` or ``disk`` bytes are not free there."""
     needs = {

@@ -10,7 +10,7 @@ from ...runtime.bundle.directory import MANIFEST
 from ...terminal import Progress
 from . import wheels
 from .answers import DeviceError, Facts, Folder, Have, Stored, refused
-from .fitness import clock_note, require_fit, require_room
+from .fitness import clock_note, require_fit, require_provider, require_room
 from .platforms import Platform
 from .ssh import Link
 from .wheels import Wheel
@@ -32,11 +32,13 @@ def prepare(link: Link, bundles: list[Bundle], progress: Progress, provider: str
     """Check that the device can do the work, then send what it lacks to do it with ``provider``.
 
     Raises:
-        DeviceError: edgepress cannot run there. OutOfResource: too little memory or disk.
+        DeviceError: edgepress cannot run there, or not with ``provider``.
+        OutOfResource: too little memory or disk.
         InputError: a bundle needs operators that there is no library of for the device.
     """
     facts = link.ask({"do": "probe"}, Facts)
     require_fit(facts, link.name)
+    require_provider(facts, link.name, provider)
     if note := clock_note(facts, link.name):
         progress.note(note)
     platform = Platform.of(facts)

@@ -203,7 +203,7 @@ class Link:
         except subprocess.TimeoutExpired:
             return self._lost("it closed its output")
         self._threads[1].join(5)  # what it said last may still be on its way
-        said = b"".join(self._said).decode("utf-8", "replace").strip()[-800:]
+        said = b"".join(self._said).decode("utf-8", "replace").replace("\r", "").strip()[-800:]
         if code == NO_PYTHON:
             return DeviceError(
                 f"{self.name} has no Python 3.11 or newer",

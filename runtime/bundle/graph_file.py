@@ -42,7 +42,7 @@ class Weight:
 @dataclass(frozen=True)
 class Node:
     """A node: its operator, the names of its inputs ("" for one left out) and outputs, and its integer
-    attributes.
+    attributes; of ``strides`` the first, since they are equal.
     """
 
     op: str
@@ -103,6 +103,8 @@ class GraphFile:
                 name = _text(data, part.start, part.stop)
             elif part.number == 3:
                 number = part.value
+            elif part.number == 8 and name == "strides" and number is None:
+                number = next(iter(packed(data, part)), None)
             elif part.number in (6, 11) and part.value is None:
                 self._read_graph(data, part.start, part.stop)
         if number is not None:

@@ -9,6 +9,7 @@ nobody reads it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,20 +45,30 @@ class EncoderDecoder:
         self.prompts: Ids = np.empty((0, 0), np.int64)
         self._read: dict[str, Any] = {}
         self._written: dict[str, Any] = {}
+        self._begun: tuple[dict[str, Any], list[int]] = {}, []
         self._outputs = _checked(encoder, session, section)
 
     @classmethod
-    def open(cls, bundle: Bundle, threads: int | None = None, *, provider: str = "cpu") -> EncoderDecoder:
-        """Load both graphs of ``bundle``; the arguments are those of :func:`.load.load_graph`.
+    def open(
+        cls,
+        bundle: Bundle,
+        threads: int | None = None,
+        *,
+        provider: str = "cpu",
+        profile: Path | None = None,
+    ) -> EncoderDecoder:
+        """Load both graphs of ``bundle``; the arguments are those of :func:`.load.load_graph`, and the
+        encoder's ``profile`` has a name of its own.
 
         Raises:
             InputError: the bundle is no encoder–decoder.
             BundleError: a graph does not load, or is not the one that the manifest describes.
         """
         section = bundle.encoder_decoder
+        traces = (None, None) if profile is None else (profile.with_name(f"{profile.name}-encoder"), profile)
         encoder, decoder = (
-            load_graph(bundle, threads=threads, provider=provider, graph=graph)
-            for graph in (bundle.encoder_graph, bundle.graph)
+            load_graph(bundle, threads=threads, provider=provider, graph=graph, profile=trace)
+            for graph, trace in zip((bundle.encoder_graph, bundle.graph), traces, strict=True)
         )
         return cls(encoder, decoder, section)
 
@@ -83,6 +94,7 @@ class EncoderDecoder:
         if self.section.first_token_id is not None:
             logits[:] = -np.inf
             logits[:, self.section.first_token_id] = 0
+        self._begun = self._written, self.lengths
         return logits
 
     def step(self, tokens: Sequence[int]) -> Logits:
@@ -106,7 +118,12 @@ class EncoderDecoder:
             self.prompts = np.concatenate([self.prompts, chosen], axis=1)
             logits = self.write(chosen)[:, -1]
         logits[:, self.section.first_suppressed_ids] = -np.inf
+        self._begun = self._written, self.lengths
         return self._suppressed(logits)
+
+    def rewind(self) -> None:
+        """Back to where the answers began, after :meth:`prefill` or :meth:`listen`."""
+        self._written, self.lengths = self._begun
 
     def _start(self) -> Ids:
         return np.full((len(self.lengths), 1), self.section.start_token_id, np.int64)

@@ -31,7 +31,14 @@ class ImageModel:
         BundleError: the graph does not load, or is not the one that the manifest describes.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        provider: str = "cpu",
+        profile: Path | None = None,
+    ) -> None:
         section = bundle.encoder
         if section.image is None:
             does, call = section.verb
@@ -43,7 +50,7 @@ class ImageModel:
             if self.labels
             else (POOLED, section.embedding_size or section.hidden_size)
         )
-        self.session = load_graph(bundle, threads=threads, provider=provider)
+        self.session = load_graph(bundle, threads=threads, provider=provider, profile=profile)
         names = {node.name for node in self.session.get_outputs()}
         if {node.name for node in self.session.get_inputs()} != {"pixel_values"} or self._output not in names:
             raise BundleError(

@@ -24,10 +24,11 @@ def test_show_has_sources_as_footnotes(capsys: pytest.CaptureFixture[str]) -> No
     assert run(["devices", "show", "l40s"]) == 0
     shown = capsys.readouterr().out
     assert "[1] stas00/ml-engineering" in shown
-    assert "low" in shown and "864 GB/s" in shown and "decoding reaches" not in shown
+    assert "low" in shown and "864 GB/s" in shown and "decoding reads at" not in shown
     assert run(["devices", "show", "raspberry-pi-5"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "decoding reaches 49 %" in shown and "median of two processors" in shown
+    assert "decoding reads at 47 %" in shown and "decoding reads at 68 %" in shown
+    assert "median of two processors" in shown
 
 
 def test_show_document(capsys: pytest.CaptureFixture[str]) -> None:

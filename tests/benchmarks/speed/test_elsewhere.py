@@ -361,10 +361,15 @@ def test_a_gpu_there_is_asked_for_with_its_own_runtime(
     for_gpus = given / runtime.name.replace("onnxruntime-", "onnxruntime_gpu-", 1)
     for_gpus.unlink(missing_ok=True)
     for_gpus.hardlink_to(runtime)  # of the processor alone: the device says that it lacks the provider
+    assert run(["profile", str(bundle), "--on", "pi", "--provider", "tensorrt"]) == 4
+    assert "pi has no GPU of NVIDIA's" in capsys.readouterr().err
+    driver = machine.folder / "python" / "nvidia-smi"
+    driver.write_text("#!/bin/sh\nexit 9\n", encoding="ascii")
+    driver.chmod(0o755)
     for words in (["devices", "measure", "pi"], ["profile", str(bundle), "--on", "pi"]):
         assert run([*words, "--provider", "cuda", "--json"]) == 4
         error = json.loads(capsys.readouterr().out)["error"]
-        assert "'cuda' is not available" in error["what"]
+        assert "'cuda' is not available" in error["what"] and "leave --provider out" in error["fix"]
     assert run(["devices", "measure", "pi", "--provider", "tensorrt"]) == 2
     assert "no kernel table of tensorrt" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from edgepress.benchmarks.speed.planned_subject import subject_of
 from edgepress.cli.entry import run as edgepress
 from edgepress.compress.api import compress_model
 from edgepress.devices.kernel_table.operation import Operation
-from edgepress.devices.predict.graph_operations import Run
+from edgepress.devices.predict.run import Operations, Run
 from edgepress.devices.predict.subject import Subject, bundle_subject
 from edgepress.errors import BadUsage, EdgepressError
 from edgepress.export.api import export_bundle
@@ -66,9 +67,48 @@ def test_an_encoder(scheme: str | None, tmp_path: Path, pico_bert: Path) -> None
     assert_same(planned, bundle_subject(tmp_path / "bundle"), Run(16, length=8))
 
 
-def test_what_cannot_be_planned_is_typed(pico_llama: Path, pico_t5: Path, tmp_path: Path) -> None:
-    with pytest.raises(EdgepressError):
-        subject_of(str(pico_t5))
+def computed(found: Operations) -> Counter[Operation]:
+    """The products and attention of a run, as often as they are there."""
+    kept = {one: count for one, count in found.counts.items() if one.kind != "rows"}
+    return Counter({replace(one, features=(), read=0): count for one, count in kept.items()})
+
+
+@pytest.mark.parametrize("scheme", [None, "W4A16", "W8A8"])
+@pytest.mark.parametrize("kind", ["vit", "bart", "whisper"])
+def test_images_and_answers(
+    kind: str,
+    scheme: str | None,
+    make_vision: Callable[..., Path],
+    make_encoder_decoder: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    make = make_vision if kind == "vit" else make_encoder_decoder
+    model = checkpoint = make(tmp_path / "model", kind)
+    if scheme is not None:
+        recipe, checkpoint = tmp_path / "recipe.yaml", tmp_path / "checkpoint"
+        group = "-g16" if scheme == "W4A16" else ""
+        recipe.write_text(f"passes: [{{pass: rtn, scheme: {scheme}{group}}}]")
+        compress_model(str(model), output=checkpoint, recipe=str(recipe))
+    bundle = bundle_subject(export_bundle(checkpoint, output=tmp_path / "bundle", validate=False))
+    planned = subject_of(str(checkpoint))
+    same = ("kind", "unit", "length", "begins", "kv_bytes", "values", "vocab", "seconds", "held", "most_read")
+    assert [getattr(planned, name) for name in same] == [getattr(bundle, name) for name in same]
+    length = bundle.length or 16
+    pairs = [(planned.does, bundle.does, Run(length, length=length))]
+    if planned.reads is not None and bundle.reads is not None:
+        pairs = [(planned.does, bundle.does, Run(1, 3, length=length))]
+        pairs.append((planned.reads, bundle.reads, Run(length, length=length)))
+    for ours, theirs, run in pairs:
+        plan, found = ours(run), theirs(run)
+        assert computed(plan) == computed(found)
+        assert plan.nodes == pytest.approx(found.nodes, rel=0.25)
+
+
+def test_what_cannot_be_planned_is_typed(
+    pico_llama: Path, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(EdgepressError, match="no attention"):
+        subject_of(str(make_decoder(tmp_path / "mamba", "mamba")))
     export_bundle(pico_llama, output=tmp_path / "bundle")
     with pytest.raises(BadUsage, match="is a bundle"):
         subject_of(str(tmp_path / "bundle"), scheme="W4A16")

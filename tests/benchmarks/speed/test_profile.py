@@ -140,7 +140,7 @@ def test_an_encoder(encoder: Path) -> None:
     assert line.per_op["phases"]["single"]["by_op"][0]["missing_ms"] is not None
     assert line.roofline is None and line.compare is None
     assert line.validity.status != "valid"
-    assert any("only 1 blocks" in reason for reason in line.validity.reasons)
+    assert any("only 1 block:" in reason for reason in line.validity.reasons)
 
 
 def test_what_cannot_be_measured_is_refused_before_work(decoder: Path, encoder: Path, tmp_path: Path) -> None:

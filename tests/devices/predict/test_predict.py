@@ -15,9 +15,9 @@ from edgepress.devices.kernel_table.gpu import gpu_cases
 from edgepress.devices.kernel_table.submission import submissions
 from edgepress.devices.kernel_table.table import KernelTable, Key, write_table
 from edgepress.devices.predict import predict as module
-from edgepress.devices.predict.data_sheet import SHARE, predict_from_sheet
-from edgepress.devices.predict.graph_operations import Run
+from edgepress.devices.predict.data_sheet import SHARES, predict_from_sheet
 from edgepress.devices.predict.predict import predict
+from edgepress.devices.predict.run import Run
 from edgepress.devices.predict.subject import Subject, bundle_subject
 from edgepress.devices.predict.table_cost import NotMeasured
 from edgepress.devices.predict.workload import PredictedWork
@@ -127,7 +127,9 @@ def test_a_sheet_predicts_from_bandwidth_alone(decoder: Path) -> None:
     found = predict(subject, "Raspberry_Pi_5", WORK)
     token = subject.does(Run(1, 20)).working_set
     assert found.basis == "data sheet" and found.threads is None
-    assert found.value("decode_tps") == pytest.approx(SHARE * sheet.bandwidth.value * 1e9 / token)
+    assert found.value("decode_tps") == pytest.approx(
+        SHARES["small"][0] * sheet.bandwidth.value * 1e9 / token
+    )
     assert found.value("prefill_tps") is None
     server = predict(subject, "h100-sxm", WORK)
     decoding = next(one for one in server.quantities if one.name == "decode_tps")
@@ -140,7 +142,7 @@ def test_a_share_that_was_measured_takes_the_place_of_the_general_one(decoder: P
     own = sheet.model_copy(update={"share": Share(value=0.7, source="a run", confidence="high")})
     plain, better = (predict_from_sheet(subject, one, WORK, "") for one in (sheet, own))
     ratio = (better.value("decode_tps") or 0) / (plain.value("decode_tps") or 1)
-    assert ratio == pytest.approx(0.7 / SHARE)
+    assert ratio == pytest.approx(0.7 / SHARES["small"][0])
 
 
 def test_a_submitted_table_predicts_and_is_marked(
@@ -236,7 +238,8 @@ def test_a_gpus_table_predicts_bundles_for_it_and_no_others(
     assert "devices measure --provider cuda" in caught.value.fix
     write_table(kept.tables_of("here", "cuda") / "table.json", table)
     found = predict(subject, "here", WORK, provider="cuda")
-    assert (found.basis, found.provider, found.threads) == ("measured table", "cuda", None)
+    basis = "measured table, not held against measurements"
+    assert (found.basis, found.provider, found.threads) == (basis, "cuda", None)
     assert found.check.endswith("--max-new-tokens 8 --provider cuda") and "cuda" in found.source
     rate = next(one for one in found.quantities if one.name == "decode_tps")
     assert rate.value and rate.band >= 0.5 and any("no prediction for a GPU" in note for note in found.notes)

@@ -65,7 +65,7 @@ def test_beyond_the_table_the_edge_is_taken_and_said() -> None:
     cost = TableCost(small_table(), 1)
     work = quantized_product(1, 12_000, 4096, 4)
     assert cost.seconds(work, FAR_AWAY) == pytest.approx(naive(work, 1.0), rel=0.02)
-    assert cost.notes == ["QuantizedProduct of 4: inputs 12,000 (measured 256 to 4,096)"]
+    assert cost.notes == ["inputs 12,000 of QuantizedProduct (measured 256 to 4,096)"]
 
 
 def test_what_was_not_measured_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from edgepress.devices.transports.answers import DeviceError, Facts
-from edgepress.devices.transports.fitness import clock_note, require_fit, require_room
+from edgepress.devices.transports.fitness import clock_note, require_fit, require_provider, require_room
 from edgepress.errors import OutOfResource
 
 from .test_answers import FACTS
@@ -50,6 +50,15 @@ def test_room_is_asked_for_before_anything_is_sent() -> None:
         require_room(facts(), "pi", memory=7 << 30, disk=0)
     with pytest.raises(OutOfResource, match="too little disk"):
         require_room(facts(disk_free=1 << 30), "pi", memory=0, disk=1 << 30)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_gpu_is_asked_for_before_anything_is_sent(provider: str) -> None:
+    require_provider(facts(nvidia=True), "pi", provider)
+    require_provider(facts(), "pi", "cpu")
+    with pytest.raises(DeviceError, match="has no GPU of NVIDIA's") as refused:
+        require_provider(facts(), "pi", provider)
+    assert "leave --provider out" in refused.value.fix
 
 
 def test_a_clock_that_is_off_is_said() -> None:

@@ -1,0 +1,114 @@
+"""``PlannedStack``: the planned nodes of an encoder of images, or of one of the two stacks of an
+encoder–decoder. Their products are as in a decoder, their attention is the standard operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear
+from ...devices.kernel_table.operation import cached_attention, float_product, plain_attention
+from ...devices.predict.run import Operations, Run
+from .planned_graph import PlannedGraph, PlannedModel, runs
+
+_STANDARD = "GroupQueryAttention"
+_CHANNELS = 3
+# Nodes about masks, distances and shapes; of spectra those on each of their numbers.
+_AROUND, _ON_SPECTRA = 12, 8
+
+
+class PlannedStack(PlannedGraph):
+    """The operations of one run of ``model``'s graph; ``deeper`` are the blocks of the decoder for which an
+    encoder makes keys and values.
+    """
+
+    def __init__(self, model: PlannedModel, run: Run, deeper: tuple[BlockAnatomy, ...] = ()) -> None:
+        super().__init__(model, run)
+        for block in deeper:
+            if block.cross is not None:
+                self._projected(self._groups([block.cross.k, block.cross.v]))
+        self.found.nodes = sum(self.found.counts.values()) + _AROUND
+
+    def _table(self, decoder: bool) -> None:
+        self.joins = False
+        anatomy, run = self.model.anatomy, self.run
+        width = anatomy.hidden_size
+        if anatomy.patches is not None:
+            rows, columns = anatomy.patches.grid
+            count = run.rows // anatomy.patches.tokens
+            self._convolved(count * rows * columns, _CHANNELS * anatomy.patches.side**2, width)
+            self._rows("Add", run.rows, width)
+        elif anatomy.hearing is not None and not decoder:
+            self._heard(run.rows, width)
+        else:
+            self._rows("Gather" if self.model.embedding is None else "QuantizedRows", run.rows, width)
+            if anatomy.position_embedding is not None:
+                self._rows("Gather", run.rows, width)
+                self._rows("Add", run.rows, width, 3)
+            if anatomy.embedding_norm is not None:
+                self._norm(anatomy.embedding_norm.kind, run.rows)
+        self._norm(anatomy.blocks[0].norm1.kind, run.rows)
+
+    def _heard(self, tokens: int, width: int) -> None:
+        """Spectra of a sound, two convolutions over them, of which the second halves their number."""
+        hearing = self.model.anatomy.hearing
+        assert hearing is not None and hearing.log_mel is not None
+        window, frames = hearing.log_mel.window, 2 * tokens
+        self._convolved(frames, window, window + 2)  # a cosine and a sine for each frequency
+        self._convolved(frames, window // 2 + 1, hearing.bins)
+        for _ in range(_ON_SPECTRA):
+            self._rows("Add", frames, hearing.bins)
+        self._convolved(frames, 3 * hearing.bins, width)
+        self._rows("Gelu", frames, width)
+        self._convolved(tokens, 3 * width, width)
+        self._rows("Gelu", tokens, width)
+        self._rows("Add", tokens, width)
+
+    def _convolved(self, rows: int, inputs: int, outputs: int) -> None:
+        self.found.taken["Conv"] = "FusedMatMul"
+        self.found.counts[float_product(rows, inputs, outputs)] += 1
+
+    def _groups(self, linears: list[Linear]) -> list[list[Linear]]:
+        """Those that are one product: neighbours whose weights alone are rounded."""
+        found = []
+        for group in runs(linears, self.model.schemes):
+            whole = group[0].name in self.model.schemes and not self._activations(group[0])
+            found += [group] if whole else [[one] for one in group]
+        return found
+
+    def _block(self, block: BlockAnatomy, kept: int) -> None:
+        groups = self._groups(list(block.attention.projections))
+        self._projected(groups)
+        for group in groups:
+            if len(group) > 1:  # taken apart, which counts as a sum
+                self._rows("Add", self.run.rows, sum(one.out_features for one in group))
+        self._attended(block.attention)
+        self._joined(block.attention.o, block.norm1.kind, kept)
+        if block.cross is not None:
+            self._projected(self._groups([block.cross.q]), kept)
+            self._looked_back(block.cross, kept, self.run.length)
+            self._joined(block.cross.o, block.norm1.kind, kept)
+        self._feed_forward(block, kept)
+
+    def _attended(self, part: Attention) -> None:
+        rows, run = self.run.rows, self.run
+        if self.model.anatomy.kind == "decoder":
+            self._looked_back(part, rows, run.past + rows)
+        else:
+            self._add(plain_attention(rows, run.length or rows, part.heads, part.head_dim))
+
+    def _looked_back(self, part: Attention, rows: int, keys: int) -> None:
+        self.found.taken["Attention"] = _STANDARD
+        sizes = (part.heads, part.kv_heads, part.head_dim)
+        self._add(cached_attention(_STANDARD, "float32", rows, max(keys - rows, 0), *sizes))
+
+
+def reading(model: PlannedModel, run: Run) -> Operations:
+    """What ``run`` of the encoder of an encoder–decoder does."""
+    encoder, decoder = model.anatomy.stacks()
+    return PlannedStack(replace(model, anatomy=encoder), run, decoder.blocks).found
+
+
+def writing(model: PlannedModel, run: Run) -> Operations:
+    """What ``run`` of the decoder of an encoder–decoder does."""
+    return PlannedStack(replace(model, anatomy=model.anatomy.stacks()[1]), run).found
