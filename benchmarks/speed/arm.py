@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ...errors import BundleError, EdgepressError, InputError, OutOfResource
 from ...foreign import memory_shortage
-from .timed_work import Workload, to_json
+from .work.timed_work import Workload, to_json
 
 
 class Arm:

@@ -23,7 +23,7 @@ from ..records.energy_metrics import STEPS
 from ..records.energy_record import IDLE, Energy, EnergyWindow
 from .arm import Arm
 from .protocol import Protocol, SuspendWatch
-from .timed_work import Workload
+from .work.timed_work import Workload
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from ...devices.predict.prediction import Prediction
 from ...devices.predict.subject import bundle_subject
 from ...devices.predict.workload import PredictedWork
 from ..records.record import Measurement, Metric
-from .timed_answer import TimedAnswer
-from .timed_images import TimedImages
-from .timed_work import TimedGeneration, Workload
+from .work.timed_answer import TimedAnswer
+from .work.timed_images import TimedImages
+from .work.timed_work import TimedGeneration, Workload
 
 # Further apart than this, one of the two is wrong, or the machine is not what it was.
 APART = 0.25
@@ -42,9 +42,8 @@ def foreseen_on(machine: str, bundle: Path, line: Measurement) -> Prediction | N
     work, threads = line.workload, line.runtime.get("threads")
     if line.runtime.get("providers") != ["CPUExecutionProvider"] or not isinstance(threads, int):
         return None
-    named = {"prompt_tokens": "prompt_tokens", "length": "prompt_tokens", "new_tokens": "new_tokens"}
-    given = {into: work[name] for name, into in named.items() if name in work}
-    wanted = PredictedWork(**given, batch=work["batch"])
+    named = {"length": "prompt_tokens", **{name: name for name in ("prompt_tokens", "new_tokens", "batch")}}
+    wanted = PredictedWork(**{into: work[name] for name, into in named.items() if name in work})
     return foretold(lambda: bundle_subject(bundle), wanted, threads, machine)
 
 

@@ -20,11 +20,11 @@ from ...terminal import Progress, ProgressTask, Silent
 from ..records.record import Metric
 from ..records.summary import summarize
 from .arm import Arm
-from .loaded_work import Sample
 from .protocol import WIDE, Protocol
-from .timed_answer import TimedAnswer
-from .timed_images import TimedImages
-from .timed_work import TimedGeneration, Workload
+from .work.loaded_work import Sample
+from .work.timed_answer import TimedAnswer
+from .work.timed_images import TimedImages
+from .work.timed_work import TimedGeneration, Workload
 
 
 @dataclass

@@ -19,9 +19,9 @@ from ...runtime.session.threads import thread_budget
 from ..records.bundle_work import bytes_of_a_token, multiplications
 from ..records.energy_metrics import STEPS
 from .protocol import Protocol
-from .timed_answer import TimedAnswer
-from .timed_images import TimedImages
-from .timed_work import Embedding, TimedGeneration, Workload
+from .work.timed_answer import TimedAnswer
+from .work.timed_images import TimedImages
+from .work.timed_work import Embedding, TimedGeneration, Workload
 
 # Resident bytes of a worker with ONNX Runtime, and of the process that starts it.
 _WORKER, _SELF = 150 << 20, 120 << 20

@@ -27,7 +27,7 @@ class SideBySide:
     """The places and what came of each.
 
     Attributes:
-        lines: by place, the line of the bundle. errors: by place, why there is none.
+        lines: by place, in their order, the line of the bundle. errors: by place, why there is none.
     """
 
     def __init__(self, request: Request, record: Path, progress: Progress) -> None:
@@ -56,6 +56,8 @@ class SideBySide:
             self._try(None)
         for thread in others:
             thread.join()
+        names = [HERE if place is None else place.name for place in places]
+        self.lines = {name: self.lines[name] for name in names if name in self.lines}
         return None
 
     def failure(self) -> EdgepressError | None:

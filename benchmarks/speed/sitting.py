@@ -51,7 +51,9 @@ class Watch:
             self._pin()
             if self._sitting.done:
                 self.state["earlier_rounds"] = len(self._sitting.done)
-                self.doubts.append(f"{len(self._sitting.done)} blocks are of a run that was cut short before")
+                count = len(self._sitting.done)
+                blocks = "1 block is" if count == 1 else f"{count} blocks are"
+                self.doubts.append(f"{blocks} of a run that was cut short before")
         return self
 
     def __exit__(

@@ -22,12 +22,12 @@ from ...errors import EdgepressError, InputError, OutOfResource
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile
 from ...runtime.session.session import onnxruntime
-from .loaded_work import Work
 from .memory import drop_from_cache, peak_rss
 from .per_op import accounts
 from .protocol import SuspendWatch, warm_up
-from .timed_work import Workload, from_json
 from .trace import Kernel, read_units, summed
+from .work.loaded_work import Work
+from .work.timed_work import Workload, from_json
 
 # Units of work: what is not looked at before, and what is.
 _THROWN_AWAY, _PLAIN_RUNS, _TRACED = 2, 3, 3

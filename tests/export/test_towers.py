@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgepress.benchmarks.speed.timed_work import Embedding
+from edgepress.benchmarks.speed.work.timed_work import Embedding
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.image_processor import require_preprocessing
 from edgepress.compress.model.models import resolve

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject
 from edgepress.benchmarks.speed.foreseen import apart, foreseen, foreseen_on
-from edgepress.benchmarks.speed.timed_work import TimedGeneration
+from edgepress.benchmarks.speed.work.timed_work import TimedGeneration
 from edgepress.devices.kernel_table.kept import keep_table
 from edgepress.devices.predict.prediction import Prediction, Quantity
 from edgepress.export.api import export_bundle

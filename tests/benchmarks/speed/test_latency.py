@@ -18,9 +18,9 @@ from edgepress.benchmarks.speed.latency import (
     quantities,
     summarize_arm,
 )
-from edgepress.benchmarks.speed.loaded_work import Sample
 from edgepress.benchmarks.speed.protocol import Protocol
-from edgepress.benchmarks.speed.timed_work import Embedding, TimedGeneration
+from edgepress.benchmarks.speed.work.loaded_work import Sample
+from edgepress.benchmarks.speed.work.timed_work import Embedding, TimedGeneration
 from edgepress.terminal import Silent
 
 MS = 1_000_000

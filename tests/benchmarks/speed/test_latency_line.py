@@ -11,7 +11,7 @@ from edgepress.benchmarks.speed.latency import ArmSamples
 from edgepress.benchmarks.speed.latency_line import Conditions, MeasuredArm, measurement_line
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.benchmarks.speed.roofline import Roofline
-from edgepress.benchmarks.speed.timed_work import TimedGeneration
+from edgepress.benchmarks.speed.work.timed_work import TimedGeneration
 from edgepress.devices.bandwidth import Bandwidth
 from edgepress.devices.probe import Machine, probe
 from edgepress.devices.state import State, read_state

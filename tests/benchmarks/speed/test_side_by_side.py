@@ -59,6 +59,22 @@ def test_they_run_at_once_and_one_that_fails_stops_none(
     assert found.failure() is failure and failure.why.endswith("other: it is another")
 
 
+def test_lines_stand_in_the_order_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def profile_on(place: OwnDevice, request: Request, progress: Any) -> list[Measurement]:
+        if place.name == "slow":
+            assert ended.wait(60)
+        else:
+            ended.set()
+        return [line()]
+
+    monkeypatch.setattr(side_by_side, "profile_on", profile_on)
+    found = SideBySide(REQUEST, tmp_path / "run.jsonl", Silent())
+    found.run([device("slow"), device("pi")])
+    assert list(found.lines) == ["slow", "pi"]
+
+
 def test_the_only_place_raises_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def profile_on(*_: Any) -> list[Measurement]:
         raise DeviceError("it is gone")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from edgepress.benchmarks.speed.arm import Arm, typed_error
 from edgepress.benchmarks.speed.memory import drop_from_cache, peak_rss
-from edgepress.benchmarks.speed.timed_work import Embedding, TimedGeneration, from_json, to_json
+from edgepress.benchmarks.speed.work.timed_work import Embedding, TimedGeneration, from_json, to_json
 from edgepress.compress.api import compress_model
 from edgepress.errors import (
     BundleError,

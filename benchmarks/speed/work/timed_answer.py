@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import InputError
-from ...runtime.bundle.bundle import Bundle
-from ...runtime.engine.encoder_decoder import EncoderDecoder
-from ...runtime.engine.spoken_prompt import prompt_of
-from ...runtime.text.tokenizer import Tokenizer
+from ....errors import InputError
+from ....runtime.bundle.bundle import Bundle
+from ....runtime.engine.encoder_decoder import EncoderDecoder
+from ....runtime.engine.spoken_prompt import prompt_of
+from ....runtime.text.tokenizer import Tokenizer
 from .loaded_work import BRIEF_TOKENS, Sample, Work
 
 _LOUDNESS = 0.1  # of a noise whose samples are from -1 to 1

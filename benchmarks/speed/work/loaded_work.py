@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.engine.decoder import PREFILL_CHUNK, Decoder
-from ...runtime.engine.encoder import Encoder
-from ...runtime.text.tokenizer import Tokenizer
+from ....runtime.engine.decoder import PREFILL_CHUNK, Decoder
+from ....runtime.engine.encoder import Encoder
+from ....runtime.text.tokenizer import Tokenizer
 
 Sample = dict[str, list[int]]
 

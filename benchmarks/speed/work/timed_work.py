@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import InputError
-from ...runtime.bundle.bundle import Bundle
-from ...runtime.engine.decoder import Decoder
-from ...runtime.engine.encoder import Encoder
-from ...runtime.text.tokenizer import Tokenizer
+from ....errors import InputError
+from ....runtime.bundle.bundle import Bundle
+from ....runtime.engine.decoder import Decoder
+from ....runtime.engine.encoder import Encoder
+from ....runtime.text.tokenizer import Tokenizer
 from .loaded_work import EmbeddingWork, GenerationWork, Work
 from .timed_answer import TimedAnswer
 from .timed_images import TimedImages

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...errors import InputError
-from ...runtime.bundle.bundle import Bundle
-from ...runtime.engine.image_encoder import ImageModel
-from ...runtime.images.prepared import Pixels
+from ....errors import InputError
+from ....runtime.bundle.bundle import Bundle
+from ....runtime.engine.image_encoder import ImageModel
+from ....runtime.images.prepared import Pixels
 from .loaded_work import Sample, Work, timed
 
 
