@@ -18,6 +18,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,16 @@ def _read(terminal: int, wanted: list[str]) -> str:
     return shown
 
 
-@pytest.fixture(scope="module", params=START)
+def typed_in(words: dict[str, Any]) -> list[Any]:
+    """A shell and what is typed: all of it in bash, in the others every third; the rest is slow."""
+    return [
+        pytest.param(shell, typed, marks=pytest.mark.slow if shell != "bash" and place % 3 else ())
+        for shell in START
+        for place, typed in enumerate(words)
+    ]
+
+
+@pytest.fixture(scope="module")
 def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A home with the docs' lines in it, an ``edgepress`` on the PATH, and a folder with a checkpoint."""
     name: str = request.param
@@ -122,13 +132,13 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return made
 
 
-@pytest.mark.parametrize("typed", LISTED)
+@pytest.mark.parametrize(("shell", "typed"), typed_in(LISTED), indirect=["shell"])
 def test_two_tabs_list(shell: Shell, typed: str) -> None:
     shown = shell.shown(f"{typed}\t\t", LISTED[typed])
     assert all(name in shown for name in LISTED[typed]), shown
 
 
-@pytest.mark.parametrize("typed", COMPLETED)
+@pytest.mark.parametrize(("shell", "typed"), typed_in(COMPLETED), indirect=["shell"])
 def test_a_tab_completes(shell: Shell, typed: str) -> None:
     # Beginning of the line, `echo`, enter: the line is printed as the tab left it.
     line = f"\n{typed.rpartition(' ')[0]} {COMPLETED[typed]}"
