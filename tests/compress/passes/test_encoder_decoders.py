@@ -268,10 +268,18 @@ STEPS = [
 ]
 
 
+# Ways to find codes, and zeros, of which others are here: of two stacks they know nothing.
+LATER = ("rtn, scheme: W4A16-g32", "hqq, scheme: W4A16-g32", "prune, sparsity: 0.5, score: wanda")
+
+
+def with_t5(step: str) -> Any:
+    return pytest.param("t5", step, marks=pytest.mark.slow if step in LATER else ())
+
+
 @pytest.mark.chain
 @pytest.mark.parametrize(
     ("family", "step"),
-    [*(("t5", step) for step in STEPS), ("bart", STEPS[0]), ("bart", STEPS[6]), ("marian", STEPS[5])],
+    [*map(with_t5, STEPS), ("bart", STEPS[0]), ("bart", STEPS[6]), ("marian", STEPS[5])],
 )
 def test_every_linear_of_both_stacks_is_treated_and_opens_in_transformers(
     family: str, step: str, make_encoder_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path

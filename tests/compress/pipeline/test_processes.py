@@ -55,12 +55,7 @@ def launch(*arguments: str, **environment: str) -> None:
 
 
 @needs_gloo
-@pytest.mark.parametrize(
-    # What is sharded is held against one process in tests/compress/train/test_sharding.py, too.
-    "environment",
-    [{}, pytest.param(FSDP2, marks=pytest.mark.slow)],
-    ids=["copies", "sharded"],
-)
+@pytest.mark.parametrize("environment", [{}, FSDP2], ids=["copies", "sharded"])
 def test_two_processes_have_the_losses_of_one(
     pico_llama: Path, pico_text: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:

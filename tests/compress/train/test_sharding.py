@@ -18,7 +18,8 @@ import yaml
 from edgepress.compress.api import compress_model
 from edgepress.storage import read_json
 
-pytestmark = pytest.mark.chain
+# Two sharded processes without these faults are no slow test: tests/compress/pipeline/test_processes.py.
+pytestmark = [pytest.mark.chain, pytest.mark.slow]
 
 
 LEARN = {"batch_tokens": 96, "piece_tokens": 32, "learning_rate": 0.01, "epochs": 2, "precision": "float32"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,15 @@ def test_a_gguf_file_s_context_ends_where_a_window_begins(
     assert GGUFReader(file).fields["llama.context_length"].contents() == 64
 
 
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """What transformers has torch compile, which takes longer than all else, runs as it is written."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("uncompiled")
 def test_transformers_loads_the_bitnet_form(
     pico_llama: Path,
     pico_text: Path,
