@@ -13,6 +13,7 @@ from edgepress.benchmarks.lab.peers.workspace import Workspace
 
 
 @pytest.mark.chain
+@pytest.mark.slow  # three families and a process; processes of other tools are tested beside ../peers
 def test_cells_of_a_client_that_is_installed_here(tmp_path: Path) -> None:
     (tmp_path / "environments").mkdir()
     (tmp_path / "environments" / "transformers").symlink_to(sys.prefix)
