@@ -154,11 +154,11 @@ def _import_meter(log: Path, record: Path | None, terminal: Terminal) -> None:
 @click.option(
     "--record", "into", type=click.Path(path_type=Path), help="Run file. [default: runs/NAME.jsonl]"
 )
-@click.option("--name", help="Of a kernel table: what its machine is called, for `predict --on`.")
+@click.option("--name", help="What the machine is called: on pages, and for `predict --on` its kernel table.")
 @output
 def import_record(record: Path, into: Path | None, name: str | None, terminal: Terminal) -> None:
-    """Add what a kit wrote to a run file, lines that are in it already left out; keep its kernel table
-    (kernels.json) as that of the machine NAME; or add the joules of a meter's log (.csv) to the lines of
+    """Add what a kit wrote to a run file, lines that are in it already left out, as of the machine NAME; keep
+    its kernel table (kernels.json) as that of NAME; or add the joules of a meter's log (.csv) to the lines of
     --record that wait for it.
     """
     if record.suffix == ".json":
@@ -168,8 +168,11 @@ def import_record(record: Path, into: Path | None, name: str | None, terminal: T
         _import_meter(record, into, terminal)
         return
     from ..benchmarks.speed.foreign_line import import_lines
+    from ..devices.own_devices import require_free_name
 
-    added, file = import_lines(record, into)
+    if name is not None:
+        require_free_name(name)
+    added, file = import_lines(record, into, name)
     shown = "\n".join(f"{line.subject.name}: {line.validity.status}" for line in added)
     document = {"record": str(file), "added": [line.id for line in added]}
     terminal.document(document, shown or "nothing that is not there already")

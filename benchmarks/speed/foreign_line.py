@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ...devices.probe import Machine
 from ...devices.state import State
 from ...devices.transports.answers import LONGEST_LINE, parse, refused
-from ...errors import InputError
+from ...errors import InputError, RefusedByPolicy
 from ...storage import canonical_json, open_regular
 from ..records import record as records
 from ..records.record import Measurement
@@ -36,8 +36,21 @@ def foreign_line(found: dict[str, Any], who: str) -> tuple[Measurement, Machine]
     return line, machine
 
 
-def import_lines(file: Path, record: Path | None) -> tuple[list[Measurement], Path]:
+def _line(text: bytes, file: Path, number: int) -> Measurement:
+    """One line of ``file``, whose refusal says where it stands."""
+    try:
+        return foreign_line(parse(text, file.name), file.name)[0]
+    except RefusedByPolicy as error:
+        raise RefusedByPolicy(
+            f"{file}, line {number}, is no measurement of edgepress",
+            why=error.why,
+            fix="nothing was added: copy the record that the kit wrote again, whole and as it is",
+        ) from None
+
+
+def import_lines(file: Path, record: Path | None, name: str | None = None) -> tuple[list[Measurement], Path]:
     """Add the lines of ``file`` that ``record`` lacks to it; by default the run file of what was measured.
+    The machine that they were made on is called ``name`` where there is one.
 
     Returns:
         The lines that were added, and the run file.
@@ -52,7 +65,7 @@ def import_lines(file: Path, record: Path | None) -> tuple[list[Measurement], Pa
     with open_regular(file) as stream:
         while text := stream.readline(LONGEST_LINE + 1):
             if text.strip():
-                lines.append(foreign_line(parse(text, file.name), file.name)[0])
+                lines.append(_line(text, file, len(lines) + 1))
             if len(lines) > MOST_LINES:
                 raise InputError(f"{file} has more than {MOST_LINES} lines")
     if not lines:
@@ -64,6 +77,8 @@ def import_lines(file: Path, record: Path | None) -> tuple[list[Measurement], Pa
     records.refuse_foreign(record)
     known = {line.id for line in records.read([record])} if record.exists() else set()
     added = [line for line in lines if line.id not in known]
+    if name is not None:
+        added = [line.model_copy(update={"device": {**line.device, "name": name}}) for line in added]
     for line in added:
         records.append(record, line)
     return added, record

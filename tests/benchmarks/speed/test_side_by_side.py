@@ -101,6 +101,8 @@ def test_lines_from_elsewhere_are_added_once(tmp_path: Path) -> None:
     assert [one.id for one in import_lines(carried, run)[0]] == [second.id]
     with pytest.raises(InputError, match="there is no file"):
         import_lines(tmp_path / "none.jsonl", run)
+    named, _ = import_lines(carried, tmp_path / "named.jsonl", "attic")
+    assert {one.device["name"] for one in named} == {"attic"}
     assert [one.id for one in record.read([run])] == [first.id, second.id]
 
 

@@ -155,8 +155,9 @@ def test_a_strangers_record_is_refused_whole(kit: Path, tmp_path: Path) -> None:
         good + '{"a": ' * 50_000,
     ):
         (tmp_path / "record.jsonl").write_text(text)
-        with pytest.raises(RefusedByPolicy, match=r"record\.jsonl"):
+        with pytest.raises(RefusedByPolicy, match=r"record\.jsonl, line 2, is no measurement") as refused:
             import_lines(tmp_path / "record.jsonl", run_file)
+        assert "nothing was added" in refused.value.fix
         assert not run_file.exists()
     (tmp_path / "record.jsonl").write_text("\n")
     with pytest.raises(InputError, match="no measurements"):
