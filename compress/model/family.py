@@ -55,8 +55,9 @@ def flattens_tokens(config: Mapping[str, Any]) -> bool:
 
 
 def looks_at_weights(config: Mapping[str, Any]) -> bool:
-    """Whether transformers looks at the weight of every linear as it opens a model of the family; a family
-    file may say so as ``LOOKS_AT_WEIGHTS``. A linear that is packed has none then.
+    """Whether transformers looks at the weight of every linear before the whole model runs, as it opens a
+    model of the family or where ``generate`` runs an encoder by itself; a family file may say so as
+    ``LOOKS_AT_WEIGHTS``. A linear that is packed has none then.
 
     Raises:
         UnknownName, CheckpointError: as :func:`anatomy_of`.

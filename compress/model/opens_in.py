@@ -59,6 +59,8 @@ def _refusals(source: WeightSource) -> list[str]:
     dense = (config.get("quantization_config") or {}).get("dequantize")
     if looks_at_weights(config) and not dense and any(map(_packed, source.schemes.values())):
         found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
+    if source.schemes and not dense and source.anatomy.kind == "encoder_decoder":
+        found.append(f"`generate` runs the encoder of a {family} by itself there, and finds codes in it")
     if source.schemes and splits_matrices(config):
         found.append(f"it makes two matrices of one as it opens a {family}, and cannot where there are codes")
     if any(scheme.of_gguf for scheme in source.schemes.values()):

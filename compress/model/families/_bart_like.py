@@ -16,6 +16,7 @@ from ._tensors import Config, check_blocks, flag, heads_in, integer, linear, nor
 
 HEAD, HEAD_BIAS = "lm_head", "final_logits_bias"
 SELF, CROSS = "self_attn", "encoder_attn"
+LOOKS_AT_WEIGHTS = True  # in the encoder, which `generate` runs by itself
 SIZES = SizeKeys(
     ffn="encoder_ffn_dim",
     layers="encoder_layers",

@@ -7,6 +7,7 @@ and Comprehension, 2019, arXiv 1910.13461.
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
+from ._bart_like import LOOKS_AT_WEIGHTS as LOOKS_AT_WEIGHTS
 from ._bart_like import SIZES as SIZES
 from ._bart_like import BartLike, bart_like
 from ._tensors import Config

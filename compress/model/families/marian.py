@@ -6,6 +6,7 @@ Junczys-Dowmunt et al., Marian: Fast Neural Machine Translation in C++, 2018, ar
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
+from ._bart_like import LOOKS_AT_WEIGHTS as LOOKS_AT_WEIGHTS
 from ._bart_like import SIZES as SIZES
 from ._bart_like import BartLike, bart_like
 from ._tensors import Config

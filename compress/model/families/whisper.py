@@ -10,6 +10,7 @@ from dataclasses import replace
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, DecoderEntry, Shapes
 from ..hearing.hearing import Hearing
+from ._bart_like import LOOKS_AT_WEIGHTS as LOOKS_AT_WEIGHTS
 from ._bart_like import SIZES as BART_SIZES
 from ._bart_like import Stack, stack_blocks
 from ._tensors import Config, flag, integer, norm, shape_of, text

@@ -153,6 +153,8 @@ def outputs(model: Any) -> Tensor:
     if model.main_input_name == "input_features":
         read = torch.randn(2, 16, 200, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
+        if more:  # as `generate` does, before the whole model runs
+            model.get_encoder()(read)
         return model(read, **more)[0]  # type: ignore[no-any-return]
 
 
