@@ -43,6 +43,7 @@ VERBS = {
     "compress": "Compress a model with a recipe or a scheme.",
     "fit": "Find the best artifact within budgets of size, memory, speed and damage.",
     "export": "Export a checkpoint to a bundle that runs on a device.",
+    "package": "Put bundles for several providers into an ONNX Runtime model package.",
     "validate": "Compare a bundle or checkpoint with the original on a text.",
     "profile": "Measure latency and memory of a bundle, here or on other machines.",
     "predict": "Predict latency and memory of a bundle on machines, before it is measured.",

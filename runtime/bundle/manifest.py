@@ -29,6 +29,7 @@ from .typed_json import (
 BUNDLE_SCHEMA = "edgepress.bundle/1"
 SAVED_SCHEMA = "edgepress.saved/1"  # what another runtime loads: GGUF, the BitNet form
 CHECKPOINT_SCHEMA = "edgepress.checkpoint/1"
+PACKAGE_SCHEMA = "edgepress.package/1"  # bundles as ONNX Runtime's model package
 
 PACKED = "uint8"  # a cache of 4-bit codes
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, PACKED: 1}

@@ -13,10 +13,18 @@ from ...errors import InputError
 from ...hashed_tree import check_tree
 from ...storage import sha256_file
 from .directory import CHECKPOINT_MANIFEST, MANIFEST, manifest_json, read_manifest, readable, unlisted
-from .manifest import BUNDLE_SCHEMA, CHECKPOINT_SCHEMA, SAVED_SCHEMA, BundleManifest, HashedTree, parse
+from .manifest import (
+    BUNDLE_SCHEMA,
+    CHECKPOINT_SCHEMA,
+    PACKAGE_SCHEMA,
+    SAVED_SCHEMA,
+    BundleManifest,
+    HashedTree,
+    parse,
+)
 from .onnx_wire import link_problems
 
-Kind = Literal["bundle", "saved", "checkpoint"]
+Kind = Literal["bundle", "saved", "checkpoint", "package"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ class Verification:
 
 
 def verify_directory(path: Path | str) -> Verification:
-    """Hash every file of a bundle, a model saved for another runtime or a compressed checkpoint, and compare
-    with its manifest.
+    """Hash every file of a bundle, a model saved for another runtime, a package of bundles or a compressed
+    checkpoint, and compare with its manifest.
 
     Raises:
         InputError: no directory with a manifest; as BundleError when the manifest itself is unreadable.
@@ -61,6 +69,7 @@ def verify_directory(path: Path | str) -> Verification:
             "checkpoint)",
         )
     with readable(root):
+        name = CHECKPOINT_MANIFEST if _is_package(root) else name
         raw = read_manifest(root / name)
         kind, manifest = _parsed(manifest_json(raw, root / name), root / name)
         problems = check_tree(root, manifest.hashes(), skip=unlisted(root, name))
@@ -76,7 +85,18 @@ def verify_directory(path: Path | str) -> Verification:
     )
 
 
+def _is_package(root: Path) -> bool:
+    """Whether the other manifest is ONNX Runtime's, of a package."""
+    path = root / CHECKPOINT_MANIFEST
+    if not path.is_file() or path.is_symlink():
+        return False
+    document = manifest_json(read_manifest(path), path)
+    return isinstance(document, dict) and document.get("schema") == PACKAGE_SCHEMA
+
+
 def _parsed(document: Any, path: Path) -> tuple[Kind, HashedTree]:
+    if isinstance(document, dict) and document.get("schema") == PACKAGE_SCHEMA:
+        return "package", parse(HashedTree, document, schema=PACKAGE_SCHEMA, where=str(path))
     if path.name == CHECKPOINT_MANIFEST:
         return "checkpoint", parse(HashedTree, document, schema=CHECKPOINT_SCHEMA, where=str(path))
     if isinstance(document, dict) and document.get("schema") == SAVED_SCHEMA:
