@@ -4,63 +4,69 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from ....errors import MissingDependency
-from ....storage import write_json
 from ..peers.workspace import Workspace, setup, trouble
 from ..study.page import put_section
-from .artifacts import FAMILIES, LENGTHS, NEW_TOKENS, SCHEME, Artifacts
-from .cells import Cell, clients, run_client
-from .table import table
+from .artifacts import LENGTHS, NEW_TOKENS, SCHEME, Artifacts
+from .cells import Cell, clients, concerns, run_client
+from .families import FAMILIES
+from .kept_cells import merged, read_cells, write_cells
+from .not_measured import NOT_MEASURED
+from .table import tables
 
-PAGE = Path("benchmarks/lab/results/interop.md")
+PAGE, CELLS = Path("benchmarks/lab/results/interop.md"), Path("raw/interop.jsonl")
 TITLE = "Families in other clients"
+NAME, OTHERS = "Measured", "Not measured"
 
 
 def main() -> None:
-    """Every cell, or those of the named clients and families."""
+    """Every cell, or those of the named clients and families; the others stay as they were measured."""
     parser = argparse.ArgumentParser(prog="python -m edgepress.benchmarks.lab.interop", description=__doc__)
     parser.add_argument("work", type=Path, help="where environments and artifacts are made")
-    parser.add_argument("--clients", nargs="+", choices=list(clients()), default=list(clients()))
+    parser.add_argument("--clients", nargs="*", choices=list(clients()), default=list(clients()))
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
-    workspace, cells = Workspace(arguments.work), list[Cell]()
-    chosen = {name: module for name, module in clients().items() if name in arguments.clients}
-    for name, module in chosen.items():
-        if trouble(workspace, name, module):
-            try:
-                setup(workspace, name, module)
-            except MissingDependency as error:
-                print(error, file=sys.stderr)
+    workspace = Workspace(arguments.work)
     families = [Artifacts(arguments.work / "artifacts", family) for family in arguments.families]
-    for artifacts in families:
+    kept = arguments.page.parent / CELLS
+    for name in arguments.clients:
+        for cell in _cells(workspace, name, families):
+            write_cells(kept, merged(read_cells(kept), [cell]))  # what is measured is not lost with the next
+            print(cell, file=sys.stderr)
+    put_section(arguments.page, TITLE, NAME, f"## {NAME}\n\n{_section(read_cells(kept))}")
+    others = "\n".join(f"- {name}: {reason}" for name, reason in NOT_MEASURED.items())
+    put_section(arguments.page, TITLE, OTHERS, f"## {OTHERS}\n\n{others}")
+
+
+def _cells(workspace: Workspace, name: str, families: list[Artifacts]) -> Iterator[Cell]:
+    """What the client says of the ``families`` that concern it; nothing where it cannot be installed."""
+    module = clients()[name]
+    if trouble(workspace, name, module):
+        try:
+            setup(workspace, name, module)
+        except MissingDependency as error:
+            print(error, file=sys.stderr)
+            return
+    chosen = [artifacts for artifacts in families if concerns(module, artifacts)]
+    for artifacts in chosen:
         artifacts.make()
-    for name, module in chosen.items():
-        if trouble(workspace, name, module) is None:
-            for cell in run_client(workspace, name, module, families):
-                cells.append(cell)
-                print(cell, file=sys.stderr)
-    write_json(arguments.work / "cells.json", [cell.as_dict() for cell in cells])
-    whole = len(chosen) == len(clients()) and len(families) == len(FAMILIES)
-    name = "Measured" if whole else f"Measured with {', '.join(chosen)} alone"
-    put_section(arguments.page, TITLE, name, f"## {name}\n\n{_section(cells, chosen)}")
+    yield from run_client(workspace, name, module, chosen)
 
 
-def _section(cells: list[Cell], chosen: dict[str, ModuleType]) -> str:
-    packages = "; ".join(
-        f"{name.replace('_', '-')}: {', '.join(getattr(module, 'NPM', module.PACKAGES))}"
-        for name, module in chosen.items()
-    )
+def _section(cells: list[Cell]) -> str:
     lengths = ", ".join(map(str, LENGTHS))
     return (
         f"Pico models in {SCHEME} (Q4_0 where a GGUF file is written, or the type that is named), rows of "
-        f"{lengths} tokens, in one batch where a client takes batches, {NEW_TOKENS} greedy tokens. A "
-        "number is the largest difference from our own answer, as a part of the largest number in it, where "
-        "decoders gave the same tokens too; the ONNX graphs leave activations in float32.\n\n"
-        f"{table(cells)}\n\nPackages: {packages}."
+        f"{lengths} tokens, three images, or three sounds, in one batch where a client takes batches, "
+        f"{NEW_TOKENS} greedy tokens. A number is the largest difference from our own answer, as a part of "
+        "the largest number in it, where the same tokens were written too; the ONNX graphs leave activations "
+        "in float32. lm-eval's numbers are likelihoods of continuations. A cell is empty where the client "
+        f"does not take the kind of model, the form is not written of it, or it was not run.\n\n"
+        f"{tables(cells)}"
     )
 
 

@@ -5,7 +5,6 @@ answers.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,86 +14,26 @@ from ....export.formats._gguf_architecture import ARCHITECTURES
 from ....export.formats.awq import Awq
 from ....export.formats.gptq import Gptq
 from ....storage import read_json, write_json
-from ..same_bytes.pico_models import (
-    DEBERTA,
-    DISTILBERT,
-    ENCODER,
-    EUROBERT,
-    FALCON,
-    GEMMA2,
-    MODERNBERT,
-    NEOX,
-    WORDS,
-    save_pico,
-)
+from ..same_bytes.pico_models import save_pico
+from .families import FAMILIES, SMALL_HEAD
+from .kinds import DECODER, ENCODE, ENCODER, MIXTURE, READ_AND_WRITE, STATES, TAGGER
 
-_GEMMA3 = {
-    "head_dim": 32,
-    "query_pre_attn_scalar": 24,
-    "sliding_window": 24,
-    "sliding_window_pattern": 2,
-}
-_TWO_HEADS, _OWN_HEAD = {"head_dim": 32, "num_attention_heads": 2}, {"tie_word_embeddings": False}
-_GRANITE = {
-    "embedding_multiplier": 3.0,
-    "attention_multiplier": 0.2,
-    "residual_multiplier": 0.5,
-    "logits_scaling": 2.0,
-}
-_WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}  # rows of whole super-blocks
-# Family, or family and GGUF's type → kind and what its config has in addition to the sizes of all.
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("decoder", {}),
-    "mistral": ("decoder", {"sliding_window": 64}),
-    "qwen2": ("decoder", {}),
-    "qwen3": ("decoder", {}),
-    "gemma": ("decoder", {"head_dim": 32, "num_key_value_heads": 1}),
-    "gemma2": ("decoder", GEMMA2),
-    "gemma3_text": ("decoder", _GEMMA3),
-    "phi": ("decoder", {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}),
-    "phi3": ("decoder", {}),
-    "smollm3": ("decoder", {"no_rope_layer_interval": 4, "num_hidden_layers": 4}),
-    "granite": ("decoder", _GRANITE),
-    "ernie4_5": ("decoder", {}),
-    "falcon": ("decoder", FALCON),
-    "bloom": ("decoder", {"seq_length": 512}),
-    "mpt": ("decoder", {"max_seq_len": 512}),
-    "helium": ("decoder", {"num_key_value_heads": 4}),
-    "cohere": ("decoder", {"logit_scale": 0.5}),
-    "cohere2": ("decoder", {"logit_scale": 0.5, "sliding_window": 64, "sliding_window_pattern": 2}),
-    "nemotron": ("decoder", _TWO_HEADS | _OWN_HEAD),
-    "glm4": ("decoder", _TWO_HEADS),
-    "olmo2": ("decoder", _OWN_HEAD),
-    "olmo3": ("decoder", {"sliding_window": 64}),
-    "exaone4": ("decoder", {"sliding_window": 64, "sliding_window_pattern": 2}),
-    "gptj": ("decoder", {"n_inner": 128, "rotary_dim": 16, "tie_word_embeddings": False}),
-    "stablelm": ("decoder", _TWO_HEADS | _OWN_HEAD | {"partial_rotary_factor": 0.5}),
-    "starcoder2": ("decoder", {"head_dim": None}),
-    "gpt2": ("decoder", {"n_inner": 128}),
-    "gpt_neox": ("decoder", NEOX),
-    "opt": ("decoder", {"ffn_dim": 128}),
-    "bert": ("encoder", ENCODER),
-    "roberta": ("encoder", ENCODER),
-    "xlm-roberta": ("encoder", ENCODER),
-    "camembert": ("encoder", ENCODER),
-    "electra": ("encoder", ENCODER | {"embedding_size": 32}),
-    "mpnet": ("encoder", ENCODER),
-    "modernbert": ("encoder", MODERNBERT),
-    "eurobert": ("encoder", EUROBERT),
-    "nomic_bert": ("encoder", ENCODER),
-    "gte": ("encoder", ENCODER),
-    "deberta-v2": ("encoder", DEBERTA),
-    "bert tagger": ("tagger", ENCODER),
-    "xlm-roberta tagger": ("tagger", ENCODER),
-    "distilbert tagger": ("tagger", DISTILBERT),
-    **{f"llama {scheme.upper()}": ("decoder", _WIDE) for scheme in GGUF},
+SCHEME, NEW_TOKENS, LENGTHS = "W4A16-g32", 8, (40, 5, 17)
+_PACKED = ("gptq", "awq")
+# The forms that are written of a kind; of decoders, GGUF of those that it has an architecture for.
+_FORMS = {
+    DECODER: ("checkpoint", "onnx", "openvino", "onnx_hub", *_PACKED, "gguf"),
+    MIXTURE: ("checkpoint", "onnx", "onnx_hub"),
+    STATES: ("checkpoint", "onnx"),
+    **dict.fromkeys(ENCODE, ("checkpoint", "onnx", "openvino", "onnx_hub")),
+    **dict.fromkeys(READ_AND_WRITE, ("checkpoint", "onnx")),
 }
 # The families that are refused in a form.
-_PACKED = {
+_WITHOUT = {
     "gptq": ("gpt2", "falcon", *Gptq.families_not_opened),
     "awq": ("gpt2", "falcon", *Awq.families_not_opened),
 }
-SCHEME, NEW_TOKENS, LENGTHS = "W4A16-g32", 8, (40, 5, 17)
+_RECIPE = f"passes:\n- pass: rtn\n  scheme: {SCHEME}\nembedding: {SCHEME}\n"
 
 
 @dataclass(frozen=True)
@@ -106,46 +45,52 @@ class Artifacts:
 
     @property
     def kind(self) -> str:
-        """``decoder``, ``encoder``, or ``tagger``: a classifier of tokens."""
+        """One of :mod:`.kinds`."""
         return FAMILIES[self.family][0]
+
+    @property
+    def model_type(self) -> str:
+        """What the config calls the family."""
+        return self.family.partition(" ")[0]
 
     @property
     def scheme(self) -> str:
         """What its weights are compressed to."""
-        own = self.family.partition(" ")[2]
-        if own.lower() in GGUF:
-            return own
+        if self._gguf_type:
+            return self.family.partition(" ")[2]
         return "Q4_0" if "gguf" in self.forms else SCHEME
 
     @property
     def forms(self) -> tuple[str, ...]:
         """The artifacts that it has."""
-        if self.family.partition(" ")[2].lower() in GGUF:
+        if self._gguf_type:
             return ("gguf",)
-        packed = [form for form, without in _PACKED.items() if self.family not in without]
-        more = [*packed * (self.kind == "decoder"), *["gguf"] * (self.family in ARCHITECTURES)]
-        return ("checkpoint", "onnx", "openvino", "onnx_hub", *more)
+        if self.family.endswith(SMALL_HEAD):
+            return ("onnx", "onnx_hub")
+        without = {form for form, families in _WITHOUT.items() if self.model_type in families}
+        without |= set() if self.model_type in ARCHITECTURES else {"gguf"}
+        return tuple(form for form in _FORMS[self.kind] if form not in without)
+
+    @property
+    def _gguf_type(self) -> bool:
+        return self.family.partition(" ")[2].lower() in GGUF
 
     def path(self, artifact: str) -> Path:
         """``checkpoint`` or an export format."""
         return self.root / self.family / artifact
 
     def task(self) -> dict[str, Any]:
-        """What clients are asked, and what we answer: ``wanted`` by artifact, ``embedded`` of texts."""
+        """What clients are asked, and our answers: ``wanted`` by artifact, and further ones to texts."""
         found: dict[str, Any] = read_json(self.root / self.family / "task.json")
         return found
 
     def make(self) -> None:
         """Write all of them, unless they are there."""
-        from ....compress.api import compress_model
         from ....export.api import export_bundle
 
         if (self.root / self.family / "task.json").is_file():
             return
-        model, checkpoint = self.path("model"), self.path("checkpoint")
-        family, pools, tags = self.family.partition(" ")[0], self.kind == "encoder", self.kind == "tagger"
-        save_pico(model, family, FAMILIES[self.family][1], pooling=pools, labels=tags, by_token=tags)
-        compress_model(str(model), scheme=self.scheme, output=checkpoint, overwrite=True)
+        checkpoint = self._compressed()
         floats = {"activations": "float32"}
         choices: dict[str, dict[str, Any]] = {
             "onnx": {**floats, "operators": "standard"},
@@ -156,56 +101,29 @@ class Artifacts:
             if form == "checkpoint":
                 continue
             chosen = {"format": form, **choices.get(form, {})}
-            place = self.path(form)
-            export_bundle(checkpoint, output=place, validate=False, overwrite=True, **chosen)
+            export_bundle(checkpoint, output=self.path(form), validate=False, overwrite=True, **chosen)
         write_json(self.root / self.family / "task.json", self._task(checkpoint))
 
-    def _task(self, checkpoint: Path) -> dict[str, Any]:
-        from ....compress.model.pooling import pooling_of
-        from ....compress.model.torch_model import load_model
-        from ....runtime.text.tokenizer import Tokenizer
+    def _compressed(self) -> Path:
+        from ....compress.api import compress_model
 
-        generator = random.Random(5)
-        texts = [" ".join(generator.choices(WORDS, k=length)) for length in LENGTHS]
-        rows = [[generator.randrange(5, 100) for _ in range(length)] for length in LENGTHS]
-        task: dict[str, Any] = {"kind": self.kind, "pad": 0, "new_tokens": NEW_TOKENS, "rows": rows}
+        model, checkpoint, tags = self.path("model"), self.path("checkpoint"), self.kind == TAGGER
+        settings, pools = FAMILIES[self.family][1], self.kind == ENCODER
+        save_pico(model, self.model_type, settings, pooling=pools, labels=tags, by_token=tags)
+        how: dict[str, Any] = {"scheme": self.scheme}
+        if self.family.endswith(SMALL_HEAD):
+            recipe = self.root / self.family / "recipe.yaml"
+            recipe.write_text(_RECIPE, encoding="utf-8")
+            how = {"recipe": str(recipe)}
+        return compress_model(str(model), output=checkpoint, overwrite=True, **how)
+
+    def _task(self, checkpoint: Path) -> dict[str, Any]:
+        from ....compress.model.torch_model import load_model
+        from .our_answers import answers, question, text_answers
+
+        task = question(self.kind, checkpoint, LENGTHS, NEW_TOKENS)
         exported = load_model(checkpoint, embedding=True)  # embedding and head as exports store them
         plain = load_model(checkpoint)
-        models = {form: plain if form in ("checkpoint", *_PACKED) else exported for form in self.forms}
-        answers = _continued if self.kind == "decoder" else _averaged
-        task["wanted"] = {artifact: answers(model, rows) for artifact, model in models.items()}
-        if self.kind == "encoder":
-            tokenizer = Tokenizer.open(checkpoint)
-            ids = [tokenizer.encode(text) for text in texts]
-            task |= {"texts": texts, "embedded": _averaged(plain, ids, pooling_of(checkpoint))}
-        return task
-
-
-def _averaged(model: Any, rows: list[list[int]], pooling: Any = None) -> dict[str, Any]:
-    """Means of the states (of a tagger the logits) of each row, or the vectors of a ``pooling``, by torch."""
-    import torch
-
-    values = []
-    for row in rows:
-        with torch.no_grad():
-            states = model(input_ids=torch.tensor([row]))[0]
-        mask = torch.ones(1, len(row))
-        values.append((states.mean(1) if pooling is None else pooling.apply(states, mask))[0].tolist())
-    return {"values": values}
-
-
-def _continued(model: Any, rows: list[list[int]]) -> dict[str, Any]:
-    """Logits after each row and the greedy tokens that follow, by torch, each row alone."""
-    import torch
-
-    values, tokens = [], []
-    for row in rows:
-        ids = list(row)
-        for step in range(NEW_TOKENS):
-            with torch.no_grad():
-                logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
-            if step == 0:
-                values.append(logits.tolist())
-            ids.append(int(logits.argmax()))
-        tokens.append(ids[len(row) :])
-    return {"values": values, "tokens": tokens}
+        found = {True: answers(plain, task, checkpoint), False: answers(exported, task, checkpoint)}
+        task["wanted"] = {form: found[form in ("checkpoint", *_PACKED)] for form in self.forms}
+        return task | text_answers(self.kind, plain, checkpoint, LENGTHS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from typing import Any
 from ....plugins import load, names
 from ..peers.workspace import Workspace
 from .artifacts import Artifacts
+from .kinds import TOWERS
 
 CLIENTS = f"{__package__}.clients"
 _TIMEOUT = 1800
@@ -30,7 +33,7 @@ def clients() -> dict[str, ModuleType]:
 class Cell:
     """``difference`` is the largest of a number of the client's from ours, as a part of the largest of ours;
     ``tokens`` whether the greedy tokens are the same, None where the client gives none. With ``refusal``, the
-    client's last words, there is neither.
+    client's last words, there is neither. ``date`` is that of the measurement, ``packages`` the client's.
     """
 
     family: str
@@ -39,6 +42,8 @@ class Cell:
     difference: float | None = None
     tokens: bool | None = None
     refusal: str = ""
+    date: str = ""
+    packages: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -58,7 +63,12 @@ def run_client(
     """
     waiting = [(artifacts, form) for artifacts in chosen for form in concerns(module, artifacts)]
     worker = Path(__file__).with_name("worker.py")
-    command = [str(workspace.python(name, module)), "-P", str(worker), str(module.__file__)]
+    command = [str(workspace.python(name, module)), "-P", str(worker), name]
+    made: dict[str, Any] = {
+        "client": name,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "packages": ", ".join(getattr(module, "NPM", module.PACKAGES)),
+    }
     while waiting:
         asked = "".join(f"{json.dumps(_question(*cell))}\n" for cell in waiting)
         done = subprocess.run(
@@ -66,12 +76,12 @@ def run_client(
         )
         replies = [json.loads(line) for line in done.stdout.splitlines()]
         for (artifacts, form), found in zip(waiting, replies, strict=False):
-            yield _measured(name, form, artifacts, found)
+            yield Cell(artifacts.family, form, **_measured(module, form, artifacts, found), **made)
         waiting = waiting[len(replies) :]
         if waiting:
             refusal = _last_words(done.stderr) or f"exit code {done.returncode}"
             artifacts, form = waiting.pop(0)
-            yield Cell(artifacts.family, form, name, refusal=refusal)
+            yield Cell(artifacts.family, form, refusal=refusal, **made)
 
 
 def _last_words(printed: str) -> str:
@@ -83,17 +93,25 @@ def _last_words(printed: str) -> str:
 
 
 def _question(artifacts: Artifacts, form: str) -> dict[str, Any]:
-    ours = ("wanted", "embedded")
+    ours = ("wanted", "embedded", "scored")
     task = {key: value for key, value in artifacts.task().items() if key not in ours}
     return {"artifact": str(artifacts.path(form).resolve()), "task": task}
 
 
-def _measured(name: str, form: str, artifacts: Artifacts, found: dict[str, Any]) -> Cell:
+def _measured(module: ModuleType, form: str, artifacts: Artifacts, found: dict[str, Any]) -> dict[str, Any]:
     task = artifacts.task()
-    ours = task["embedded"] if name == "sentence_transformers" else task["wanted"][form]
-    tokens = found["tokens"] == ours["tokens"] if "tokens" in found else None
-    difference = _difference(found["values"], ours["values"])
-    return Cell(artifacts.family, form, name, difference=difference, tokens=tokens)
+    ours = task[module.ASKED] if hasattr(module, "ASKED") else task["wanted"][form]
+    values = [_unit(row) for row in found["values"]] if artifacts.kind in TOWERS else found["values"]
+    return {
+        "difference": _difference(values, ours["values"]),
+        "tokens": found["tokens"] == ours["tokens"] if "tokens" in found else None,
+    }
+
+
+def _unit(row: list[float]) -> list[float]:
+    """The direction of a tower's vector, which is what is compared."""
+    length = math.hypot(*row)
+    return [number / length for number in row]
 
 
 def _difference(found: list[list[float]], ours: list[list[float]]) -> float:

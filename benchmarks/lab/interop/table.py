@@ -1,13 +1,23 @@
-"""The matrix as a table for the docs: a row for each family, a column for each client."""
+"""The matrix as tables for the docs: a row for each family, a column for each client, a table for each
+kind of model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from .cells import Cell
+from .families import FAMILIES
+from .kinds import DECODE, ENCODER, READ_AND_WRITE, TAGGER
 
 EXACT = 1e-4  # float32 sums in another order
 _NAMES = {"onnx": "standard bundle"}
+_HEADINGS = (
+    ("Decoders", DECODE),
+    ("Encoders of text", (ENCODER, TAGGER)),
+    ("Encoders of images, and towers", ("images", "image_tower", "text_tower")),
+    ("Encoder–decoders", READ_AND_WRITE),
+)
 
 
 def cell_text(cell: Cell) -> str:
@@ -20,16 +30,55 @@ def cell_text(cell: Cell) -> str:
     return size if cell.difference <= EXACT else f"{size} (rounded)"
 
 
+def tables(cells: Sequence[Cell]) -> str:
+    """Markdown: a table for the families of a kind, below all what clients said, and what they are."""
+    parts = []
+    for heading, kinds in _HEADINGS:
+        chosen = [cell for cell in cells if FAMILIES[cell.family][0] in kinds]
+        if chosen:
+            parts.append(f"### {heading}\n\n{table(chosen)}")
+    return "\n\n".join([*parts, _refusals(cells), _clients(cells)]).replace("\n\n\n\n", "\n\n")
+
+
 def table(cells: Sequence[Cell]) -> str:
-    """Markdown: families down, clients across, refusals below."""
+    """Families down, clients across."""
     columns = sorted({(cell.artifact, cell.client) for cell in cells})
     families = list(dict.fromkeys(cell.family for cell in cells))
-    heads = [f"{client.replace('_', '-')} ({_NAMES.get(artifact, artifact)})" for artifact, client in columns]
+    heads = [f"{_shown(client)} ({_NAMES.get(artifact, artifact)})" for artifact, client in columns]
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     known = {(cell.family, cell.artifact, cell.client): cell for cell in cells}
     for family in families:
         row = [known.get((family, *column)) for column in columns]
         lines.append(f"| {family} | {' | '.join('' if one is None else cell_text(one) for one in row)} |")
-    said = dict.fromkeys((cell.client, cell.refusal) for cell in cells if cell.refusal)
-    notes = [f"- {client.replace('_', '-')}: `{refusal.replace('`', '')}`" for client, refusal in said]
-    return "\n".join([*lines, *(["", "Refusals:", "", *notes] if notes else [])])
+    return "\n".join(lines)
+
+
+def _refusals(cells: Sequence[Cell]) -> str:
+    """What clients said, with the families that it was said of."""
+    said: dict[tuple[str, str, str], list[str]] = {}
+    for cell in cells:
+        if cell.refusal:
+            said.setdefault((cell.client, cell.artifact, cell.refusal.replace("`", "")), []).append(
+                cell.family
+            )
+    lines = [
+        f"- {_shown(client)} ({_NAMES.get(artifact, artifact)}), {', '.join(families)}: `{refusal}`"
+        for (client, artifact, refusal), families in said.items()
+    ]
+    return "\n".join(["### Refusals", "", *lines]) if lines else ""
+
+
+def _clients(cells: Sequence[Cell]) -> str:
+    """By client and packages, when its cells were measured."""
+    dates: dict[tuple[str, str], set[str]] = {}
+    for cell in cells:
+        dates.setdefault((cell.client, cell.packages), set()).add(cell.date)
+    lines = [
+        f"- {_shown(client)}: {packages} ({', '.join(sorted(found))})"
+        for (client, packages), found in sorted(dates.items())
+    ]
+    return "\n".join(["### Clients and days", "", *lines])
+
+
+def _shown(client: str) -> str:
+    return client.replace("_", "-")

@@ -1,6 +1,7 @@
 """One client a file, run in an environment of its own, where edgepress is not installed.
 
-``PACKAGES`` are what pip installs there, ``ARTIFACTS`` are what it opens, of models of the ``KINDS``.
-``answers(artifact, task)`` returns ``tokens`` of a decoder (the greedy ones after each row) and ``values``:
-logits at the last token of each row, or the sentence vectors of an encoder. What it raises is a refusal.
+``PACKAGES`` are what pip installs there, ``NPM`` what npm does; ``ARTIFACTS`` are what it opens, of models of
+the ``KINDS``. ``answers(artifact, task)`` returns ``tokens`` of what writes (the greedy ones after each row)
+and ``values``: logits at the last token of each row, or the vectors of an encoder; of a client with ``ASKED``
+what our answers under that name are. What it raises is a refusal.
 """

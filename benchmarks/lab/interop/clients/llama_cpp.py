@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..kinds import DECODER
+
 PACKAGES = ("llama-cpp-python==0.3.36", "numpy")
-ARTIFACTS, KINDS = ("gguf",), ("decoder",)
+ARTIFACTS, KINDS = ("gguf",), (DECODER,)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..kinds import DECODER, MIXTURE
+
 PACKAGES = ("onnxruntime-genai==0.18.0", "onnxruntime==1.32.0", "numpy")
-ARTIFACTS, KINDS = ("onnx",), ("decoder",)
+ARTIFACTS, KINDS = ("onnx",), (DECODER, MIXTURE)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

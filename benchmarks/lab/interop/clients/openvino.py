@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..kinds import DECODER, ENCODE, TOWERS
+
 PACKAGES = ("openvino==2026.4.1", "numpy")
-ARTIFACTS, KINDS = ("openvino",), ("decoder", "encoder", "tagger")
+ARTIFACTS, KINDS = ("openvino",), (DECODER, *ENCODE)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
@@ -23,8 +25,13 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
     compiled = openvino.Core().compile_model(artifact / "model.onnx", "CPU", exact)
     values = []
     for row in task["rows"]:
-        ids = np.array([row], np.int64)
-        given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        given: dict[str, Any]
+        if "pixels" in task:
+            given = {"pixel_values": np.array(row, np.float32).reshape(1, *task["pixels"])}
+        else:
+            ids = np.array([row], np.int64)
+            same = np.zeros_like(ids)
+            given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": same}
         feeds = {}
         for one in compiled.inputs:
             name, shape = one.get_any_name(), one.partial_shape
@@ -33,7 +40,9 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
                 given[name] if not cached else np.zeros((1, shape[1].get_length(), 0, shape[3].get_length()))
             )
         found = compiled(feeds)
-        wanted = "last_hidden_state" if task["kind"] == "encoder" else "logits"
-        states = found[wanted]
-        values.append((states[0, -1] if task["kind"] == "decoder" else states[0].mean(0)).tolist())
+        if task["kind"] in TOWERS:
+            values.append(found["sentence_embedding"][0].tolist())
+            continue
+        states = found["last_hidden_state" if task["kind"] in ("encoder", "images") else "logits"]
+        values.append((states[0, -1] if task["decodes"] else states[0].mean(0)).tolist())
     return {"values": values}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..kinds import ENCODER
+
 PACKAGES = ("sentence-transformers==5.7.0", "transformers==5.24.0", "compressed-tensors==0.20.1", "torch")
-ARTIFACTS, KINDS = ("checkpoint",), ("encoder",)
+ARTIFACTS, KINDS, ASKED = ("checkpoint",), (ENCODER,), "embedded"
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

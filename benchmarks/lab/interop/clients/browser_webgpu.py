@@ -1,0 +1,20 @@
+"""ONNX Runtime in Chromium, on WebGPU: the bundle of standard operators, one row at a time, with its caches.
+On a machine without a GPU the adapter is SwiftShader's, in software.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..chromium import run_page
+from ..kinds import ALL
+
+PACKAGES = ("pip",)  # an environment to lay the packages of npm in
+NPM = ("onnxruntime-web@1.30.0",)
+ARTIFACTS, KINDS = ("onnx",), ALL
+
+
+def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """Its graphs, greedily."""
+    return run_page("browser_graphs.mjs", artifact, {"task": task, "provider": "webgpu"}, NPM)

@@ -1,0 +1,107 @@
+"""The families of the matrix: each a pico model of a kind, and what its config says in addition to the sizes
+of all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ....compress.numbers.scheme import GGUF
+from ..same_bytes import pico_models as pico
+from .kinds import (
+    DECODER,
+    ENCODER,
+    IMAGE_TOWER,
+    IMAGES,
+    MIXTURE,
+    SPEECH,
+    STATES,
+    TAGGER,
+    TEXT_TO_TEXT,
+    TEXT_TOWER,
+)
+
+SMALL_HEAD = "with a head of 4 bits"
+
+_TWO_HEADS, _OWN_HEAD = {"head_dim": 32, "num_attention_heads": 2}, {"tie_word_embeddings": False}
+_WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}  # rows of whole super-blocks
+_PHI = {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}
+_ALTERNATING = {"sliding_window": 64, "sliding_window_pattern": 2}
+_SMALL_EMBEDDING = pico.ENCODER | {"embedding_size": 32}
+_IMAGE_TOWER = pico.VISION | {"intermediate_size": 128}
+_T5_HEAD = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+# Family, or family and what is particular of the row → kind and settings.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": (DECODER, {}),
+    "mistral": (DECODER, {"sliding_window": 64}),
+    "ministral": (DECODER, {"sliding_window": 64}),
+    "ministral3": (DECODER, {}),
+    "qwen2": (DECODER, {}),
+    "qwen3": (DECODER, {}),
+    "gemma": (DECODER, {"head_dim": 32, "num_key_value_heads": 1}),
+    "gemma2": (DECODER, pico.GEMMA2),
+    "gemma3_text": (DECODER, pico.GEMMA3),
+    "phi": (DECODER, _PHI),
+    "phi3": (DECODER, {}),
+    "smollm3": (DECODER, {"no_rope_layer_interval": 4, "num_hidden_layers": 4}),
+    "granite": (DECODER, pico.GRANITE),
+    "ernie4_5": (DECODER, {}),
+    "falcon": (DECODER, pico.FALCON),
+    "bloom": (DECODER, {"seq_length": 512}),
+    "mpt": (DECODER, {"max_seq_len": 512}),
+    "helium": (DECODER, {"num_key_value_heads": 4}),
+    "cohere": (DECODER, {"logit_scale": 0.5}),
+    "cohere2": (DECODER, {"logit_scale": 0.5} | _ALTERNATING),
+    "nemotron": (DECODER, _TWO_HEADS | _OWN_HEAD),
+    "glm4": (DECODER, _TWO_HEADS),
+    "olmo2": (DECODER, _OWN_HEAD),
+    "olmo3": (DECODER, {"sliding_window": 64}),
+    "exaone4": (DECODER, _ALTERNATING),
+    "gptj": (DECODER, {"n_inner": 128, "rotary_dim": 16, "tie_word_embeddings": False}),
+    "stablelm": (DECODER, _TWO_HEADS | _OWN_HEAD | {"partial_rotary_factor": 0.5}),
+    "starcoder2": (DECODER, {"head_dim": None}),
+    "gpt2": (DECODER, {"n_inner": 128}),
+    "gpt_neox": (DECODER, pico.NEOX),
+    "opt": (DECODER, {"ffn_dim": 128}),
+    "bitnet": (DECODER, {"num_key_value_heads": 1}),
+    f"llama {SMALL_HEAD}": (DECODER, {}),
+    **{f"llama {scheme.upper()}": (DECODER, _WIDE) for scheme in GGUF},
+    "mixtral": (MIXTURE, pico.MIXTRAL),
+    "qwen2_moe": (MIXTURE, pico.QWEN2_MOE),
+    "qwen3_moe": (MIXTURE, pico.QWEN3_MOE),
+    "olmoe": (MIXTURE, pico.OLMOE),
+    "granitemoe": (MIXTURE, {"num_local_experts": 6, "num_experts_per_tok": 2}),
+    "gpt_oss": (MIXTURE, pico.GPT_OSS),
+    "deepseek_v3": (MIXTURE, pico.DEEPSEEK),
+    "lfm2": (STATES, pico.LFM2),
+    "mamba": (STATES, {"state_size": 8}),
+    "mamba2": (STATES, pico.MAMBA2),
+    "jamba": (STATES, pico.JAMBA),
+    "bert": (ENCODER, pico.ENCODER),
+    "roberta": (ENCODER, pico.ENCODER),
+    "xlm-roberta": (ENCODER, pico.ENCODER),
+    "camembert": (ENCODER, pico.ENCODER),
+    "albert": (ENCODER, _SMALL_EMBEDDING),
+    "electra": (ENCODER, _SMALL_EMBEDDING),
+    "mpnet": (ENCODER, pico.ENCODER),
+    "distilbert": (ENCODER, pico.DISTILBERT),
+    "modernbert": (ENCODER, pico.MODERNBERT),
+    "eurobert": (ENCODER, pico.EUROBERT),
+    "nomic_bert": (ENCODER, pico.ENCODER),
+    "gte": (ENCODER, pico.ENCODER),
+    "deberta-v2": (ENCODER, pico.DEBERTA),
+    "bert tagger": (TAGGER, pico.ENCODER),
+    "xlm-roberta tagger": (TAGGER, pico.ENCODER),
+    "distilbert tagger": (TAGGER, pico.DISTILBERT),
+    "vit": (IMAGES, _IMAGE_TOWER),
+    "dinov2": (IMAGES, pico.VISION | {"mlp_ratio": 2}),
+    "clip_vision_model": (IMAGE_TOWER, _IMAGE_TOWER | {"projection_dim": 48}),
+    "siglip_vision_model": (IMAGE_TOWER, _IMAGE_TOWER),
+    "clip_text_model": (TEXT_TOWER, pico.CLIP_TEXT | {"projection_dim": 48}),
+    "siglip_text_model": (TEXT_TOWER, pico.CLIP_TEXT),
+    "t5": (TEXT_TO_TEXT, pico.T5 | {"tie_word_embeddings": True}),
+    "mt5": (TEXT_TO_TEXT, pico.T5 | _T5_HEAD),
+    "bart": (TEXT_TO_TEXT, pico.BART),
+    "marian": (TEXT_TO_TEXT, pico.BART),
+    "whisper": (SPEECH, pico.WHISPER),
+}

@@ -1,0 +1,11 @@
+"""Clients that the matrix has no cell of, each with what was found when it was tried."""
+
+from __future__ import annotations
+
+NOT_MEASURED: dict[str, str] = {
+    "SGLang": "version 0.5.23 on PyPI is built for CUDA 13: it requires `sglang-kernel`, "
+    "`flashinfer_python[cu13]`, `cuda-python>=13.0` and `torch==2.14.1`. Its build for CPUs is made from "
+    "source or as a container, for Xeons with AMX "
+    "([its page](https://docs.sglang.io/docs/hardware-platforms/cpu_server)), of sources and packages that "
+    "no package index has (2026-11-29).",
+}

@@ -1,0 +1,35 @@
+// transformers.js, in node and in a browser alike: a model of the layout of hubs, a row at a time, loaded as its own
+// configuration says.
+
+const NAMES = ["image_embeds", "text_embeds", "pooler_output"];
+
+function averaged(output) {
+  const width = output.dims[2], rows = output.dims[1], mean = new Array(width).fill(0);
+  output.data.forEach((value, index) => { mean[index % width] += value / rows; });
+  return mean;
+}
+
+// `library` is the package, `name` the model's folder in its `env.localModelPath`, `asked` further options.
+export async function answers(library, name, task, asked = {}) {
+  const { Tensor } = library;
+  const kind = task.decodes ? "AutoModelForCausalLM" : (task.loader ?? "AutoModel");
+  const model = await library[kind].from_pretrained(name, asked);
+  const int64 = (row) => new Tensor("int64", BigInt64Array.from(row, BigInt), [1, row.length]);
+  const values = [], tokens = [];
+  for (const row of task.rows) {
+    const given = task.pixels
+      ? { pixel_values: new Tensor("float32", Float32Array.from(row), [1, ...task.pixels]) }
+      : { input_ids: int64(row), attention_mask: int64(row.map(() => 1)) };
+    if (!task.decodes && !task.pixels) given.token_type_ids = int64(row.map(() => 0));
+    const found = await model(given);
+    if (!task.decodes) {
+      const vector = task.kind.endsWith("tower") ? NAMES.find((one) => one in found) ?? "sentence_embedding" : null;
+      values.push(vector === null ? averaged(found.last_hidden_state ?? found.logits) : Array.from(found[vector].data));
+      continue;
+    }
+    values.push(Array.from(found.logits.data.slice(-found.logits.dims[2])));
+    const made = await model.generate({ ...given, max_new_tokens: task.new_tokens, do_sample: false, eos_token_id: null });
+    tokens.push(Array.from(made.data, Number).slice(row.length));
+  }
+  return task.decodes ? { values, tokens } : { values };
+}
