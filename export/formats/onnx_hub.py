@@ -1,5 +1,6 @@
 """The ``onnx_hub`` format: ONNX in the layout of model hubs, where transformers.js, optimum and
 sentence-transformers look for it: the graph of standard operators in ``onnx/``, the rest beside that folder.
+Its embedding is looked up by operators of ONNX alone, which every build for browsers has.
 
 The graph's name says its numbers: ``model_q4.onnx`` with weights of 4 bits, ``model_quantized.onnx`` of 8,
 else ``model.onnx``; large weights are in ``NAME_data``.
@@ -15,6 +16,7 @@ from typing import Any
 from ...errors import InputError
 from ...storage import read_json, write_json
 from ..format import ExportFormat, OpenedBy, OutputKind
+from ..graph.forms.plain_rows import to_plain_rows
 from ..graph.forms.providers import CPU, provider_form
 from ..job import ExportJob
 from ..proof.parity import prove
@@ -26,11 +28,21 @@ _TEMPLATE = "chat_template.jinja"
 # By bits of the weights: the end of the graph's name, and what transformers.js calls such numbers.
 _NUMBERS = {4: ("_q4", "q4"), 8: ("_quantized", "q8")}
 _FLOAT = ("", "fp32")
-# transformers.js's pipeline and optimum's class by the kind of model.
-_TASKS = {
-    "decoder": ("text-generation", "ORTModelForCausalLM"),
-    "encoder": ("feature-extraction", "ORTModelForFeatureExtraction"),
+# How transformers.js is asked, by what it exports, and optimum's class.
+_ASKED = {
+    "decoder": ("pipeline", 'pipeline("text-generation", "DIRECTORY", OPTIONS)', "ORTModelForCausalLM"),
+    "encoder": (
+        *("pipeline", 'pipeline("feature-extraction", "DIRECTORY", OPTIONS)'),
+        "ORTModelForFeatureExtraction",
+    ),
+    "other encoder": (
+        *("AutoModel", 'AutoModel.from_pretrained("DIRECTORY", OPTIONS)'),
+        "ORTModelForCustomTasks",
+    ),
 }
+# The families whose graphs were refused, in benchmarks/lab/results/interop.md.
+NOT_IN_TRANSFORMERS_JS = frozenset("bitnet exaone4 falcon glm4 granitemoe mixtral nemotron olmoe".split())
+NOT_IN_OPTIMUM = frozenset("bitnet ernie4_5 gemma2 ministral ministral3 phi phi3 starcoder2".split())
 
 
 class OnnxHubFormat:
@@ -40,17 +52,28 @@ class OnnxHubFormat:
     graph = True
 
     def opened_by(self, job: ExportJob) -> OpenedBy:
-        """transformers.js and optimum, each in a line."""
-        task, loader = _TASKS["decoder" if job.source.anatomy.kind == "decoder" else "encoder"]
-        name = graph_name(job)
-        return OpenedBy(
-            "transformers.js",
-            "In JavaScript, with this directory below `env.localModelPath`, and in Python:\n\n"
-            f'```js\nimport {{ pipeline }} from "@huggingface/transformers";\n'
-            f'const run = await pipeline("{task}", "DIRECTORY", {{ dtype: "{_numbers(job)[1]}" }});\n```\n\n'
-            f"```python\nfrom optimum.onnxruntime import {loader}\n\n"
-            f'model = {loader}.from_pretrained(".", subfolder="{FOLDER}", file_name="{name}")\n```',
+        """transformers.js and optimum, each in a line, where they open the family; else ONNX Runtime."""
+        anatomy, name = job.source.anatomy, graph_name(job)
+        other = anatomy.patches is not None or anatomy.tower is not None
+        kind = "decoder" if anatomy.kind == "decoder" else "other encoder" if other else "encoder"
+        function, call, loader = _ASKED[kind]
+        call = call.replace("OPTIONS", f'{{ dtype: "{_numbers(job)[1]}" }}')
+        script = (
+            "In JavaScript, with this directory below `env.localModelPath`:\n\n"
+            f'```js\nimport {{ {function} }} from "@huggingface/transformers";\n'
+            f"const run = await {call};\n```"
         )
+        python = (
+            f"In Python:\n\n```python\nfrom optimum.onnxruntime import {loader}\n\n"
+            f'model = {loader}.from_pretrained(".", subfolder="{FOLDER}", file_name="{name}")\n```'
+        )
+        ways = [
+            *([] if anatomy.model_type in NOT_IN_TRANSFORMERS_JS else [script]),
+            *([] if anatomy.model_type in NOT_IN_OPTIMUM else [python]),
+        ]
+        plain = f"ONNX Runtime runs `{FOLDER}/{name}`; transformers.js and optimum were tried and do not."
+        library = "onnxruntime" if script not in ways else "transformers.js"
+        return OpenedBy(library, "\n\n".join(ways or [plain]))
 
     def prepare(self, job: ExportJob, *, validate: bool) -> PreparedOnnx:
         """The standard form's graph in memory.
@@ -70,7 +93,9 @@ class OnnxHubFormat:
                 why="some of its blocks have no keys and values",
                 fix="export to onnx; edgepress and any program that carries the states on run that",
             )
-        return OnnxFormat().prepare(_standard(job), validate=validate)
+        prepared = OnnxFormat().prepare(_standard(job), validate=validate)
+        to_plain_rows(prepared.graph.model)
+        return prepared
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
         """Write the graph, its config, and the files beside the checkpoint.

@@ -33,6 +33,12 @@ _WITHOUT = {
     "gptq": ("gpt2", "falcon", *Gptq.families_not_opened),
     "awq": ("gpt2", "falcon", *Awq.families_not_opened),
 }
+# sentence-transformers imports what they name.
+_STAGES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+]
+_POOLING = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}
 _RECIPE = f"passes:\n- pass: rtn\n  scheme: {SCHEME}\nembedding: {SCHEME}\n"
 
 
@@ -110,6 +116,9 @@ class Artifacts:
         model, checkpoint, tags = self.path("model"), self.path("checkpoint"), self.kind == TAGGER
         settings, pools = FAMILIES[self.family][1], self.kind == ENCODER
         save_pico(model, self.model_type, settings, pooling=pools, labels=tags, by_token=tags)
+        if pools:
+            write_json(model / "modules.json", _STAGES)
+            write_json(model / "1_Pooling" / "config.json", _POOLING)
         how: dict[str, Any] = {"scheme": self.scheme}
         if self.family.endswith(SMALL_HEAD):
             recipe = self.root / self.family / "recipe.yaml"

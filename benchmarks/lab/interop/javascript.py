@@ -7,6 +7,7 @@ Standard library only, as everything that runs in the environment of a client.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def run_node(script: str, artifact: Path, task: dict[str, Any], packages: Sequen
         check=False,
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if "Error" in line]
+        said = [line for line in done.stderr.splitlines() if re.match(r"\w*Error", line)]
         raise RuntimeError((said or ["node failed"])[0])
     found: dict[str, Any] = json.loads(done.stdout)
     return found

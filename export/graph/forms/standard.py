@@ -39,6 +39,10 @@ class Rewriter:
         """A float32 scalar, one for each ``value``."""
         return self._constant(f"standard.{value}", np.array(value, np.float32))
 
+    def byte(self, value: int) -> ir.Value:
+        """A uint8 scalar, one for each ``value``."""
+        return self._constant(f"standard.byte.{value}", np.array(value, np.uint8))
+
     def cut(self, value: ir.Value | None, start: ir.Value, end: ir.Value, axis: int) -> ir.Value:
         """``value`` from ``start`` to ``end``, of one number each, along an axis."""
         return self.add("Slice", [value, start, end, self.shape(axis)])

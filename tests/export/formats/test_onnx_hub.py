@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from edgepress.compress.api import compress_model
@@ -40,6 +41,8 @@ def test_a_decoder_lies_where_transformers_js_looks(
     assert read_json(out / "tokenizer_config.json")["chat_template"] == "{{ messages }}"
     manifest = read_json(out / "manifest.json")
     assert manifest["parity"]["status"] == "passed" and manifest["graph"]["operators"] == "standard"
+    graph = onnx.load(out / "onnx" / "model_q4.onnx", load_external_data=False).graph
+    assert "GatherBlockQuantized" not in {node.op_type for node in graph.node}  # not in every browser's build
     card = (out / "README.md").read_text()
     assert 'pipeline("text-generation"' in card and 'file_name="model_q4.onnx"' in card
 
@@ -72,3 +75,25 @@ def test_another_provider_is_refused(pico_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not for cuda"):
         export_bundle(pico_llama, format="onnx_hub", output=tmp_path / "h", provider="cuda")
     assert not (tmp_path / "h").exists()
+
+
+def test_the_card_names_the_clients_that_open_the_family(
+    make_decoder: Callable[..., Path], make_vision: Callable[..., Path], tmp_path: Path
+) -> None:
+    def card(model: Path) -> str:
+        out = export_bundle(model, format="onnx_hub", output=tmp_path / f"{model.name}-h", validate=False)
+        return (out / "README.md").read_text()
+
+    mixture = card(make_decoder(tmp_path / "mixtral", "mixtral"))
+    assert "library_name: onnxruntime" in mixture and "ORTModelForCausalLM" in mixture
+    assert "transformers.js" not in mixture and "```js" not in mixture
+    images = card(make_vision(tmp_path / "vit", "vit"))
+    assert "AutoModel.from_pretrained" in images and "ORTModelForCustomTasks" in images
+
+
+def test_an_embedding_of_four_bits_is_proven(pico_llama: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("passes: [{pass: rtn, scheme: W4A16-g32}]\nembedding: W4A16-g32\n", encoding="utf-8")
+    path = compress_model(str(pico_llama), recipe=str(recipe), output=tmp_path / "o")
+    out = export_bundle(path, format="onnx_hub", output=tmp_path / "h")
+    assert read_json(out / "manifest.json")["parity"]["status"] == "passed"

@@ -8,14 +8,35 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import edgepress
 import pytest
 from edgepress.benchmarks.lab.interop.artifacts import Artifacts
 from edgepress.benchmarks.lab.interop.cells import Cell, clients, concerns, run_client
 from edgepress.benchmarks.lab.interop.families import FAMILIES
 from edgepress.benchmarks.lab.interop.kept_cells import merged, read_cells, write_cells
-from edgepress.benchmarks.lab.interop.kinds import ALL
+from edgepress.benchmarks.lab.interop.kinds import ALL, READ_AND_WRITE
 from edgepress.benchmarks.lab.interop.table import table, tables
 from edgepress.benchmarks.lab.peers.workspace import Workspace
+from edgepress.export.formats.onnx_hub import NOT_IN_OPTIMUM, NOT_IN_TRANSFORMERS_JS
+
+KEPT = Path(edgepress.__file__).parent / "benchmarks" / "lab" / "results" / "raw" / "interop.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("client", "form", "refused"),
+    [
+        ("transformers_js", "onnx_hub", NOT_IN_TRANSFORMERS_JS),
+        ("transformers_js_browser", "onnx_hub", NOT_IN_TRANSFORMERS_JS),
+        ("optimum", "onnx", NOT_IN_OPTIMUM),
+        ("optimum", "onnx_hub", NOT_IN_OPTIMUM),
+    ],
+)
+def test_cards_claim_the_cells_that_passed(client: str, form: str, refused: frozenset[str]) -> None:
+    cells = [cell for cell in read_cells(KEPT) if (cell.client, cell.artifact) == (client, form)]
+    cells = [cell for cell in cells if FAMILIES[cell.family][0] not in READ_AND_WRITE]
+    assert cells
+    for cell in cells:
+        assert bool(cell.refusal) == (cell.family.partition(" ")[0] in refused), cell
 
 
 @pytest.mark.chain
