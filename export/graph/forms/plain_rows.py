@@ -1,7 +1,7 @@
 """The look-up of a quantized embedding in operators of ONNX alone, on the same packed codes.
 
 ``GatherBlockQuantized`` is missing from the build of ONNX Runtime for browsers that has WebGPU, which is the
-one that transformers.js brings, where it computes in WebAssembly. ``MatMulNBits`` and the attention are in it.
+one that transformers.js brings, where it computes in WebAssembly. ``MatMulNBits`` and attention are in it.
 """
 
 from __future__ import annotations
