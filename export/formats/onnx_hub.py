@@ -42,7 +42,10 @@ _ASKED = {
 }
 # The families whose graphs were refused, in benchmarks/lab/results/interop.md.
 NOT_IN_TRANSFORMERS_JS = frozenset("bitnet exaone4 falcon glm4 granitemoe mixtral nemotron olmoe".split())
-NOT_IN_OPTIMUM = frozenset("bitnet ernie4_5 gemma2 ministral ministral3 phi phi3 starcoder2".split())
+NOT_IN_OPTIMUM = frozenset(
+    "bitnet deepseek_v3 ernie4_5 gemma2 granitemoe ministral ministral3 mixtral olmoe phi phi3 qwen2_moe "
+    "siglip_text_model starcoder2".split()
+)
 
 
 class OnnxHubFormat:

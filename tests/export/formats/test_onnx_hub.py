@@ -84,9 +84,9 @@ def test_the_card_names_the_clients_that_open_the_family(
         out = export_bundle(model, format="onnx_hub", output=tmp_path / f"{model.name}-h", validate=False)
         return (out / "README.md").read_text()
 
-    mixture = card(make_decoder(tmp_path / "mixtral", "mixtral"))
-    assert "library_name: onnxruntime" in mixture and "ORTModelForCausalLM" in mixture
-    assert "transformers.js" not in mixture and "```js" not in mixture
+    falcon = card(make_decoder(tmp_path / "falcon", "falcon"))
+    assert "library_name: onnxruntime" in falcon and "ORTModelForCausalLM" in falcon
+    assert "transformers.js" not in falcon and "```js" not in falcon
     images = card(make_vision(tmp_path / "vit", "vit"))
     assert "AutoModel.from_pretrained" in images and "ORTModelForCustomTasks" in images
 
