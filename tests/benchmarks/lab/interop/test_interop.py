@@ -40,7 +40,7 @@ def test_cards_claim_the_cells_that_passed(client: str, form: str, refused: froz
 
 
 @pytest.mark.chain
-@pytest.mark.slow  # three families and a process; processes of other tools are tested beside ../peers
+@pytest.mark.slow  # seven families and a process; processes of other tools are tested beside ../peers
 def test_cells_of_a_client_that_is_installed_here(tmp_path: Path) -> None:
     (tmp_path / "environments").mkdir()
     (tmp_path / "environments" / "transformers").symlink_to(sys.prefix)
