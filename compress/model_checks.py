@@ -8,7 +8,6 @@ from ..errors import RecipeError, ShapeError
 from .group_sizes import groups_refused, listed
 from .model.anatomy import Anatomy
 from .model.kv_scheme import KVScheme
-from .pipeline.block_pass import BlockPass
 from .recipe import Recipe
 
 
@@ -76,14 +75,15 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
-                "block_qat without fisher, and distill with its losses of sequences (not losses: outputs)",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
+                "sparsegpt, alps, allocate_sparsity, layers, narrow, and distill with its losses of "
+                "sequences (not losses: outputs)",
             )
-        if anatomy.hearing is not None and not isinstance(step, BlockPass):
+        if anatomy.hearing is not None and not step.knows_hearing:
             raise RecipeError(
                 f"pass {name} does not work on models that hear yet: {anatomy.model_type} is one",
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, and "
-                "block_qat without fisher",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
+                "sparsegpt, alps, allocate_sparsity, layers and narrow",
             )
 
 

@@ -246,6 +246,11 @@ class Anatomy:
         deep = sum(block.cross is not None for block in self.blocks)
         return len(self.blocks) - deep, deep
 
+    def ranges(self) -> tuple[range, ...]:
+        """The numbers of the blocks of each stack, of which all but encoder–decoders have one."""
+        first, count = self.layers()[0], len(self.blocks)
+        return (range(first), range(first, count)) if self.kind == "encoder_decoder" else (range(count),)
+
     def stacks(self) -> tuple[Anatomy, Anatomy]:
         """The encoder and the decoder of an encoder–decoder, each as a model of its own: the decoder's blocks
         also read the encoder's states.

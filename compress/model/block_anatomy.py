@@ -89,6 +89,10 @@ class BlockAnatomy:
             )
         return self.mixer
 
+    def attentions(self) -> Iterator[Attention]:
+        """Where it attends: to the tokens themselves, and in a decoder to the encoder's states."""
+        yield from (part for part in (self.mixer, self.cross) if isinstance(part, Attention))
+
     @property
     def mlp(self) -> Mlp:
         """The MLP of a block that has one.

@@ -143,7 +143,7 @@ def _block_sizes(config: Config, anatomy: Anatomy) -> dict[str, set[int]]:
     decoder_heads = keys.decoder_query_heads or keys.query_heads
     for key in (keys.query_heads, decoder_heads):
         heads = config.get(key)
-        if isinstance(heads, int) and config.get("head_dim" if keys.heads else "d_kv") is None:
+        if isinstance(heads, int) and (keys.heads is None or config.get(keys.heads[2]) is None):
             _check_divides(keys.hidden, anatomy.hidden_size, key, heads)
     found: dict[str, set[int]] = {}
     for block in anatomy.blocks:

@@ -122,8 +122,8 @@ def _resize(model: nn.Module, anatomy: Anatomy, block: BlockAnatomy) -> None:
             module.weight = nn.Parameter(empty, requires_grad=False)
             if linear.bias:
                 module.bias = nn.Parameter(empty[:, 0].clone(), requires_grad=False)
-    if isinstance(block.mixer, Attention):
-        set_heads(model.get_submodule(module_name(anatomy, block.mixer.module)), block.mixer)
+    for attention in block.attentions():
+        set_heads(model.get_submodule(module_name(anatomy, attention.module)), attention)
 
 
 def set_heads(module: nn.Module, attention: Attention) -> None:

@@ -89,6 +89,14 @@ class Allocate(Selective, ModelPass):
         return self.plan is None and self.costs is None
 
     @property
+    def knows_encoder_decoders(self) -> bool:
+        return True
+
+    @property
+    def knows_hearing(self) -> bool:
+        return True
+
+    @property
     def calibrated(self) -> bool:
         return self.measures or self.quantizer(self.schemes[0], ()).calibrated
 

@@ -74,6 +74,14 @@ class AllocateSparsity(Selective, ModelPass):
         return self.pruner({}, ()).note
 
     @property
+    def knows_encoder_decoders(self) -> bool:
+        return True
+
+    @property
+    def knows_hearing(self) -> bool:
+        return True
+
+    @property
     def calibrated(self) -> bool:
         return True
 

@@ -8,12 +8,13 @@ in plain transformers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from ...errors import RecipeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..model.checkpoint.block_sizes import without_blocks
+from ..model.hearing.alignment_heads import renumbered
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
@@ -32,10 +34,12 @@ from ..pipeline.forward import BatchSplitter
 from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
-from ..prune.structured.layer_removal import LayerChoice, LayerCriterion, choose, refit
-from ..prune.structured.residual_fit import adds_plainly, refit_bytes
+from ..prune.structured.cut_repair import CutRepair
+from ..prune.structured.layer_removal import LayerChoice, LayerCriterion, choose, shortest_runs
+from ..prune.structured.residual_fit import refit_bytes
 from ..text.token_batch import TokenBatch
 
+STACKS = ("encoder", "decoder")
 _MEASURED = 512  # tokens that greedy measures each choice on
 
 
@@ -57,8 +61,20 @@ class Layers(ModelPass):
         "least_squares", description="closed-form refit of the block before each cut"
     )
 
+    stacks: Literal["both", "encoder", "decoder"] = Field(
+        "both", description="which stacks of an encoder–decoder lose blocks; each keeps one at least"
+    )
+
     @property
     def knows_states(self) -> bool:
+        return True
+
+    @property
+    def knows_encoder_decoders(self) -> bool:
+        return True
+
+    @property
+    def knows_hearing(self) -> bool:
         return True
 
     @property
@@ -95,13 +111,38 @@ class Layers(ModelPass):
                 why="those behind a block that goes would be read as blocks of another kind",
                 fix="prune weights instead: passes prune, sparsegpt and alps",
             )
-        for count in range(len(blocks) - 1, 0, -1):
-            if self._enough(anatomy, range(count, len(blocks))):
-                return replace(anatomy, blocks=blocks[:count])
-        raise RecipeError(
-            f"keeping {self.keep:.0%} of the weights of {len(blocks)} blocks would leave none",
-            fix=f"keep at least {1 / len(blocks):.2f}",
-        )
+        if self.stacks != "both" and anatomy.kind != "encoder_decoder":
+            raise RecipeError(
+                f"layers: stacks: {self.stacks} is of an encoder–decoder; {anatomy.model_type} has one stack",
+                fix="leave stacks out",
+            )
+        self._check_reached(anatomy)
+        removed: list[int] = []
+        for index in _last_first(self._losing(anatomy)):
+            if removed and self._enough(anatomy, removed):
+                break
+            removed.append(index)
+        kept = [block for block in blocks if block.index not in removed]
+        return replace(anatomy, blocks=tuple(replace(one, index=n) for n, one in enumerate(kept)))
+
+    def _check_reached(self, anatomy: Anatomy) -> None:
+        """Refuse a ``keep`` that not even a block for each stack meets, or no run within one of them."""
+        stacks = self._losing(anatomy)
+        all_but_one = [index for stack in stacks for index in stack[1:]]
+        count = len(anatomy.blocks)
+        if not self._enough(anatomy, all_but_one):
+            least = self._total(anatomy, all_but_one) / self.budget.total(anatomy)
+            where = "none" if len(anatomy.ranges()) == 1 else f"a stack without any ({self.stacks} lose some)"
+            raise RecipeError(
+                f"keeping {self.keep:.0%} of the weights of {count} blocks would leave {where}",
+                fix=f"keep at least {math.ceil(100 * least) / 100:.2f}",
+            )
+        if self.criterion == "contiguous" and not shortest_runs(stacks, partial(self._enough, anatomy)):
+            raise RecipeError(
+                f"no run of blocks within one stack of this {anatomy.model_type} is "
+                f"{1 - self.keep:.0%} of the weights",
+                fix="take the blocks one by one: criterion: influence",
+            )
 
     def working_bytes(self, weights: int) -> int:
         """Blocks come one at a time: see :meth:`sweep_bytes`."""
@@ -133,12 +174,16 @@ class Layers(ModelPass):
             few = _first(batches, _MEASURED)
             measured = Stream.capture(folder / "measured", runner.skeleton, few)
         choice = self._choose(stage, runner, measured)
-        changed, statuses = self._refitted(stage, runner, inputs, choice.removed)
-        return self._written(stage, choice, changed, statuses)
+        repair = CutRepair(stage, runner, choice.removed, refits=self.repair != "none")
+        repair.run(inputs)
+        return self._written(stage, choice, repair.changed, repair.statuses)
 
     def _enough(self, anatomy: Anatomy, removed: Sequence[int]) -> bool:
+        return self._total(anatomy, removed) <= self.keep * self.budget.total(anatomy)
+
+    def _total(self, anatomy: Anatomy, removed: Sequence[int]) -> int:
         kept = tuple(block for block in anatomy.blocks if block.index not in removed)
-        return self.budget.total(replace(anatomy, blocks=kept)) <= self.keep * self.budget.total(anatomy)
+        return self.budget.total(replace(anatomy, blocks=kept))
 
     def _choose(self, stage: Stage, runner: BlockRunner, measured: Stream) -> LayerChoice:
         anatomy = stage.source.anatomy
@@ -147,78 +192,16 @@ class Layers(ModelPass):
         def enough(removed: Sequence[int]) -> bool:
             return self._enough(anatomy, removed)
 
-        return choose(self.criterion, runner, measured, enough, stage.progress)
+        return choose(self.criterion, runner, measured, self._losing(anatomy), enough, stage.progress)
 
-    def _refitted(
-        self, stage: Stage, runner: BlockRunner, inputs: Stream, removed: Sequence[int]
-    ) -> tuple[dict[str, Tensor], list[LayerStatus]]:
-        """New parameters by stored name, and a status for each cut.
-
-        The ``inputs`` of the first block go through all blocks, and beside them through those that stay.
-        """
-        blocks, end = runner.blocks, len(runner.blocks)
-        changed: dict[str, Tensor] = {}
-        statuses: list[LayerStatus] = []
-        first = _run_after(-1, removed)
-        # A cut at the very beginning has nothing before it: both sides begin behind it.
-        original, shortened = (inputs.fork(name, 0, len(first)) for name in ("original", "shortened"))
-        with stage.progress.task("refitting cuts", end) as task:
-            for block in blocks:
-                task.advance(1)
-                if block.index in removed:
-                    continue
-                run = _run_after(block.index, removed)
-                for index in (block.index, *run):
-                    with runner.loaded(index) as module:
-                        runner.advance(original, index, module)
-                with runner.loaded(block.index) as module:
-                    after = block.index + len(run) + 1
-                    if run and self.repair != "none":
-                        sides = original, shortened
-                        statuses.append(self._refit(stage, runner, block, run, sides, changed))
-                    runner.advance(shortened, block.index, module, after)
-        if first and self.repair != "none":
-            detail = "no layer comes before it"
-            statuses.append(_status(blocks[0], first, "fallback-unrepaired", 1.0, detail))
-        return changed, statuses
-
-    def _refit(
-        self,
-        stage: Stage,
-        runner: BlockRunner,
-        block: BlockAnatomy,
-        run: Sequence[int],
-        streams: tuple[Stream, Stream],
-        changed: dict[str, Tensor],
-    ) -> LayerStatus:
-        """Fit the last linear of ``block``, which is loaded, so that what leaves it for the second of
-        ``streams`` comes closest to what leaves ``run`` for the first.
-        """
-        name = block.last.name
-        if name in stage.source.schemes:
-            raise RecipeError(
-                f"layers: {name} would be refitted, and it is quantized",
-                fix="drop layers before quantizing, or set repair: none",
-            )
-        if not adds_plainly(block, block.last):
-            return _status(block, run, "fallback-unrepaired", 1.0, "its MLP is normalized before it is added")
-        original, shortened = streams
-        fitted = refit(runner.skeleton, block, shortened, original, run[-1] + 1, None)
-        if fitted.fit.damping is None:
-            return _status(block, run, "fallback-unrepaired", 1.0, "the Gram is not positive definite")
-        weight = fitted.fit.weight
-        mask = stage.masks.of(block, stage.device).get(name)
-        weight = weight if mask is None else weight * mask
-        new = {f"{name}.weight": weight}
-        if fitted.fit.bias is not None:
-            new[f"{name}.bias"] = fitted.fit.bias
-        module = runner.skeleton.submodule(block.prefix)
-        for parameter, value in new.items():
-            stored = value.to(stage.source.stored_type(parameter))
-            changed[parameter] = stored
-            local = parameter.removeprefix(f"{block.prefix}.")
-            runner.skeleton.assign(module, local, stored.to(torch.float32))
-        return _status(block, run, "ok", fitted.error, "")
+    def _losing(self, anatomy: Anatomy) -> list[range]:
+        """The blocks of each stack that loses some."""
+        names = STACKS if anatomy.kind == "encoder_decoder" else ("both",)
+        return [
+            blocks
+            for name, blocks in zip(names, anatomy.ranges(), strict=True)
+            if self.stacks in (name, "both")
+        ]
 
     def _written(
         self,
@@ -229,45 +212,55 @@ class Layers(ModelPass):
     ) -> StageResult:
         source = stage.source
         writer = BlockWriter(source, source.schemes, stage.directory)
-        kept = [block for block in source.anatomy.blocks if block.index not in choice.removed]
         parts: list[Path] = []
         schemes: dict[str, Scheme] = {}
-        for place, block in enumerate(kept):
-            quantized = source.quantized(block, stage.device)
-            masks = stage.masks.of(block, stage.device)
-            parts.append(writer.part(block, quantized, changed, masks, place=place))
-            schemes |= {numbered(name, block, place): source.schemes[name] for name in quantized}
-            for status in statuses:
-                if status.name.startswith(f"{block.prefix}."):
-                    status.name = numbered(status.name, block, place)
+        kept: list[int] = []
+        for stack in source.anatomy.ranges():
+            stays = [source.anatomy.blocks[index] for index in stack if index not in choice.removed]
+            kept += [block.index for block in stays]
+            for place, block in enumerate(stays):
+                quantized = source.quantized(block, stage.device)
+                masks = stage.masks.of(block, stage.device)
+                table = _position_bias(source, stack.start, block) if place == 0 else {}
+                parts.append(writer.part(block, quantized, changed, masks, table, place=place))
+                schemes |= {numbered(name, block, place): source.schemes[name] for name in quantized}
+                for status in statuses:
+                    if status.name.startswith(f"{block.prefix}."):
+                        status.name = numbered(status.name, block, place)
         return StageResult(
             [*parts, writer.outer()],
             statuses,
             schemes,
             writer.forms,
-            config=without_blocks(source.reader.config, source.anatomy, [block.index for block in kept]),
+            config=without_blocks(source.reader.config, source.anatomy, kept),
             details={"removed": choice.removed, "scores": choice.scores},
+            files=renumbered(source.reader.path, source.anatomy, kept),
         )
 
 
-def _run_after(index: int, removed: Sequence[int]) -> list[int]:
-    """The blocks that are cut right after the block ``index``."""
-    run = [index]
-    while run[-1] + 1 in removed:
-        run.append(run[-1] + 1)
-    return run[1:]
+def _last_first(stacks: Sequence[range]) -> list[int]:
+    """All but the first block of each of ``stacks``, the last ones first, as deep in both."""
+    order = [(-place / len(stack), index) for stack in stacks for place, index in enumerate(stack) if place]
+    return [index for _, index in sorted(order)]
 
 
-def _status(block: BlockAnatomy, run: Sequence[int], status: str, error: float, detail: str) -> LayerStatus:
-    label = f"without {run[0]}–{run[-1]}" if len(run) > 1 else f"without {run[0]}"
-    return LayerStatus(block.last.name, "layers", label, status, error, "output", detail)
+def _position_bias(source: WeightSource, first: int, block: BlockAnatomy) -> dict[str, Tensor]:
+    """The table of biases by distance that the block ``first`` has for its stack, as a part of ``block``,
+    which is the first now; empty where that has it, or there is none.
+    """
+    before = source.anatomy.blocks[first]
+    tables = [name for name in source.anatomy.position_biases if name.startswith(f"{before.prefix}.")]
+    if block.index == first:
+        return {}
+    moved = {f"{name}.weight": f"{block.prefix}.{name.removeprefix(f'{before.prefix}.')}" for name in tables}
+    return {f"{new}.weight": source.tensor(name).to(source.stored_type(name)) for name, new in moved.items()}
 
 
 def _first(batches: Sequence[TokenBatch], tokens: int) -> list[TokenBatch]:
     """The first rows of the batches that together hold about ``tokens`` tokens; at least one."""
     batch = batches[0]
     rows = max(1, min(len(batch.input_ids), tokens // batch.attention_mask.shape[1]))
-    return [TokenBatch(batch.input_ids[:rows], batch.attention_mask[:rows])]
+    return [batch.part(slice(rows))]
 
 
 PASS = Layers

@@ -1,6 +1,7 @@
 """Fewer heads and fewer MLP channels under one budget; what reads them compensates for what goes.
 
-Heads are rows of q, k and v and columns of o (Michel et al. 2019, "Are Sixteen Heads Really Better than
+Heads, in a decoder also those of its attention to an encoder's states, are rows of q, k and v and columns
+of o (Michel et al. 2019, "Are Sixteen Heads Really Better than
 One?", arXiv 1905.10650), channels rows of gate and up and columns of down. By default those go that the
 others can replace best (Ling et al. 2024, SlimGPT, arXiv 2412.18110), and how many in each block is solved
 from what the model loses without them (Molchanov et al. 2019, arXiv 1906.10771): with both ``parts`` the
@@ -20,13 +21,13 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ...errors import RecipeError
 from ..measure.fisher import Measure, Observer
 from ..measure.output_fisher import GramLosses
 from ..measure.sensitivity import UnitLosses
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of
+from ..model.hearing.alignment_heads import without_heads
 from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import Selective
@@ -42,7 +43,9 @@ from ..prune.structured.budget import (
     solved,
     uniform,
 )
+from ..prune.structured.cut_checks import check_cut
 from ..prune.structured.part_pruning import Importance, Repair, UnitPruning, Widths
+from ..prune.structured.shared_heads import check_shared, shared_units, tables_of
 from ..prune.structured.units import ChannelUnits, HeadUnits, PrunablePart, Unit, weights_in
 
 # Fraction of the mean Gram diagonal that is added. A tenth, since least squares learn a short text by heart:
@@ -99,9 +102,11 @@ class Narrow(Selective, ModelPass):
         """What is made narrower, in the order of the forward pass."""
         known: dict[str, PrunablePart] = {
             "attention": HeadUnits(self.unit),
+            "cross": HeadUnits(self.unit, cross=True),
             "mlp": ChannelUnits(self.multiple),
         }
-        return tuple(part for name, part in known.items() if name in self.parts)
+        asked = {*self.parts, *(["cross"] if "attention" in self.parts else [])}
+        return tuple(part for name, part in known.items() if name in asked)
 
     @property
     def measures(self) -> bool:
@@ -113,6 +118,14 @@ class Narrow(Selective, ModelPass):
         return self.measures or self._cutter({}, {}).reads_batches
 
     @property
+    def knows_encoder_decoders(self) -> bool:
+        return True
+
+    @property
+    def knows_hearing(self) -> bool:
+        return True
+
+    @property
     def label(self) -> str:
         return f"{self.keep:.0%} of the {'blocks' if self.budget == WEIGHTS else self.budget.of}"
 
@@ -122,7 +135,12 @@ class Narrow(Selective, ModelPass):
 
     def items(self, anatomy: Anatomy) -> list[BlockPart]:
         """The parts of blocks whose reader (down, o) is among the targets."""
-        found = (BlockPart(block, part, self.budget) for block in anatomy.blocks for part in self.cut_parts)
+        found = (
+            BlockPart(block, part, self.budget)
+            for block in anatomy.blocks
+            for part in self.cut_parts
+            if part.there(block)
+        )
         return [item for item in found if self.selects(item.part.reader(item.block))]
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
@@ -139,31 +157,8 @@ class Narrow(Selective, ModelPass):
         items = self.items(anatomy)
         if not items:
             return anatomy  # the plan refuses targets that are none
-        if anatomy.position_biases and "attention" in self.parts:
-            raise RecipeError(
-                f"one table of biases by distance serves the heads of all blocks of a {anatomy.model_type}",
-                why="a block that lost heads would read those of others",
-                fix="cut its MLPs alone: parts: [mlp]",
-            )
-        if any(block.attention.slopes for block in anatomy.blocks) and "attention" in self.parts:
-            raise RecipeError(
-                f"each head of a {anatomy.model_type} has a slope that follows from its number",
-                why="cut heads would give those that are left the slopes of others",
-                fix="cut its MLPs alone: parts: [mlp]",
-            )
-        if any(block.attention.normed_over_heads for block in anatomy.blocks) and "attention" in self.parts:
-            raise RecipeError(
-                f"{anatomy.model_type} normalizes q and k over all heads at once",
-                why="cut heads would change what is left of the others",
-                fix="cut its MLPs alone: parts: [mlp]",
-            )
-        normed = next((item.block for item in items if item.block.normed_inside), None)
-        if normed is not None:
-            raise RecipeError(
-                f"{normed.prefix} has norms inside attention and MLP, which take the mean over all channels",
-                why="cut channels would change what is left",
-                fix="drop whole blocks (pass layers), or prune weights (passes prune, sparsegpt, alps)",
-            )
+        check_cut(anatomy, items)
+        check_shared(anatomy, items, solved=self.widths == "solved", importance=self.importance)
         room = room_for(items, anatomy, self.keep, self.budget)
         widths = uniform(items, room)
         if self.widths == "solved":
@@ -183,7 +178,7 @@ class Narrow(Selective, ModelPass):
 
     def observers_bytes(self, block: BlockAnatomy) -> int:
         """The Gram of every reader, the inverse of one and its temporaries, and two copies of its weight."""
-        readers = [part.reader(block) for part in self.cut_parts]
+        readers = [part.reader(block) for part in self.cut_parts if part.there(block)]
         grams = sum(4 * reader.in_features**2 for reader in readers)
         return grams + max(12 * reader.in_features**2 + 2 * float_bytes(reader) for reader in readers)
 
@@ -203,7 +198,7 @@ class Narrow(Selective, ModelPass):
     def multiplications(self, weights: int, tokens: int) -> float:
         """A backward sweep where losses are measured, then the sweep and its collections."""
         measured = 4 * min(tokens, MEASURED_TOKENS) if self.measures else 0
-        return float(weights) * (measured + (1 + len(self.cut_parts)) * tokens * self.calibrated)
+        return float(weights) * (measured + (1 + len(self.parts)) * tokens * self.calibrated)
 
     def apply(self, stage: Stage) -> StageResult:
         """Find the widths, cut and repair.
@@ -229,10 +224,14 @@ class Narrow(Selective, ModelPass):
         details[self.budget.of] = self.budget.total(after) / self.budget.total(anatomy)
         config = config_changes(stage.source.reader.config, after)
         key = [[*key, count] for key, count in sorted(found.items())]
-        cutter = self._cutter(found, losses)
+        cutter = self._cutter(found, losses).model_copy(
+            update={"shared": shared_units(anatomy, items, found, losses), "bias_tables": tables_of(anatomy)}
+        )
         result = sweep_within(stage, [[("narrow", cutter)]], stage.source.schemes, key)
         result.details.update(details)
-        return replace(result, config=config)
+        crossing = any(key[1] == "cross_heads" for key in found)
+        files = without_heads(stage.source.reader.path) if crossing else {}
+        return replace(result, config=config, files=files)
 
     def _cutter(self, widths: Widths, losses: dict[str, Tensor]) -> UnitPruning:
         return UnitPruning(

@@ -53,6 +53,11 @@ class Pass(BaseModel):
         return False
 
     @property
+    def knows_hearing(self) -> bool:
+        """Whether it works on encoder–decoders whose encoder reads sound."""
+        return False
+
+    @property
     def knows_states(self) -> bool:
         """Whether it works on models of whose blocks some mix tokens by a state, and not by attention."""
         return False

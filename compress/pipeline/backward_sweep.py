@@ -5,13 +5,15 @@ its inputs, takes the gradient of its output and hands on that of its input; on 
 goes through its modules and the gradients there. Weights do not learn. What observers find of a block is
 written when it is done, with a journal entry: a killed sweep goes on there and ends with the same bytes.
 
-The loss is that of :mod:`edgepress.compress.measure.fisher`.
+The loss is that of :mod:`edgepress.compress.measure.fisher`, in an encoder–decoder of what its decoder
+writes. Each block of that adds its gradient at the encoder's states to those of the blocks behind it, which
+wait beside the gradient at its inputs; through the encoder's norm their sum is that of what left the encoder.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 
 from ...storage import sha256_json, write_atomic
 from ...terminal import Progress, ProgressTask
-from ..measure.fisher import Measure, Observer, direction
+from ..measure.fisher import Measure, direction
 from ..measure.precision import Precision, autocast
 from ..model.skeleton import Head, Skeleton
 from ..model.torch_model import round_inputs
@@ -31,9 +33,10 @@ from ..model.weights import WeightSource
 from ..numbers.fake_quant import unwrap
 from ..text.micro_batches import MicroBatch
 from .block_inputs import BlockRunner, Stream
-from .capture import BatchContext, capture
+from .capture import MEMORY, BatchContext, capture
 from .forward import Batch, BatchSplitter, block_output, require_few
 from .journal import Journal
+from .observing import observed
 
 _BACK = 3  # what a micro-batch takes on the way back, in forward passes
 
@@ -111,9 +114,9 @@ class BackwardSweep:
         files: list[Path] = []
         entries: list[BatchContext] = []
         with self._autocast():
-            for number, (hidden, _, entry) in enumerate(capture(self.skeleton, self.micro_batches)):
+            for number, (hidden, waiting, entry) in enumerate(capture(self.skeleton, self.micro_batches)):
                 entries.append(entry)
-                files += [self.inputs.write(0, number, hidden)] if write else []
+                files += [self.inputs.write(0, number, hidden, waiting)] if write else []
         self.inputs.entries = self.gradients.entries = entries
         return files
 
@@ -123,7 +126,8 @@ class BackwardSweep:
             for number in range(len(self.micro_batches)):
                 with torch.no_grad(), self._autocast():
                     output = block_output(module, self.inputs.read(index, number))
-                files.append(self.inputs.write(index + 1, number, output))
+                states = self.inputs.behind(index, index + 1, number, output)
+                files.append(self.inputs.write(index + 1, number, *states))
                 task.advance(1, self.blocks[index].prefix)
         return {"part": self.journal.hashes(files), "activations": {}}
 
@@ -141,7 +145,9 @@ class BackwardSweep:
                 task.advance(1)
                 if bool(torch.isfinite(rows).all()):
                     rows.backward(direction(head, rows.detach(), generator))
-                    files.append(self.gradients.write(end, number, _gradient(hidden)))
+                    memory = self.inputs.states(end, number)[1]
+                    waiting = None if memory is None else torch.zeros_like(memory)
+                    files.append(self.gradients.write(end, number, _gradient(hidden), waiting))
                     sound.append(number)
         total = len(self.micro_batches)
         require_few(total - len(sound), total, "the model")
@@ -152,28 +158,51 @@ class BackwardSweep:
 
     @property
     def _decodes(self) -> bool:
-        return self.source.anatomy.kind == "decoder"
+        return self.source.anatomy.kind != "encoder"
+
+    def _tokens(self, number: int) -> int:
+        """Those of a micro-batch that the loss is of."""
+        batch = self.micro_batches[number]
+        two = self.source.anatomy.kind == "encoder_decoder"
+        return int(batch.written().attention_mask.sum()) if two else batch.tokens
 
     def _backward(self, index: int, measure: Measure, part: Path, task: ProgressTask) -> Unit:
         sound: list[int] = self.journal.units[len(self.blocks) + 1]["sound"]
-        tokens, files = sum(self.micro_batches[number].tokens for number in sound), []
+        tokens, files = sum(map(self._tokens, sound)), []
         with self._loaded(index) as module:
             observers = measure(self.blocks[index], self._weight)
-            with self._observed(observers, self.blocks[index].repeats) as show:
+            with observed(self.skeleton, observers, self.blocks[index]) as show:
                 for number in sound:
                     batch = self.inputs.read(index, number)
                     show(batch)
-                    hidden = batch.hidden.requires_grad_(True)
-                    with torch.enable_grad(), self._autocast():
-                        output = block_output(module, batch)
-                    output.backward(self.gradients.read(index + 1, number).hidden)  # type: ignore[no-untyped-call]
-                    files.append(self.gradients.write(index, number, _gradient(hidden)))
+                    states = self._back_through(module, batch, index, number)
+                    files.append(self.gradients.write(index, number, *states))
                     task.advance(_BACK, self.blocks[index].prefix)
             scale = (0.5 if self._decodes else 1.0) / tokens
             found = {name: observer.found(tokens, scale) for name, observer in observers.items()}
         part.parent.mkdir(exist_ok=True)
         write_atomic(part, save({name: tensor.cpu().contiguous() for name, tensor in found.items()}))
         return {"part": self.journal.hashes([part]), "activations": self.journal.hashes(files)}
+
+    def _back_through(
+        self, module: nn.Module, batch: Batch, index: int, number: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradient at the inputs of the block ``index``, and what waits beside it."""
+        gradient, waiting = self.gradients.states(index + 1, number)
+        entry, hidden = self.inputs.entries[number], batch.hidden.requires_grad_(True)
+        memory: Tensor | None = batch.arguments.get(MEMORY)
+        if memory is not None:
+            memory.requires_grad_(True)
+        with torch.enable_grad(), self._autocast():
+            output = block_output(module, batch)
+            if entry.crossing is not None and entry.crosses(index, index + 1):
+                output = entry.crossing.norm(output)
+                assert waiting is not None
+                gradient, waiting = waiting, None
+        output.backward(gradient)  # type: ignore[no-untyped-call]
+        if memory is None or waiting is None:
+            return _gradient(hidden), None
+        return _gradient(hidden), waiting + _gradient(memory)
 
     def _autocast(self) -> Any:
         return autocast(self.precision, self.device)
@@ -193,53 +222,7 @@ class BackwardSweep:
                 for name in rounded:
                     unwrap(self.skeleton.model, name)
 
-    @contextmanager
-    def _observed(self, observers: Mapping[str, Observer], calls: int) -> Iterator[Callable[[Batch], None]]:
-        """Each of ``observers`` at its module, for as long as the context lasts; what is yielded tells them
-        which batch comes, for so many ``calls`` of a linear.
-        """
-        hooks = [_Hook(observer) for observer in observers.values()]
-        handles = [
-            self.skeleton.submodule(hook.observer.module).register_forward_hook(hook) for hook in hooks
-        ]
-        try:
-            yield lambda batch: _tell(hooks, batch, calls)
-        finally:
-            for handle in handles:
-                handle.remove()
 
-
-class _Hook:
-    """Shows an observer what goes through a module, and the gradient there once it arrives: of each batch
-    the calls that come first, since a module may be called for other than tokens then.
-    """
-
-    def __init__(self, observer: Observer) -> None:
-        self.observer = observer
-        self.real = torch.empty(0)
-        self.waits = 0
-
-    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        if not self.waits:
-            return
-        self.waits -= 1
-        result: Tensor = output[0] if isinstance(output, tuple) else output
-        take = self.observer.observe(_rows(inputs[0].detach()), _rows(result.detach()), self.real)
-        watched = inputs[0] if self.observer.at_input else result
-        watched.register_hook(lambda gradient: take(_rows(gradient)))  # type: ignore[no-untyped-call]
-
-
-def _tell(hooks: Iterable[_Hook], batch: Batch, calls: int) -> None:
-    real = torch.ones(batch.hidden.shape[:2], dtype=torch.bool, device=batch.hidden.device)
-    for hook in hooks:
-        hook.real = (real if batch.mask is None else batch.mask).flatten()
-        hook.waits = calls
-
-
-def _rows(values: Tensor) -> Tensor:
-    return values.flatten(0, -2)
-
-
-def _gradient(hidden: Tensor) -> Tensor:
-    assert hidden.grad is not None
-    return hidden.grad
+def _gradient(states: Tensor) -> Tensor:
+    assert states.grad is not None
+    return states.grad

@@ -64,9 +64,16 @@ class Stream:
         return Stream(directory, self.entries, self.device)
 
     def fork(self, name: str, block: int, to: int | None = None) -> Stream:
-        """A stream that has this one's inputs of ``block``, as its inputs of the block ``to``."""
-        stream = self.empty(name)
-        shutil.copytree(self._folder(block), stream._folder(block if to is None else to))
+        """A stream that has this one's inputs of ``block``, as its inputs of the block ``to``: in the decoder
+        of an encoder–decoder where ``block`` is the encoder's.
+        """
+        stream, to = self.empty(name), block if to is None else to
+        if any(entry.crosses(block, to) for entry in self.entries):
+            for number in range(len(self.entries)):
+                states = self._states(block, number)
+                stream.write(to, number, states[BESIDE], states[HIDDEN])
+            return stream
+        shutil.copytree(self._folder(block), stream._folder(to))
         return stream
 
     def _folder(self, block: int) -> Path:
@@ -85,6 +92,11 @@ class Stream:
         states = {HIDDEN: hidden} | ({} if beside is None else {BESIDE: beside})
         save_file({name: tensor.cpu().contiguous() for name, tensor in states.items()}, path)
         return path
+
+    def states(self, block: int, number: int) -> tuple[Tensor, Tensor | None]:
+        """What :meth:`write` wrote of batch ``number`` at ``block``."""
+        found = self._states(block, number)
+        return found[HIDDEN], found.get(BESIDE)
 
     def _states(self, block: int, number: int) -> dict[str, Tensor]:
         data = (self._folder(block) / f"{number:05d}.safetensors").read_bytes()
@@ -113,16 +125,20 @@ class Stream:
 
     def outputs(self, block: int) -> Iterator[Batch]:
         """What left ``block``, as :meth:`batches` has it; without arguments."""
+        yield from map(finite_samples, self.left(block))
+
+    def left(self, block: int, to: int | None = None) -> Iterator[Batch]:
+        """:meth:`outputs` as they are, where they became the inputs of the block ``to``, by default the
+        next.
+        """
+        to = block + 1 if to is None else to
         for number, entry in enumerate(self.entries):
-            crosses = entry.decodes(block + 1) and not entry.decodes(block)
-            hidden = self._states(block + 1, number)[BESIDE if crosses else HIDDEN]
-            yield finite_samples(Batch(hidden, {}, entry.mask_at(block)))
+            hidden = self._states(to, number)[BESIDE if entry.crosses(block, to) else HIDDEN]
+            yield Batch(hidden, {}, entry.mask_at(block))
 
     def rows(self, block: int) -> Iterator[Tensor]:
         """Of each batch the states ``[tokens, hidden]`` of its real tokens at ``block``."""
-        for batch in self.raw(block):
-            rows = batch.hidden.flatten(0, 1)
-            yield rows if batch.mask is None else rows[batch.mask.flatten()]
+        yield from map(real_rows, self.raw(block))
 
     def advance(
         self,
@@ -145,23 +161,29 @@ class Stream:
             output = propagate(module, batch, smaller)
             if check is not None:
                 check(output, batch)
-            states, beside = self._behind(block, to, number, output)
+            states, beside = self.behind(block, to, number, output)
             files.append(self.write(to, number, states, beside))
         if not keep:
             self.drop(block)
         return files
 
-    def _behind(self, block: int, to: int, number: int, output: Tensor) -> tuple[Tensor, Tensor | None]:
+    def behind(self, block: int, to: int, number: int, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """What enters the block ``to`` where ``output`` leaves ``block``, and what stays beside it."""
         entry = self.entries[number]
         if entry.crossing is None:
             return output, None
         beside = self._states(block, number)[BESIDE]
-        return (beside, output) if entry.decodes(to) and not entry.decodes(block) else (output, beside)
+        return (beside, output) if entry.crosses(block, to) else (output, beside)
 
     def drop(self, block: int) -> None:
         """Forget the inputs of ``block``."""
         shutil.rmtree(self._folder(block), ignore_errors=True)
+
+
+def real_rows(batch: Batch) -> Tensor:
+    """The states ``[tokens, hidden]`` of the real tokens of ``batch``."""
+    rows = batch.hidden.flatten(0, 1)
+    return rows if batch.mask is None else rows[batch.mask.flatten()]
 
 
 class BlockRunner:

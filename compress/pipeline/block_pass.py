@@ -83,8 +83,12 @@ class BlockPass(Selective):
 
     @property
     def knows_encoder_decoders(self) -> bool:
-        """A block is one of either stack; but not their caches, nor what comes back through both."""
-        return self.kv_scheme is None and self.prepared_tokens is None
+        """A block is one of either stack; but not their caches."""
+        return self.kv_scheme is None
+
+    @property
+    def knows_hearing(self) -> bool:
+        return self.knows_encoder_decoders
 
     @property
     def knows_states(self) -> bool:

@@ -59,10 +59,10 @@ class BlockWriter:
         place: int | None = None,
     ) -> Path:
         """Write a block of which the linears ``quantized`` are codes and the parameters ``changed`` are new,
-        by stored name; ``extra`` tensors join them, ``masks`` go beside them. With a ``place`` it becomes the
-        block of that number, in its names too.
+        by stored name; ``extra`` tensors join them, ``masks`` go beside them. With a ``place`` its names are
+        those of the block of that number in its stack.
         """
-        index = anatomy.index if place is None else place
+        index = anatomy.index
 
         def named(name: str) -> str:
             return name if place is None else numbered(name, anatomy, place)

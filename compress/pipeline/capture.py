@@ -20,6 +20,7 @@ from ...errors import CheckpointError
 from ..model.answer_start import start_token
 from ..model.family import gives_tuples
 from ..model.skeleton import Skeleton
+from ..text.micro_batches import MicroBatch
 from ..text.token_batch import TokenBatch, model_inputs
 from .forward import StopForward, until_stopped
 
@@ -61,6 +62,10 @@ class BatchContext:
     def decodes(self, block: int) -> bool:
         """Whether ``block``, or what is behind the last one, is the decoder's in an encoder–decoder."""
         return self.crossing is not None and block >= self.crossing.first
+
+    def crosses(self, block: int, to: int) -> bool:
+        """Whether ``block`` is the encoder's, and ``to`` the decoder's."""
+        return self.decodes(to) and not self.decodes(block)
 
     def mask_at(self, block: int) -> Tensor | None:
         """The mask of the real tokens whose states enter ``block``."""
@@ -194,7 +199,7 @@ def capture(skeleton: Skeleton, batches: Iterable[Tokens], *, rounded: bool = Fa
                 hidden, arguments = block_inputs(skeleton, model, ids, mask)
                 yield Captured(hidden, None, BatchContext(arguments, _bool(mask)))
                 continue
-            written = batch.written() if isinstance(batch, TokenBatch) else batch
+            written = batch.written() if isinstance(batch, TokenBatch | MicroBatch) else batch
             given = behind_start(written.input_ids.to(device), start_token(model))
             (hidden, waiting), arguments = _inputs_of_stacks(skeleton, model, ids, mask, given, biases)
             known = _bool(_mask(written.attention_mask, device))

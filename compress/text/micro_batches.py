@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import CalibrationError
 from .calibration import Calibration
+from .token_batch import TokenBatch
 
 # One in so many is held out, or fewer where so many tokens are enough: each measurement reads them all.
 _HELD_OUT, _ENOUGH = 8, 32_768
@@ -24,7 +25,7 @@ class MicroBatch:
     :class:`.token_batch.TokenBatch`; ``tokens`` are the real ones in it.
 
     Losses of places before ``counted_from`` in each row do not count. ``labels [rows]`` are a classifier's,
-    −1 for none; None where no row has one.
+    −1 for none; None where no row has one. ``answers`` are as in :class:`.token_batch.TokenBatch`.
     """
 
     number: int
@@ -33,6 +34,11 @@ class MicroBatch:
     tokens: int
     counted_from: int = 0
     labels: Tensor | None = None
+    answers: TokenBatch | None = None
+
+    def written(self) -> TokenBatch:
+        """What the decoder of an encoder–decoder writes of it."""
+        return self.answers or TokenBatch(self.input_ids, self.attention_mask)
 
     def counts(self) -> Tensor:
         """``[tokens]`` float32: 1 for each real token whose losses count, 0 for the others."""
@@ -48,12 +54,12 @@ def micro_batches_of(calibration: Calibration, tokens: int) -> list[MicroBatch]:
     for batch in calibration.batches:
         rows = max(1, min(tokens // batch.attention_mask.shape[1], calibration.samples // _HELD_OUT))
         for start in range(0, batch.input_ids.shape[0], rows):
-            part = slice(start, start + rows)
-            mask = batch.attention_mask[part]
-            if not bool(mask.any()):  # nothing but padding
+            part = batch.part(slice(start, start + rows))
+            tokens_in_it = int(part.attention_mask.sum())
+            if not tokens_in_it:  # nothing but padding
                 continue
-            labels = None if batch.labels is None else batch.labels[part]
-            found.append(MicroBatch(len(found), batch.input_ids[part], mask, int(mask.sum()), labels=labels))
+            ids, mask, labels = part.input_ids, part.attention_mask, part.labels
+            found.append(MicroBatch(len(found), ids, mask, tokens_in_it, labels=labels, answers=part.answers))
     return found
 
 

@@ -108,6 +108,12 @@ class TokenBatch:
         """What a decoder writes of it."""
         return self.answers or self
 
+    def part(self, rows: slice) -> TokenBatch:
+        """Some of its ``rows``, as they are."""
+        labels = None if self.labels is None else self.labels[rows]
+        answers = None if self.answers is None else self.answers.part(rows)
+        return TokenBatch(self.input_ids[rows], self.attention_mask[rows], labels, answers)
+
 
 def model_inputs(input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor | None]:
     """The keyword arguments by which transformers' models take the two; a mask of ones alone may be None."""

@@ -14,6 +14,7 @@ from typing import Any
 from ....errors import CheckpointError, RecipeError
 from ..anatomy import Anatomy
 from ..block_anatomy import Attention, BlockAnatomy
+from ..families._config import SizeKeys
 from ..family import size_keys
 
 BLOCK_SIZES = "edgepress_blocks"
@@ -27,7 +28,7 @@ def sizes_of(block: BlockAnatomy) -> Sizes:
     sizes = {} if block.feed_forward is None else {"ffn": block.feed_forward.up.out_features}
     if isinstance(block.mixer, Attention):
         sizes |= {"heads": block.mixer.heads, "kv_heads": block.mixer.kv_heads}
-    return sizes
+    return sizes if block.cross is None else {**sizes, "cross_heads": block.cross.heads}
 
 
 def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
@@ -39,6 +40,8 @@ def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
         [sizes_of(block) for block in after.blocks],
         after.blocks[0].attention,
     )
+    if after.kind == "encoder_decoder":
+        return _changes_of_stacks(keys, after)
     expressible = keys.heads is not None or attention.heads * attention.head_dim == after.hidden_size
     expressible &= keys.ffn is not None or sizes[0]["ffn"] == 4 * after.hidden_size
     if any(size != sizes[0] for size in sizes) or not expressible:
@@ -51,6 +54,25 @@ def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
         if (heads, config.get(keys.heads[1], heads)) != (attention.heads, attention.kv_heads):
             values = attention.heads, attention.kv_heads, attention.head_dim
             changes |= dict(zip(keys.heads, values, strict=True))
+    return changes
+
+
+def _changes_of_stacks(keys: SizeKeys, after: Anatomy) -> dict[str, Any]:
+    """:func:`config_changes` of an encoder–decoder, whose stacks may have keys of their own."""
+    encoder, decoder = (after.blocks[stack.start : stack.stop] for stack in after.ranges())
+    alike = all(sizes_of(block) == sizes_of(stack[0]) for stack in (encoder, decoder) for block in stack)
+    widths = [stack[0].mlp.up.out_features for stack in (encoder, decoder)]
+    heads = {(part.heads, part.head_dim) for block in after.blocks for part in block.attentions()}
+    whole = all(count * head_dim == after.hidden_size for count, head_dim in heads)
+    said = whole if keys.heads is None else len(heads) == 1
+    if not alike or not said or (keys.decoder_ffn is None and widths[0] != widths[1]):
+        return {BLOCK_SIZES: [sizes_of(block) for block in after.blocks]}
+    changes: dict[str, Any] = {BLOCK_SIZES: None}
+    if keys.heads is not None:
+        count, head_dim = heads.pop()
+        changes |= dict(zip(keys.heads, (count, count, head_dim), strict=True))
+    if keys.ffn is not None:
+        changes |= {keys.ffn: widths[0], keys.decoder_ffn or keys.ffn: widths[1]}
     return changes
 
 
@@ -79,6 +101,18 @@ def hidden_fits(anatomy: Anatomy, kept: int) -> bool:
     return divides or own or not any(linear.bias for linear in anatomy.linears())
 
 
+def layer_counts(config: Mapping[str, Any], layers: int, decoder_layers: int = 0) -> dict[str, Any]:
+    """Entries of ``config`` that say how many layers there are, in the decoder of an encoder–decoder too.
+    A second name of the encoder's in the file (BART) would win over the first.
+    """
+    keys = size_keys(config)
+    changes: dict[str, Any] = {keys.layers: layers}
+    if keys.decoder_layers is not None:
+        changes[keys.decoder_layers] = decoder_layers
+        changes |= {SizeKeys.layers: layers} if SizeKeys.layers in config else {}
+    return changes
+
+
 def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[int]) -> dict[str, Any]:
     """Entries of ``config`` that change when only the blocks ``kept`` of ``before`` stay.
 
@@ -90,7 +124,9 @@ def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[in
             "config.json sets scale_attn_by_inverse_layer_idx: each block computes with its own number",
             fix="prune its heads and channels (pass narrow) instead of layers",
         )
-    changes: dict[str, Any] = {size_keys(config).layers: len(kept)}
+    first = before.layers()[0] if before.kind == "encoder_decoder" else len(before.blocks)
+    in_front = sum(index < first for index in kept)
+    changes = layer_counts(config, in_front, len(kept) - in_front)
     stages = config.get("stage_names")
     if isinstance(stages, list):  # of a backbone each block is one (DINOv2), and the last is what it gives
         stages = stages[: len(kept) + 1]

@@ -29,8 +29,9 @@ class SizeKeys:
 
     Attributes:
         ffn: of the width of an MLP; None where transformers takes four times the hidden size.
-        heads: of query heads, key/value heads and channels of a head; None where transformers derives the
-            size of a head from the hidden size, so that a config cannot say that heads were removed.
+        heads: of query heads, key/value heads and channels of a head, of an encoder–decoder's attention to
+            the encoder too; None where transformers derives the size of a head from the hidden size, so that
+            a config cannot say that heads were removed.
         twin: ``model_type`` and architecture of the same network without biases, where transformers refuses
             hidden sizes under the family's own name that are no multiple of the heads.
         experts: how the number of experts may be called: all that are there say it.

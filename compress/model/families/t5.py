@@ -15,7 +15,7 @@ FAMILY = T5Like(feed_forward="relu", scales=True)
 SIZES = SizeKeys(
     ffn="d_ff",
     layers="num_layers",
-    heads=None,
+    heads=("num_heads", "num_heads", "d_kv"),
     decoder_layers="num_decoder_layers",
     hidden="d_model",
     query_heads="num_heads",

@@ -79,7 +79,8 @@ class Budget(BaseModel):
     def total(self, anatomy: Anatomy) -> int:
         """The budget cost of a whole model."""
         blocks = sum(map(self.linear, anatomy.linears()))
-        return blocks + sum(map(self.attention, anatomy.attentions())) + self.outside(anatomy)
+        attentions = (part for block in anatomy.blocks for part in block.attentions())
+        return blocks + sum(map(self.attention, attentions)) + self.outside(anatomy)
 
     def _matrix(self, weights: int, bits: float) -> int:
         if self.of == "parameters":
@@ -131,7 +132,8 @@ class BlockPart:
         names = {linear.name for linear in self.part.linears(self.block)}
         narrow = self.part.narrowed(self.block, count)
         cost = sum(self.budget.linear(linear) for linear in narrow.linears() if linear.name in names)
-        return cost + self.budget.attention(narrow.attention) * (narrow.attention.o.name in names)
+        mine = (attention for attention in narrow.attentions() if attention.o.name in names)
+        return cost + sum(map(self.budget.attention, mine))
 
 
 def room_for(items: Sequence[BlockPart], anatomy: Anatomy, keep: float, budget: Budget = WEIGHTS) -> int:

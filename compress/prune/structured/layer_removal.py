@@ -9,6 +9,8 @@ The choice:
 - ``greedy``: one after another, each time the block without which the output is closest to the original's:
   by KL, or for an encoder by cosine.
 
+Each stack of an encoder–decoder keeps a block, and a run lies in one stack.
+
 The refit: of the last block before a cut, down (and its bias) is fitted by least squares to its own inputs,
 so that what leaves the block is closest to what left the last dropped one in the original, with all that
 earlier cuts have changed counted in. As in Shopkhoev et al. 2025, "ReplaceMe: Network Simplification via
@@ -20,7 +22,7 @@ Streams run through one loaded block after another; no more than that is in memo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,14 +32,17 @@ from torch import Tensor, nn
 from ....terminal import Progress
 from ...model.block_anatomy import BlockAnatomy
 from ...model.skeleton import Skeleton
-from ...pipeline.block_inputs import BlockRunner, Stream
+from ...pipeline.block_inputs import BlockRunner, Stream, real_rows
 from ...pipeline.damage_probe import divergences
+from ...pipeline.forward import Batch
 from .residual_fit import Fitted, ResidualError, fit_residual, inputs_and_output, norm_after
 
 LayerCriterion = Literal["influence", "contiguous", "greedy"]
 
 # Whether what is left without the given blocks is little enough.
 Enough = Callable[[Sequence[int]], bool]
+# The blocks of each stack that may lose some, by number.
+Stacks = Sequence[range]
 
 # Channels that the norm scales by less than this fraction of its largest are left as they are.
 _LEAST_SCALE = 1e-2
@@ -51,38 +56,55 @@ class LayerChoice:
     scores: list[float]
 
 
-def lowest(scores: Sequence[float], enough: Enough) -> LayerChoice:
-    """Blocks in ascending order of their ``scores``, until it is enough."""
-    order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
-    count = next(n for n in range(1, len(order) + 1) if enough(order[:n]))
-    return LayerChoice(sorted(order[:count]), list(scores))
+def lowest(scores: Sequence[float], stacks: Stacks, enough: Enough) -> LayerChoice:
+    """Blocks in ascending order of their ``scores``, until it is enough; the last of a stack stays."""
+    removed: list[int] = []
+    for index in sorted(range(len(scores)), key=lambda index: (scores[index], index)):
+        if removed and enough(removed):
+            break
+        removed += [index] if index in removable(stacks, removed) else []
+    return LayerChoice(sorted(removed), list(scores))
 
 
-def shortest_runs(blocks: int, enough: Enough) -> list[list[int]]:
-    """Of ``blocks`` the shortest runs without which it is enough, all of one length."""
-    for length in range(1, blocks + 1):
-        runs = [list(range(start, start + length)) for start in range(blocks - length + 1)]
-        fitting = [run for run in runs if enough(run)]
+def removable(stacks: Stacks, removed: Sequence[int]) -> list[int]:
+    """The blocks that may go when those in ``removed`` have gone."""
+    left = [[index for index in stack if index not in removed] for stack in stacks]
+    return [index for stack in left if len(stack) > 1 for index in stack]
+
+
+def shortest_runs(stacks: Stacks, enough: Enough) -> list[list[int]]:
+    """The shortest runs within one of ``stacks`` without which it is enough, all of one length; none where a
+    whole stack would not be.
+    """
+    for length in range(1, max(map(len, stacks))):
+        starts = [start for stack in stacks for start in range(stack.start, stack.stop - length + 1)]
+        runs = [list(range(start, start + length)) for start in starts]
+        inner = [run for run in runs if all(set(run) != set(stack) for stack in stacks)]
+        fitting = [run for run in inner if enough(run)]
         if fitting:
             return fitting
-    raise AssertionError("all blocks are enough")
+    return []
 
 
 def choose(
-    criterion: LayerCriterion, runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progress
+    criterion: LayerCriterion,
+    runner: BlockRunner,
+    inputs: Stream,
+    stacks: Stacks,
+    enough: Enough,
+    progress: Progress,
 ) -> LayerChoice:
     """The blocks that go by ``criterion``; ``inputs`` are those of the first block, which stay.
 
     Raises:
         CalibrationError: a block turns samples into NaN or infinity.
     """
-    blocks = len(runner.blocks)
     if criterion == "greedy":
-        return greedy(runner, inputs, enough, progress)
+        return greedy(runner, inputs, stacks, enough, progress)
     if criterion == "influence":
-        runs = [[index] for index in range(blocks)]
-        return lowest(_turned(runner, inputs, runs, progress), enough)
-    runs = shortest_runs(blocks, enough)
+        runs = [[index] for index in range(len(runner.blocks))]
+        return lowest(_turned(runner, inputs, runs, progress), stacks, enough)
+    runs = shortest_runs(stacks, enough)
     scores = _turned(runner, inputs, runs, progress)
     return LayerChoice(runs[scores.index(min(scores))], scores)
 
@@ -112,13 +134,17 @@ def _turned(
 
 
 def turning(stream: Stream, before: int, after: int) -> float:
-    """One less the mean cosine of the states of real tokens at the blocks ``before`` and ``after``."""
-    sides = zip(stream.rows(before), stream.rows(after), strict=True)
+    """One less the mean cosine of the states of real tokens that enter the block ``before``, and of those
+    that leave the last one in front of ``after``.
+    """
+    sides = zip(stream.rows(before), map(real_rows, stream.left(after - 1)), strict=True)
     cosines = [torch.nn.functional.cosine_similarity(*rows, dim=-1) for rows in sides]
     return 1 - float(torch.cat(cosines).mean())
 
 
-def greedy(runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progress) -> LayerChoice:
+def greedy(
+    runner: BlockRunner, inputs: Stream, stacks: Stacks, enough: Enough, progress: Progress
+) -> LayerChoice:
     """One block after another, by the measured damage of the whole model without it."""
     kept = list(range(len(runner.blocks)))
     original: Tensor | None = None
@@ -126,29 +152,33 @@ def greedy(runner: BlockRunner, inputs: Stream, enough: Enough, progress: Progre
     scores: list[float] = []
     with progress.task("choosing layers", len(kept)) as task:
         while not removed or not enough(removed):
-            whole, without = _without_each(runner, inputs, kept)
+            tried = removable(stacks, removed)
+            whole, without = _without_each(runner, inputs, kept, tried)
             original = whole if original is None else original
             found = [_damage(runner, original, rows) for rows in without]
-            place = found.index(min(found))
-            scores.append(found[place])
-            removed.append(kept.pop(place))
+            scores.append(min(found))
+            removed.append(tried[found.index(scores[-1])])
+            kept.remove(removed[-1])
             task.advance(1, f"without block {removed[-1]}: {scores[-1]:.3g}")
     return LayerChoice(sorted(removed), scores)
 
 
-def _without_each(runner: BlockRunner, inputs: Stream, kept: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-    """What leaves the last of the blocks ``kept``, rows ``[tokens, hidden]``; and what does without each one.
+def _without_each(
+    runner: BlockRunner, inputs: Stream, kept: Sequence[int], tried: Sequence[int]
+) -> tuple[Tensor, list[Tensor]]:
+    """What leaves the last of the blocks ``kept``, rows ``[tokens, hidden]``; and what does without each of
+    those ``tried``.
 
     All go forward together, so that each block is loaded once.
     """
     end = len(runner.blocks)
     whole, without = inputs.fork("whole", 0, kept[0]), list[Stream]()
     for index, following in zip(kept, [*kept[1:], end], strict=True):
-        skipping = whole.fork(f"without-{index:04d}", index, following)
+        skipping = [whole.fork(f"without-{index:04d}", index, following)] if index in tried else []
         with runner.loaded(index) as module:
             for stream in (whole, *without):
                 runner.advance(stream, index, module, following)
-        without.append(skipping)
+        without += skipping
     rows = [torch.cat(list(stream.rows(end))) for stream in (whole, *without)]
     for stream in (whole, *without):
         stream.drop(end)
@@ -161,10 +191,10 @@ def _damage(runner: BlockRunner, original: Tensor, rows: Tensor) -> float:
 
 
 def refit(
-    skeleton: Skeleton, block: BlockAnatomy, states: Stream, wanted: Stream, at: int, damping: float | None
+    skeleton: Skeleton, block: BlockAnatomy, states: Stream, wanted: Iterable[Batch], damping: float | None
 ) -> Fitted:
-    """Fit the last linear of ``block``, which is loaded, so that for ``states`` it leaves what ``wanted`` has
-    at the block ``at``; the module is not changed.
+    """Fit the last linear of ``block``, which is loaded, so that for ``states`` it leaves what is ``wanted``
+    of each batch; the module is not changed.
 
     A block that normalizes at its end (BERT) is fitted before that norm: its output is taken back through the
     norm with the mean and deviation that the residual stream has now. ``damping`` as in
@@ -175,7 +205,7 @@ def refit(
     halves, watched = ResidualError.halves(linear, skeleton.device), {"rows": down}
     if norm is not None:
         watched["sum"] = skeleton.submodule(norm.name)
-    targets = (batch.hidden for batch in wanted.raw(at))
+    targets = (batch.hidden for batch in wanted)
     for number, (batch, target) in enumerate(zip(states.raw(block.index), targets, strict=True)):
         found = inputs_and_output(module, watched, batch)
         missing = target - found["output"]

@@ -103,7 +103,11 @@ def magnitudes(block: Block, part: PrunablePart) -> Tensor:
 
 
 class UnitPruning(BlockPass):
-    """Not a pass of recipes: those that are one run it with the widths that they have found."""
+    """Not a pass of recipes: those that are one run it with the widths that they have found.
+
+    ``shared`` are the units that stay, by reader, where blocks have to keep the same ones; ``bias_tables``
+    the biases of heads ``[distances, heads]`` that a block has for all of its stack, by its number.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -115,6 +119,8 @@ class UnitPruning(BlockPass):
     damping: float
     losses: Mapping[str, Tensor]
     correction: float = 0.0
+    shared: Mapping[str, Tensor] = {}
+    bias_tables: Mapping[int, str] = {}
 
     def statistics(self, reader: Linear) -> tuple[str, ...]:
         """What is collected of the inputs of ``reader``."""
@@ -145,7 +151,9 @@ class UnitPruning(BlockPass):
         reader, size = part.reader(before), part.unit(before)
         needs = self.statistics(reader)
         inputs = block.collect([reader], needs)[reader.name] if needs else {}
-        units = kept_units(block, part, count, self.importance, inputs, self.losses, self.damping)
+        units = self.shared.get(reader.name)
+        if units is None:
+            units = kept_units(block, part, count, self.importance, inputs, self.losses, self.damping)
         fallen = units is None
         if units is None:
             units = kept_units(block, part, count, "magnitude", inputs, self.losses, self.damping)
@@ -156,6 +164,9 @@ class UnitPruning(BlockPass):
         repaired = self._repaired(block, reader, weight, kept, inputs) if fitted is None else fitted
         whole = f"{reader.in_features // size}"
         part.cut(block, units, repaired.weight)
+        table = self.bias_tables.get(before.index) if part.name == "heads" else None
+        if table is not None:
+            block.set_parameter(table, block.parameter(table)[:, units].contiguous())
         if repaired.bias is not None:
             block.set_parameter(f"{reader.name}.bias", repaired.bias)
         error = self._error(weight, block.weight(part.reader(block.anatomy)), kept, inputs.get("gram"))

@@ -48,7 +48,9 @@ def norm_after(block: BlockAnatomy, linear: Linear) -> Norm | None:
         return block.norm2 if block.order == "post" else None
     if block.order in ("parallel", "behind"):
         return None
-    return block.norm1 if block.order == "post" else block.norm2
+    if block.cross is not None and linear == block.cross.o:
+        return block.cross_norm if block.order == "post" else block.norm2
+    return block.norm1 if block.order == "post" else block.cross_norm or block.norm2
 
 
 def inputs_and_output(module: nn.Module, watched: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""The units that a block can lose: the channels of its MLP, or the heads of its attention.
+"""The units that a block can lose: the channels of its MLP, or the heads of its attention, in a decoder also
+those of its attention to the encoder's states.
 
 A unit is a run of input columns of one linear, the ``reader`` (down, or o), with the rows of other linears
 that make them. Units fall into ``partitions`` that lose equally many, as the query heads of a key/value head
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...model.block_anatomy import Attention, BlockAnatomy, Linear
 from ...model.meta_model import set_heads
@@ -22,6 +24,7 @@ from ...pipeline.block import Block
 from ...solve.elimination import columns_of
 
 MOST_CHOICES = 64
+POSITION_BIAS = "position_bias"  # as attention calls what is added to its scores by distance (T5)
 Unit = Literal["groups", "queries"]
 
 
@@ -30,7 +33,10 @@ class PrunablePart(Protocol):
 
     @property
     def name(self) -> str:
-        """``ffn`` or ``heads``."""
+        """``ffn``, ``heads`` or ``cross_heads``."""
+
+    def there(self, block: BlockAnatomy) -> bool:
+        """Whether ``block`` has the part."""
 
     def reader(self, block: BlockAnatomy) -> Linear:
         """The linear whose inputs are the units."""
@@ -95,6 +101,9 @@ class ChannelUnits:
     multiple: int
     name: str = "ffn"
 
+    def there(self, block: BlockAnatomy) -> bool:
+        return True
+
     def reader(self, block: BlockAnatomy) -> Linear:
         return block.mlp.down
 
@@ -137,29 +146,44 @@ class ChannelUnits:
 
 @dataclass(frozen=True)
 class HeadUnits:
-    """``whole``: what a unit is: a key/value head with its query heads, or one query head."""
+    """``whole``: what a unit is: a key/value head with its query heads, or one query head. With ``cross`` of
+    the attention to an encoder's states.
+    """
 
     whole: Unit
-    name: str = "heads"
+    cross: bool = False
+
+    @property
+    def name(self) -> str:
+        return "cross_heads" if self.cross else "heads"
+
+    def there(self, block: BlockAnatomy) -> bool:
+        return block.cross is not None or not self.cross
+
+    def attention(self, block: BlockAnatomy) -> Attention:
+        """Whose heads they are, of a block where it is there."""
+        part = block.cross if self.cross else block.attention
+        assert part is not None
+        return part
 
     def reader(self, block: BlockAnatomy) -> Linear:
-        return block.attention.o
+        return self.attention(block).o
 
     def linears(self, block: BlockAnatomy) -> tuple[Linear, ...]:
-        attention = block.attention
+        attention = self.attention(block)
         if attention.qkv is None and self.whole == "queries" and attention.heads != attention.kv_heads:
             return attention.q, attention.o
         return (*attention.projections, attention.o)
 
     def unit(self, block: BlockAnatomy) -> int:
-        return self._shared(block.attention) * block.attention.head_dim
+        return self._shared(self.attention(block)) * self.attention(block).head_dim
 
     def partitions(self, block: BlockAnatomy) -> int:
-        attention = block.attention
+        attention = self.attention(block)
         return attention.kv_heads if self._shared(attention) == 1 != _repeats(attention) else 1
 
     def makers(self, block: Block) -> list[Tensor]:
-        attention = block.anatomy.attention
+        attention = self.attention(block.anatomy)
         if attention.qkv is None:
             query, value = block.weight(attention.q), block.weight(attention.v)
         else:
@@ -168,12 +192,12 @@ class HeadUnits:
         return [query] if self.partitions(block.anatomy) > 1 else [query, value]
 
     def counts(self, block: BlockAnatomy) -> Sequence[int]:
-        units = block.attention.heads // self._shared(block.attention)
+        units = self.attention(block).heads // self._shared(self.attention(block))
         step = self.partitions(block)
         return range(step, units + 1, step)
 
     def narrowed(self, block: BlockAnatomy, count: int) -> BlockAnatomy:
-        attention, size = block.attention, block.attention.head_dim
+        attention, size = self.attention(block), self.attention(block).head_dim
         heads = count * self._shared(attention)
         kv_heads = attention.kv_heads if self.partitions(block) > 1 else heads // _repeats(attention)
         wide = {"q": heads, "k": kv_heads, "v": kv_heads}
@@ -181,25 +205,40 @@ class HeadUnits:
         both = attention.qkv and replace(attention.qkv, out_features=sum(wide.values()) * size)
         o = replace(attention.o, in_features=heads * size)
         narrow = replace(attention, **parts, qkv=both, o=o, heads=heads, kv_heads=kv_heads)
-        return replace(block, mixer=narrow)
+        return replace(block, cross=narrow) if self.cross else replace(block, mixer=narrow)
 
     def cut(self, block: Block, units: Tensor, weight: Tensor) -> None:
-        before, attention = block.anatomy, block.anatomy.attention
+        before, attention = block.anatomy, self.attention(block.anatomy)
         after = self.narrowed(before, len(units))
         queries = columns_of(units, self.unit(before))
         values = torch.arange(attention.v.out_features, device=units.device)
-        if after.attention.kv_heads < attention.kv_heads:
+        if self.attention(after).kv_heads < attention.kv_heads:
             values = columns_of(units, attention.head_dim)
         for linear, rows in _rows(attention, queries, values):
             if len(rows) < linear.out_features:
                 keep_rows(block, linear, rows)
         keep_columns(block, attention.o, queries, weight)
         block.anatomy = after
-        set_heads(block.module.get_submodule(block.local(attention.module)), after.attention)
+        module = block.module.get_submodule(block.local(attention.module))
+        set_heads(module, self.attention(after))
+        if self.unit(before) == attention.head_dim:
+            module.register_forward_pre_hook(partial(_biased, units, attention.heads), with_kwargs=True)
 
     def _shared(self, attention: Attention) -> int:
         """Query heads of a unit."""
         return _repeats(attention) if self.whole == "groups" else 1
+
+
+def _biased(
+    units: Tensor, heads: int, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """An attention's arguments with the biases ``[1, heads, queries, keys]`` of the heads ``units``, where it
+    gets those of all, which the first block of the stack had.
+    """
+    bias = named.get(POSITION_BIAS)
+    if isinstance(bias, Tensor) and bias.shape[1] == heads:
+        named = {**named, POSITION_BIAS: bias[:, units]}
+    return positional, named
 
 
 def _repeats(attention: Attention) -> int:

@@ -24,10 +24,11 @@ from ....foreign import foreign_errors_are_typed
 from ....storage import read_json
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import Linear
+from ...model.checkpoint.block_sizes import layer_counts
 from ...model.checkpoint.policy import refuse_code
 from ...model.checkpoint.shard_writer import copy_companions
 from ...model.config_check import check_settings
-from ...model.family import anatomy_of, size_keys
+from ...model.family import anatomy_of
 from ...model.weights import WeightSource
 from ...pipeline.block_shards import BlockWriter
 from ...pipeline.stage import Stage, StageResult, assemble
@@ -114,8 +115,7 @@ def shallow_source(teacher: WeightSource, layers: Layers, directory: Path) -> We
             writer = BlockWriter(teacher, {}, directory / "cut" / name)
             chosen = [blocks[index] for index in evenly_spaced(len(blocks), kept)]
             parts += [writer.part(block, {}, {}, {}, place=place) for place, block in enumerate(chosen)]
-        keys = size_keys(teacher.reader.config)
-        changes = {keys.layers: layers[0], str(keys.decoder_layers): layers[1]}
+        changes = layer_counts(teacher.reader.config, *layers)
         assemble(teacher, StageResult(parts, [], {}, {}, config=changes), directory / "student.partial")
         (directory / "student.partial").rename(made)
     return WeightSource.open(made)

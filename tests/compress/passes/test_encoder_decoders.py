@@ -226,23 +226,23 @@ def test_inconsistent_checkpoints_are_named(break_it: Breaks, named: str, pico_t
         anatomy_of(config, shapes)
 
 
-def test_distill_alone_of_those_that_want_the_whole_model_knows_them() -> None:
+def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     refusing = Pass.knows_encoder_decoders
     whole = [name for name in pass_names() if not issubclass(pass_type(name), BlockPass)]
-    assert [name for name in whole if pass_type(name).knows_encoder_decoders is not refusing] == ["distill"]
+    knowing = {name for name in whole if pass_type(name).knows_encoder_decoders is not refusing}
+    assert knowing == {"allocate", "allocate_sparsity", "distill", "layers", "narrow"}
 
 
 @pytest.mark.chain
 @pytest.mark.parametrize(
     "options",
     [
-        "allocate, bits: 4",
-        "block_qat, scheme: W4A16-g32, distance: fisher",
         "kv_cache",
-        "layers, keep: 0.5",
-        "narrow, keep: 0.5",
+        "qat, scheme: W4A16-g32",
         "recover",
         "rotate",
+        "tune",
+        "width, keep: 0.5",
     ],
 )
 def test_other_passes_refuse_before_any_work(options: str, pico_t5: Path, tmp_path: Path) -> None:
@@ -265,6 +265,9 @@ STEPS = [
     "prune, sparsity: 0.5, score: wanda",
     "sparsegpt, sparsity: 0.5",
     "alps, sparsity: 0.5, rounds: 2",
+    "block_qat, scheme: W4A16-g32, distance: fisher, training: {epochs: 1}",
+    "allocate, bits: 4, schemes: [W3A16-g16, W4A16-g16, W8A16-g16]",
+    "allocate_sparsity, sparsity: 0.5",
 ]
 
 
@@ -279,7 +282,7 @@ def with_t5(step: str) -> Any:
 @pytest.mark.chain
 @pytest.mark.parametrize(
     ("family", "step"),
-    [*map(with_t5, STEPS), ("bart", STEPS[0]), ("bart", STEPS[6]), ("marian", STEPS[5])],
+    [*map(with_t5, STEPS), *(("bart", STEPS[place]) for place in (0, 6, -2, -1)), ("marian", STEPS[5])],
 )
 def test_every_linear_of_both_stacks_is_treated_and_opens_in_transformers(
     family: str, step: str, make_encoder_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path

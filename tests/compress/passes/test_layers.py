@@ -58,9 +58,9 @@ def test_the_lowest_influence_goes_and_the_shortest_runs_compete(tmp_path: Path)
         influence.append(1 - sum(cosines) / len(cosines))
     scores = [turning(stream, block, block + 1) for block in range(5)]
     assert scores == pytest.approx(influence, abs=1e-5)
-    found = lowest(scores, lambda removed: len(removed) >= 2)
+    found = lowest(scores, [range(5)], lambda removed: len(removed) >= 2)
     assert found.removed == sorted(sorted(range(5), key=lambda index: influence[index])[:2])
-    assert shortest_runs(5, lambda removed: len(removed) >= 2) == [[0, 1], [1, 2], [2, 3], [3, 4]]
+    assert shortest_runs([range(5)], lambda removed: len(removed) >= 2) == [[0, 1], [1, 2], [2, 3], [3, 4]]
 
 
 def test_runs_are_scored_by_the_states_of_the_whole_model(

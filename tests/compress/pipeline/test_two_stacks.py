@@ -9,18 +9,24 @@ from typing import Any
 
 import pytest
 import torch
+from edgepress.benchmarks.lab.programs.streamed_gradients import Kept, largest_error
 from edgepress.compress.api import compress_model
+from edgepress.compress.model.anatomy import module_name
+from edgepress.compress.model.block_anatomy import BlockAnatomy
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.pipeline.backward_sweep import BackwardSweep
 from edgepress.compress.pipeline.block_inputs import Stream
 from edgepress.compress.pipeline.capture import behind_start
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import BatchSplitter
 from edgepress.compress.pipeline.last_states import last_states
+from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.hashed_tree import hash_tree
 from edgepress.terminal import Silent
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ...conftest import sentences
@@ -157,3 +163,64 @@ def test_a_killed_run_goes_on_in_either_stack_with_the_same_bytes(
         out = compress_model(model, output=tmp_path / "o", **command)
     assert done == [units, *[1] * (5 - units)]
     assert hash_tree(out) == hash_tree(whole)
+
+
+def micro_batches() -> list[MicroBatch]:
+    found = []
+    for number, (read, written) in enumerate([((6, 4), (3, 5)), ((9, 9), (7, 2))]):
+        batch = paired(read, written)
+        ids, mask = batch.input_ids, batch.attention_mask
+        found.append(MicroBatch(number, ids, mask, int(mask.sum()), answers=batch.answers))
+    return found
+
+
+def watched_modules(block: BlockAnatomy) -> dict[str, bool]:
+    """By module whether its gradient is that at its input."""
+    found = {block.prefix: False, block.attention.q.name: False, block.mlp.down.name: True}
+    return found if block.cross is None else found | {block.cross.k.name: False, block.cross.o.name: True}
+
+
+def of_autograd(path: Path, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
+    """By module the gradients ``[tokens, features]`` in the whole model, in float64."""
+    anatomy, model = WeightSource.open(path).anatomy, load_model(path, dtype=torch.float64, cache=False)
+    model.requires_grad_(True)
+    at_input = {name: there for block in anatomy.blocks for name, there in watched_modules(block).items()}
+    states: dict[str, Tensor] = {}
+    for name, there in at_input.items():
+
+        def keep(_: object, inputs: Any, output: Any, name: str = name, there: bool = there) -> None:
+            states[name] = inputs[0] if there else output[0] if isinstance(output, tuple) else output
+
+        model.get_submodule(module_name(anatomy, name)).register_forward_hook(keep)
+    found: dict[str, list[Tensor]] = {name: [] for name in at_input}
+    generator = torch.Generator().manual_seed(3)
+    for batch in batches:
+        written = batch.written()
+        real = written.attention_mask.bool()
+        given = behind_start(written.input_ids, model.config.decoder_start_token_id)
+        ids = {"input_ids": batch.input_ids, "decoder_input_ids": given}
+        logits = model(**ids, attention_mask=batch.attention_mask).logits[real].log_softmax(-1)
+        drawn = torch.multinomial(logits.detach().exp(), 1, generator=generator)
+        gradients = torch.autograd.grad(logits.gather(-1, drawn).sum(), list(states.values()))
+        for name, gradient in zip(states, gradients, strict=True):
+            of_memory = "decoder" not in name or name.endswith(("EncDecAttention.k", "encoder_attn.k_proj"))
+            found[name].append(gradient[batch.attention_mask.bool() if of_memory else real])
+    return {name: torch.cat(rows) for name, rows in found.items()}
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_gradients_are_those_of_autograd_through_both_stacks(
+    family: str, make_encoder_decoder: Make, tmp_path: Path
+) -> None:
+    path = make_encoder_decoder(tmp_path / "m", family)
+
+    def kept(block: BlockAnatomy, weight: object) -> dict[str, Kept]:
+        return {name: Kept(name, at_input=there) for name, there in watched_modules(block).items()}
+
+    options: dict[str, Any] = {"precision": "float32", "seed": 3, "dtype": torch.float64}
+    sweep = BackwardSweep(
+        WeightSource.open(path), micro_batches(), CPU, Silent(), tmp_path / "sweep", **options
+    )
+    files = sweep.run("gradients", kept)
+    found = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    assert largest_error(found, of_autograd(path, micro_batches())) < 1e-6
