@@ -15,7 +15,8 @@ to a last one (what is held out is measured with the last):
 - both: ``states``, the last hidden states; ``hidden``, those after each block, compared with the teacher's at
   the same share of its depth; ``relations`` between the tokens in the last attention, and its maps
   (``attention``);
-- encoder–decoders: ``sequence``, the cross-entropy of what the teacher writes for each source text.
+- encoder–decoders: ``sequence``, the cross-entropy of what the teacher writes for each source text; or as of
+  decoders the divergences of the next token, on the targets of the text.
 
 ``losses: outputs`` compares outputs alone: recovery after pruning (Sanh et al. 2020, arXiv 2005.07683). With
 ``train: lora`` linears change by a product of low rank that is merged at the end (Hu et al. 2021, arXiv
@@ -172,9 +173,9 @@ class Distill(Selective, Learning):
         )
 
     @property
-    def knows_encoder_decoders(self) -> bool:
-        # Outputs alone would be those of one stack: sequence losses know what the other reads.
-        return self.losses != "outputs"
+    def knows_hearing(self) -> bool:
+        # What a teacher writes of a sound it is not asked.
+        return self.losses == "outputs" or "sequence" not in (self.losses or {"sequence": 1.0})
 
     @property
     def teacher_stays(self) -> bool:
@@ -219,12 +220,6 @@ class Distill(Selective, Learning):
         if self.on_policy and mine.kind != "decoder":
             raise TrainingError(
                 f"on_policy is for decoders, and the student is {called(mine)}", fix="leave it out"
-            )
-        if stage.processes.sharded and mine.kind == "encoder_decoder":
-            raise TrainingError(
-                "an encoder–decoder cannot be spread over processes (FSDP) yet",
-                why="its decoder is not run through the module that gathers the blocks",
-                fix="launch without FSDP: every process then holds all of it",
             )
 
     def _shared(self, stage: Stage) -> int | None:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from ...errors import TrainingError
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import Fixed, whole_model
+from ..pipeline.algorithm import Fixed, float_bytes, whole_model
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
 from ..train.students.student import Kind, Student
@@ -40,6 +40,9 @@ class Tune(Learning):
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """Codes of a byte, or weights where nothing is quantized; what learns; a micro-batch."""
         learned = scales * len({"scales", "zero_points"}.intersection(self.learn))
+        if source.anatomy.kind == "encoder_decoder":  # all of it is held
+            weights = sum(map(float_bytes, source.anatomy.linears()))
+            return 2 * weights + 24 * learned + self.passing_bytes(weights)
         tables = 24 if "embedding" in self.learn else 0
         return self.streamed_bytes(source, learned, matrices=1 if scales else 4, tables=tables)
 

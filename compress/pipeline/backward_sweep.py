@@ -13,7 +13,7 @@ wait beside the gradient at its inputs; through the encoder's norm their sum is 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from ...storage import sha256_json, write_atomic
 from ...terminal import Progress, ProgressTask
-from ..measure.fisher import Measure, direction
+from ..measure.fisher import Measure, Observer, direction
 from ..measure.precision import Precision, autocast
+from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Head, Skeleton
 from ..model.torch_model import round_inputs
 from ..model.weights import WeightSource
@@ -36,7 +37,6 @@ from .block_inputs import BlockRunner, Stream
 from .capture import MEMORY, BatchContext, capture
 from .forward import Batch, BatchSplitter, block_output, require_few
 from .journal import Journal
-from .observing import observed
 
 _BACK = 3  # what a micro-batch takes on the way back, in forward passes
 
@@ -171,7 +171,7 @@ class BackwardSweep:
         tokens, files = sum(map(self._tokens, sound)), []
         with self._loaded(index) as module:
             observers = measure(self.blocks[index], self._weight)
-            with observed(self.skeleton, observers, self.blocks[index]) as show:
+            with _observed(self.skeleton, observers, self.blocks[index]) as show:
                 for number in sound:
                     batch = self.inputs.read(index, number)
                     show(batch)
@@ -221,6 +221,57 @@ class BackwardSweep:
             finally:
                 for name in rounded:
                     unwrap(self.skeleton.model, name)
+
+
+@contextmanager
+def _observed(
+    skeleton: Skeleton, observers: Mapping[str, Observer], block: BlockAnatomy
+) -> Iterator[Callable[[Batch], None]]:
+    """Each of ``observers`` at its module of ``block``, for as long as the context lasts; what is yielded
+    tells them which batch comes.
+    """
+    cross = () if block.cross is None else (block.cross.k.name, block.cross.v.name)
+    hooks = [_Hook(observer, of_memory=observer.module in cross) for observer in observers.values()]
+    handles = [skeleton.submodule(hook.observer.module).register_forward_hook(hook) for hook in hooks]
+    try:
+        yield lambda batch: _tell(hooks, batch, block.repeats)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Hook:
+    """Shows an observer what goes through a module, and the gradient there once it arrives: of each batch
+    the calls that come first, since a module may be called for other than tokens then. One ``of_memory``
+    reads the encoder's states.
+    """
+
+    def __init__(self, observer: Observer, *, of_memory: bool = False) -> None:
+        self.observer, self.of_memory = observer, of_memory
+        self.real = torch.empty(0)
+        self.waits = 0
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        if not self.waits:
+            return
+        self.waits -= 1
+        result: Tensor = output[0] if isinstance(output, tuple) else output
+        take = self.observer.observe(_rows(inputs[0].detach()), _rows(result.detach()), self.real)
+        watched = inputs[0] if self.observer.at_input else result
+        watched.register_hook(lambda gradient: take(_rows(gradient)))  # type: ignore[no-untyped-call]
+
+
+def _tell(hooks: Iterable[_Hook], batch: Batch, calls: int) -> None:
+    for hook in hooks:
+        states = batch.arguments[MEMORY] if hook.of_memory else batch.hidden
+        mask = batch.memory_mask if hook.of_memory else batch.mask
+        real = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        hook.real = (real if mask is None else mask).flatten()
+        hook.waits = calls
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.flatten(0, -2)
 
 
 def _gradient(states: Tensor) -> Tensor:

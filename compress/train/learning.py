@@ -67,6 +67,14 @@ class Learning(ModelPass):
     def calibrated(self) -> bool:
         return True
 
+    @property
+    def knows_encoder_decoders(self) -> bool:
+        return True
+
+    @property
+    def knows_hearing(self) -> bool:
+        return True
+
     def multiplications(self, weights: int, tokens: int) -> float:
         """The teacher, three passes a step, and the measurements of what is held out."""
         learned = tokens * self.training.epochs if self.training.tokens is None else self.training.tokens
@@ -175,9 +183,16 @@ class Learning(ModelPass):
         """Learn, and write the model with its new parameters.
 
         Raises:
-            TrainingError: the model has none of the parameters that should learn.
+            TrainingError: the model has none of the parameters that should learn, or it is an encoder–decoder
+                that would be spread over processes.
             CalibrationError: too little text to learn from and to hold some out.
         """
+        if stage.processes.sharded and stage.source.anatomy.kind == "encoder_decoder":
+            raise TrainingError(
+                "an encoder–decoder cannot be spread over processes (FSDP) yet",
+                why="its decoder is not run through the module that gathers the blocks",
+                fix="launch without FSDP: every process then holds all of it",
+            )
         micro_batches = micro_batches_of(
             stage.text(type(self).__name__.lower()), self.training.micro_batch_tokens
         )

@@ -68,7 +68,8 @@ class CachedTeacher:
     def _file(self, batch: MicroBatch) -> Path:
         asked = [(term.name, _settings(term)) for _, term in self.objective.terms]
         digest = hashlib.sha256(f"{asked}{self.precision}{tuple(batch.input_ids.shape)}".encode())
-        digest.update(batch.input_ids.numpy().tobytes() + batch.attention_mask.numpy().tobytes())
+        for part in (batch,) if batch.answers is None else (batch, batch.answers):
+            digest.update(part.input_ids.numpy().tobytes() + part.attention_mask.numpy().tobytes())
         return self.directory / f"{digest.hexdigest()[:24]}.safetensors"
 
     def prepare(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> None:

@@ -99,19 +99,19 @@ class LogitDivergence(Term):
         """``ids [tokens, top_k]`` int32 in any order and their ``log_probabilities``, float32; the rest of 1
         is the tail's mass. Of a whole vocabulary only the latter, in its order.
         """
-        found = self._found(model, states)
+        found = self._found(model, states, batch)
         if self.top_k >= found.shape[-1]:
             return {"log_probabilities": found}
         top = found.topk(self.top_k, -1, sorted=False)  # sorting a whole vocabulary takes most of the time
         return {"ids": top.indices.to(torch.int32), "log_probabilities": top.values}
 
     def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
-        mine, theirs = self._found(model, states), answers["log_probabilities"]
+        mine, theirs = self._found(model, states, batch), answers["log_probabilities"]
         if "ids" in answers:
             mine, theirs = with_rest(mine.gather(-1, answers["ids"].long())), with_rest(theirs)
         return self.temperature**2 * self.between(theirs, mine)
 
-    def _found(self, model: nn.Module, states: States) -> Tensor:
+    def _found(self, model: nn.Module, states: States, batch: MicroBatch) -> Tensor:
         return log_probabilities(model, states[LAST], self.form, self.temperature, self.vocabulary)
 
 

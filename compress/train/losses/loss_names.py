@@ -15,7 +15,7 @@ from .attention_terms import AttentionMaps, Relations
 from .label_terms import LabelCrossEntropy, LabelDivergence
 from .logit_terms import CrossEntropy, LogitDivergence
 from .objective import Weight
-from .sequence_terms import SequenceCrossEntropy
+from .sequence_terms import AnswerDivergence, SequenceCrossEntropy
 from .state_terms import EmbeddingDistance, HiddenDistance, StateDistance
 from .term import Term
 
@@ -40,7 +40,7 @@ _OF_BOTH: tuple[Loss, ...] = ("states", "hidden", "relations", "attention")
 _OF_KIND: dict[str, tuple[Loss, ...]] = {
     "decoder": (*_OF_DECODERS, *_OF_BOTH),
     "encoder": (*_OF_ENCODERS, *_OF_BOTH),
-    "encoder_decoder": ("sequence",),
+    "encoder_decoder": ("sequence", "forward_kl", "reverse_kl", "jensen_shannon"),
 }
 _DEFAULT: dict[str, dict[Loss, Weight]] = {
     "decoder": {"forward_kl": 1.0},
@@ -54,7 +54,7 @@ _OUTPUTS: dict[str, dict[Loss, Weight]] = {
     "decoder": {"forward_kl": 1.0},
     "encoder": {"states": 1.0},
     "classifier": {"label_kl": 1.0, "states": 1.0},
-    "encoder_decoder": {"sequence": 1.0},
+    "encoder_decoder": {"forward_kl": 1.0},
 }
 
 
@@ -124,7 +124,8 @@ def term_of(name: Loss, stage: Stage, options: LossOptions) -> Term:
         return _relations(mine, theirs, options.relation_heads)
     if name == "attention":
         return AttentionMaps(mine, theirs)
-    return LogitDivergence(name, options.top_k, mine.logit_form, options.temperature, options.shared())
+    kind = AnswerDivergence if mine.kind == "encoder_decoder" else LogitDivergence
+    return kind(name, options.top_k, mine.logit_form, options.temperature, options.shared())
 
 
 def _sequence(student: Anatomy, teacher: Anatomy, options: LossOptions) -> SequenceCrossEntropy:

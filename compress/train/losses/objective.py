@@ -1,6 +1,7 @@
 """What a student is compared with its teacher by: weighted terms, each a loss of a micro-batch's tokens.
 
-A decoder by default by the forward KL of its next-token distribution, an encoder by its last hidden states; a
+A decoder, that of an encoder–decoder too, by default by the forward KL of its next-token distribution, an
+encoder by its last hidden states; a
 classifier by these and the KL of its labels, which count alike.
 """
 
@@ -17,6 +18,7 @@ from ...model.anatomy import Anatomy
 from ...text.micro_batches import MicroBatch
 from .label_terms import LabelDivergence
 from .logit_terms import LogitDivergence
+from .sequence_terms import AnswerDivergence
 from .state_terms import StateDistance
 from .term import Answers, Term
 
@@ -63,7 +65,8 @@ def objective_for(anatomy: Anatomy, top_k: int) -> Objective:
         return Objective(((1.0, LabelDivergence(anatomy, anatomy)), (1.0, StateDistance())))
     if anatomy.kind == "encoder":
         return Objective(((1.0, StateDistance()),))
-    return Objective(((1.0, LogitDivergence("forward_kl", top_k, anatomy.logit_form)),))
+    kind = AnswerDivergence if anatomy.kind == "encoder_decoder" else LogitDivergence
+    return Objective(((1.0, kind("forward_kl", top_k, anatomy.logit_form)),))
 
 
 def _parts(term: Term, tokens: int) -> Iterator[slice]:

@@ -1,8 +1,9 @@
-"""Sequence-level distillation: an encoder–decoder learns to write what its teacher writes.
+"""Losses of encoder–decoders, whose decoder is given what it is to write, token by token.
 
-Kim, Rush 2016, "Sequence-Level Knowledge Distillation", arXiv 1606.07947. The teacher answers each source
-text once, by beam search, and its answer takes the place of whatever the text's own target was: the mode
-stands for the whole distribution over answers, which is too large to compare.
+Kim, Rush 2016, "Sequence-Level Knowledge Distillation", arXiv 1606.07947: an encoder–decoder learns to write
+what its teacher writes. The teacher answers each source text once, by beam search, and its answer takes the
+place of whatever the text's own target was: the mode stands for the whole distribution over answers, which is
+too large to compare. Or next-token distributions are compared on the targets of the text, as of decoders.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from ...measure.reading import LAST, States
 from ...model.answer_start import start_token
 from ...text.micro_batches import MicroBatch
+from .logit_terms import LogitDivergence
 from .term import Answers, Term, padded
 
 
@@ -52,6 +54,32 @@ class SequenceCrossEntropy(Term):
         logits = answer_logits(model, *_sources(states, batch), labels)
         lost = cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=-1, reduction="none")
         return lost.sum(1) * (batch.tokens / int((labels >= 0).sum()))
+
+
+class AnswerDivergence(LogitDivergence):
+    """:class:`LogitDivergence` of what the decoders find of the targets of a micro-batch: nats a token of
+    these, so that those of a micro-batch together count as its source tokens.
+    """
+
+    by_token = False
+
+    def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
+        """``[written]``, of the real tokens of the targets.
+
+        Raises:
+            CheckpointError: nothing says what answers begin with.
+        """
+        found = super().losses(model, states, answers, batch)
+        return found * (batch.tokens / len(found))
+
+    def _found(self, model: nn.Module, states: States, batch: MicroBatch) -> Tensor:
+        written, rows = batch.written(), batch.attention_mask.any(1)
+        device = states[LAST].device
+        real = written.attention_mask[rows].bool().to(device)
+        labels = written.input_ids[rows].to(device).masked_fill(~real, -1)
+        logits = answer_logits(model, *_sources(states, batch), labels)[real].float()
+        logits = logits if self.vocabulary is None else logits[..., : self.vocabulary]
+        return torch.log_softmax(logits / self.temperature, -1)
 
 
 def answer_logits(model: Any, sources: Tensor, mask: Tensor, labels: Tensor) -> Tensor:

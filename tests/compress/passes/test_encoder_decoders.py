@@ -230,7 +230,10 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     refusing = Pass.knows_encoder_decoders
     whole = [name for name in pass_names() if not issubclass(pass_type(name), BlockPass)]
     knowing = {name for name in whole if pass_type(name).knows_encoder_decoders is not refusing}
-    assert knowing == {"allocate", "allocate_sparsity", "distill", "layers", "narrow"}
+    assert knowing == {
+        *("allocate", "allocate_sparsity", "distill", "layers", "narrow"),
+        *("qat", "ternary", "tune"),
+    }
 
 
 @pytest.mark.chain
@@ -238,17 +241,14 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     "options",
     [
         "kv_cache",
-        "qat, scheme: W4A16-g32",
-        "recover",
         "rotate",
-        "tune",
         "width, keep: 0.5",
     ],
 )
 def test_other_passes_refuse_before_any_work(options: str, pico_t5: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"name: r\npasses:\n  - {{pass: rtn, scheme: W8A8}}\n  - {{pass: {options}}}\n")
-    name = options.partition(",")[0].replace("recover", "distill")  # recover is distill by outputs alone
+    name = options.partition(",")[0]
     with pytest.raises(RecipeError, match=name + " does not work on encoder–decoders"):
         plan_model(str(pico_t5), recipe=str(recipe))
 

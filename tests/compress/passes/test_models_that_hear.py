@@ -18,7 +18,7 @@ from ..conftest import Watched
 
 pytestmark = pytest.mark.chain
 
-RECIPES = [
+RECIPES: list[Any] = [
     "rtn, scheme: W8A8",
     "gptq, scheme: W4A16-g32",
     "gptq, scheme: W8A8_STATIC, correction: 1",
@@ -27,8 +27,8 @@ RECIPES = [
     "autoround, scheme: W4A16-g32, iterations: 2",
     "block_qat, scheme: W4A16-g32, training: {epochs: 1}",
     "sparsegpt, sparsity: 0.5",
-    "alps, sparsity: 0.5, rounds: 2",
-    "prune, sparsity: 0.5, score: wanda",
+    pytest.param("alps, sparsity: 0.5, rounds: 2", marks=pytest.mark.slow),
+    pytest.param("prune, sparsity: 0.5, score: wanda", marks=pytest.mark.slow),
     "allocate, bits: 4, schemes: [W3A16-g16, W4A16-g16, W8A16-g16]",
     "allocate_sparsity, sparsity: 0.5",
 ]

@@ -256,8 +256,8 @@ def test_heads_under_one_table_go_together_by_the_sum_of_their_losses(
             )
 
 
-CHAINS: list[tuple[str, list[dict[str, Any]]]] = [
-    ("t5", [{"pass": "layers", "keep": 0.6}]),
+CHAINS: list[Any] = [
+    pytest.param("t5", [{"pass": "layers", "keep": 0.6}], marks=pytest.mark.slow),
     ("t5", [{"pass": "narrow", "keep": 0.7, "widths": "uniform", "importance": "taylor", "multiple": 16}]),
     ("bart", [{"pass": "narrow", "keep": 0.7, "multiple": 16}, {"pass": "rtn", "scheme": "W8A8"}]),
     ("marian", [{"pass": "layers", "keep": 0.6}, {"pass": "ffn", "keep": 0.8, "multiple": 32}]),
@@ -301,7 +301,12 @@ def test_a_whisper_that_lost_layers_and_heads_is_exported_and_writes(
 @pytest.mark.parametrize(
     ("step", "label", "kill"),
     [
-        ({"pass": "narrow", "keep": 0.8, "multiple": 16}, "measuring for narrow", 20),
+        pytest.param(
+            {"pass": "narrow", "keep": 0.8, "multiple": 16},
+            "measuring for narrow",
+            20,
+            marks=pytest.mark.slow,
+        ),
         ({"pass": "narrow", "keep": 0.8, "multiple": 16}, "compressing blocks", 5),
         ({"pass": "layers", "keep": 0.6}, "refitting cuts", 4),
     ],

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from edgepress.compress.model.torch_model import load_model
+from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
-from edgepress.compress.train.losses.objective import Objective, ask, learn_from, total_loss
+from edgepress.compress.text.token_batch import TokenBatch
+from edgepress.compress.train.losses.objective import Objective, ask, learn_from, objective_for, total_loss
 from edgepress.compress.train.losses.sequence_terms import SequenceCrossEntropy
 from edgepress.errors import CheckpointError
 from edgepress.storage import read_json, write_json
@@ -177,3 +180,33 @@ def test_a_model_that_does_not_say_how_answers_begin(
     with pytest.raises(CheckpointError, match="begin with") as refused:
         ask(objective(1), load_model(path), batch(), CPU)
     assert "decoder_start_token_id" in refused.value.fix
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_distributions_on_the_targets_are_compared_as_transformers_has_them(
+    family: str, make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    path, asked = make_encoder_decoder(tmp_path, family), batch()
+    ids = torch.randint(3, 30, (4, 7), generator=torch.Generator().manual_seed(3))
+    real = torch.arange(7) < torch.tensor([7, 2, 5, 1])[:, None]
+    asked = replace(asked, answers=TokenBatch(ids, real.long()))
+    teacher, student = load_model(path), changed(load_model(path))
+    objective = objective_for(WeightSource.open(path).anatomy, top_k=1000)
+    given = {
+        "input_ids": asked.input_ids,
+        "attention_mask": asked.attention_mask,
+        "decoder_input_ids": torch.cat([torch.zeros(4, 1, dtype=torch.int64), ids[:, :-1]], 1),
+    }
+    with torch.no_grad():
+        theirs, mine = (
+            model(**given).logits[real].log_softmax(-1)
+            for model in (transformers_model(path), changed(transformers_model(path)))
+        )
+    expected = float((theirs.exp() * (theirs - mine)).sum()) * asked.tokens / int(real.sum())
+    answers = ask(objective, teacher, asked, CPU)
+    assert total_loss(objective, student, asked, answers, CPU) == pytest.approx(expected, rel=1e-4)
+    student.requires_grad_(True)
+    assert learn_from(objective, student, asked, answers, 1.0, CPU) == pytest.approx(expected, rel=1e-4)
+    inner = student if family == "t5" else student.model
+    for stack in (inner.encoder, inner.decoder):
+        assert all(bool(parameter.grad.any()) for parameter in stack.parameters() if parameter.ndim == 2)
