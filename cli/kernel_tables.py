@@ -60,7 +60,7 @@ def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None
         table, path = measure_kept(device, terminal, provider)
     document = {"table": str(path), **table.model_dump(mode="json", by_alias=True)}
     terminal.document(
-        document, None if terminal.as_json else _summary(HERE if name in WORDS else name, table)
+        document, None if terminal.as_json else summary(HERE if name in WORDS else name, table)
     )
     terminal.say(f"kept in {path}")
 
@@ -104,7 +104,7 @@ def _planned(planned: MeasurePlan) -> str:
     )
 
 
-def _summary(name: str, table: KernelTable) -> str:
+def summary(name: str, table: KernelTable) -> str:
     """A screen: bandwidths, the fixed costs, and how whole the table is."""
     key = table.key
     lines = [f"{name}: {key.processor}, ONNX Runtime {key.runtime}, kernels {key.kernels}"]
@@ -126,7 +126,9 @@ def _summary(name: str, table: KernelTable) -> str:
     lines.append(
         f"  {timed:,} times of {len({one.op for one in table.families})} operators in {table.took:.0f} s"
     )
-    if not table.complete:
+    if not timed:
+        lines.append("  the time was over before an operator was timed: its disk is slow, or others use it")
+    elif not table.complete:
         lines.append("  not complete: the same command goes on")
     if table.busy_percent is not None and table.busy_percent > _BUSY_PERCENT:
         lines.append(

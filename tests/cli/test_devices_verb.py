@@ -6,7 +6,10 @@ import json
 
 import pytest
 from edgepress.cli.entry import run
+from edgepress.cli.kernel_tables import summary
 from edgepress.devices.target import target_names
+
+from ..devices.kernel_table.tables import small_table
 
 pytestmark = pytest.mark.chain
 
@@ -52,3 +55,12 @@ def test_probe(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["machine"]["limits"]["threads"] >= 1
     assert document["state"]["logical_cpus"] >= 1
     assert document["energy"]["cpu"]["method"] in ("rapl_pkg", "none")
+
+
+def test_a_table_without_a_time_says_why() -> None:
+    table = small_table()
+    assert "the time was over" not in summary("here", table)
+    empty = table.model_copy(update={"families": [], "complete": False})
+    assert "the time was over before an operator was timed" in summary("here", empty)
+    part = table.model_copy(update={"complete": False})
+    assert "the same command goes on" in summary("here", part)
