@@ -59,9 +59,7 @@ def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None
             return
         table, path = measure_kept(device, terminal, provider)
     document = {"table": str(path), **table.model_dump(mode="json", by_alias=True)}
-    terminal.document(
-        document, None if terminal.as_json else summary(HERE if name in WORDS else name, table)
-    )
+    terminal.document(document, None if terminal.as_json else summary(HERE if name in WORDS else name, table))
     terminal.say(f"kept in {path}")
 
 

@@ -9,9 +9,14 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ..benchmarks.page.account_table import AccountTable
-    from ..benchmarks.records.record import Measurement
+    from ..benchmarks.records.record import Measurement, Metric
 
 _OPERATORS_SHOWN = 6
+# First the speeds, whatever order a device's line has them in; energy and others come last.
+_ORDER = (
+    *("decode_tps", "prefill_tps", "rtfx", "sentences_per_second", "images_per_second", "latency_ms"),
+    *("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "load_ms", "load_cold_ms", "rss_peak_bytes", "device_bytes"),
+)
 
 
 def measurement_table(line: Measurement) -> RenderableType:
@@ -27,7 +32,7 @@ def measurement_table(line: Measurement) -> RenderableType:
     )
     for title in ("", "median", "CI 95 %", "p90", "p99", "unit", "n"):
         table.add_column(title, justify="left" if title in ("", "unit") else "right")
-    for name, metric in line.metrics.items():
+    for name, metric in sorted(line.metrics.items(), key=_place):
         scale, unit = (1e6, "MB") if metric.unit == "bytes" else (1, metric.unit)
         interval = " – ".join(digits(bound / scale) for bound in metric.ci95) if metric.ci95 else ""
         numbers = [digits(None if value is None else value / scale) for value in (metric.p90, metric.p99)]
@@ -44,6 +49,10 @@ def measurement_tables(lines: Mapping[str, Measurement]) -> RenderableType:
     return Group(
         *(part for name, line in lines.items() for part in (f"on {name}", measurement_table(line), ""))
     )
+
+
+def _place(named: tuple[str, Metric]) -> int:
+    return _ORDER.index(named[0]) if named[0] in _ORDER else len(_ORDER)
 
 
 def _rendered(account: AccountTable) -> RenderableType:

@@ -58,6 +58,8 @@ def test_images_a_second(images: Path, tmp_path: Path) -> None:
     assert line.per_op is not None and set(line.per_op["phases"]) == {"batch", "single"}
     text = shown(line)
     assert "images of 32 × 32, batch 3, 1 threads" in text and "only 1 block:" in text
+    backwards = line.model_copy(update={"metrics": dict(reversed(line.metrics.items()))})
+    assert shown(backwards) == text
     (group,) = compare_runs([record], sort="speed")
     assert group.shown == "classifier of images"
     page = render_report(read([record]))
