@@ -16,7 +16,7 @@ from edgepress.terminal import Silent
 pytestmark = pytest.mark.chain
 
 
-@pytest.mark.parametrize("cut", ["narrow 70 %", "layers 70 %"])
+@pytest.mark.parametrize("cut", [pytest.param("narrow 70 %", marks=pytest.mark.slow), "layers 70 %"])
 def test_a_cut_has_candidates_and_a_damage_of_its_own(
     cut: str, pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,7 +112,9 @@ Distance = Callable[[Path, Path, Path], float]
 AUTOROUND: dict[str, Any] = {"pass": "autoround", "precision": "float32", "iterations": 24}
 
 
-@pytest.mark.parametrize("scheme", ["W3A16-g32", "W2A16_ASYM-g16", "W8A8"])
+@pytest.mark.parametrize(
+    "scheme", ["W3A16-g32", "W2A16_ASYM-g16", pytest.param("W8A8", marks=pytest.mark.slow)]
+)
 def test_the_model_comes_closer_than_by_rounding(
     pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str, distance: Distance
 ) -> None:

@@ -79,7 +79,9 @@ def test_the_hidden_size_is_not_cut(classifier: Path, pico_text: Path, tmp_path:
     "step",
     [
         {"pass": "distill"},
-        {"pass": "distill", "losses": {"label_kl": 1.0}, "temperature": 2.0},
+        pytest.param(
+            {"pass": "distill", "losses": {"label_kl": 1.0}, "temperature": 2.0}, marks=pytest.mark.slow
+        ),
         {"pass": "distill", "losses": {"label_kl": 1.0, "hidden": 0.1}, "cache": False},
         {"pass": "recover"},
     ],

@@ -40,7 +40,7 @@ def compressed(model: Path, folder: Path, text: Path | None, *passes: dict[str, 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", ["Q4_K", "Q2_K"])
+@pytest.mark.parametrize("name", [pytest.param("Q4_K", marks=pytest.mark.slow), "Q2_K"])
 def test_the_file_is_the_checkpoint(wide: Path, pico_text: Path, tmp_path: Path, name: str) -> None:
     asked: dict[str, Any] = {"scheme": name, "calibration": str(pico_text), "samples": 8, "length": 32}
     (note,) = plan_model(str(wide), **asked).notes[:1]
