@@ -25,6 +25,7 @@ from .onnx import OnnxFormat, PreparedOnnx, write_graph
 FOLDER = "onnx"
 _DATA = "_data"
 _TEMPLATE = "chat_template.jinja"
+_NEW_CLASS, _OLD_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"  # of tokenizers without a class
 # By bits of the weights: the end of the graph's name, and what transformers.js calls such numbers.
 _NUMBERS = {4: ("_q4", "q4"), 8: ("_quantized", "q8")}
 _FLOAT = ("", "fp32")
@@ -40,11 +41,11 @@ _ASKED = {
         "ORTModelForCustomTasks",
     ),
 }
-# The families whose graphs were refused, in benchmarks/lab/results/interop.md.
+# The families whose graphs were refused, in benchmarks/lab/results/interop.md, or were not tried.
 NOT_IN_TRANSFORMERS_JS = frozenset("bitnet exaone4 falcon glm4 granitemoe mixtral nemotron olmoe".split())
 NOT_IN_OPTIMUM = frozenset(
-    "bitnet deepseek_v3 ernie4_5 gemma2 granitemoe ministral ministral3 mixtral olmoe phi phi3 qwen2_moe "
-    "siglip_text_model starcoder2".split()
+    "bitnet deepseek_v3 ernie4_5 falcon gemma2 granitemoe ministral ministral3 mixtral olmoe phi phi3 "
+    "qwen2_moe siglip_text_model starcoder2".split()
 )
 
 
@@ -113,7 +114,7 @@ class OnnxHubFormat:
         for name in reader.companions():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(reader.file(name), directory / name)
-        _keep_template(directory)
+        _for_transformers_4(directory)
         config = {key: value for key, value in reader.config.items() if key != "quantization_config"}
         outside = {path.name: 1} if path.with_name(path.name + _DATA).exists() else False
         own = {"dtype": _numbers(job)[1], "use_external_data_format": outside}
@@ -151,11 +152,21 @@ def _standard(job: ExportJob) -> ExportJob:
     return replace(job, form=provider_form("cpu", "standard", job.form.activations))
 
 
-def _keep_template(directory: Path) -> None:
-    """Put the chat template, which is a file of its own since transformers 5, where the others read it."""
+def _for_transformers_4(directory: Path) -> None:
+    """Put the chat template, which is a file of its own since transformers 5, where the others read it, and
+    call a tokenizer as they do, who are at transformers 4.
+    """
     config, template = directory / "tokenizer_config.json", directory / _TEMPLATE
-    if template.is_file() and config.is_file():
-        write_json(config, {**read_json(config), "chat_template": template.read_text(encoding="utf-8")})
+    if not config.is_file():
+        return
+    found = read_json(config)
+    changed = dict(found) if isinstance(found, dict) else {}
+    if changed.get("tokenizer_class") == _NEW_CLASS:
+        changed["tokenizer_class"] = _OLD_CLASS
+    if template.is_file():
+        changed["chat_template"] = template.read_text(encoding="utf-8")
+    if changed != found:
+        write_json(config, changed)
 
 
 FORMAT: ExportFormat[PreparedOnnx] = OnnxHubFormat()

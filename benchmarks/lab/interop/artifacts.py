@@ -19,6 +19,7 @@ from .families import FAMILIES, SMALL_HEAD
 from .kinds import DECODER, ENCODE, ENCODER, MIXTURE, READ_AND_WRITE, STATES, TAGGER
 
 SCHEME, NEW_TOKENS, LENGTHS = "W4A16-g32", 8, (40, 5, 17)
+OURS = ("wanted", "embedded", "scored")
 _PACKED = ("gptq", "awq")
 # The forms that are written of a kind; of decoders, GGUF of those that it has an architecture for.
 _FORMS = {
@@ -86,7 +87,7 @@ class Artifacts:
         return self.root / self.family / artifact
 
     def task(self) -> dict[str, Any]:
-        """What clients are asked, and our answers: ``wanted`` by artifact, and further ones to texts."""
+        """What clients are asked, and our answers, those named in ``OURS``, by artifact."""
         found: dict[str, Any] = read_json(self.root / self.family / "task.json")
         return found
 
@@ -133,6 +134,12 @@ class Artifacts:
         task = question(self.kind, checkpoint, LENGTHS, NEW_TOKENS)
         exported = load_model(checkpoint, embedding=True)  # embedding and head as exports store them
         plain = load_model(checkpoint)
-        found = {True: answers(plain, task, checkpoint), False: answers(exported, task, checkpoint)}
-        task["wanted"] = {form: found[form in ("checkpoint", *_PACKED)] for form in self.forms}
-        return task | text_answers(self.kind, plain, checkpoint, LENGTHS)
+        found = {
+            stored: {"wanted": answers(model, task, checkpoint)}
+            | text_answers(self.kind, model, checkpoint, LENGTHS)
+            for stored, model in ((True, plain), (False, exported))
+        }
+        task |= {key: value for key, value in found[True].items() if key not in OURS}
+        for key in found[True].keys() & set(OURS):
+            task[key] = {form: found[form in ("checkpoint", *_PACKED)][key] for form in self.forms}
+        return task

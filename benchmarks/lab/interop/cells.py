@@ -15,7 +15,7 @@ from typing import Any
 
 from ....plugins import load, names
 from ..peers.workspace import Workspace
-from .artifacts import Artifacts
+from .artifacts import OURS, Artifacts
 from .kinds import TOWERS
 
 CLIENTS = f"{__package__}.clients"
@@ -93,14 +93,13 @@ def _last_words(printed: str) -> str:
 
 
 def _question(artifacts: Artifacts, form: str) -> dict[str, Any]:
-    ours = ("wanted", "embedded", "scored")
-    task = {key: value for key, value in artifacts.task().items() if key not in ours}
+    task = {key: value for key, value in artifacts.task().items() if key not in OURS}
     return {"artifact": str(artifacts.path(form).resolve()), "task": task}
 
 
 def _measured(module: ModuleType, form: str, artifacts: Artifacts, found: dict[str, Any]) -> dict[str, Any]:
     task = artifacts.task()
-    ours = task[module.ASKED] if hasattr(module, "ASKED") else task["wanted"][form]
+    ours = task[getattr(module, "ASKED", OURS[0])][form]
     values = [_unit(row) for row in found["values"]] if artifacts.kind in TOWERS else found["values"]
     return {
         "difference": _difference(values, ours["values"]),
