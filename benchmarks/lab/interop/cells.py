@@ -21,6 +21,7 @@ from .kinds import TOWERS
 CLIENTS = f"{__package__}.clients"
 _TIMEOUT = 1800
 _BEGIN, _END = 70, 160  # characters of a refusal that are shown
+_PLACE = re.compile(r"/\S*/artifacts/")  # of this machine
 _ERROR = re.compile(r"[\w.]+(Error|InvalidArgument)\b.*:")
 
 
@@ -88,7 +89,7 @@ def _last_words(printed: str) -> str:
     """The error that ended a process, from its name on."""
     lines = [" ".join(line.split()) for line in printed.splitlines() if line.strip()]
     begins = [number for number, line in enumerate(lines) if _ERROR.match(line)]
-    said = " ".join(lines[begins[-1] if begins else -1 :])
+    said = _PLACE.sub("", " ".join(lines[begins[-1] if begins else -1 :]))
     return said if len(said) <= _BEGIN + _END else f"{said[:_BEGIN]} … {said[-_END:]}"
 
 
