@@ -208,7 +208,7 @@ def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:
 
 
 def _sound_section(job: ExportJob, hearing: Hearing) -> dict[str, Any]:
-    """What is heard, and what stands in front of an answer."""
+    """What becomes of a sound, and what stands in front of an answer."""
     how = require_log_mel(hearing, job.path)
     prompt = speech_prompt(job.path, job.source.reader.config, job.source.anatomy.vocab_size)
     return {

@@ -28,7 +28,7 @@ from .planned_stacks import PlannedStack, reading, writing
 _CACHES = {8: "int8", 4: "uint8"}
 # A bundle's files are known when they are written.
 _DISK_BAND = 0.10
-# What stands in front of words that are heard: a bundle says it, a plan takes what multilingual ones have.
+# What stands in front of a transcript: a bundle says it, a plan takes what multilingual ones have.
 _SPOKEN, _ASKED = 3, "language, task and times are taken to be three tokens in front of the answer"
 
 _HEADLESS = "what is made of the last states is not counted"
@@ -166,8 +166,8 @@ def _of_kind(subject: Subject, model: PlannedModel) -> Subject:
     hearing = anatomy.hearing
     if hearing is None or hearing.log_mel is None:
         return replace(subject, most_read=anatomy.max_positions)
-    heard = replace(subject, unit="sound", length=hearing.tokens, seconds=float(hearing.log_mel.seconds))
-    return replace(heard, begins=1 + _SPOKEN, notes=(*heard.notes, _ASKED))
+    speech = replace(subject, unit="sound", length=hearing.tokens, seconds=float(hearing.log_mel.seconds))
+    return replace(speech, begins=1 + _SPOKEN, notes=(*speech.notes, _ASKED))
 
 
 def _stack(model: PlannedModel, run: Run) -> Operations:

@@ -33,7 +33,7 @@ _ELSEWHERE = QuickRates(8e9, 5e10)
 # Seconds of a worker's start, and of the runs around the blocks: bandwidth, and the account of the operators.
 _START, _AROUND = 1.0, 6.0
 # About what an image or a sound of half a minute becomes.
-_IMAGE_TOKENS, _HEARD_TOKENS = 256, 1500
+_IMAGE_TOKENS, _SOUND_STATES = 256, 1500
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def workload_of(
         workload = TimedGeneration(prompt_tokens, new_tokens, seed=seed)
     elif kinds == {"encoder_decoder"}:
         sound = bundles[0].encoder_decoder.sound
-        heard = 0.0 if sound is None else sound.samples / sound.rate
-        workload = TimedAnswer(prompt_tokens, new_tokens, heard, seed)
+        seconds = 0.0 if sound is None else sound.samples / sound.rate
+        workload = TimedAnswer(prompt_tokens, new_tokens, seconds, seed)
     elif bundles[0].encoder.image is not None:
         workload = TimedImages(batch, seed=seed)
     else:
@@ -152,7 +152,7 @@ def _memory(bundle: Bundle, workload: Workload) -> int:
         return size + 4 * workload.batch * _tokens(workload) * 16 * bundle.encoder.hidden_size
     if isinstance(workload, TimedAnswer):
         both = bundle.encoder_decoder
-        read = _HEARD_TOKENS if workload.seconds else workload.prompt_tokens
+        read = _SOUND_STATES if workload.seconds else workload.prompt_tokens
         width = sum(2 * layer.kv_heads * layer.head_dim for layer in both.layers)
         return size + 4 * ((read + workload.new_tokens) * width + both.vocab_size)
     decoder = bundle.decoder
@@ -180,9 +180,9 @@ def _seconds(bundle: Bundle, task: ProfileTask, rates: QuickRates) -> float:
     if isinstance(workload, Embedding | TimedImages):
         once += (workload.batch + workload.singles) * _tokens(workload) * multiplying
     else:
-        heard = isinstance(workload, TimedAnswer) and workload.seconds
+        speech = isinstance(workload, TimedAnswer) and workload.seconds
         once += workload.new_tokens * bytes_of_a_token(bundle) / reading
-        once += (_HEARD_TOKENS if heard else workload.prompt_tokens) * multiplying
+        once += (_SOUND_STATES if speech else workload.prompt_tokens) * multiplying
     block = _START + max(protocol.warmup_seconds, protocol.warmup_iterations * once) + once
     loads = 2 * size / reading
     return protocol.blocks * (block + loads + protocol.block_ms / 1e3) + _AROUND + size / 1e9

@@ -129,5 +129,5 @@ def _of_kind(subject: Subject, bundle: Bundle) -> Subject:
     )
     if both.sound is None:
         return replace(subject, most_read=both.max_length)
-    heard = reading_of(graph, bundle, Run(1, length=1)).attended
-    return replace(subject, unit="sound", length=heard, seconds=both.sound.samples / both.sound.rate)
+    states = reading_of(graph, bundle, Run(1, length=1)).attended
+    return replace(subject, unit="sound", length=states, seconds=both.sound.samples / both.sound.rate)

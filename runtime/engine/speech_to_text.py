@@ -19,7 +19,7 @@ from .generate import Generation, TextStream, generate_batch, stream
 from .sampling import Sampling
 from .spoken_prompt import prompt_of
 
-Heard = Path | str | Samples
+SoundInput = Path | str | Samples
 
 
 class SpeechOptions(TypedDict, total=False):
@@ -54,7 +54,7 @@ class SpeechToTextModel:
 
     def stream(
         self,
-        sound: Heard,
+        sound: SoundInput,
         *,
         language: str | None = None,
         task: str | None = None,
@@ -87,13 +87,13 @@ class SpeechToTextModel:
         )
         return TextStream(pieces)
 
-    def generate(self, sound: Heard, **options: Unpack[SpeechOptions]) -> Generation:
+    def generate(self, sound: SoundInput, **options: Unpack[SpeechOptions]) -> Generation:
         """:meth:`stream` to its end."""
         return self.stream(sound, **options).result
 
     def generate_batch(
         self,
-        sounds: Sequence[Heard],
+        sounds: Sequence[SoundInput],
         *,
         language: str | None = None,
         task: str | None = None,
@@ -121,12 +121,12 @@ class SpeechToTextModel:
             eos_ids=frozenset(self.model.section.eos_token_ids),
         )
 
-    def _samples(self, sounds: Sequence[Heard]) -> Samples:
+    def _samples(self, sounds: Sequence[SoundInput]) -> Samples:
         if not len(sounds):
             raise InputError("there are no sounds to hear")
         return filled([self._one(sound) for sound in sounds], self.sound)
 
-    def _one(self, sound: Heard) -> Samples:
+    def _one(self, sound: SoundInput) -> Samples:
         if isinstance(sound, (str, Path)):
             return read_sound(sound, self.sound)
         found = np.asarray(sound, np.float32)

@@ -52,8 +52,8 @@ class TimedAnswer:
                 why=f"it reads up to {both.max_length}",
                 fix="lower --prompt-tokens",
             )
-        heard = 0.0 if both.sound is None else both.sound.samples / both.sound.rate
-        if heard != self.seconds:
+        seconds = 0.0 if both.sound is None else both.sound.samples / both.sound.rate
+        if seconds != self.seconds:
             raise InputError("a model that hears and one that reads, or hears less, do not do the same work")
 
     def open(self, bundle: Bundle, *, threads: int, provider: str, profile: Path | None = None) -> Work:
