@@ -156,8 +156,13 @@ def _explain(error: ValidationError, keys: list[str], where: str) -> RecipeError
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return unknown_key(key, keys, where)
-    shown = f" (given: {first['input']!r:.60})" if first["type"] != "missing" else ""
-    return RecipeError(f"{where}: {key}: {first['msg']}{shown}", fix="see `edgepress recipe schema`")
+    # What a check of the whole pass says has no key, and its input is the pass.
+    given = first["type"] != "missing" and key
+    shown = f" (given: {first['input']!r:.60})" if given else ""
+    said = first["msg"].removeprefix("Value error, ")
+    return RecipeError(
+        f"{where}: {f'{key}: ' if key else ''}{said}{shown}", fix="see `edgepress recipe schema`"
+    )
 
 
 def _step(number: int, data: Any, where: str, training: Mapping[str, Any]) -> tuple[Step, tuple[str, ...]]:

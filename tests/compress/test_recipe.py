@@ -239,6 +239,14 @@ def test_training_is_the_recipes_and_over_it_the_passes_own() -> None:
         ({"passes": [{"pass": "gptq", "scheme": "W4A16", "block": 32}]}, "block of gptq is fixed at 64"),
         ({"passes": [{"pass": "rotate", "targets": ["q"]}]}, "targets of rotate is fixed at [*]"),
         ({"passes": [{"pass": "allocate", "bits": 4, "using": {"pass": "gptq", "block": 3}}]}, "fixed at 64"),
+        (
+            {
+                "passes": [
+                    {"pass": "allocate_sparsity", "sparsity": 0.5, "using": {"pass": "alps", "samples": 3}}
+                ]
+            },
+            "pass 1 (allocate_sparsity): using names a pass",
+        ),
     ],
 )
 def test_what_cannot_be_set_says_why(recipe: dict[str, Any], message: str) -> None:
