@@ -94,8 +94,6 @@ def test_verbs_that_measure_text_say_that_it_hears(
     model, text = str(pico_whisper), ["--text", str(pico_text)]
     budget = ["--max-disk", "1MB", *text, "-o", str(tmp_path / "o")]
     for words in (
-        ["predict", model],
-        ["profile", str(bundle)],
         ["fit", model, *budget],
         ["validate", str(bundle), "--against", model, *text],
         ["validate", model, "--against", model, *text],

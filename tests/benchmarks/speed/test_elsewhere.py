@@ -215,7 +215,7 @@ def test_a_second_user_is_told_to_wait(machine: Loopback, bundle: Path) -> None:
 
 
 def test_errors_there_are_typed(machine: Loopback, bundle: Path) -> None:
-    with pytest.raises(EdgepressError, match=r"pi: .*provider 'cuda'"):
+    with pytest.raises(EdgepressError, match=r"pi has no GPU .*\n.*nothing was sent"):
         profile_on(PI, asked(bundle, options={**OPTIONS, "provider": "cuda"}), Seen())
 
 

@@ -301,7 +301,10 @@ def test_every_linear_of_both_stacks_is_treated_and_opens_in_transformers(
     assert {layer["status"] for layer in found["layers"]} == {"ok"}
     assert not any(torch.equal(source.dense(name), before.dense(name)) for name in names)
     assert 0 < found["steps"][0]["damage"]["kl"] < 0.5
-    assert opens_in_transformers(source).answer == "yes"
+    answer = opens_in_transformers(source)
+    # One forward pass is right in any case; what `generate` asks the encoder alone is not, where codes stay.
+    rounded = any(scheme.activations for scheme in source.schemes.values())
+    assert answer.answer == ("no" if rounded else "yes")
     with torch.no_grad():
         ours, plain = load_model(out)(**inputs()).logits, reference(out)(**inputs()).logits
     assert torch.allclose(ours, plain, atol=1e-5)

@@ -55,7 +55,9 @@ def test_every_linear_of_both_stacks_is_treated_and_opens_in_transformers(
     assert {layer["status"] for layer in found["layers"]} == {"ok"}
     assert not any(torch.equal(source.dense(name), before.dense(name)) for name in names)
     assert 0 < found["steps"][0]["damage"]["kl"] < 1
-    assert found["opens_in"]["transformers"]["answer"] == "yes"
+    # One forward pass is right in any case; what `generate` asks the encoder alone is not, where codes stay.
+    rounded = any(scheme.activations for scheme in source.schemes.values())
+    assert found["opens_in"]["transformers"]["answer"] == ("no" if rounded else "yes")
     read = torch.randn(1, 16, 200, generator=torch.Generator().manual_seed(0))
     written = torch.tensor([[34, 35, 3, 9, 4]])
     with torch.no_grad():

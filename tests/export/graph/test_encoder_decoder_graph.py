@@ -16,7 +16,6 @@ import torch
 from click.testing import CliRunner
 from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records.subjects import open_subject
-from edgepress.benchmarks.speed.profile import profile_bundle
 from edgepress.cli.entry import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
@@ -223,8 +222,6 @@ def test_other_uses_of_the_bundle_are_refused(bundle: Path) -> None:
         TextModel(Bundle.open(bundle))
     with pytest.raises(InputError, match="encoder–decoder"):
         _ = Bundle.open(bundle).encoder
-    with pytest.raises(InputError, match="encoder–decoder"):
-        profile_bundle(bundle)
 
 
 @pytest.mark.parametrize("format", ["gguf", "gptq", "onnx_hub", "bitnet"])
