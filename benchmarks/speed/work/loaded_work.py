@@ -5,15 +5,12 @@ one phase of it is repeated alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ....runtime.engine.decoder import PREFILL_CHUNK, Decoder
-from ....runtime.engine.encoder import Encoder
+from ....runtime.images.prepared import Pixels
 from ....runtime.text.tokenizer import Tokenizer
 
 Sample = dict[str, list[int]]
@@ -106,12 +103,14 @@ class GenerationWork:
         return {"prefill": [prefilled - start], "first": [first - start], "tokens": tokens}
 
 
-class EmbeddingWork:
-    """An encoder with its sentences."""
+class BatchWork:
+    """An encoder with its batch of sentences or images: ``answers`` takes some of ``batch``."""
 
-    def __init__(self, encoder: Encoder, ids: npt.NDArray[np.int64], singles: int) -> None:
-        self.session = encoder.session
-        self._encoder, self._rows, self._singles = encoder, ids.tolist(), singles
+    def __init__(
+        self, session: Any, answers: Callable[[Any], object], batch: Sequence[Any] | Pixels, singles: int
+    ) -> None:
+        self.session = session
+        self._answers, self._batch, self._singles = answers, batch, singles
         self.phases = {"batch": "batch", "single": "single"}
 
     @property
@@ -130,17 +129,15 @@ class EmbeddingWork:
 
     def repeat(self, phase: str) -> int:
         """``batch``, the only phase that is repeated alone."""
-        self._encoder.answers(self._rows, len(self._rows))
-        return len(self._rows)
+        self._answers(self._batch)
+        return len(self._batch)
 
     def __call__(self) -> Sample:
-        """Nanoseconds: ``batch`` for the whole batch, ``single`` for each sentence embedded alone."""
-        whole = timed(partial(self._encoder.answers, self._rows, len(self._rows)))
-        alone = [self._rows[index % len(self._rows)] for index in range(self._singles)]
-        return {
-            "batch": [whole],
-            "single": [timed(partial(self._encoder.answers, [row], 1)) for row in alone],
-        }
+        """Nanoseconds: ``batch`` for the whole batch, ``single`` for each of some alone."""
+        whole = timed(partial(self._answers, self._batch))
+        places = [index % len(self._batch) for index in range(self._singles)]
+        alone = [self._batch[place : place + 1] for place in places]
+        return {"batch": [whole], "single": [timed(partial(self._answers, one)) for one in alone]}
 
 
 def timed(work: Callable[[], object]) -> int:

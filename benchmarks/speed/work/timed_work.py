@@ -20,7 +20,7 @@ from ....runtime.bundle.bundle import Bundle
 from ....runtime.engine.decoder import Decoder
 from ....runtime.engine.encoder import Encoder
 from ....runtime.text.tokenizer import Tokenizer
-from .loaded_work import EmbeddingWork, GenerationWork, Work
+from .loaded_work import BatchWork, GenerationWork, Work
 from .timed_answer import TimedAnswer
 from .timed_images import TimedImages
 
@@ -114,7 +114,8 @@ class Embedding:
     def open(self, bundle: Bundle, *, threads: int, provider: str, profile: Path | None = None) -> Work:
         """Load the bundle, ready to work."""
         encoder = Encoder.open(bundle, threads, provider=provider, profile=profile)
-        return EmbeddingWork(encoder, self._ids(encoder.tokenizer.vocab_size), self.singles)
+        ids = self._ids(encoder.tokenizer.vocab_size).tolist()
+        return BatchWork(encoder.session, lambda rows: encoder.answers(rows, len(rows)), ids, self.singles)
 
     def _ids(self, vocab_size: int) -> npt.NDArray[np.int64]:
         return _random_ids((self.batch, self.length), vocab_size, self.seed)

@@ -62,7 +62,7 @@ def opens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str
 
 
 def held(folder: Path) -> int:
-    """Descriptors of this process below ``folder`` when all that nothing refers to is gone."""
+    """Descriptors of this process below ``folder`` when nothing unreachable is left."""
     gc.collect()
     return descriptors(folder)
 
