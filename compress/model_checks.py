@@ -76,14 +76,15 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
-                "sparsegpt, alps, allocate_sparsity, layers, narrow, tune, qat, ternary and distill",
+                "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, tune, qat, ternary and "
+                "distill",
             )
         if anatomy.hearing is not None and not step.knows_hearing:
             raise RecipeError(
                 f"pass {name} does not work on models that hear as asked: {anatomy.model_type} is one",
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
-                "sparsegpt, alps, allocate_sparsity, layers, narrow, tune, qat, ternary, and distill with "
-                "losses: outputs (recover)",
+                "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, tune, qat, ternary, and "
+                "distill with losses: outputs (recover)",
             )
 
 

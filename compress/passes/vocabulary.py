@@ -2,12 +2,13 @@
 
 After Abdaoui et al. 2020, "Load What You Need: Smaller Versions of Multilingual BERT", arXiv 2010.05609. What
 stays is computed as before: the same rows, renumbered. A text whose tokens all stay is split as before;
-any other is split into shorter tokens. A decoder can no longer say what was cut.
+any other is split into shorter tokens. A decoder can no longer say what was cut. Of rows with a ``target``
+what is written counts as what is read; a model that hears reads none, and what it writes begins with a space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -28,15 +29,19 @@ from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import Stage, StageResult
-from ..text.corpus import texts_from
+from ..text.calibration_audio import spoken
+from ..text.corpus import plain, read_corpus
+from ..text.token_settings import named_ids, renumbered
 from ..text.tokenizer_cut import Cut, cut_tokenizer
 
 # Other forms of the same vocabulary, which would now be wrong; tokenizer.json says it all.
 _OTHER_FORMS = (
     *("vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"),
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("source.spm", "target.spm", "target_vocab.json"),
 )
 _CONFIGS = ("generation_config.json", "tokenizer_config.json")
+_SIZES = frozenset({"vocab_size", "decoder_vocab_size"})
 _CHAT = tuple({"role": role, "content": "text"} for role in ("system", "user", "assistant"))
 _TEXTS_AT_ONCE = 256
 
@@ -61,6 +66,14 @@ class Vocabulary(ModelPass):
     @property
     def calibrated(self) -> bool:
         return self.corpus is None
+
+    @property
+    def knows_encoder_decoders(self) -> bool:
+        return True
+
+    @property
+    def knows_hearing(self) -> bool:
+        return True
 
     @property
     def last(self) -> bool:
@@ -105,6 +118,7 @@ class Vocabulary(ModelPass):
         special = sorted(_special_ids(source.reader, source.anatomy.vocab_size))
         content = read_json(source.reader.file(TOKENIZER))
         cut = cut_tokenizer(content, wanted, special, self.size)
+        _require_named(special, cut)
         parts, forms = _write(stage, cut)
         kept = np.zeros(len(counts), bool)
         kept[list(cut.kept)] = True
@@ -119,18 +133,21 @@ class Vocabulary(ModelPass):
             [status],
             dict(source.schemes),
             forms,
-            config=_renumbered(source.reader.config, cut) | {"vocab_size": len(cut.kept)},
+            config=_config(source.reader.config, cut),
             details={"tokens": len(cut.kept), "of": rows, "covered": covered},
             files=_files(source.reader, cut),
         )
 
     def _counts(self, stage: Stage, tokenizer: Tokenizer) -> NDArray[np.int64]:
         """How often each token id occurs in the corpus ``[vocab]``; once more for what a chat needs."""
-        corpus = self.corpus if stage.calibration is None else self.corpus or stage.calibration.source
-        if corpus is None:
+        source = self.corpus if stage.calibration is None else self.corpus or stage.calibration.source
+        if source is None:
             raise CalibrationError("vocabulary needs a text", fix="set corpus, or pass --text FILE")
-        counts = np.zeros(max(tokenizer.vocab_size, stage.source.anatomy.vocab_size), np.int64)
-        texts = texts_from(corpus)
+        anatomy, corpus = stage.source.anatomy, read_corpus(source)
+        counts = np.zeros(max(tokenizer.vocab_size, anatomy.vocab_size), np.int64)
+        texts = [*map(plain, corpus.documents), *(target for target in corpus.targets if target is not None)]
+        if anatomy.hearing is not None:
+            texts = [spoken(text) for text in texts]
         if tokenizer.chat_template is not None:
             texts += tokenizer.render_chats([_CHAT], add_generation_prompt=True)
         with stage.progress.task("counting tokens", len(texts)) as task:
@@ -142,35 +159,25 @@ class Vocabulary(ModelPass):
         return counts
 
 
+def _require_named(special: Sequence[int], cut: Cut) -> None:
+    """Refuse settings that name a row of the embedding without a token: it would get another's id."""
+    missing = set(special).difference(cut.kept)
+    if missing:
+        raise CheckpointError(
+            f"the settings name token {min(missing)}, which {TOKENIZER} has not: it cannot be renumbered",
+            fix=f"take the model's own {TOKENIZER}, or correct config.json and {_CONFIGS[0]} in a copy",
+        )
+
+
 def _special_ids(reader: CheckpointReader, rows: int) -> set[int]:
     """Ids that the model's settings name."""
-    found = set()
-    for settings in (reader.config, _companion(reader, _CONFIGS[0])):
-        for key, value in settings.items():
-            if key.endswith("_token_id"):
-                ids = value if isinstance(value, list) else [value]
-                found |= {index for index in ids if isinstance(index, int) and 0 <= index < rows}
-    return found
+    places = (reader.config, _companion(reader, _CONFIGS[0]))
+    return {one for settings in places for one in named_ids(settings) if 0 <= one < rows}
 
 
 def _companion(reader: CheckpointReader, name: str) -> dict[str, Any]:
     content = read_json(reader.file(name)) if name in reader.companions() else {}
     return content if isinstance(content, dict) else {}
-
-
-def _renumbered(settings: dict[str, Any], cut: Cut) -> dict[str, Any]:
-    """The entries of ``settings`` that hold ids, renumbered."""
-    new = {old: index for index, old in enumerate(cut.kept)}
-
-    def ids(value: Any) -> Any:
-        return [new[one] for one in value if one in new] if isinstance(value, list) else new.get(value, value)
-
-    holds_ids = ("_token_id", "suppress_tokens")
-    changed = {key: ids(value) for key, value in settings.items() if key.endswith(holds_ids)}
-    table = settings.get("added_tokens_decoder")
-    if isinstance(table, dict):
-        changed["added_tokens_decoder"] = {str(new[int(old)]): entry for old, entry in table.items()}
-    return changed
 
 
 def _files(reader: CheckpointReader, cut: Cut) -> dict[str, Any]:
@@ -181,7 +188,7 @@ def _files(reader: CheckpointReader, cut: Cut) -> dict[str, Any]:
     for name in _CONFIGS:
         if name in present:
             settings = _companion(reader, name)
-            files[name] = settings | _renumbered(settings, cut)
+            files[name] = settings | renumbered(settings, cut.kept)
     return files
 
 
@@ -196,16 +203,39 @@ def _write(stage: Stage, cut: Cut) -> tuple[list[Any], dict[Any, str]]:
     return [*parts, writer.outer(_rows(source, cut.kept))], writer.forms
 
 
+def _config(config: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
+    """The entries of ``config.json`` that change."""
+    sizes = dict.fromkeys(_SIZES & config.keys() | {"vocab_size"}, len(cut.kept))
+    return renumbered(config, cut.kept) | sizes
+
+
 def _rows(source: WeightSource, kept: Sequence[int]) -> dict[str, Tensor]:
-    """Every tensor outside the blocks that has a row for each token, with the rows ``kept``."""
-    anatomy = source.anatomy
+    """Every tensor outside the blocks that has a row, or a column, for each token, with those of ``kept``."""
+    anatomy, tokens = source.anatomy, list(kept)
     inside = tuple(f"{block.prefix}." for block in anatomy.blocks)
-    others = tuple(f"{name}." for name in (anatomy.position_embedding, anatomy.token_type_embedding) if name)
-    return {
-        name: source.tensor(name)[list(kept)]
+    others = (*inside, *(f"{name}." for name in _of_other_things(anatomy)))
+    found = {
+        name: source.tensor(name)[tokens]
         for name, shape in source.shapes.items()
-        if shape[0] == anatomy.vocab_size and not name.startswith((*inside, *others))
+        if shape[0] == anatomy.vocab_size and not name.startswith(others)
     }
+    if anatomy.head_bias is not None:
+        found[anatomy.head_bias] = source.tensor(anatomy.head_bias)[:, tokens]
+    return found
+
+
+def _of_other_things(anatomy: Anatomy) -> Iterator[str]:
+    """Modules outside the blocks whose rows are no tokens, though there may be as many."""
+    norms = [anatomy.embedding_norm, anatomy.encoder_norm, anatomy.final_norm]
+    names = [anatomy.position_embedding, anatomy.token_type_embedding, *anatomy.position_biases]
+    if anatomy.decoder_entry is not None:
+        norms.append(anatomy.decoder_entry.embedding_norm)
+        names.append(anatomy.decoder_entry.position_embedding)
+    if anatomy.relative is not None:
+        names.append(anatomy.relative.table)
+    names += [] if anatomy.hearing is None else anatomy.hearing.convolutions
+    names += [norm.name for norm in norms if norm is not None]
+    yield from (name for name in names if name is not None)
 
 
 PASS = Vocabulary

@@ -43,12 +43,17 @@ class Words:
 
     def ids(self, text: str) -> Ids:
         """What a decoder writes of it, behind its start."""
-        said = text.strip()
-        own = said.startswith(_OWN_TOKENS)
-        front = [] if own else list(self.prompt)
-        ids = front + self.tokenizer.encode(said if own else f" {said}", special=False)
+        said = spoken(text)
+        front = [] if said.startswith(_OWN_TOKENS) else list(self.prompt)
+        ids = front + self.tokenizer.encode(said, special=False)
         ids += [] if self.end is None else [self.end]
         return np.asarray(ids[: self.longest], np.int64)
+
+
+def spoken(text: str) -> str:
+    """What a decoder writes of ``text``: words begin with a space, tokens of their own in front do not."""
+    said = text.strip()
+    return said if said.startswith(_OWN_TOKENS) else f" {said}"
 
 
 def calibration_of_sounds(

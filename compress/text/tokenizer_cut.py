@@ -2,6 +2,7 @@
 
 What is cut is chosen so that any text can still be split, and a text whose tokens all stay is split as
 before: the alphabet, bytes and special tokens stay, and for BPE every token that another one is merged from.
+Whole words are not split (``WordLevel``): those that are cut become the unknown token.
 What is left is renumbered, in the old order.
 """
 
@@ -166,5 +167,6 @@ def _unigram(model: Content, new: Renumber) -> Content:
 _MODELS: dict[str, Callable[[Content, Renumber], Content]] = {
     "BPE": _bpe,
     "WordPiece": _table,
+    "WordLevel": _table,
     "Unigram": _unigram,
 }

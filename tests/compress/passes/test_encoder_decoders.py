@@ -232,7 +232,7 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     knowing = {name for name in whole if pass_type(name).knows_encoder_decoders is not refusing}
     assert knowing == {
         *("allocate", "allocate_sparsity", "distill", "layers", "narrow"),
-        *("qat", "ternary", "tune"),
+        *("qat", "ternary", "tune", "vocabulary"),
     }
 
 
