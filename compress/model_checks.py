@@ -72,19 +72,26 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
                 "kv_cache, embedding, layers, and block_qat without fisher",
             )
+        if anatomy.kind == "encoder_decoder" and step.kv_scheme is not None:
+            raise RecipeError(
+                f"pass {name} does not work on encoder–decoders: {anatomy.model_type} is one",
+                why="ONNX's Attention, which reads what an encoder gave, takes caches in float: codes would be "
+                "unpacked ahead of every token, which costs more than it saves",
+                fix="leave it out: what a decoder writes is short, and what it reads is cached once",
+            )
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
-                "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, tune, qat, ternary and "
-                "distill",
+                "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
+                "qat, ternary and distill",
             )
         if anatomy.hearing is not None and not step.knows_hearing:
             raise RecipeError(
                 f"pass {name} does not work on models that hear as asked: {anatomy.model_type} is one",
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
-                "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, tune, qat, ternary, and "
-                "distill with losses: outputs (recover)",
+                "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
+                "qat, ternary, and distill with losses: outputs (recover)",
             )
 
 

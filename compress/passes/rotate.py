@@ -12,8 +12,9 @@ with LearnedRotation Rotations", arXiv 2405.16406; the loss is that of
 
 A head that shares the embedding's matrix gets one of its own, because the final norm's scales go into it:
 the checkpoint grows by that matrix, and the details of the step say by how much. LayerNorm models are rotated
-by matrices that keep the mean. Models whose norms cannot give their scales away (BERT, Gemma 2) are
-refused, save with ``residual: false``, which leaves the value heads to rotate.
+by matrices that keep the mean, both stacks of a T5 by one, since they share the embedding. Models whose norms
+cannot give their scales away (BERT, Gemma 2, BART) are refused, save with ``residual: false``, which leaves
+the value heads to rotate.
 """
 
 from __future__ import annotations
@@ -41,17 +42,22 @@ from ..pipeline.stage import Stage, StageResult
 from ..rotate.learned_rotation import LearnedRotation, Reader, learn
 from ..rotate.rotation import (
     FusedTensors,
+    attentions_of,
     mean_preserving,
     random_rotation,
     rotate_heads,
     rotate_outside,
     rotate_residual,
+    scales_of,
     why_not,
 )
 from ..rotate.rotation_readers import block_readers
 
 _ANGLE = 0.1  # of the first step of learning, in radians
 _SEED = 0
+
+# Of one block: for each of its attentions a matrix a value head, ``[kv_heads, head_dim, head_dim]``.
+HeadRotations = list[Tensor]
 
 
 class Rotate(ModelPass):
@@ -75,6 +81,14 @@ class Rotate(ModelPass):
         if not (self.residual or self.heads):
             raise ValueError("nothing to rotate: residual and heads are both false")
         return self
+
+    @property
+    def knows_encoder_decoders(self) -> bool:
+        return True
+
+    @property
+    def knows_hearing(self) -> bool:
+        return True
 
     @property
     def label(self) -> str:
@@ -106,7 +120,7 @@ class Rotate(ModelPass):
         self._check(stage)
         writer = BlockWriter(source, {}, stage.directory)
         rotation = self._residual(anatomy) if self.residual else None
-        heads = [self._heads(block) for block in anatomy.blocks] if self.heads else []
+        heads = [_head_rotations(block) for block in anatomy.blocks] if self.heads else []
         learned: dict[str, Any] = {}
         if self.learn is not None:
             rotation, heads, learned = self._learned(stage, self.learn, rotation, heads)
@@ -121,6 +135,8 @@ class Rotate(ModelPass):
             return StageResult([*parts, writer.outer()], statuses, {}, writer.forms, details=learned)
         outside, details = self._outside(source, writer, rotation)
         config = {"tie_word_embeddings": False}
+        if anatomy.kind == "encoder_decoder" and anatomy.logit_form is not None:
+            config["scale_decoder_outputs"] = False  # the head has T5's factor in it
         return StageResult(
             [*parts, outside], statuses, {}, writer.forms, config=config, details=details | learned
         )
@@ -147,15 +163,15 @@ class Rotate(ModelPass):
             )
 
     def _learned(
-        self, stage: Stage, scheme: Scheme, rotation: Tensor | None, heads: list[Tensor]
-    ) -> tuple[Tensor | None, list[Tensor], dict[str, Any]]:
+        self, stage: Stage, scheme: Scheme, rotation: Tensor | None, heads: list[HeadRotations]
+    ) -> tuple[Tensor | None, list[HeadRotations], dict[str, Any]]:
         """Both kinds of rotations as they are learned from those given, and their errors.
 
         Raises:
             CalibrationError: there is no text.
         """
         residual: list[Reader] = []
-        found: list[LearnedRotation] = []
+        found: list[list[LearnedRotation]] = []
         smaller = BatchSplitter(stage.progress.note)
         folder, wanted = stage.directory / "activations" / "inputs", rotation is not None
         text = stage.text("learning a rotation")
@@ -164,14 +180,15 @@ class Rotate(ModelPass):
             for block, own in zip_longest(blocks, heads):
                 residual += block.residual
                 if own is not None:
-                    found.append(learn([block.heads], own, scheme, self.steps, _ANGLE))
+                    both = zip(block.heads, own, strict=True)
+                    found.append([learn([one], start, scheme, self.steps, _ANGLE) for one, start in both])
                 task.advance(1)
-            errors = _errors("heads", found)
+            errors = _errors("heads", [one for block in found for one in block])
             if rotation is not None:
                 fixed = self._fixed(stage.source.anatomy)
                 whole = learn(residual, rotation.unsqueeze(0), scheme, self.steps, _ANGLE, fixed)
                 rotation, errors = whole.rotation.squeeze(0), errors | _errors("residual", [whole])
-        return rotation, [one.rotation for one in found], {"learned": errors}
+        return rotation, [[one.rotation for one in block] for block in found], {"learned": errors}
 
     def _outside(
         self, source: WeightSource, writer: BlockWriter, rotation: Tensor
@@ -201,12 +218,13 @@ class Rotate(ModelPass):
         size = anatomy.hidden_size
         return torch.full((size,), size**-0.5) if any(norm.kind == "layer" for norm in norms) else None
 
-    def _heads(self, block: BlockAnatomy) -> Tensor:
-        """A rotation for each value head, ``[kv_heads, head_dim, head_dim]``."""
-        generator = torch.Generator().manual_seed(1_000_003 * (_SEED + 1) + block.index)
-        attention = block.attention
-        rotations = [random_rotation(attention.head_dim, generator) for _ in range(attention.kv_heads)]
-        return torch.stack(rotations)
+
+def _head_rotations(block: BlockAnatomy) -> HeadRotations:
+    generator = torch.Generator().manual_seed(1_000_003 * (_SEED + 1) + block.index)
+    return [
+        torch.stack([random_rotation(attention.head_dim, generator) for _ in range(attention.kv_heads)])
+        for attention in attentions_of(block)
+    ]
 
 
 def _rotated(
@@ -214,14 +232,16 @@ def _rotated(
     writer: BlockWriter,
     block: BlockAnatomy,
     rotation: Tensor | None,
-    heads: Tensor | None,
+    heads: HeadRotations | None,
 ) -> Path:
     """Write a block whose residual states and value heads are rotated."""
     tensors = FusedTensors(source.tensor, source.names(f"{block.prefix}."))
     if rotation is not None:
-        rotate_residual(tensors, block, rotation)
-    if heads is not None:
-        rotate_heads(tensors, block, heads)
+        norm = source.anatomy.encoder_norm
+        memory = None if block.cross is None or norm is None else scales_of(norm, source.tensor)
+        rotate_residual(tensors, block, rotation, memory)
+    for attention, own in zip(attentions_of(block), heads or [], strict=False):
+        rotate_heads(tensors, attention, own)
     return writer.part(block, {}, tensors.changed, {})
 
 

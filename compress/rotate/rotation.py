@@ -5,6 +5,9 @@ multiplied by ``R``, and so are the inputs of what reads it (through a norm, who
 first). RMSNorm commutes with any rotation, LayerNorm with those that keep the mean. A norm's bias ``b``
 cannot go where no linear has one, so it stays behind the norm as ``(b / g) R``, with ``g`` the norm's scales.
 
+The two stacks of an encoder–decoder share the embedding and so the rotation; the scales of the norm behind
+the encoder go into the keys and values of every block that reads its states.
+
 Within a head, attention mixes tokens and never channels: the channels of v may be rotated if o turns them
 back (Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", arXiv 2404.00456).
 
@@ -23,7 +26,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..model.anatomy import Anatomy
-from ..model.block_anatomy import BlockAnatomy, Linear, Norm
+from ..model.block_anatomy import Attention, BlockAnatomy, Linear, Norm
 from ..solve.folding import index, values_link
 
 Read = Callable[[str], Tensor]
@@ -62,6 +65,10 @@ class FusedTensors:
         if bias in self.names:
             self.changed[bias] = _product(self.get(bias), rotation)
 
+    def scale_inputs(self, linear: str, scales: Tensor) -> None:
+        """Multiply the weight of a linear as its inputs were multiplied by ``scales [in]``."""
+        self.changed[f"{linear}.weight"] = self.get(f"{linear}.weight") * scales
+
     def fold_norm(self, norm: Norm, readers: Sequence[str], rotation: Tensor) -> None:
         """Move the scales of a norm into its readers; its bias then stands for rotated states.
 
@@ -69,9 +76,9 @@ class FusedTensors:
             InputError: the norm has a bias beside a scale that is next to nothing.
         """
         weight, bias = f"{norm.name}.weight", f"{norm.name}.bias"
-        scales = norm.offset + self.get(weight)
+        scales = scales_of(norm, self.get)
         for reader in readers:
-            self.changed[f"{reader}.weight"] = self.get(f"{reader}.weight") * scales
+            self.scale_inputs(reader, scales)
         self.changed[weight] = torch.full_like(scales, 1 - norm.offset)
         if norm.bias:
             smallest = float(scales.abs().min())
@@ -90,25 +97,42 @@ def _product(weight: Tensor, rotation: Tensor) -> Tensor:
     return torch.cat(parts).view(*weight.shape[:-1], -1)
 
 
-def rotate_residual(tensors: FusedTensors, block: BlockAnatomy, rotation: Tensor) -> None:
-    """Make ``block`` read and write hidden states rotated by ``rotation [hidden, hidden]``."""
-    attention, mlp = block.attention, block.mlp
-    first = [linear.name for linear in attention.projections]
-    second = [linear.name for linear in mlp.projections]
-    if block.norm1 == block.norm2:
-        tensors.fold_norm(block.norm1, [*first, *second], rotation)
-    else:
-        tensors.fold_norm(block.norm1, first, rotation)
-        tensors.fold_norm(block.norm2, second, rotation)
-    for reader in (*first, *second):
-        tensors.rotate_inputs(reader, rotation)
+def rotate_residual(
+    tensors: FusedTensors, block: BlockAnatomy, rotation: Tensor, memory: Tensor | None = None
+) -> None:
+    """Make ``block`` read and write hidden states rotated by ``rotation [hidden, hidden]``; so are those of
+    an encoder that it reads, whose norm had the scales ``memory [hidden]``.
+    """
+    attention, mlp, cross = block.attention, block.mlp, block.cross
+    behind = {block.norm1: [linear.name for linear in attention.projections]}
+    if cross is not None:
+        assert block.cross_norm is not None and memory is not None
+        behind[block.cross_norm] = [cross.q.name]
+        for linear in (cross.k, cross.v):
+            tensors.scale_inputs(linear.name, memory)
+            tensors.rotate_inputs(linear, rotation)
+        tensors.rotate_outputs(cross.o, rotation)
+    behind.setdefault(block.norm2, []).extend(linear.name for linear in mlp.projections)
+    for norm, readers in behind.items():
+        tensors.fold_norm(norm, readers, rotation)
+        for reader in readers:
+            tensors.rotate_inputs(reader, rotation)
     tensors.rotate_outputs(attention.o, rotation)
     tensors.rotate_outputs(mlp.down, rotation)
 
 
-def rotate_heads(tensors: FusedTensors, block: BlockAnatomy, rotations: Tensor) -> None:
+def scales_of(norm: Norm, read: Read) -> Tensor:
+    """What ``norm`` multiplies each channel by ``[hidden]``."""
+    return norm.offset + read(f"{norm.name}.weight")
+
+
+def attentions_of(block: BlockAnatomy) -> list[Attention]:
+    """Each attention whose value heads are rotated: that to an encoder comes second."""
+    return [block.attention] if block.cross is None else [block.attention, block.cross]
+
+
+def rotate_heads(tensors: FusedTensors, attention: Attention, rotations: Tensor) -> None:
     """Rotate the channels of each value head by ``rotations [kv_heads, head_dim, head_dim]``."""
-    attention = block.attention
     link = values_link(attention)
     source, rows = link.source, index(link, torch.device("cpu"))
     assert isinstance(source, Linear)
@@ -129,12 +153,17 @@ def rotate_heads(tensors: FusedTensors, block: BlockAnatomy, rotations: Tensor) 
 def rotate_outside(tensors: FusedTensors, anatomy: Anatomy, rotation: Tensor) -> None:
     """Rotate what embeds tokens and positions, and make the head read rotated states.
 
-    A head that was the embedding becomes a matrix of its own, since the final norm's scales go into it.
+    A head that was the embedding becomes a matrix of its own, since the final norm's scales go into it; that
+    of an encoder–decoder takes in the factor of its logits, which those with a head of their own have not.
     """
     assert anatomy.head is not None and anatomy.final_norm is not None
     table, head = f"{anatomy.embedding}.weight", f"{anatomy.head}.weight"
     if anatomy.tied:
         tensors.changed[head] = tensors.get(table)
+    if anatomy.encoder_norm is not None:
+        tensors.fold_norm(anatomy.encoder_norm, [], rotation)
+        if anatomy.logit_form is not None:
+            tensors.changed[head] = tensors.get(head) * anatomy.logit_form.scale
     tensors.fold_norm(anatomy.final_norm, [anatomy.head], rotation)
     tensors.rotate_inputs(anatomy.head, rotation)
     tensors.rotate_inputs(anatomy.embedding, rotation)
@@ -144,10 +173,12 @@ def rotate_outside(tensors: FusedTensors, anatomy: Anatomy, rotation: Tensor) ->
 
 def why_not(anatomy: Anatomy) -> str | None:
     """Why the residual stream of a model cannot be rotated; None when it can."""
-    if anatomy.head is None or anatomy.final_norm is None:
+    if anatomy.head is None:
         return "its hidden states are its result"
     if anatomy.embedding_norm is not None:
         return "it normalises its embeddings, and this norm's scales cannot go into linears"
+    if anatomy.hearing is not None:
+        return "what its encoder hears comes through an activation, which no rotation passes through"
     for block in anatomy.blocks:
         if block.order == "behind":
             return "its attention and MLP read the states without a norm that could take in scales"
@@ -155,7 +186,7 @@ def why_not(anatomy: Anatomy) -> str | None:
             return "its norms give the residual, so their scales cannot go into linears"
         if block.attention_norm is not None or block.mlp_norm is not None:
             return "it normalises what attention and MLP give, and these norms' scales cannot go into linears"
-    return None
+    return None if anatomy.final_norm is not None else "no norm stands before its head"
 
 
 def hadamard(order: int) -> Tensor:

@@ -23,6 +23,7 @@ from ..pipeline.forward import BatchSplitter
 from ..text.calibration import Calibration
 from ..text.micro_batches import micro_batches_of
 from .learned_rotation import Reader
+from .rotation import attentions_of, scales_of
 
 _SEQUENCES = 4  # of calibration text that are looked at
 _ROWS = 512  # of the stacked weights that read the same inputs
@@ -32,10 +33,12 @@ _SMALLEST_SCALE = 1e-4
 
 @dataclass(frozen=True)
 class BlockReaders:
-    """The readers in one block: of the ``residual`` states, where asked for, and of the value ``heads``."""
+    """The readers in one block: of the ``residual`` states, where asked for, and of the value ``heads`` of
+    each attention.
+    """
 
     residual: tuple[Reader, ...]
-    heads: Reader
+    heads: tuple[Reader, ...]
 
 
 def block_readers(
@@ -75,21 +78,33 @@ class _Samples:
     def residual(self) -> tuple[Reader, ...]:
         """The layers that read the hidden states through a norm."""
         block = self.block
-        first = self._behind(block.norm1, block.attention.projections)
-        return first, self._behind(block.norm2, block.mlp.projections)
+        found = [self._behind(self._scales(block.norm1), block.attention.projections)]
+        if block.cross is not None:
+            assert block.cross_norm is not None
+            found.append(self._behind(self._scales(block.cross_norm), (block.cross.q,)))
+            found.append(self._behind(self._of_memory(), (block.cross.k, block.cross.v)))
+        return *found, self._behind(self._scales(block.norm2), block.mlp.projections)
 
-    def heads(self) -> Reader:
-        """The layer that reads the mixed values."""
-        output = self.block.attention.o
-        return Reader(self.rows[output.name], self._weight((output,)))
+    def heads(self) -> tuple[Reader, ...]:
+        """The layer that reads the mixed values, of each attention."""
+        outputs = [attention.o for attention in attentions_of(self.block)]
+        return tuple(Reader(self.rows[output.name], self._weight((output,))) for output in outputs)
+
+    def _scales(self, norm: Norm) -> Tensor:
+        return scales_of(norm, self._parameter)
+
+    def _of_memory(self) -> Tensor:
+        """The scales of the norm behind the encoder."""
+        norm = self.skeleton.anatomy.encoder_norm
+        assert norm is not None
+        return scales_of(norm, self.skeleton.source.tensor).to(self.skeleton.device)
 
     def _weight(self, layers: Sequence[Linear]) -> Tensor:
         """Some rows of the stacked weights, evenly, ``[rows, in]``."""
         stacked = torch.cat([self._parameter(f"{linear.name}.weight") for linear in layers])
         return stacked[:: -(-len(stacked) // _ROWS)].clone()
 
-    def _behind(self, norm: Norm, layers: Sequence[Linear]) -> Reader:
-        scales = norm.offset + self._parameter(f"{norm.name}.weight")
+    def _behind(self, scales: Tensor, layers: Sequence[Linear]) -> Reader:
         usable = scales.abs() > _SMALLEST_SCALE * scales.abs().max()
         rows = torch.where(usable, self.rows[layers[0].name] / scales, 0.0)
         return Reader(rows, self._weight(layers) * scales)

@@ -231,7 +231,7 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     whole = [name for name in pass_names() if not issubclass(pass_type(name), BlockPass)]
     knowing = {name for name in whole if pass_type(name).knows_encoder_decoders is not refusing}
     assert knowing == {
-        *("allocate", "allocate_sparsity", "distill", "layers", "narrow"),
+        *("allocate", "allocate_sparsity", "distill", "layers", "narrow", "rotate"),
         *("qat", "ternary", "tune", "vocabulary"),
     }
 
@@ -241,7 +241,6 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     "options",
     [
         "kv_cache",
-        "rotate",
         "width, keep: 0.5",
     ],
 )
