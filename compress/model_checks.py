@@ -75,9 +75,10 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
         if anatomy.kind == "encoder_decoder" and step.kv_scheme is not None:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders: {anatomy.model_type} is one",
-                why="ONNX's Attention, which reads what an encoder gave, takes caches in float: codes would be "
-                "unpacked ahead of every token, which costs more than it saves",
-                fix="leave it out: what a decoder writes is short, and what it reads is cached once",
+                why="GroupQueryAttention, the operator that reads codes, attends to what was written alone; "
+                "Attention, which also reads what an encoder gave, takes float: codes would be unpacked "
+                "ahead of every token",
+                fix="leave it out",
             )
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(

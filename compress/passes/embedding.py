@@ -58,6 +58,14 @@ class Embedding(ModelPass):
         return True
 
     @property
+    def knows_encoder_decoders(self) -> bool:
+        return True
+
+    @property
+    def knows_hearing(self) -> bool:
+        return True
+
+    @property
     def tables(self) -> tuple[Scheme, Scheme]:
         return self.scheme, self.head or self.scheme
 
@@ -82,8 +90,11 @@ class Embedding(ModelPass):
         return 0
 
     def disk_bytes(self, anatomy: Anatomy, tokens: int) -> int:
-        """States of the tokens that other backward sweeps do not read."""
-        more = max(0, min(tokens, TOKENS) - MEASURED_TOKENS)
+        """States of the tokens that other backward sweeps do not read; of text whose targets are shorter than
+        it is all may be read.
+        """
+        read = tokens if anatomy.kind == "encoder_decoder" else min(tokens, TOKENS)
+        more = max(0, read - MEASURED_TOKENS)
         return more * (len(anatomy.blocks) + 3) * anatomy.hidden_size * 4
 
     def multiplications(self, weights: int, tokens: int) -> float:
@@ -99,12 +110,14 @@ class Embedding(ModelPass):
         """As it was.
 
         Raises:
-            RecipeError: not a decoder, or one that does more with an embedding than multiply it.
+            RecipeError: no head, or more is done with an embedding than multiply it.
             ShapeError: groups that do not divide the hidden size.
         """
         if not gains(anatomy):
+            why = "it has no head" if anatomy.head is None else "a norm or a projection stands behind it"
             raise RecipeError(
-                f"embedding is for decoders that read their embedding as it is, not for {anatomy.model_type}",
+                f"embedding is for decoders and encoder–decoders that read their embedding as it is, not for "
+                f"{anatomy.model_type}: " + why,
                 fix="leave it out: exports round the embedding to nearest",
             )
         for scheme in self.tables:

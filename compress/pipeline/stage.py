@@ -108,12 +108,15 @@ class Stage:
         files = sweep.run(f"measuring for {who}", measure)
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
-    def grouped_text(self, who: str, tokens: int = MEASURED_TOKENS) -> tuple[list[MicroBatch], list[str]]:
-        """Micro-batches of so many ``tokens`` of ordinary text and of the protected groups, and the group of
-        each: "" for ordinary text.
+    def grouped_text(
+        self, who: str, tokens: int = MEASURED_TOKENS, *, written: bool = False
+    ) -> tuple[list[MicroBatch], list[str]]:
+        """Micro-batches of so many ``tokens`` of ordinary text, read or ``written``, and of the protected
+        groups, and the group of each: "" for ordinary text.
         """
         calibration = self.text(who)
-        found = first_tokens(micro_batches_of(calibration.own(), MEASURED_AT_ONCE), tokens)
+        own = micro_batches_of(calibration.own(), MEASURED_AT_ONCE)
+        found = first_tokens(own, tokens, written=written)
         names = [""] * len(found)
         for group in calibration.protected:
             mine = micro_batches_of(calibration.only(group), MEASURED_AT_ONCE)

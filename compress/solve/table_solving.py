@@ -10,6 +10,9 @@ embedding's outputs (:mod:`edgepress.compress.measure.fisher`). Both are nearly 
 for a factor, how frequent the token is, and that has no part in how its own row is best rounded. So rows
 share the sums over all tokens, ``H = E[(1 − Σ_v p_v²) h hᵀ]`` and ``F``; a table that is both embedding and
 head is rounded under ``H + F``.
+
+An encoder–decoder reads one table in both stacks: ``F`` is the sum over both, and all is a token that is
+written, of which there is at least as much text as of a decoder's.
 """
 
 from __future__ import annotations
@@ -41,9 +44,11 @@ _FISHER, _GRAM = "embedding_fisher", "head_gram"
 
 
 def gains(anatomy: Anatomy) -> bool:
-    """Whether the model is a decoder that does no more with its embedding than multiply it."""
+    """Whether the model has a head, and does no more with its embedding than multiply it."""
+    entry = anatomy.decoder_entry
     plain = anatomy.embedding_norm is None and anatomy.embedding_projection is None
-    return anatomy.kind == "decoder" and anatomy.head is not None and plain
+    plain = plain and (entry is None or entry.embedding_norm is None)
+    return anatomy.kind != "encoder" and anatomy.head is not None and plain
 
 
 def table_hessians(stage: Stage, who: str) -> dict[str, Tensor]:
@@ -54,23 +59,34 @@ def table_hessians(stage: Stage, who: str) -> dict[str, Tensor]:
         CalibrationError: no text, or the model turns it into NaN or infinity.
     """
     anatomy = stage.source.anatomy
-    batches, _ = stage.grouped_text(who, TOKENS)
+    batches, _ = stage.grouped_text(who, TOKENS, written=True)
     with Skeleton(stage.source, stage.device).head() as head:
         found = stage.measured_on(batches, who, both_hessians(anatomy, head))
-    gram, fisher = found[_GRAM], found[_FISHER] * anatomy.embedding_scale**2
+    fisher = sum_of(found) * anatomy.embedding_scale**2
+    gram = found[_GRAM]
     if anatomy.tied:
         return {anatomy.embedding: gram + fisher}
     return {anatomy.embedding: fisher, str(anatomy.head): gram}
 
 
+def sum_of(found: Mapping[str, Tensor]) -> Tensor:
+    """F, of what was found in each stack that reads the embedding."""
+    parts = [tensor for name, tensor in found.items() if name.startswith(_FISHER)]
+    return torch.stack(parts).sum(0)
+
+
 def both_hessians(anatomy: Anatomy, head: Head) -> Measure:
-    """Finds ``head_gram`` and ``embedding_fisher``, H and F of the file's first lines."""
-    first, last = anatomy.blocks[0].prefix, anatomy.blocks[-1].prefix
+    """Finds ``head_gram`` and ``embedding_fisher``, H and F of the file's first lines: the latter by the
+    number of the block that reads the embedding, unless it is the first.
+    """
+    stacks = anatomy.ranges() if anatomy.hearing is None else anatomy.ranges()[1:]
+    first, last = [stack.start for stack in stacks], anatomy.blocks[-1].prefix
 
     def measure(block: BlockAnatomy, weight: object) -> Mapping[str, Observer]:
         found: dict[str, Observer] = {}
-        if block.prefix == first:
-            found[_FISHER] = _InputFisher(first, anatomy.hidden_size)
+        if block.index in first:
+            name = f"{_FISHER}.{block.index}" if block.index else _FISHER
+            found[name] = _InputFisher(block.prefix, anatomy.hidden_size)
         if block.prefix == last:
             found[_GRAM] = _HeadGram(last, anatomy.hidden_size, head)
         return found

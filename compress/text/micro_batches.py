@@ -40,6 +40,11 @@ class MicroBatch:
         """What the decoder of an encoder–decoder writes of it."""
         return self.answers or TokenBatch(self.input_ids, self.attention_mask)
 
+    @property
+    def written_tokens(self) -> int:
+        """How many real tokens the decoder writes: of a model of one stack those that it reads."""
+        return self.tokens if self.answers is None else int(self.answers.attention_mask.sum())
+
     def counts(self) -> Tensor:
         """``[tokens]`` float32: 1 for each real token whose losses count, 0 for the others."""
         places = torch.arange(self.attention_mask.shape[1]).expand(self.attention_mask.shape)
@@ -63,11 +68,15 @@ def micro_batches_of(calibration: Calibration, tokens: int) -> list[MicroBatch]:
     return found
 
 
-def first_tokens(micro_batches: Sequence[MicroBatch], tokens: int) -> list[MicroBatch]:
-    """The first micro-batches that together hold so many tokens, or all of them."""
+def first_tokens(
+    micro_batches: Sequence[MicroBatch], tokens: int, *, written: bool = False
+) -> list[MicroBatch]:
+    """The first micro-batches that together hold so many tokens, or all of them; only those that are
+    ``written`` count where that is asked for.
+    """
     taken: list[MicroBatch] = []
     for batch in micro_batches:
-        if sum(one.tokens for one in taken) >= tokens:
+        if sum(one.written_tokens if written else one.tokens for one in taken) >= tokens:
             break
         taken.append(batch)
     return taken

@@ -232,24 +232,21 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     knowing = {name for name in whole if pass_type(name).knows_encoder_decoders is not refusing}
     assert knowing == {
         *("allocate", "allocate_sparsity", "distill", "layers", "narrow", "rotate"),
-        *("qat", "ternary", "tune", "vocabulary"),
+        *("embedding", "qat", "ternary", "tune", "vocabulary"),
     }
 
 
 @pytest.mark.chain
 @pytest.mark.parametrize(
-    "options",
-    [
-        "kv_cache",
-        "width, keep: 0.5",
-    ],
+    ("options", "why"), [("kv_cache", "GroupQueryAttention"), ("width, keep: 0.5", "these do")]
 )
-def test_other_passes_refuse_before_any_work(options: str, pico_t5: Path, tmp_path: Path) -> None:
+def test_other_passes_refuse_before_any_work(options: str, why: str, pico_t5: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"name: r\npasses:\n  - {{pass: rtn, scheme: W8A8}}\n  - {{pass: {options}}}\n")
     name = options.partition(",")[0]
-    with pytest.raises(RecipeError, match=name + " does not work on encoder–decoders"):
+    with pytest.raises(RecipeError, match=name + " does not work on encoder–decoders") as refused:
         plan_model(str(pico_t5), recipe=str(recipe))
+    assert refused.match(why)
 
 
 STEPS = [
