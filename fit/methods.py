@@ -40,6 +40,7 @@ class Method:
         epochs: of text from which scales and norms learn afterwards.
         cached: whether keys and values are cached in 8 bits.
         cut: of :data:`CUTS`: heads and channels, or blocks, that go first; "" where none do.
+        uniform: whether all linears get one scheme, as in packaged recipes.
     """
 
     rounding: str = "gptq"
@@ -48,11 +49,13 @@ class Method:
     epochs: int = 0
     cached: bool = False
     cut: str = ""
+    uniform: bool = False
 
     @property
     def name(self) -> str:
         """``gptq``, ``narrow 90 %, rotated, awq, corrected, tuned 4 x``."""
         words = [self.cut] if self.cut else []
+        words += ["uniform"] * self.uniform
         words += ["rotated"] * self.rotated + ["awq"] * self.scaled + [self.rounding]
         words += [f"tuned {self.epochs} x"] if self.epochs else []
         return ", ".join(words + ["8-bit cache"] * self.cached)
@@ -78,7 +81,7 @@ class Method:
 
 
 # Without Optuna, in this order; the last is for the best of those before it.
-METHODS = (Method(scaled=True), Method("corrected"), Method(epochs=1))
+METHODS = (Method(scaled=True), Method("corrected"), Method(scaled=True, uniform=True), Method(epochs=1))
 
 
 def _usual(plan: Mapping[str, str]) -> str:

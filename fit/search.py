@@ -23,6 +23,7 @@ from .quantities import DISK
 from .solve import Infeasible, Limit, Solution, solve
 from .spaces import Spaces
 from .trials import Setting, Trial, quality_of, recipe_text, run_trial
+from .uniform import solve_uniform
 
 ROUNDS = 3  # of each method
 _WORTH = 0.02  # of the objective: what a further trial must promise
@@ -104,6 +105,8 @@ class Search:
         space = self.spaces.of(method.cut)
         limits = self.corrections.limits(space, self.budgets, method)
         objective = space.sizes if self.objective == DISK.name else space.damages
+        if method.uniform:
+            return solve_uniform(space, objective, limits)
         found = solve(objective, limits)
         if share == 1 or isinstance(found, Infeasible):
             return found
