@@ -1,8 +1,8 @@
 """What every candidate costs the model's outputs: one pass of statistics, kept in the user's cache, so that
 other budgets on the same model and text have it at once.
 
-Linears are measured by gradients, all schemes in one backward sweep
-(:mod:`edgepress.compress.solve.scheme_costs`); embedding and head, which second order does not reach, by
+Linears are measured by gradients, rounded by GPTQ in all schemes in one backward sweep
+(:mod:`edgepress.compress.solve.gptq_losses`); embedding and head, which second order does not reach, by
 running the model with each of their schemes, rounded as the recipe will
 (:mod:`edgepress.compress.solve.table_solving`).
 """
@@ -28,7 +28,7 @@ from ..compress.pipeline.damage_probe import decoder_divergences, distance, fini
 from ..compress.pipeline.last_states import last_states
 from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..compress.pipeline.stage import MEASURED_TOKENS, Stage
-from ..compress.solve.scheme_costs import scheme_costs
+from ..compress.solve.gptq_losses import LOOKED_TOKENS, gptq_costs
 from ..compress.solve.table_solving import TOKENS, gains, round_table, table_hessians
 from ..compress.text.calibration import Calibration
 from ..compress.text.token_batch import TokenBatch
@@ -62,7 +62,7 @@ def linear_schemes(anatomy: Anatomy) -> tuple[Scheme, ...]:
 def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration) -> Path:
     """Where the losses of the model with this ``fingerprint`` are kept, once they are measured."""
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
-    sizes = [MEASURED_TOKENS, _TABLE_TOKENS, TOKENS]
+    sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS]
     key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes])
     return cache_directory() / "fit" / f"{key}.json"
 
@@ -90,7 +90,7 @@ def measure_losses(
     if (known := known_losses(file)) is not None:
         return known
     stage = Stage(source, source, directory, calibration, Masks(), device, progress)
-    linears = scheme_costs(stage, "fit", linear_schemes(source.anatomy), list(source.anatomy.linears()))
+    linears = gptq_costs(stage, "fit", linear_schemes(source.anatomy), list(source.anatomy.linears()))
     found = Losses(linears, _table_losses(stage, calibration))
     make_folder(file.parent)
     write_sealed(file, asdict(found))

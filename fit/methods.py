@@ -81,7 +81,12 @@ class Method:
 
 
 # Without Optuna, in this order; the last is for the best of those before it.
-METHODS = (Method(scaled=True), Method("corrected"), Method(scaled=True, uniform=True), Method(epochs=1))
+METHODS = (
+    Method(scaled=True),
+    Method("corrected", scaled=True),
+    Method(scaled=True, uniform=True),
+    Method(epochs=1),
+)
 
 
 def _usual(plan: Mapping[str, str]) -> str:

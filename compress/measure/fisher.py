@@ -9,7 +9,7 @@ other files of this room say what is added up.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -40,6 +40,17 @@ class Observer(Protocol):
         """What was added up over so many real ``tokens``; ``scale`` makes damage a token of a sum of
         squares.
         """
+
+
+@runtime_checkable
+class LooksFirst(Observer, Protocol):
+    """An observer that sees what its module reads of other text, before gradients pass."""
+
+    def look(self, inputs: Tensor) -> None:
+        """Take in rows ``inputs [tokens, in]`` of real tokens."""
+
+    def end_of_looking(self) -> None:
+        """All of that text was shown."""
 
 
 # From a block and its linears' weights ``[out, in]`` by name to its observers, by the name of what they find.

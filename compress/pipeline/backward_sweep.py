@@ -13,7 +13,7 @@ wait beside the gradient at its inputs; through the encoder's norm their sum is 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from ...storage import sha256_json, write_atomic
 from ...terminal import Progress, ProgressTask
 from ..measure.fisher import Measure, Observer, direction
+from ..measure.observed import looking, observed
 from ..measure.precision import Precision, autocast
-from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Head, Skeleton
 from ..model.torch_model import round_inputs
 from ..model.weights import WeightSource
@@ -46,8 +46,9 @@ Unit = dict[str, Any]
 class BackwardSweep:
     """Runs ``micro_batches`` through the model of ``source`` and back; what it writes is in ``directory``.
 
-    Micro-batches that the model turns into NaN or infinity are not sent back. ``seed`` is of what the loss
-    draws; ``dtype`` of weights and states, as far as ``precision`` has no other.
+    Micro-batches that the model turns into NaN or infinity are not sent back, nor are those of ``looked_at``,
+    which observers that look first are shown before. ``seed`` is of what the loss draws; ``dtype`` of weights
+    and states, as far as ``precision`` has no other.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class BackwardSweep:
         precision: Precision = "auto",
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
+        looked_at: Sequence[MicroBatch] = (),
     ) -> None:
-        self.source, self.micro_batches, self.device = source, micro_batches, device
+        self.source, self.device = source, device
+        self.micro_batches, self.sent_back = [*micro_batches, *looked_at], len(micro_batches)
         self.progress, self.directory = progress, directory
         self.precision, self.seed = precision, seed
         self.skeleton = Skeleton(source, device, dtype)
@@ -136,7 +139,7 @@ class BackwardSweep:
         generator = torch.Generator(self.device).manual_seed(self.seed)
         end, sound, files = len(self.blocks), [], []
         with self.skeleton.last_norm() as norm, self._head() as head:
-            for number in range(len(self.micro_batches)):
+            for number in range(self.sent_back):
                 batch = self.inputs.read(end, number)
                 hidden = batch.hidden.requires_grad_(True)
                 with torch.enable_grad(), self._autocast():
@@ -149,8 +152,7 @@ class BackwardSweep:
                     waiting = None if memory is None else torch.zeros_like(memory)
                     files.append(self.gradients.write(end, number, _gradient(hidden), waiting))
                     sound.append(number)
-        total = len(self.micro_batches)
-        require_few(total - len(sound), total, "the model")
+        require_few(self.sent_back - len(sound), self.sent_back, "the model")
         return {"part": {}, "activations": self.journal.hashes(files), "sound": sound}
 
     def _head(self) -> AbstractContextManager[Head | None]:
@@ -171,10 +173,11 @@ class BackwardSweep:
         tokens, files = sum(map(self._tokens, sound)), []
         with self._loaded(index) as module:
             observers = measure(self.blocks[index], self._weight)
-            with _observed(self.skeleton, observers, self.blocks[index]) as show:
+            self._look_first(module, index, observers)
+            with observed(self.skeleton, observers, self.blocks[index]) as expect:
                 for number in sound:
                     batch = self.inputs.read(index, number)
-                    show(batch)
+                    expect(*_real(batch))
                     states = self._back_through(module, batch, index, number)
                     files.append(self.gradients.write(index, number, *states))
                     task.advance(_BACK, self.blocks[index].prefix)
@@ -183,6 +186,16 @@ class BackwardSweep:
         part.parent.mkdir(exist_ok=True)
         write_atomic(part, save({name: tensor.cpu().contiguous() for name, tensor in found.items()}))
         return {"part": self.journal.hashes([part]), "activations": self.journal.hashes(files)}
+
+    def _look_first(self, module: nn.Module, index: int, observers: Mapping[str, Observer]) -> None:
+        """Show the micro-batches that are looked at to those of ``observers`` that want them."""
+        with looking(self.skeleton, observers, self.blocks[index]) as expect:
+            for number in range(self.sent_back, len(self.micro_batches) if expect is not None else 0):
+                batch = self.inputs.read(index, number)
+                assert expect is not None
+                expect(*_real(batch))
+                with torch.no_grad(), self._autocast():
+                    block_output(module, batch)
 
     def _back_through(
         self, module: nn.Module, batch: Batch, index: int, number: int
@@ -223,55 +236,14 @@ class BackwardSweep:
                     unwrap(self.skeleton.model, name)
 
 
-@contextmanager
-def _observed(
-    skeleton: Skeleton, observers: Mapping[str, Observer], block: BlockAnatomy
-) -> Iterator[Callable[[Batch], None]]:
-    """Each of ``observers`` at its module of ``block``, for as long as the context lasts; what is yielded
-    tells them which batch comes.
-    """
-    cross = () if block.cross is None else (block.cross.k.name, block.cross.v.name)
-    hooks = [_Hook(observer, of_memory=observer.module in cross) for observer in observers.values()]
-    handles = [skeleton.submodule(hook.observer.module).register_forward_hook(hook) for hook in hooks]
-    try:
-        yield lambda batch: _tell(hooks, batch, block.repeats)
-    finally:
-        for handle in handles:
-            handle.remove()
+def _real(batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Which tokens ``[rows, tokens]`` are no padding: of the states, and of an encoder's that are read."""
+    memory: Tensor | None = batch.arguments.get(MEMORY)
+    return _or_all(batch.mask, batch.hidden), None if memory is None else _or_all(batch.memory_mask, memory)
 
 
-class _Hook:
-    """Shows an observer what goes through a module, and the gradient there once it arrives: of each batch
-    the calls that come first, since a module may be called for other than tokens then. One ``of_memory``
-    reads the encoder's states.
-    """
-
-    def __init__(self, observer: Observer, *, of_memory: bool = False) -> None:
-        self.observer, self.of_memory = observer, of_memory
-        self.real = torch.empty(0)
-        self.waits = 0
-
-    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        if not self.waits:
-            return
-        self.waits -= 1
-        result: Tensor = output[0] if isinstance(output, tuple) else output
-        take = self.observer.observe(_rows(inputs[0].detach()), _rows(result.detach()), self.real)
-        watched = inputs[0] if self.observer.at_input else result
-        watched.register_hook(lambda gradient: take(_rows(gradient)))  # type: ignore[no-untyped-call]
-
-
-def _tell(hooks: Iterable[_Hook], batch: Batch, calls: int) -> None:
-    for hook in hooks:
-        states = batch.arguments[MEMORY] if hook.of_memory else batch.hidden
-        mask = batch.memory_mask if hook.of_memory else batch.mask
-        real = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        hook.real = (real if mask is None else mask).flatten()
-        hook.waits = calls
-
-
-def _rows(values: Tensor) -> Tensor:
-    return values.flatten(0, -2)
+def _or_all(mask: Tensor | None, states: Tensor) -> Tensor:
+    return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
 
 
 def _gradient(states: Tensor) -> Tensor:

@@ -92,19 +92,28 @@ class Stage:
             raise CalibrationError(f"{who} needs calibration text", fix="pass --text FILE")
         return self.calibration
 
-    def measured(self, who: str, measure: Measure) -> dict[str, Tensor]:
+    def measured(self, who: str, measure: Measure, looked_at: int = 0) -> dict[str, Tensor]:
         """What ``measure`` finds of all blocks on a few tokens, for ``who``; small things, that fit together.
-        Raises what :meth:`text` and :meth:`.backward_sweep.BackwardSweep.run` do.
+        Observers that look first are shown ``looked_at`` tokens of other text, of the same where there is no
+        other. Raises what :meth:`text` and :meth:`.backward_sweep.BackwardSweep.run` do.
         """
         own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
-        return self.measured_on(first_tokens(own, MEASURED_TOKENS), who, measure)
+        first = first_tokens(own, MEASURED_TOKENS)
+        others = first_tokens(own[len(first) :], looked_at)
+        return self.measured_on(first, who, measure, others or first_tokens(first, looked_at))
 
     def measured_on(
-        self, micro_batches: Sequence[MicroBatch], who: str, measure: Measure
+        self,
+        micro_batches: Sequence[MicroBatch],
+        who: str,
+        measure: Measure,
+        looked_at: Sequence[MicroBatch] = (),
     ) -> dict[str, Tensor]:
         """The same on ``micro_batches``."""
         directory = self.directory / "measured"
-        sweep = BackwardSweep(self.source, micro_batches, self.device, self.progress, directory)
+        sweep = BackwardSweep(
+            self.source, micro_batches, self.device, self.progress, directory, looked_at=looked_at
+        )
         files = sweep.run(f"measuring for {who}", measure)
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
 

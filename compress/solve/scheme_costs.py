@@ -27,9 +27,8 @@ def scheme_costs(stage: Stage, who: str, schemes: Sequence[Scheme], linears: Ite
     """The damage a token of each of ``linears`` rounded by each of ``schemes`` that divides it, for ``who``.
     Raises what :meth:`~edgepress.compress.pipeline.stage.Stage.measured` does.
     """
-    fitting = _fitting(schemes, linears)
-    found = stage.measured(who, _measure(fitting, ChangeLosses))
-    return _named(fitting, found)
+    fits = fitting(schemes, linears)
+    return named(fits, stage.measured(who, _measure(fits, ChangeLosses)))
 
 
 def grouped_costs(
@@ -41,9 +40,9 @@ def grouped_costs(
     Raises:
         CalibrationError: the model turns some of the text into NaN or infinity.
     """
-    fitting = _fitting(schemes, linears)
+    fits = fitting(schemes, linears)
     micro_batches, names = stage.grouped_text(who)
-    found = stage.measured_on(micro_batches, who, _measure(fitting, BatchChangeLosses))
+    found = stage.measured_on(micro_batches, who, _measure(fits, BatchChangeLosses))
     if any(len(each) != len(names) for each in found.values()):
         raise CalibrationError(
             "the model turns text of a protected group into NaN or infinity",
@@ -58,25 +57,27 @@ def grouped_costs(
     for name, unit in units.items():
         mine = [place for place, one in enumerate(names) if one == name]
         scale = every / sum(micro_batches[place].tokens for place in mine) * unit
-        costs[name] = _named(fitting, {linear: each[mine].sum(0) * scale for linear, each in found.items()})
+        costs[name] = named(fits, {linear: each[mine].sum(0) * scale for linear, each in found.items()})
     return costs
 
 
-def _fitting(schemes: Sequence[Scheme], linears: Iterable[Linear]) -> dict[str, list[Scheme]]:
+def fitting(schemes: Sequence[Scheme], linears: Iterable[Linear]) -> dict[str, list[Scheme]]:
+    """By the name of each linear the schemes that divide it."""
     return {one.name: [scheme for scheme in schemes if divides(scheme, one)] for one in linears}
 
 
-def _measure(fitting: Mapping[str, Sequence[Scheme]], kind: type[ChangeLosses]) -> Measure:
+def _measure(fits: Mapping[str, Sequence[Scheme]], kind: type[ChangeLosses]) -> Measure:
     def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, ChangeLosses]:
-        names = [linear.name for linear in block.linears() if linear.name in fitting]
-        others = {name: [quantize(weight(name), scheme) for scheme in fitting[name]] for name in names}
+        names = [linear.name for linear in block.linears() if linear.name in fits]
+        others = {name: [quantize(weight(name), scheme) for scheme in fits[name]] for name in names}
         return {name: kind(name, weight(name), others[name]) for name in names}
 
     return measure
 
 
-def _named(fitting: Mapping[str, Sequence[Scheme]], found: Mapping[str, Tensor]) -> Costs:
+def named(fits: Mapping[str, Sequence[Scheme]], found: Mapping[str, Tensor]) -> Costs:
+    """What was ``found [schemes]`` of each linear, by the names of the schemes that fit it."""
     return {
-        name: {scheme.name: cost for scheme, cost in zip(fits, found[name].tolist(), strict=True)}
-        for name, fits in fitting.items()
+        name: {scheme.name: cost for scheme, cost in zip(schemes, found[name].tolist(), strict=True)}
+        for name, schemes in fits.items()
     }

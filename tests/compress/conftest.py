@@ -99,9 +99,11 @@ Swept = Callable[..., dict[str, Tensor]]
 def swept(tmp_path: Path) -> Swept:
     """``swept(model, micro_batches, measure)``: what a backward sweep with seed 3 finds in float32."""
 
-    def found(model: Path, micro_batches: Sequence[MicroBatch], measure: Measure) -> dict[str, Tensor]:
+    def found(
+        model: Path, micro_batches: Sequence[MicroBatch], measure: Measure, **more: Any
+    ) -> dict[str, Tensor]:
         source, device = WeightSource.open(model), torch.device("cpu")
-        options: dict[str, Any] = {"precision": "float32", "seed": 3}
+        options: dict[str, Any] = {"precision": "float32", "seed": 3, **more}
         sweep = BackwardSweep(source, micro_batches, device, Silent(), tmp_path / "swept", **options)
         files = sweep.run("test", measure)
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
