@@ -17,6 +17,7 @@ from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
 from edgepress.fit import search as search_module
 from edgepress.fit import trials as trials_module
+from edgepress.fit.methods import Method
 from edgepress.hashed_tree import check_tree, hash_tree
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.storage import read_json
@@ -113,7 +114,7 @@ def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture)
     assert fit("--max-kl", "0.01", "--json") == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert "; at most 8 trials left, " in printed.err
+    assert "; at most 11 trials left, " in printed.err
     assert found["objective"] == "disk" and found["measured"]["KL"] <= 0.01 >= found["held_out"]["KL"]
     holding = [one for one in found["trials"] if one["excess"] == 0]
     assert found["measured"]["disk"] == min(one["measured"]["disk"] for one in holding)
@@ -213,7 +214,7 @@ def test_an_interrupt_leaves_the_best_so_far(
         return trial
 
     monkeypatch.setattr(search_module, "run_trial", interrupted)
-    monkeypatch.setattr(search_module, "_WORTH", -1.0)  # so that a second trial begins
+    monkeypatch.setattr(search_module, "METHODS", (Method(), Method("rtn")))  # so that a second trial begins
     assert fit("--max-kl", "0.5") == 130
     assert "holds the best so far" in capsys.readouterr().err
     assert Bundle.open(tmp_path / "o" / "bundle").kind == "decoder"
