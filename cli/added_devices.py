@@ -105,7 +105,7 @@ def kit(bundle: Path, output: Path, platform: str, quick: bool, terminal: Termin
 
     from ..benchmarks.speed.protocol import Protocol
     from ..benchmarks.speed.sitting import SETTLE_S
-    from ..devices.kernel_table.measure import LIMIT_S
+    from ..devices.kernel_table.plan import LIMIT_S
     from ..devices.transports.kit import START, make_kit
     from ..devices.transports.platforms import NAMED
 

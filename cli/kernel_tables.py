@@ -14,7 +14,7 @@ from .verb import Verb, output
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..devices.kernel_table.measure import MeasurePlan
+    from ..devices.kernel_table.plan import MeasurePlan
     from ..devices.kernel_table.table import KernelTable
     from ..devices.own_devices import OwnDevice
 
@@ -36,7 +36,8 @@ def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None
     progress = terminal.progress  # a clock that ticks while the rest is imported
     from ..devices.kernel_table.gpu import require_timed
     from ..devices.kernel_table.kept import HERE
-    from ..devices.kernel_table.measure import measure_kernels, plan
+    from ..devices.kernel_table.measure import measure_kernels
+    from ..devices.kernel_table.plan import plan
     from ..devices.own_devices import HERE as WORDS
     from ..devices.own_devices import own_device
 

@@ -74,7 +74,7 @@ def small_roofs() -> Iterator[None]:
 
     @cache
     def over_the_weights(
-        bytes_per_token: int, cache_bytes: int | None, *, threads: int
+        bytes_per_token: int, cache_bytes: int | None, *, threads: int, known: Bandwidth | None = None
     ) -> tuple[Bandwidth, Bandwidth]:
         found = measure_bandwidth(max(bytes_per_token, SMALLEST), threads=threads)
         return found, found

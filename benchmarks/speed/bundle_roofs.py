@@ -20,11 +20,17 @@ from .roofline import Roofline, best, measure_both
 Bandwidths = tuple[Bandwidth, Bandwidth] | None
 
 
-def bandwidths(task: ProfileTask, machine: Machine) -> list[Bandwidths]:
-    """Of each bundle, now."""
+def bandwidths(task: ProfileTask, machine: Machine, before: Sequence[Bandwidths] = ()) -> list[Bandwidths]:
+    """Of each bundle, now; memory's own is that of ``before`` where it was measured then."""
     cache = machine.cpu.last_level_cache_bytes
-    sizes = [_bytes_per_token(opened) if task.provider == "cpu" else None for opened in task.bundles]
-    return [measure_both(size, cache, threads=task.threads) if size else None for size in sizes]
+    known = next((pair[1] for pair in before if pair is not None), None)
+    found: list[Bandwidths] = []
+    for opened in task.bundles:
+        size = _bytes_per_token(opened) if task.provider == "cpu" else None
+        pair = measure_both(size, cache, threads=task.threads, known=known) if size else None
+        known = known or (pair[1] if pair is not None else None)
+        found.append(pair)
+    return found
 
 
 def roofline_of(bundle: Bundle, measured: Sequence[Bandwidths]) -> Roofline | None:

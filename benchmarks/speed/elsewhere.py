@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from ... import __version__
-from ...devices.kernel_table.measure import LIMIT_S
+from ...devices.kernel_table.plan import LIMIT_S
 from ...devices.kernel_table.table import KernelTable
 from ...devices.own_devices import OwnDevice
 from ...devices.transports.answers import Answer, read, refused

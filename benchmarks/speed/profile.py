@@ -129,7 +129,7 @@ def _measure(
         before = read_state()
         samples = measure_arms([one.path for one in task.bundles], task.workload, task.protocol, **how)
         after = read_state()
-    found.append(bandwidths(task, machine))
+    found.append(bandwidths(task, machine, found[0]))
     arms: list[MeasuredArm] = []
     for index, opened in enumerate(task.bundles):
         with Arm(opened.path, task.workload, **task.session) as worker:

@@ -1,5 +1,6 @@
 """What a kernel table measures: the operators of the graphs that edgepress exports, at sizes between which a
-prediction interpolates. The most useful come first, so that a table that was stopped serves already.
+prediction interpolates. Those of the bundles that are exported most come first, so that a table that was
+stopped serves already: weights of 4 and 8 bits, caches of float32, encoders of 8 bits and of floats.
 """
 
 from __future__ import annotations
@@ -39,9 +40,24 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """All of them."""
-    parts = (_own_products(), _attention(), _by_rows(), _encoders(), _floats(), _standard())
-    return list(chain(*parts))
+    """All of them, the :func:`common` ones first."""
+    return [*_common(), *_rarer()]
+
+
+def common() -> int:
+    """How many, from the first, the default bundles of most models consist of."""
+    return len(list(_common()))
+
+
+def _common() -> Iterator[Case]:
+    yield from chain(_own_products(4), _attention("float32"), _by_rows(), _own_products(8))
+    yield from chain(_encoders(), _floats())
+
+
+def _rarer() -> Iterator[Case]:
+    yield from chain(_own_products(3), _own_products(2))
+    yield from chain(*(_attention(cache) for cache in _CACHES if cache != "float32"))
+    yield from _standard()
 
 
 def _both(kind: NodeKind) -> Iterator[Case]:
@@ -55,23 +71,21 @@ def _grid(rows: tuple[int, ...] = ROWS) -> Iterator[tuple[int, int, int]]:
     return product(rows, _INPUTS, _OUTPUTS)
 
 
-def _own_products() -> Iterator[Case]:
-    for bits in (4, 8, 2, 3):
-        for sizes in _grid():
-            yield from _both(kinds.quantized(*sizes, bits))
-        for rows, features in product((1, 16, 128), _FEATURES):
-            yield from _both(kinds.quantized(rows, 1024, 1024, bits, **features))
-        for rows, inputs in product((1, 4), (256, 2048)):
-            yield from _both(kinds.quantized(rows, inputs, _HEAD, bits))
+def _own_products(bits: int) -> Iterator[Case]:
+    for sizes in _grid():
+        yield from _both(kinds.quantized(*sizes, bits))
+    for rows, features in product((1, 16, 128), _FEATURES):
+        yield from _both(kinds.quantized(rows, 1024, 1024, bits, **features))
+    for rows, inputs in product((1, 4), (256, 2048)):
+        yield from _both(kinds.quantized(rows, inputs, _HEAD, bits))
 
 
-def _attention() -> Iterator[Case]:
-    for cache in _CACHES:
-        for shape in _SHAPES if cache == "float32" else _SHAPES[:4]:
-            for context in _CONTEXTS:
-                yield from _both(kinds.attention(cache, 1, context - 1, *shape))
-            for rows, past in _PROMPTS:
-                yield Case(kinds.attention(cache, rows, past, *shape), "near")
+def _attention(cache: str) -> Iterator[Case]:
+    for shape in _SHAPES if cache == "float32" else _SHAPES[:4]:
+        for context in _CONTEXTS:
+            yield from _both(kinds.attention(cache, 1, context - 1, *shape))
+        for rows, past in _PROMPTS:
+            yield Case(kinds.attention(cache, rows, past, *shape), "near")
 
 
 def _by_rows() -> Iterator[Case]:

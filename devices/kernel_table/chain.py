@@ -25,6 +25,7 @@ _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16"
 _ALIGNED = 64
 # About how long a pass takes: enough that a run's own cost is small beside it. The rates are of a slow core.
 _PASS_S, _WORK, _BYTES, _MOST_NODES = 2e-4, 5e10, 2e10, 32
+_LONG, _VERY_LONG = 2, 10
 # What nodes read again and again lies in a core's own cache, if it fits there.
 NEAR_BYTES = 1 << 19
 
@@ -121,19 +122,26 @@ class Chain:
                 self.at += size
 
     def time(self, *, seconds: float, passes: int) -> list[float]:
-        """Seconds of each pass over all nodes: ``passes`` or more in so many ``seconds``, fewer if long."""
+        """Seconds of each pass over all nodes: ``passes`` or more, for so many ``seconds``, fewer if long."""
         found: list[float] = []
         clock, run = time.perf_counter, self.session.run_with_iobinding
         with graph_errors_are_typed(f"{self.kind.operation.op} cannot be timed"):
             run(self._binding)
             begun = clock()
-            while len(found) < (passes if clock() - begun < 2 * seconds else 3) or clock() - begun < seconds:
+            while (passed := clock() - begun) < seconds or len(found) < _needed(passed / seconds, passes):
                 if self._far and self._own:
                     self._bind_own()
                 start = clock()
                 run(self._binding)
                 found.append(clock() - start)
         return found
+
+
+def _needed(times: float, passes: int) -> int:
+    """How many passes are enough where they took so many ``times`` what they should: the longer one is, the
+    less of it is chance.
+    """
+    return passes if times < _LONG else 3 if times < _VERY_LONG else 2
 
 
 def _count(kind: NodeKind, each: int, stock: int, *, packed_far: bool) -> int:

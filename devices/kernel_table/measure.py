@@ -1,13 +1,15 @@
-"""``measure_kernels``: makes the kernel table of this machine in about a minute, and goes on where it was
+"""``measure_kernels``: makes the kernel table of this machine in at most a minute, and goes on where it was
 stopped.
+
+Every stage has its share of the time: bandwidth and streams of weights a tenth each at the most, the disk
+what a slow one needs for the stock. The rest is for the kernels, first of the most common cases, with each
+number of threads, then of the others; what one of these leaves of its time is for the next.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,94 +18,27 @@ import psutil
 from ... import __version__
 from ...disk import require_disk
 from ...errors import OutOfResource
-from ...runtime.kernels.library import instructions
-from ...runtime.session.session import onnxruntime
-from ...runtime.session.threads import thread_budget
-from ...terminal import Progress, ProgressTask
-from ..bandwidth import measure_bandwidth
+from ...terminal import Progress
+from ..bandwidth import measure_bandwidths
 from ..probe import read_memory
-from ..processor import read_processor
-from .cases import cases
+from .cases import cases, common
 from .families import Done, done_of, families_of
-from .kept import HERE, tables_of
-from .stock import disk_rate, spans, stock_bytes, written_stock
-from .table import Fixed, KernelTable, Key, Reading, Streamed, now, read_table, write_table
+from .kept import HERE
+from .pace import Pace
+from .plan import CASE_S, LIMIT_S, MeasurePlan, plan, stopped, wanted
+from .stock import disk_rate, enough_stock, spans, written_stock
+from .table import Fixed, KernelTable, Reading, Streamed, now, write_table
 from .timing_process import timed_cases
 
-LIMIT_S = 60.0
 _SAVE_EVERY_S = 2.0
+# Of the whole time: for bandwidths, for streams.
+_BANDWIDTHS, _STREAMS = 0.1, 0.1
+_LEAST_BANDWIDTHS_S = 4.0  # of one number of threads: a process starts in it on a busy machine
+_READ_S, _READS = 0.1, 5  # of one working set
 _ROUNDS = 2  # of streams, at the beginning
 _SLOW_DISK = 4e8  # bytes per second that time is kept for
 _LEAST_DISK_S = 0.5
-_OWN = "edgepress"
-# Of a case, about: opening a session and its passes.
-CASE_S = 0.025
-
-
-@dataclass(frozen=True)
-class MeasurePlan:
-    """What a measurement will do: cases that are still to be timed, and about how long they take."""
-
-    key: Key
-    path: Path
-    threads: list[int]
-    cases: int
-    done: int
-    seconds: float
-    stock: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "key": self.key.model_dump(),
-            "table": str(self.path),
-            "threads": self.threads,
-            "cases": self.cases,
-            "done": self.done,
-            "seconds": self.seconds,
-            "memory": 2 * self.stock,
-            "disk": self.stock,
-        }
-
-
-def this_key() -> Key:
-    """What a table of this machine holds for."""
-    processor = read_processor()
-    return Key(
-        processor=_plain(processor.model),
-        flags=list(processor.isa),
-        runtime=str(onnxruntime().__version__),
-        provider="cpu",
-        kernels=instructions(),
-    )
-
-
-def _plain(text: str) -> str:
-    return "".join(one for one in text if " " <= one <= "~")[:200]
-
-
-def thread_counts() -> list[int]:
-    """1, 2 and all."""
-    return sorted({1, *(n for n in (2, thread_budget()) if n <= thread_budget())})
-
-
-def _wanted(key: Key) -> list[int]:
-    """The cases that can be run here."""
-    known = cases()
-    own = key.kernels != "none"
-    return [index for index, case in enumerate(known) if own or case.kind.domain != _OWN]
-
-
-def plan(folder: Path | None = None) -> MeasurePlan:
-    """What :func:`measure_kernels` would do now."""
-    key = this_key()
-    path, threads = (folder or tables_of(HERE)) / f"{key.digest}.json", thread_counts()
-    total = len(_wanted(key)) * len(threads)
-    stopped = _stopped(path)
-    done = len(done_of(stopped)) if stopped else 0
-    return MeasurePlan(
-        key, path, threads, total, done, min(LIMIT_S, 5 + CASE_S * (total - done)), stock_bytes()
-    )
+_WORTH_S = 2.0  # less is not worth another process
 
 
 def measure_kernels(
@@ -118,98 +53,132 @@ def measure_kernels(
         OutOfResource: too little memory or disk. MissingDependency: ONNX Runtime is not installed.
         EdgepressError: a process that times ended; names why.
     """
-    return _Measurement(plan(folder), limit_s).run(progress)
-
-
-def _disk_seconds(stock: int) -> float:
-    """That reading it from a slow disk may take."""
-    return max(stock / _SLOW_DISK, _LEAST_DISK_S)
-
-
-def _stopped(path: Path) -> KernelTable | None:
-    """The table of a measurement that was stopped; None where the last one was complete."""
-    table = read_table(path) if path.exists() else None
-    return None if table is None or table.complete else table
+    return _Measurement(plan(folder, limit_s), limit_s).run(progress)
 
 
 class _Measurement:
     """One call: its deadline, and what is known so far."""
 
     def __init__(self, planned: MeasurePlan, limit_s: float) -> None:
-        self.plan = planned
+        self.plan, self.limit_s = planned, limit_s
         self.begun = time.monotonic()
         self.deadline = self.begun + limit_s
         self.busy: float | None = None
-        earlier = _stopped(planned.path)
+        earlier = stopped(planned.path)
         self.done: Done = done_of(earlier) if earlier else {}
         self.fixed: list[Fixed] = list(earlier.fixed) if earlier else []
         self.readings: list[Reading] = list(earlier.bandwidth) if earlier else []
         self.streams: list[Streamed] = list(earlier.streams) if earlier else []
+        self.stock = earlier.reach_bytes if earlier else 0
         names = ("start", "resident", "disk_bytes_per_second", "choose")
         self.numbers: dict[str, Any] = {name: getattr(earlier, name) for name in names} if earlier else {}
-        self.failed: set[int] = set()
+        self.failed: set[tuple[int, int]] = set()
 
     def run(self, progress: Progress) -> tuple[KernelTable, Path]:
         require_disk(Path(tempfile.gettempdir()), self.plan.stock)
         if 3 * self.plan.stock > read_memory().available:
             raise OutOfResource(f"measuring needs {3 * self.plan.stock / 1e9:.1f} GB of free memory")
-        self.busy = psutil.cpu_percent(interval=0.5)
-        with progress.task("measuring kernels", self.plan.cases) as task:
-            task.advance(len(self.done))
-            with written_stock(self.plan.stock) as folder:
-                unread = "disk_bytes_per_second" not in self.numbers
-                self.deadline -= _disk_seconds(self.plan.stock) if unread else 0.0
-                self._bandwidths()
-                share = (self.deadline - time.monotonic()) / len(self.plan.threads)
-                for index, threads in enumerate(self.plan.threads):
-                    last = index + 1 == len(self.plan.threads)
-                    until = self.deadline if last else time.monotonic() + share
-                    self._time(folder, threads, until, task)
+        with progress.task("measuring kernels", self.plan.seconds) as task:
+            left, unread = self.plan.cases - self.plan.done, self.numbers.get("disk_bytes_per_second") is None
+            self.pace = Pace(task, self.plan.seconds, self.limit_s, cases=left, case_s=CASE_S)
+            self.busy = psutil.cpu_percent(interval=0.5)
+            self._bandwidths()
+            disk_s = _disk_seconds(self.stock) if unread else 0.0
+            self.deadline -= disk_s
+            with written_stock(self.stock) as folder:
+                self.pace.tick("weights")
+                self._kernels(folder)
                 if unread:  # last: what is dropped from the page cache may come back in single pages
-                    self.numbers["disk_bytes_per_second"] = disk_rate(folder, _disk_seconds(self.plan.stock))
+                    self.numbers["disk_bytes_per_second"] = disk_rate(folder, disk_s)
+            self.pace.end()
         return self._save(), self.plan.path
 
     def _bandwidths(self) -> None:
+        """Those that are not known, as far as the time suffices; then how large the stock is."""
+        share = self.limit_s * _BANDWIDTHS / len(self.plan.threads)
         known = {(one.threads, one.working_set) for one in self.readings}
-        for threads, size in product(self.plan.threads, spans(self.plan.stock)[::2]):
-            if (threads, size) not in known:
-                rate = measure_bandwidth(size, threads=threads, repeats=3).bytes_per_second
-                self.readings.append(Reading(threads=threads, working_set=size, bytes_per_second=rate))
+        for threads in self.plan.threads:
+            sizes = [size for size in spans(self.plan.stock) if (threads, size) not in known]
+            if not sizes:
+                continue
+            limit_s = min(max(share, _LEAST_BANDWIDTHS_S), max(self.deadline - time.monotonic(), 0.1))
+            how: dict[str, Any] = {"threads": threads, "repeats": _READS, "seconds": _READ_S}
+            for found in measure_bandwidths(sizes, **how, limit_s=limit_s):
+                rate = found.bytes_per_second
+                self.readings.append(
+                    Reading(threads=threads, working_set=found.working_set, bytes_per_second=rate)
+                )
+            self.pace.tick(f"bandwidth, {threads} threads")
+        self.stock = self.stock or enough_stock(self.readings)
 
-    def _time(self, folder: Path, threads: int, until: float, task: ProgressTask) -> None:
-        """Every case that is left, with so many threads."""
-        left = [index for index in _wanted(self.plan.key) if (index, threads) not in self.done]
+    def _kernels(self, folder: Path) -> None:
+        """All that is left, as far as the time suffices."""
+        while queue := self._left():
+            before = len(self.done)
+            for place, (threads, left) in enumerate(queue):
+                share = len(left) / sum(len(one) for _, one in queue[place:])
+                moment = time.monotonic()
+                self._time(folder, threads, left, moment + share * max(self.deadline - moment, 0.0))
+            if len(self.done) == before or self.deadline - time.monotonic() < _WORTH_S:
+                return
+
+    def _left(self) -> list[tuple[int, list[int]]]:
+        """Numbers of threads with cases, the most common first."""
+        usual, every = common(), wanted(self.plan.key)
+        parts = ([one for one in every if one < usual], [one for one in every if one >= usual])
+        settled = {*self.done, *self.failed}
+        found = [
+            (threads, [index for index in part if (index, threads) not in settled])
+            for part in parts
+            for threads in self.plan.threads
+        ]
+        return [(threads, left) for threads, left in found if left]
+
+    def _time(self, folder: Path, threads: int, left: list[int], until: float) -> None:
+        """These cases with so many threads."""
         saved = time.monotonic()
-        request: dict[str, Any] = {"folder": str(folder), "threads": threads, "cases": left}
-        known = any(one.threads == threads for one in self.streams)
-        request |= {"spans": spans(self.plan.stock), "rounds": 0 if known else _ROUNDS}
-        for message in timed_cases(request, until):
-            if "ready" in message:
-                self.numbers |= {"resident": message["ready"], "start": message["after"]}
-            elif "fixed" in message:
-                self.fixed = [one for one in self.fixed if one.threads != threads]
-                self.fixed.append(Fixed(threads=threads, **message["fixed"]))
-                self.numbers["choose"] = message["choose"]
-            elif "stream" in message:
-                self.streams.append(Streamed(threads=threads, **message["stream"]))
-            elif "error" in message:
-                self.failed.add(message["case"])
-                task.advance()
-            else:
-                fixed = self.fixed[-1]
-                bound = fixed.run + fixed.value * message["bound"]
-                times = [
-                    max((message[name] - bound) / message["nodes"], 1e-9) for name in ("median", "least")
-                ]
-                self.done[message["case"], threads] = (times[0], times[1])
-                task.advance(detail=f"{threads} threads")
+        for message in timed_cases(self._request(folder, threads, left), until):
+            self._take(message, threads)
             if time.monotonic() - saved > _SAVE_EVERY_S:
                 self._save()
                 saved = time.monotonic()
 
+    def _request(self, folder: Path, threads: int, left: list[int]) -> dict[str, Any]:
+        fixed = [one for one in self.fixed if one.threads == threads]
+        streamed = {one.working_set for one in self.streams if one.threads == threads}
+        return {
+            "folder": str(folder),
+            "threads": threads,
+            "cases": left,
+            "fixed": fixed[0].model_dump(exclude={"threads"}) if fixed else None,
+            "spans": [size for size in spans(self.stock) if size not in streamed],
+            "rounds": _ROUNDS,
+            "stream_s": self.limit_s * _STREAMS / len(self.plan.threads),
+        }
+
+    def _take(self, message: dict[str, Any], threads: int) -> None:
+        """Keep what the process that times says."""
+        if "ready" in message:
+            self.numbers |= {"resident": message["ready"], "start": message["after"]}
+            self.pace.tick(f"{threads} threads")
+        elif "fixed" in message:
+            self.fixed.append(Fixed(threads=threads, **message["fixed"]))
+            self.numbers["choose"] = message["choose"]
+        elif "stream" in message:
+            self.streams.append(Streamed(threads=threads, **message["stream"]))
+            self.pace.tick(f"{threads} threads")
+        elif "error" in message:
+            self.failed.add((message["case"], threads))
+            self.pace.case(f"{threads} threads")
+        else:
+            fixed = next(one for one in self.fixed if one.threads == threads)
+            bound = fixed.run + fixed.value * message["bound"]
+            times = [max((message[name] - bound) / message["nodes"], 1e-9) for name in ("median", "least")]
+            self.done[message["case"], threads] = (times[0], times[1])
+            self.pace.case(f"{threads} threads")
+
     def _save(self) -> KernelTable:
-        wanted = {(index, threads) for index in _wanted(self.plan.key) for threads in self.plan.threads}
-        missing = {(index, threads) for index, threads in wanted - set(self.done) if index not in self.failed}
+        every = {(index, threads) for index in wanted(self.plan.key) for threads in self.plan.threads}
         table = KernelTable(
             schema="edgepress.kernel-table/1",
             key=self.plan.key,
@@ -218,8 +187,8 @@ class _Measurement:
             created_utc=now(),
             took=time.monotonic() - self.begun,
             busy_percent=self.busy,
-            complete=not missing,
-            reach_bytes=self.plan.stock,
+            complete=not every - set(self.done) - self.failed,
+            reach_bytes=self.stock,
             fixed=sorted(self.fixed, key=lambda one: one.threads),
             bandwidth=self.readings,
             streams=self.streams,
@@ -228,3 +197,8 @@ class _Measurement:
         )
         write_table(self.plan.path, table)
         return table
+
+
+def _disk_seconds(stock: int) -> float:
+    """That reading it from a slow disk may take."""
+    return max(stock / _SLOW_DISK, _LEAST_DISK_S)

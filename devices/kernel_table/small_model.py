@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 FLOAT, UINT8, INT8, INT32, INT64, FLOAT16 = 1, 2, 3, 6, 7, 10
 _OPSET, _IR = 23, 11
+_SHORT = [bytes((value,)) for value in range(0x80)]  # numbers of one byte: most of a model
 _DOMAINS = (("", _OPSET), ("com.microsoft", 1), ("edgepress", 1))
 
 
@@ -88,6 +89,8 @@ def _value(name: str, tensor: Tensor) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    if 0 <= value < len(_SHORT):
+        return _SHORT[value]
     value &= (1 << 64) - 1
     parts = bytearray()
     while value > 0x7F:

@@ -8,6 +8,7 @@ between them costs, whose code and numbers have left the caches, and what a toke
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -124,3 +125,28 @@ class Stream:
             "between": max(norms / (self.count // 2), 1e-9),
             "token": max(median(tokens) - run, 1e-9),
         }
+
+
+class Streams:
+    """The streams over the first bytes of ``stock``, which ``file`` holds, each opened when it is first
+    timed; a ``run`` costs so many seconds beside its nodes.
+    """
+
+    def __init__(self, stock: NDArray[np.uint8], file: Path, threads: int, run: float) -> None:
+        self._stock, self._folder, self._threads, self._run = stock, file.parent, threads, run
+        self._tokens = Tokens(file)
+        self._opened: dict[int, Stream] = {}
+
+    def time(self, size: int) -> dict[str, float]:
+        """What :meth:`Stream.time` says of the first ``size`` bytes."""
+        if size not in self._opened:
+            self._opened[size] = Stream(self._stock[:size], self._folder, self._threads, self._tokens)
+        return {"working_set": size, **self._opened[size].time(self._run)}
+
+    def rounds(self, sizes: Sequence[int], rounds: int, limit_s: float) -> Iterator[dict[str, float]]:
+        """All ``sizes`` so often, or until ``limit_s`` is over: first the largest, as most models are."""
+        until = time.perf_counter() + limit_s
+        for _ in range(rounds):
+            for size in (*sizes[-1:], *sizes[:-1]):
+                if time.perf_counter() < until:
+                    yield self.time(size)

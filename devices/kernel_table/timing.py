@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 from ...errors import EdgepressError
 from ...runtime.kernels.library import instructions
@@ -26,10 +25,10 @@ from ...runtime.session.session import open_session
 from .cases import cases
 from .chain import Chain
 from .small_model import FLOAT, SmallModel, Tensor
-from .stream import Stream, Tokens
+from .stream import Streams
 
 STOCK = "stock.bin"
-_SECONDS, _PASSES = 0.008, 5
+_SECONDS, _PASSES = 0.005, 5
 # Cases between two looks at how fast weights come from memory: on a shared machine that moves by the minute.
 _LOOK_EVERY = 250
 _VALUES, _NODES = 64, 256
@@ -46,23 +45,26 @@ def answer(request: dict[str, Any], channel: Any) -> None:
     import_module("edgepress.runtime.engine.decoder")
     _trivial(folder, 1, 1, threads)
     say(ready=psutil.Process().memory_info().rss)
-    fixed = _fixed(folder, threads)
-    say(fixed=fixed, choose=_choose())
+    fixed = request["fixed"]
+    if fixed is None:
+        fixed = _fixed(folder, threads)
+        say(fixed=fixed, choose=_choose())
     with (folder / STOCK).open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     stock = np.frombuffer(mapped, np.uint8)
-    scratch = stock.copy()  # caches lie in plain memory, weights in a mapped file
-    known, own, at = cases(), instructions() != "none", 0
-    streams = _streams(request["spans"], stock, folder, threads) if own else []
-    for _ in range(request["rounds"]):
-        for size, stream in streams:
-            say(stream={"working_set": size, **stream.time(fixed["run"])})
+    streams = Streams(stock, folder / STOCK, threads, fixed["run"]) if instructions() != "none" else None
+    if streams is not None:
+        for found in streams.rounds(request["spans"], request["rounds"], request["stream_s"]):
+            say(stream=found)
+    known, at, scratch = cases(), 0, None
     for count, index in enumerate(request["cases"]):
-        if streams and count % _LOOK_EVERY == _LOOK_EVERY - 1:
-            say(stream={"working_set": len(stock), **streams[-1][1].time(fixed["run"])})
+        if streams is not None and count % _LOOK_EVERY == _LOOK_EVERY - 1:
+            say(stream=streams.time(len(stock)))
         case = known[index]
         cached = any(fed is not None and fed.role == "cache" for fed in case.kind.inputs)
-        source, far = scratch if cached else stock, case.reach == "far"
+        if cached and scratch is None:
+            scratch = stock.copy()  # caches lie in plain memory, weights in a mapped file
+        source, far = scratch if cached and scratch is not None else stock, case.reach == "far"
         try:
             chain = Chain(case.kind, threads, source, folder / STOCK, far=far, start=at)
             taken = chain.time(seconds=_SECONDS, passes=_PASSES)
@@ -71,13 +73,6 @@ def answer(request: dict[str, Any], channel: Any) -> None:
             say(case=index, error=f"{error.what}: {error.why}"[:500])
             continue
         say(case=index, nodes=chain.nodes, bound=chain.bound, median=median(taken), least=min(taken))
-
-
-def _streams(
-    spans: list[int], stock: NDArray[np.uint8], folder: Path, threads: int
-) -> list[tuple[int, Stream]]:
-    tokens = Tokens(folder / STOCK)
-    return [(size, Stream(stock[:size], folder, threads, tokens)) for size in spans]
 
 
 def _trivial(folder: Path, values: int, nodes: int, threads: int) -> float:

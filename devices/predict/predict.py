@@ -10,7 +10,7 @@ from dataclasses import replace
 from ...errors import InputError, MissingDependency, UnknownName
 from ...runtime.session.session import PROVIDERS
 from ..kernel_table.kept import HERE, machines, newest_table
-from ..kernel_table.measure import this_key
+from ..kernel_table.plan import this_key
 from ..kernel_table.submission import submissions
 from ..kernel_table.table import KernelTable, Key
 from ..own_devices import HERE as WORDS

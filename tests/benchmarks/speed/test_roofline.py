@@ -72,6 +72,10 @@ def test_working_sets(weights: int, asked: list[int], monkeypatch: pytest.Monkey
     assert seen == asked
     assert at_memory.working_set == 256 << 20
     assert at_weights.working_set == asked[-1]
+    seen.clear()
+    again, same = measure_both(weights, 32 << 20, threads=1, known=at_memory)
+    assert seen == asked[-1:], "memory's own is measured once"
+    assert (again.working_set, same.working_set) == (at_weights.working_set, 256 << 20)
 
 
 def kernel(op: str, *inputs: tuple[str, tuple[int, ...]], run: int = 1, **fields: Any) -> Kernel:

@@ -9,7 +9,9 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.devices.bandwidth import Bandwidth
 from edgepress.devices.kernel_table import measure, timing_process
-from edgepress.devices.kernel_table.measure import measure_kernels, plan, thread_counts
+from edgepress.devices.kernel_table import plan as planned
+from edgepress.devices.kernel_table.measure import measure_kernels
+from edgepress.devices.kernel_table.plan import plan, thread_counts
 from edgepress.devices.kernel_table.table import read_table
 from edgepress.errors import EdgepressError, OutOfResource
 from edgepress.terminal import Silent
@@ -21,12 +23,12 @@ pytestmark = pytest.mark.chain
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small stock, no half minute of bandwidths, and the user's configuration elsewhere."""
 
-    def known(size: int, *, threads: int, repeats: int) -> Bandwidth:
-        return Bandwidth(1e10, size, threads, (1e10,))
+    def known(sizes: list[int], *, threads: int, **_: float) -> list[Bandwidth]:
+        return [Bandwidth(1e10, size, threads, (1e10,)) for size in sizes]
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(measure, "measure_bandwidth", known)
-    monkeypatch.setattr(measure, "stock_bytes", lambda: 16 << 20)
+    monkeypatch.setattr(measure, "measure_bandwidths", known)
+    monkeypatch.setattr(planned, "most_stock", lambda: 64 << 20)
 
 
 def test_what_was_timed_is_kept_and_gone_on_with(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_what_was_timed_is_kept_and_gone_on_with(tmp_path: Path) -> None:
 def test_too_little_memory_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "stock_bytes", lambda: 1 << 44)
+    monkeypatch.setattr(planned, "most_stock", lambda: 1 << 44)
     monkeypatch.setattr(measure, "require_disk", lambda path, needed: None)
     with pytest.raises(OutOfResource, match="free memory"):
         measure_kernels(Silent(), folder=tmp_path)
