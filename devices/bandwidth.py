@@ -5,7 +5,8 @@ Each thread takes dot products of the two halves of its own array, so that it re
 vector width (one stream with a plain reduction reaches 60 to 80 % of that). The best of several repeats
 counts: noise only ever lowers a rate, and the roof must not be too low. The work is done in a child
 process, because a BLAS reads its thread count once, when it is loaded, and must not split a dot product
-that is one stream of ours.
+that is one stream of ours. It is bounded: a working set is read twenty times, or as often as four tenths of a
+second allow and three times at least, and several working sets are parts of one that is touched once.
 
 A working set smaller than the last-level cache measures the cache. That is the honest roof for a model
 that fits in it. One that main memory must serve is eight such caches, but no more than 1 GiB: the hundreds of
@@ -32,9 +33,12 @@ from .probe import read_memory
 STREAMS = 2
 METHOD = "dot product of two float64 streams per thread, best of the repeats"
 SMALLEST = 1 << 20
-# One repeat reads at least this much, to be long against the cost of starting it.
-BYTES_PER_REPEAT = 1 << 29
-REPEATS, LEAST_REPEATS, SECONDS = 7, 3, 0.4
+# One repeat reads at least this much, to be long against the cost of starting it; some milliseconds, so that
+# a busy machine lets some of the repeats pass without a break.
+BYTES_PER_REPEAT = 1 << 26
+REPEATS, LEAST_REPEATS, SECONDS = 20, 3, 0.4
+# A child is waited for so much longer than it may read: where others use the processors, it starts late.
+_START_S = 20.0
 _LEAST_MEMORY, _MOST_MEMORY = 256 << 20, 1 << 30
 # What keeps a BLAS to one thread: variables that it reads once, when it is loaded.
 SINGLE = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -102,15 +106,15 @@ def measure_bandwidths(
             f"a working set of {asked[-1] / 1e9:.1f} GB needs more than half of the free memory"
         )
     request = {"working_sets": asked, "threads": number, "repeats": repeats, "seconds": seconds}
-    lines = _answers(request, limit_s)
+    lines = _answers({**request, "limit_s": limit_s}, None if limit_s is None else limit_s + _START_S)
     found = [tuple(json.loads(line)) for line in lines]
     if not found:
-        raise EdgepressError("the bandwidth measurement failed", why=f"nothing was read in {limit_s} s")
+        raise EdgepressError("the bandwidth measurement failed", why="it read nothing in time")
     return [Bandwidth(max(one), size, number, one) for size, one in zip(asked, found, strict=False)]
 
 
-def _answers(request: dict[str, Any], limit_s: float | None) -> list[str]:
-    """The whole lines that the child says before its time is over."""
+def _answers(request: dict[str, Any], timeout: float | None) -> list[str]:
+    """The whole lines that the child says in so many seconds."""
     try:
         child = subprocess.run(
             [sys.executable, "-P", "-m", __name__],
@@ -118,7 +122,7 @@ def _answers(request: dict[str, Any], limit_s: float | None) -> list[str]:
             capture_output=True,
             env={**os.environ, **dict.fromkeys(SINGLE, "1")},
             check=False,
-            timeout=limit_s,
+            timeout=timeout,
         )
     except subprocess.TimeoutExpired as late:
         return (late.stdout or b"").decode().split("\n")[:-1]
@@ -182,12 +186,21 @@ class _Streams:
 
 
 def rates(
-    working_sets: Sequence[int], threads: int, repeats: int, seconds: float = SECONDS
+    working_sets: Sequence[int],
+    threads: int,
+    repeats: int,
+    seconds: float = SECONDS,
+    limit_s: float | None = None,
 ) -> Iterator[list[float]]:
-    """Bytes per second of each repeat, for each working set in order of size; runs in the child."""
+    """Bytes per second of each repeat, for each working set in order of size; runs in the child. After
+    ``limit_s`` no further one is begun.
+    """
+    until = float("inf") if limit_s is None else time.monotonic() + limit_s
     halves = [size // threads // STREAMS // 8 for size in working_sets]
     streams = _Streams(halves[-1], threads)
     for size, half in zip(working_sets, halves, strict=True):
+        if half != halves[0] and time.monotonic() > until:
+            return
         passes = max(1, BYTES_PER_REPEAT // size)
         turns = zip(*streams.read(half, passes, _Turns(threads, repeats, seconds)), strict=True)
         timed = list(turns)[1:]

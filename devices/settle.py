@@ -81,6 +81,8 @@ def _lasting(state: State, sys: Path) -> list[str]:
     driver = read_line(sys / "devices/system/cpu/cpu0/cpufreq/scaling_driver") or ""
     if state.governor == "powersave" and "pstate" not in driver:
         doubts.append("the governor powersave keeps its clock low")
+    if state.energy_preference == "power":
+        doubts.append("the energy preference power keeps its clock low")
     if throttled(sys)[0]:
         doubts.append("it is throttled now: too hot, or too weak a supply")
     return doubts

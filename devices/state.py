@@ -103,9 +103,20 @@ def disturbance(before: State, after: State) -> tuple[dict[str, float | None], l
         found["swap_growth_bytes"] = after.swap_bytes - before.swap_bytes
         if after.swap_bytes - before.swap_bytes > 16 << 20:
             reasons.append("the machine swapped during the run")
+    reasons += _power_reasons(before, after)
+    return found, reasons
+
+
+def _power_reasons(before: State, after: State) -> list[str]:
+    reasons = []
     if before.ac != after.ac:
         reasons.append("the power supply changed between mains and battery")
-    return found, reasons
+    policies = {"governor": "governor", "energy_preference": "energy preference", "turbo": "turbo"}
+    for name, words in policies.items():
+        first, last = getattr(before, name), getattr(after, name)
+        if first != last:
+            reasons.append(f"the {words} changed from {first} to {last} during the run")
+    return reasons
 
 
 def _load_reasons(other_pct: float, steal_pct: float) -> list[str]:

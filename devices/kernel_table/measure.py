@@ -33,8 +33,7 @@ from .timing_process import timed_cases
 _SAVE_EVERY_S = 2.0
 # Of the whole time: for bandwidths, for streams.
 _BANDWIDTHS, _STREAMS = 0.1, 0.1
-_LEAST_BANDWIDTHS_S = 4.0  # of one number of threads: a process starts in it on a busy machine
-_READ_S, _READS = 0.1, 5  # of one working set
+_READ_S, _READS = 0.1, 20  # of one working set
 _ROUNDS = 2  # of streams, at the beginning
 _SLOW_DISK = 4e8  # bytes per second that time is kept for
 _LEAST_DISK_S = 0.5
@@ -101,7 +100,7 @@ class _Measurement:
             sizes = [size for size in spans(self.plan.stock) if (threads, size) not in known]
             if not sizes:
                 continue
-            limit_s = min(max(share, _LEAST_BANDWIDTHS_S), max(self.deadline - time.monotonic(), 0.1))
+            limit_s = min(share, max(self.deadline - time.monotonic(), 0.1))
             how: dict[str, Any] = {"threads": threads, "repeats": _READS, "seconds": _READ_S}
             for found in measure_bandwidths(sizes, **how, limit_s=limit_s):
                 rate = found.bytes_per_second
@@ -110,6 +109,7 @@ class _Measurement:
                 )
             self.pace.tick(f"bandwidth, {threads} threads")
         self.stock = self.stock or enough_stock(self.readings)
+        self._save()
 
     def _kernels(self, folder: Path) -> None:
         """All that is left, as far as the time suffices."""

@@ -49,7 +49,12 @@ def test_missing_sensors_are_a_doubt_and_no_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "doubt"), [({"ac": False}, "battery"), ({"governor": "powersave"}, "powersave")]
+    ("changes", "doubt"),
+    [
+        ({"ac": False}, "battery"),
+        ({"governor": "powersave"}, "powersave"),
+        ({"energy_preference": "power"}, "energy preference power"),
+    ],
 )
 def test_power_is_looked_at(tmp_path: Path, changes: dict[str, Any], doubt: str) -> None:
     assert doubt in " ".join(settled(tmp_path, repeat(1.0), machine(repeat(40.0), **changes)).doubts)

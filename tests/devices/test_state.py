@@ -48,6 +48,9 @@ def test_own_work_is_not_noise() -> None:
         ({"cpu_busy_s": 1022.0, "cpu_steal_s": 7.0}, "noisy: the hypervisor took 5 %"),
         ({"swap_bytes": 100 << 20}, "swapped"),
         ({"ac": False}, "power supply"),
+        ({"governor": "powersave"}, "governor changed from performance to powersave"),
+        ({"energy_preference": "power"}, "energy preference changed from None to power"),
+        ({"turbo": False}, "turbo changed from True to False"),
         ({"frequency_mhz": 2600.0}, "clock fell by 13 %"),
     ],
 )
@@ -71,7 +74,7 @@ def test_twenty_frequency_drops_are_flagged_and_twenty_clean_runs_are_not() -> N
 
 
 def test_unknown_sensors_prove_nothing() -> None:
-    unknown = {"frequency_mhz": None, "swap_bytes": None, "ac": None}
+    unknown = {"frequency_mhz": None, "swap_bytes": None, "ac": None, "governor": None, "turbo": None}
     found, reasons = disturbance(State(**(QUIET | unknown)), State(**(LATER | unknown)))
     assert reasons == []
     assert found["frequency_change_pct"] is found["swap_growth_bytes"] is None
