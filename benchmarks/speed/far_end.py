@@ -26,6 +26,7 @@ import psutil
 
 from ...devices.kernel_table.gpu import gpu_key, measure_gpu
 from ...devices.kernel_table.measure import measure_kernels
+from ...devices.transports.bootstrap import hold
 from ...disk import make_folder
 from ...errors import EdgepressError, OutOfResource, OutputBusy
 from ...storage import cache_directory
@@ -165,6 +166,7 @@ def main() -> int:
     make_folder(work)
     scratch = work / f"run.{os.getpid()}.tmp"
     scratch.mkdir()
+    hold(scratch)
     tempfile.tempdir = str(scratch)  # of the workers, too
     shared = Path(os.environ.get("TMPDIR", "/tmp"))
     os.environ["TMPDIR"] = str(scratch)

@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,37 @@ def lines_of(path: str) -> list[str]:
 def sweep() -> None:
     """Remove what sessions that were killed left half done."""
     for left in root().glob("*/*.tmp"):
-        owner = left.name.split(".")[-2]
-        if not owner.isdecimal() or not alive(int(owner)):
+        if not held(left):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def hold(folder: Path) -> int:
+    """Show other sessions that this process works in ``folder``, until it ends or closes what is returned."""
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # a file system without such locks: the process that it is named after counts
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle
+
+
+def held(folder: Path) -> bool:
+    """Whether another session works in it. Its number alone would not say: after a restart another process
+    has it, and one that was killed may keep it.
+    """
+    import fcntl
+
+    owner = folder.name.split(".")[-2]
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return owner.isdecimal() and alive(int(owner))
+    finally:
+        os.close(handle)
+    return False
 
 
 def alive(pid: int) -> bool:
@@ -222,7 +251,7 @@ def place(kind: str, key: str, files: list[list[str]]) -> dict[str, Any]:
     final = root() / kind / key
     temporary = final.with_name(f"{key}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
-    placed = in_folders()
+    handle, placed = hold(temporary), in_folders()
     try:
         for name, sha256 in files:
             if name.endswith(".whl"):
@@ -241,6 +270,8 @@ def place(kind: str, key: str, files: list[list[str]]) -> dict[str, Any]:
         shutil.rmtree(temporary, ignore_errors=True)
         if not final.is_dir():  # another session may have made it meanwhile
             raise
+    finally:
+        os.close(handle)
     return folder(kind, key)
 
 

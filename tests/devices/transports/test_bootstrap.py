@@ -60,9 +60,12 @@ def test_wheels_are_unpacked(tmp_path: Path, device: Path) -> None:
 
 
 def test_what_killed_sessions_left_is_swept_and_what_works_is_not(device: Path) -> None:
-    gone, working = device / "bundles/x.999999999.tmp", device / f"work/run.{os.getpid()}.tmp"
+    gone, working = device / f"bundles/x.{os.getpid()}.tmp", device / "work/run.999999999.tmp"
     for folder in (gone, working):
         folder.mkdir(parents=True)
+    handle = bootstrap.hold(working)
     bootstrap.sweep()
-    assert not gone.exists() and working.exists()
+    assert not gone.exists(), "a process of its number is another one"
+    assert working.exists()
+    os.close(handle)
     assert bootstrap.clear() == {"cleared": True} and not device.exists()
