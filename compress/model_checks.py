@@ -92,7 +92,7 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 f"pass {name} does not work on models that hear as asked: {anatomy.model_type} is one",
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
                 "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
-                "qat, ternary, and distill with losses: outputs (recover)",
+                "qat, ternary and distill",
             )
 
 

@@ -15,8 +15,8 @@ to a last one (what is held out is measured with the last):
 - both: ``states``, the last hidden states; ``hidden``, those after each block, compared with the teacher's at
   the same share of its depth; ``relations`` between the tokens in the last attention, and its maps
   (``attention``);
-- encoder–decoders: ``sequence``, the cross-entropy of what the teacher writes for each source text; or as of
-  decoders the divergences of the next token, on the targets of the text.
+- encoder–decoders: ``sequence``, the cross-entropy of what the teacher writes for each source text or sound;
+  or as of decoders the divergences of the next token, on the targets of the text.
 
 ``losses: outputs`` compares outputs alone: recovery after pruning (Sanh et al. 2020, arXiv 2005.07683). With
 ``train: lora`` linears change by a product of low rank that is merged at the end (Hu et al. 2021, arXiv
@@ -171,11 +171,6 @@ class Distill(Selective, Learning):
         return float_student(
             stage, linears, rank, self.training.seed, embedding=self.embedding, streams=streams
         )
-
-    @property
-    def knows_hearing(self) -> bool:
-        # What a teacher writes of a sound it is not asked.
-        return self.losses == "outputs" or "sequence" not in (self.losses or {"sequence": 1.0})
 
     @property
     def teacher_stays(self) -> bool:

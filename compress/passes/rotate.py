@@ -109,6 +109,15 @@ class Rotate(ModelPass):
     def added_bytes(self, anatomy: Anatomy) -> int:
         return 4 * anatomy.vocab_size * anatomy.hidden_size if self.residual and anatomy.tied else 0
 
+    def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
+        """As it was.
+
+        Raises:
+            InputError: its residual stream or its heads cannot be rotated.
+        """
+        self._require(anatomy)
+        return anatomy
+
     def apply(self, stage: Stage) -> StageResult:
         """Rotate a block at a time.
 
@@ -141,20 +150,23 @@ class Rotate(ModelPass):
             [*parts, outside], statuses, {}, writer.forms, config=config, details=details | learned
         )
 
-    def _check(self, stage: Stage) -> None:
-        reason = why_not(stage.source.anatomy) if self.residual else None
+    def _require(self, anatomy: Anatomy) -> None:
+        reason = why_not(anatomy) if self.residual else None
         if reason is not None:
             raise InputError(
-                f"the hidden states of a {stage.source.anatomy.model_type} model cannot be rotated",
+                f"the hidden states of a {anatomy.model_type} model cannot be rotated",
                 why=reason,
                 fix="rotate the value heads only: {pass: rotate, residual: false}",
             )
-        if self.heads and any(block.normed_inside for block in stage.source.anatomy.blocks):
+        if self.heads and any(block.normed_inside for block in anatomy.blocks):
             raise InputError(
-                f"the value heads of a {stage.source.anatomy.model_type} model cannot be rotated",
+                f"the value heads of a {anatomy.model_type} model cannot be rotated",
                 why="a norm stands between them and what reads them",
                 fix="rotate the hidden states only: {pass: rotate, heads: false}",
             )
+
+    def _check(self, stage: Stage) -> None:
+        self._require(stage.source.anatomy)
         done = "quantized" if stage.source.schemes else "pruned" if stage.masks.names else None
         if done is not None:
             raise InputError(

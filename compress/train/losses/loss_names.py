@@ -9,6 +9,7 @@ from typing import Literal
 
 from ....errors import TrainingError
 from ...model.anatomy import Anatomy, module_name
+from ...model.hearing.speech_prompt import speech_prompt
 from ...model.pooling import pooling_of
 from ...pipeline.stage import Stage
 from .attention_terms import AttentionMaps, Relations
@@ -16,6 +17,7 @@ from .label_terms import LabelCrossEntropy, LabelDivergence
 from .logit_terms import CrossEntropy, LogitDivergence
 from .objective import Weight
 from .sequence_terms import AnswerDivergence, SequenceCrossEntropy
+from .spoken_sequence import SpokenSequence
 from .state_terms import EmbeddingDistance, HiddenDistance, StateDistance
 from .term import Term
 
@@ -106,7 +108,7 @@ def term_of(name: Loss, stage: Stage, options: LossOptions) -> Term:
     """
     mine, theirs = stage.source.anatomy, stage.original.anatomy
     if name == "sequence":
-        return _sequence(mine, theirs, options)
+        return _sequence(stage, options)
     if name == "cross_entropy":
         return CrossEntropy(mine.logit_form)
     if name == "cosine" or name == "embedding":
@@ -128,7 +130,8 @@ def term_of(name: Loss, stage: Stage, options: LossOptions) -> Term:
     return kind(name, options.top_k, mine.logit_form, options.temperature, options.shared())
 
 
-def _sequence(student: Anatomy, teacher: Anatomy, options: LossOptions) -> SequenceCrossEntropy:
+def _sequence(stage: Stage, options: LossOptions) -> SequenceCrossEntropy:
+    student, teacher = stage.source.anatomy, stage.original.anatomy
     options.shared()  # refuses a student of another vocabulary
     if student.vocab_size < teacher.vocab_size:
         raise TrainingError(
@@ -136,7 +139,12 @@ def _sequence(student: Anatomy, teacher: Anatomy, options: LossOptions) -> Seque
             f"the teacher writes {teacher.vocab_size}",
             fix=f"give the student vocab_size {teacher.vocab_size}",
         )
-    return SequenceCrossEntropy(options.beams, options.answer_tokens)
+    if teacher.hearing is None:
+        return SequenceCrossEntropy(options.beams, options.answer_tokens)
+    reader = stage.original.reader
+    prompt = speech_prompt(reader.path, reader.config, teacher.vocab_size)
+    longest = min(student.max_positions, teacher.max_positions)
+    return SpokenSequence(options.beams, options.answer_tokens, prompt, longest)
 
 
 def _label_divergence(student: Anatomy, teacher: Anatomy, temperature: float) -> LabelDivergence:

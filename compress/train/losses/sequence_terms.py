@@ -42,7 +42,7 @@ class SequenceCrossEntropy(Term):
         Raises:
             CheckpointError: nothing says what answers begin with.
         """
-        return {"labels": written(model, *_sources(states, batch), self.beams, self.answer_tokens)}
+        return {"labels": written(model, *sources_of(states, batch), self.beams, self.answer_tokens)}
 
     def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
         """``[rows]``.
@@ -51,7 +51,7 @@ class SequenceCrossEntropy(Term):
             CheckpointError: as :meth:`answers`.
         """
         labels = answers["labels"].long()
-        logits = answer_logits(model, *_sources(states, batch), labels)
+        logits = answer_logits(model, *sources_of(states, batch), labels)
         lost = cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=-1, reduction="none")
         return lost.sum(1) * (batch.tokens / int((labels >= 0).sum()))
 
@@ -77,7 +77,7 @@ class AnswerDivergence(LogitDivergence):
         device = states[LAST].device
         real = written.attention_mask[rows].bool().to(device)
         labels = written.input_ids[rows].to(device).masked_fill(~real, -1)
-        logits = answer_logits(model, *_sources(states, batch), labels)[real].float()
+        logits = answer_logits(model, *sources_of(states, batch), labels)[real].float()
         logits = logits if self.vocabulary is None else logits[..., : self.vocabulary]
         return torch.log_softmax(logits / self.temperature, -1)
 
@@ -113,18 +113,18 @@ def written(model: Any, sources: Tensor, mask: Tensor, beams: int, tokens: int) 
         attention_mask=mask,
         generation_config=settings,
     )[:, 1:]
-    ends = torch.isin(ids, torch.tensor(_ids(settings.eos_token_id), device=ids.device))
+    return until_end(ids, settings.eos_token_id)
+
+
+def until_end(ids: Tensor, end: int | list[int] | None) -> Tensor:
+    """``ids [rows, answer]`` int32, −1 behind the first ``end`` of each row."""
+    known = [] if end is None else end if isinstance(end, list) else [end]
+    ends = torch.isin(ids, torch.tensor(known, device=ids.device))
     after = ends.cumsum(1) - ends.long() > 0
     return ids.masked_fill(after, -1).to(torch.int32)
 
 
-def _ids(end: int | list[int] | None) -> list[int]:
-    if end is None:
-        return []
-    return end if isinstance(end, list) else [end]
-
-
-def _sources(states: States, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+def sources_of(states: States, batch: MicroBatch) -> tuple[Tensor, Tensor]:
     """The encoder's states ``[rows, length, hidden]`` float32 and their mask, of rows that have a token."""
     mask = batch.attention_mask[batch.attention_mask.any(1)].to(states[LAST].device)
     return padded(states, mask), mask

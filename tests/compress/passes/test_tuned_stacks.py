@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
-from edgepress.errors import RecipeError
 from edgepress.hashed_tree import hash_tree
 from edgepress.storage import read_json
 
@@ -78,15 +77,3 @@ def test_a_killed_run_goes_on_with_the_same_bytes(
     with watched("learning", kill_at=kill):
         learned(pico_t5, steps, pico_text, tmp_path / "o")
     assert hash_tree(learned(pico_t5, steps, pico_text, tmp_path / "o")) == hash_tree(whole)
-
-
-def test_what_a_teacher_writes_of_a_sound_is_not_learned(
-    pico_whisper: Path, tmp_path: Path, recipe: Recipe
-) -> None:
-    for losses in ({}, {"losses": {"sequence": 1.0}}):
-        with pytest.raises(
-            RecipeError, match="distill does not work on models that hear as asked"
-        ) as refused:
-            plan_model(str(pico_whisper), recipe=recipe(tmp_path, {"pass": "distill", **losses}))
-        assert "losses: outputs" in str(refused.value.fix)
-    assert plan_model(str(pico_whisper), recipe=recipe(tmp_path, {"pass": "recover"}))
