@@ -112,13 +112,9 @@ class Vocabulary(ModelPass):
                 why="eos_token_id is 2, by which transformers knows that the largest id ends a text",
                 fix="set eos_token_id to that in a copy of config.json: the vectors stay the same",
             )
-        counts = self._counts(stage, Tokenizer.open(source.reader.path))
-        used = np.flatnonzero(counts)
-        wanted = used[np.argsort(-counts[used], kind="stable")].tolist()
-        special = sorted(_special_ids(source.reader, source.anatomy.vocab_size))
-        content = read_json(source.reader.file(TOKENIZER))
-        cut = cut_tokenizer(content, wanted, special, self.size)
-        _require_named(special, cut)
+        tokenizer = Tokenizer.open(source.reader.path)
+        counts = self._counts(stage, tokenizer)
+        cut = self._cut(source, tokenizer, counts)
         parts, forms = _write(stage, cut)
         kept = np.zeros(len(counts), bool)
         kept[list(cut.kept)] = True
@@ -137,6 +133,18 @@ class Vocabulary(ModelPass):
             details={"tokens": len(cut.kept), "of": rows, "covered": covered},
             files=_files(source.reader, cut),
         )
+
+    def _cut(self, source: WeightSource, tokenizer: Tokenizer, counts: NDArray[np.int64]) -> Cut:
+        """What is left of tokens that occur so often ``[vocab]``."""
+        used = np.flatnonzero(counts)
+        wanted = used[np.argsort(-counts[used], kind="stable")].tolist()
+        special = sorted(_special_ids(source.reader, source.anatomy.vocab_size))
+        cut = cut_tokenizer(read_json(source.reader.file(TOKENIZER)), wanted, special, self.size)
+        if source.anatomy.hearing is not None:  # rows behind the last token may be times, which have no names
+            times = range(tokenizer.vocab_size, source.anatomy.vocab_size)
+            cut = replace(cut, kept=(*cut.kept, *times))
+        _require_named(special, cut)
+        return cut
 
     def _counts(self, stage: Stage, tokenizer: Tokenizer) -> NDArray[np.int64]:
         """How often each token id occurs in the corpus ``[vocab]``; once more for what a chat needs."""
