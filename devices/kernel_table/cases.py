@@ -50,7 +50,7 @@ def common() -> int:
 
 
 def _common() -> Iterator[Case]:
-    yield from chain(_own_products(4), _attention("float32"), _by_rows(), _own_products(8))
+    yield from chain(_own_products(4), _by_rows(), _attention("float32"), _own_products(8))
     yield from chain(_encoders(), _floats())
 
 

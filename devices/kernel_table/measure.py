@@ -38,6 +38,7 @@ _ROUNDS = 2  # of streams, at the beginning
 _SLOW_DISK = 4e8  # bytes per second that time is kept for
 _LEAST_DISK_S = 0.5
 _WORTH_S = 2.0  # less is not worth another process
+_END = 0.03  # of the whole time: for what ends after its moment, and for writing the table
 
 
 def measure_kernels(
@@ -61,7 +62,7 @@ class _Measurement:
     def __init__(self, planned: MeasurePlan, limit_s: float) -> None:
         self.plan, self.limit_s = planned, limit_s
         self.begun = time.monotonic()
-        self.deadline = self.begun + limit_s
+        self.deadline = self.begun + (1 - _END) * limit_s
         self.busy: float | None = None
         earlier = stopped(planned.path)
         self.done: Done = done_of(earlier) if earlier else {}
