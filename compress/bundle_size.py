@@ -47,6 +47,8 @@ def bundle_bytes(
     total = sum(one.out_features * one.in_features * bits.get(one.name, _FLOAT) for one in linears)
     named = [left.embedding, *([left.head] if left.head is not None and not left.tied else [])]
     width = sum(bits_in_bundle(scheme, left.hidden_size) for _, scheme in zip(named, tables, strict=False))
+    if left.kind == "encoder_decoder" and left.hearing is None:  # both graphs look up in the table
+        width += bits_in_bundle(tables[0], left.hidden_size)
     total += left.vocab_size * left.hidden_size * width
     skipped = {f"{name}.weight" for name in named} | set(source.anatomy.copies())
     skipped |= {f"{linear.name}.weight" for linear in source.anatomy.linears()}
@@ -57,6 +59,9 @@ def bundle_bytes(
         total += sum(
             4 * _FLOAT * left.relative.span * block.attention.q.out_features for block in left.blocks
         )
+    how = None if left.hearing is None else left.hearing.log_mel
+    if how is not None:  # the waves that a spectrum is made of, and its filters
+        total += _FLOAT * (how.window // 2 + 1) * (2 * how.window + how.bins)
     files = (source.reader.path / name for name in _COPIED)
     around = _AROUND + _A_BLOCK * sum(block.repeats for block in left.blocks)
     return int(total / 8) + added + around + sum(file.stat().st_size for file in files if file.is_file())

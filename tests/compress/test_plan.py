@@ -35,6 +35,21 @@ def test_the_bundle_is_about_as_large_as_planned(scheme: str, tmp_path: Path) ->
     assert planned.bundle_bytes < planned.checkpoint_bytes / 2
 
 
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("family", "changes"), [("t5", {}), ("mt5", {"own_head": True}), ("marian", {}), ("whisper", {})]
+)
+def test_a_bundle_of_two_graphs_is_about_as_large_as_planned(
+    family: str, changes: dict[str, Any], make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = make_encoder_decoder(tmp_path / "m", family, vocab_size=6000, **changes)
+    planned = plan_model(str(model), scheme="W4A16-g32").bundle_bytes
+    made = compress_model(str(model), scheme="W4A16-g32", output=tmp_path / "o")
+    bundle = export_bundle(made, output=tmp_path / "b", validate=False)
+    found = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+    assert planned == pytest.approx(found, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
