@@ -19,6 +19,7 @@ from ..kernel_table.tables import small_table
 
 pytestmark = pytest.mark.skipif(library() is None, reason="plans are of edgepress's own operators")
 WORK = ("--prompt-tokens", "8", "--max-new-tokens", "4", "--batch-size", "2")
+SPECTRA = 4 * 201 * (2 * 400 + 16)  # bytes of the waves and filters that spectra are made of, as they are
 ANSWERS = {"pico_llama", "pico_t5", "pico_whisper"}
 
 
@@ -60,7 +61,8 @@ def test_a_sheet_says_what_it_can(model: tuple[str, Path], capsys: pytest.Captur
     for one in (board, server, small):
         assert_bounded(one["quantities"])
     dense, coded = board["quantities"], small["quantities"]
-    assert coded["disk_bytes"]["value"] < 0.6 * dense["disk_bytes"]["value"]
+    spectra = SPECTRA if name == "pico_whisper" else 0
+    assert coded["disk_bytes"]["value"] - spectra < 0.6 * (dense["disk_bytes"]["value"] - spectra)
     if name in ANSWERS:
         assert coded["tpot_ms"]["value"] < dense["tpot_ms"]["value"]
         rate, wait = dense["decode_tps"]["value"], dense["tpot_ms"]["value"]
