@@ -37,7 +37,9 @@ def main(kit: Path) -> int:
         )
         status = "; ".join([line.validity.status, *line.validity.reasons])
         print(f"{status}\nwritten: {kit / RECORD}\nwhere the kit was made: edgepress devices import {RECORD}")
-        if plan.get("kernels_s") and not probe().emulated:
+        if plan.get("kernels_s") and probe().emulated:
+            print("its kernels were not timed: this processor is emulated, and no prediction may rest on it")
+        elif plan.get("kernels_s"):
             table, _ = measure_kernels(Lines(), folder=kit / "cache" / "kernels", limit_s=plan["kernels_s"])
             write_table(kit / TABLE, table)
             print(f"written: {kit / TABLE}\nthere: edgepress devices import {TABLE} --name NAME")

@@ -65,7 +65,7 @@ def test_a_kit_in_an_emulator(pico_llama: Path, tmp_path: Path, monkeypatch: pyt
     bundle = export_bundle(pico_llama, output=tmp_path / "pico", validate=False, operators="standard")
     try:
         save_python(tmp_path / "arm")
-        make_kit(bundle, tmp_path / "kit", "linux-aarch64", PLAN, Silent())
+        make_kit(bundle, tmp_path / "kit", "linux-aarch64", {**PLAN, "kernels_s": 60.0}, Silent())
     except (subprocess.CalledProcessError, MissingDependency) as error:
         pytest.skip(f"what runs for Arm cannot be fetched: {error}")
     path = f"{tmp_path / 'arm/bin'}{os.pathsep}{os.environ['PATH']}"
@@ -75,3 +75,4 @@ def test_a_kit_in_an_emulator(pico_llama: Path, tmp_path: Path, monkeypatch: pyt
     assert line.validity.status == "invalid"
     assert any("emulated" in reason for reason in line.validity.reasons)
     assert line.metrics["decode_tps"].n == 1
+    assert not (tmp_path / "kit/kernels.json").exists(), "no prediction may rest on an emulator's times"
