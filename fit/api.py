@@ -159,8 +159,8 @@ def plan_fit(
 
 
 def _predicted(job: Job, space: Space) -> dict[str, Any]:
-    """What a first trial is predicted to be, its KL that of rounding to nearest; the same of the front below
-    its size; and the seconds that its compression takes by each method.
+    """What a first trial is predicted to be, its KL before any factor was measured; the same of the front
+    below its size; and the seconds that its compression takes by each method.
     """
     budgets, corrections, method = job.wish.budgets, job.corrections(), METHODS[0]
     objective = space.sizes if objective_of(space, budgets) == DISK.name else space.damages

@@ -1,8 +1,8 @@
 """Predictions of what a choice gives, and how measurements correct them: an offset of bytes, a factor of
 damage.
 
-Damage is predicted of rounding to nearest, one change at a time; what finds codes better, and what changes do
-to one another, is a factor that the first trial of each method measures.
+Damage is predicted of one change at a time, linears rounded by GPTQ; what learning takes back, and what
+changes do to one another, is a factor that the first trial of each method measures.
 """
 
 from __future__ import annotations
