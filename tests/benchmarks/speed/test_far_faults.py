@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from edgepress.benchmarks.speed import far_end
 from edgepress.benchmarks.speed.elsewhere import measure_kernels_on, profile_on
@@ -59,9 +61,11 @@ def test_cut_when_the_results_come(machine: Loopback, bundle: Path, monkeypatch:
 
 def test_a_device_that_starts_again_while_it_measures(machine: Loopback, bundle: Path) -> None:
     def reboot() -> None:
-        for process in [*left_running(machine), *machine.sessions()]:
-            process.kill()
-        machine.stop()
+        orphans = left_running(machine)
+        machine.lose_power()
+        for process in orphans:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     with pytest.raises(DeviceError, match="was lost"):
         profile_on(PI, asked(bundle), Seen("measuring", 2, reboot))

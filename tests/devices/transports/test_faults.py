@@ -119,9 +119,7 @@ def test_a_device_that_starts_again(loopback: Loopback, bundle: Bundle) -> None:
     """All that ran there ends at once, for some time nobody answers, and then it goes on."""
     with pytest.raises(DeviceError, match="was lost"), Link("pi", "loopback") as link:
         link.ask({"do": "probe"}, Facts)
-        for process in loopback.sessions():
-            process.kill()
-        loopback.stop()
+        loopback.lose_power()
         send_bundle(link, bundle, Silent())
     with pytest.raises(DeviceError, match="pi cannot be reached"), Link("pi", "loopback") as link:
         link.ask({"do": "probe"}, Facts)
