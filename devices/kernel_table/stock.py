@@ -28,7 +28,8 @@ from .timing import STOCK
 # Weights that come from memory would fill so many last-level caches. With four, each of two cores that have
 # such a cache of its own still finds a third of its half there.
 _CACHES, _LEAST_STOCK, _MOST_STOCK = 12, 64 << 20, 1 << 30
-_SMALL = (8 << 20, 32 << 20)
+# Working sets below the share of a server's cache that a process gets of it, which no number says.
+_SMALL = tuple(size << 20 for size in (8, 32, 48, 64, 80, 96))
 # Where a third of the bytes came from a cache twice as fast, the rate would be a fifth higher.
 _ALIKE = 1.1
 _PART = 1 << 20
@@ -46,7 +47,8 @@ def spans(stock: int) -> list[int]:
     """
     cache = read_processor().last_level_cache_bytes or 32 << 20
     around = {int(share * cache) >> 20 << 20 for share in (0.25, 0.5, 1, 1.5, 2, 3, 4, 6)}
-    return sorted({one for one in {*around, *_SMALL} if 4 << 20 <= one <= 0.9 * stock} | {stock})
+    small = {one for one in _SMALL if one <= 32 << 20 or one < min(around)}
+    return sorted({one for one in around | small if 4 << 20 <= one <= 0.9 * stock} | {stock})
 
 
 def enough_stock(readings: Sequence[Reading]) -> int:

@@ -46,8 +46,8 @@ def test_working_sets_begin_small_and_end_with_the_stock(monkeypatch: pytest.Mon
         last_level_cache_bytes = 480 * MB
 
     monkeypatch.setattr(stock, "read_processor", Processor)
-    assert [size // MB for size in spans(1024 * MB)] == [8, 32, 120, 240, 480, 720, 1024]
-    assert [size // MB for size in spans(240 * MB)] == [8, 32, 120, 240]
+    assert [size // MB for size in spans(1024 * MB)] == [8, 32, 48, 64, 80, 96, 120, 240, 480, 720, 1024]
+    assert [size // MB for size in spans(240 * MB)] == [8, 32, 48, 64, 80, 96, 120, 240]
 
 
 def test_no_part_of_the_stock_is_like_another() -> None:
