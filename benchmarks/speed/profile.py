@@ -17,6 +17,7 @@ from ...devices.probe import probe
 from ...devices.state import disturbance, read_state
 from ...foreign import shortages_are_typed
 from ...runtime.session.needs import Needs
+from ...runtime.session.session import require_provider
 from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.bundle_subject import describe_bundle
@@ -73,6 +74,7 @@ def profile_bundle(
         InputError: kinds that differ, lengths that do not fit the model, fewer than one thread.
         BundleError, RefusedByPolicy: a bundle that does not match its manifest, or that crashes.
         OutOfResource: it does not fit this machine; a worker was killed, as happens when memory runs out.
+        MissingDependency: this ONNX Runtime has no such provider.
     """
     progress = progress or Silent()
     if record is not None:
@@ -81,6 +83,7 @@ def profile_bundle(
     how: dict[str, Any] = {"threads": threads, "provider": provider, "energy": energy, "per_op": per_op}
     lengths: dict[str, Any] = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch}
     task = ProfileTask.opened(every, protocol=protocol, **lengths, **how)
+    require_provider(provider)  # before a quiet machine is waited for
     needs = profile_needs(task)
     progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
     arms, conditions = _measure(task, command, progress, sitting)
