@@ -1,9 +1,10 @@
-"""What each linear of a model costs it at each scheme when GPTQ finds the codes, by one backward sweep.
+"""What each linear of a model costs it at each scheme when GPTQ (Frantar et al. 2022, arXiv 2210.17323) finds
+the codes, by one backward sweep.
 
 Rounding to nearest, which :mod:`.scheme_costs` measures, tells little of 2 and 3 bits: GPTQ takes back the
 more the fewer there are, and not of every layer as much. Of SmolLM2 the losses so measured of a choice of 3
-and 4 bits add up to 0.184 nats where 0.18 were found; to nearest to 0.282. The Gram of a linear's inputs
-comes from other text than the gradients, which codes that fit it would flatter.
+and 4 bits add up to 0.184 nats a token where 0.171 were measured. The Gram of a linear's inputs comes from
+other text than the gradients, which codes that fit it would flatter.
 """
 
 from __future__ import annotations
@@ -38,17 +39,19 @@ class GptqChangeLosses(ChangeLosses):
         self.gram = weight.new_zeros(weight.shape[1], weight.shape[1], dtype=torch.float32)
 
     def look(self, inputs: Tensor) -> None:
+        """Add rows ``inputs [tokens, in]`` to the Gram."""
         rows = inputs.to(torch.float32)
         self.gram.addmm_(rows.T, rows)
 
     def end_of_looking(self) -> None:
+        """Find the codes of each scheme; the Gram goes."""
         gram, self.gram = self.gram, self.gram.new_empty(0)
         self.others = _by_gptq(self.weight, gram, self.schemes)
         self.total = torch.zeros(len(self.others), device=self.weight.device)
 
 
 def gptq_costs(stage: Stage, who: str, schemes: Sequence[Scheme], linears: Iterable[Linear]) -> Costs:
-    """As :func:`.scheme_costs.scheme_costs`."""
+    """As :func:`.scheme_costs.scheme_costs`, nats of KL a token of a decoder, with the codes of GPTQ."""
     fits = fitting(schemes, linears)
 
     def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, GptqChangeLosses]:

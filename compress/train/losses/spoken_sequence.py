@@ -25,7 +25,7 @@ from .term import Answers
 
 class SpokenSequence(SequenceCrossEntropy):
     """Minus the log-probability of the teacher's answers behind their ``prompt``, at most ``longest`` tokens
-    together: nats a token of the answers, so that those of a micro-batch together count as what it heard.
+    together: nats a token of the answers, so that those of a micro-batch together count as its sounds do.
     """
 
     def __init__(self, beams: int, answer_tokens: int, prompt: SpeechPrompt, longest: int) -> None:
@@ -43,7 +43,7 @@ class SpokenSequence(SequenceCrossEntropy):
         sources, _ = sources_of(states, batch)
         front, chosen = prompted(model, sources, self.prompt)
         room = min(self.answer_tokens, self.longest - front.shape[1])
-        answer = heard(model, sources, front, self.prompt, beams=self.beams, tokens=room)
+        answer = transcribed(model, sources, front, self.prompt, beams=self.beams, tokens=room)
         given = torch.cat([front, answer[:, :-1].clamp_min(0)], 1)
         return {"given": given.to(torch.int32), "labels": torch.cat([chosen, answer], 1).to(torch.int32)}
 
@@ -74,10 +74,11 @@ def prompted(model: Any, sources: Tensor, prompt: SpeechPrompt) -> tuple[Tensor,
     return front, chosen
 
 
-def heard(
+def transcribed(
     model: Any, sources: Tensor, front: Tensor, prompt: SpeechPrompt, *, beams: int, tokens: int
 ) -> Tensor:
-    """``[rows, answer]`` int32: what ``model`` writes of ``sources`` behind ``front``, −1 after the end.
+    """``[rows, answer]`` int32: what ``model`` writes of ``sources [rows, length, hidden]`` behind ``front
+    [rows, places]``, ``tokens`` at most, −1 after the end.
 
     Its own ``generate`` looks for times and falls back to other temperatures; this is that of all models.
     """
