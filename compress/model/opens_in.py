@@ -42,8 +42,9 @@ def opens_in_transformers(source: WeightSource) -> Opening:
 def _refusals(source: WeightSource) -> list[str]:
     family, config = source.anatomy.model_type, source.reader.config
     found = []
-    if form := source.reader.coded.described:
-        found.append(f"it needs the packages of its own form there: {form}")
+    coded = source.reader.coded
+    if coded.described and coded.packaged:
+        found.append(f"it needs the packages of its own form there: {coded.described}")
     if config.get(BLOCK_SIZES) is not None:
         found.append(f"its blocks have sizes that the config of a {family} cannot say")
     if source.schemes and source.conv1d and not source.packed_transposed:

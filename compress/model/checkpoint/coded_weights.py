@@ -29,6 +29,7 @@ FORMS = f"{__package__}.stored_forms"
 _BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _FLOAT_BITS = 16
+_PLAIN = frozenset({"mxfp4"})  # makes floats of them where there are no kernels
 _LARGEST = 1 << 31  # weights of one matrix: more than any model has
 Read = Callable[[str], Tensor]
 
@@ -73,10 +74,13 @@ class StoredForm(Protocol):
 
 @dataclass(frozen=True)
 class CodedWeights:
-    """Those of a checkpoint: by module, and what the plan says of them (``4 bits (GPTQ, groups of 128)``)."""
+    """Those of a checkpoint: by module, and what the plan says of them (``4 bits (GPTQ, groups of 128)``);
+    ``packaged``: transformers opens them with the packages of their own form only.
+    """
 
     by_module: Mapping[str, CodedWeight] = field(default_factory=dict)
     described: str = ""
+    packaged: bool = True
 
     def quantized(self) -> list[str]:
         """The modules whose weights are codes, and not floats in parts."""
@@ -102,7 +106,7 @@ def coded_weights(
     if not found:
         return CodedWeights()
     bits = " and ".join(map(str, sorted({weight.bits for weight in found.values()})))
-    return CodedWeights(found, f"{bits} bits ({form.described(settings)})")
+    return CodedWeights(found, f"{bits} bits ({form.described(settings)})", method not in _PLAIN)
 
 
 def _unknown(method: object, tensors: Mapping[str, TensorEntry]) -> CodedWeights:

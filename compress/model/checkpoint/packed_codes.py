@@ -3,7 +3,8 @@
 Integers: signed codes as a dense little-endian bit stream in int32 words. A code is stored as
 ``code + 2^(bits−1)``, least significant bit first, one row after another; 32 codes fill exactly ``bits``
 words, so that 3-bit codes cross words, and rows are padded with zero bits to whole words. Four-bit floats
-(E2M1): two codes a byte, the first one low, bit 3 the sign.
+(E2M1): two codes a byte, the first one low, bit 3 the sign. Powers of two (E8M0): the exponent plus 127 in a
+byte.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ....errors import CheckpointError
+
 _CODES_AT_ONCE = 1 << 20  # each is eight bytes wide while it is worked on
 _POINTS = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8)  # of E2M1, doubled, by index
+_BIAS, _NAN = 127, 255  # of E8M0
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -85,3 +89,14 @@ def unpack_e2m1(packed: Tensor) -> Tensor:
     index = torch.stack((packed & 15, packed >> 4), -1).flatten(1)
     points = _POINTS.to(packed.device)[(index & 7).long()]
     return torch.where(index >= 8, -points, points)
+
+
+def unpack_e8m0(name: str, stored: Tensor) -> Tensor:
+    """The powers of two, float32, that the bytes of the tensor ``name`` stand for.
+
+    Raises:
+        CheckpointError: one of them stands for no number.
+    """
+    if stored.dtype != torch.uint8 or bool((stored == _NAN).any()):
+        raise CheckpointError(f"{name} holds exponents that are none")
+    return torch.ldexp(torch.ones(stored.shape), stored.to(torch.int32) - _BIAS)

@@ -1,5 +1,6 @@
 """Experts that a checkpoint stores in one tensor (Granite, gpt-oss), by names of their own: each is a part of
-the file. Written, those in float become one tensor again; codes are stored by expert.
+the file, also where gpt-oss has them in MXFP4. Written, those in float become one tensor again; codes are
+stored by expert.
 """
 
 from __future__ import annotations
@@ -36,8 +37,13 @@ _STACKS = tuple(
         (_OSS, "mlp.experts.gate_up_proj_bias", ("gate_up_proj.bias",)),
         (_OSS, "mlp.experts.down_proj", ("down_proj.weight",)),
         (_OSS, "mlp.experts.down_proj_bias", ("down_proj.bias",)),
+        (_OSS, "mlp.experts.gate_up_proj_blocks", ("gate_up_proj.blocks",)),
+        (_OSS, "mlp.experts.gate_up_proj_scales", ("gate_up_proj.scales",)),
+        (_OSS, "mlp.experts.down_proj_blocks", ("down_proj.blocks",)),
+        (_OSS, "mlp.experts.down_proj_scales", ("down_proj.scales",)),
     )
 )
+_RANKS = {"weight": 3, "bias": 2, "blocks": 4, "scales": 3}  # of the tensor of all experts
 
 
 def apart(tensors: Mapping[str, Location]) -> dict[str, Location]:
@@ -62,7 +68,7 @@ def apart(tensors: Mapping[str, Location]) -> dict[str, Location]:
 
 
 def _fits(stack: _Stack, shape: tuple[int, ...]) -> bool:
-    rank = 3 if stack.parts[0].endswith("weight") else 2
+    rank = _RANKS[stack.parts[0].rpartition(".")[2]]
     return len(shape) == rank and 0 not in shape and shape[1] % len(stack.parts) == 0
 
 

@@ -21,13 +21,13 @@ from ...numbers.number_format import E4M3, unit_of
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from .gguf_blocks import pack_blocks, unpack_blocks
-from .packed_codes import pack, pack_e2m1, unpack, unpack_e2m1
+from .packed_codes import pack, pack_e2m1, unpack, unpack_e2m1, unpack_e8m0
 from .quantization_config import INTEGER, TRANSPOSED, UNPACKED
 
 BLOCKS = "weight_blocks"
 PARTS = ("weight_packed", "weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
 
-_BIAS, _NAN = 127, 255  # of E8M0
+_BIAS = 127  # of E8M0
 
 
 def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) -> dict[str, Tensor]:
@@ -195,11 +195,7 @@ def _restored_float(name: str, scheme: Scheme, read: Callable[[str], Tensor]) ->
         return QTensor(scheme, codes, scale.expand(codes.shape[0], 1).contiguous(), None, inputs)
     codes = unpack_e2m1(read(f"{name}.weight_packed"))
     if scheme.format == "mxfp4":
-        stored = read(f"{name}.weight_scale")
-        if stored.dtype != torch.uint8 or bool((stored == _NAN).any()):
-            raise CheckpointError(f"{name}.weight_scale holds exponents that are none")
-        exponent = stored.to(torch.int32) - _BIAS
-        scale = torch.ldexp(torch.full(stored.shape, 0.5), exponent)
+        scale = unpack_e8m0(f"{name}.weight_scale", read(f"{name}.weight_scale")) / 2
         return _checked(name, QTensor(scheme, codes, scale, None, inputs))
     divisor = _positive(f"{name}.weight_global_scale", read)
     return _checked(name, QTensor(scheme, codes, _scale(name, read) / divisor / 2, None, inputs))

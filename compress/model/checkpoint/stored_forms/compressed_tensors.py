@@ -23,14 +23,13 @@ from .....errors import CheckpointError
 from ....numbers.qtensor import row_tiles
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
-from ..packed_codes import unpack, unpack_e2m1
+from ..packed_codes import unpack, unpack_e2m1, unpack_e8m0
 from ..stated_schemes import group_of, schemes_of
 from ._blocks import Block, block_of
 from ._parts import FLOATS, WORD, Parts, modules_with, whole
 from ._sparse import SPARSE, sparse_codes, take_sparse
 
 _SCALES = (*FLOATS, "F8_E4M3", "F8_E8M0", "U8")
-_BIAS, _NAN = 127, 255  # of an exponent
 _INTEGERS, _E4M3, _E2M1 = "int", "E4M3", "E2M1"
 
 
@@ -136,9 +135,7 @@ class _Stored:
     def _scale(self, read: Read) -> Tensor:
         stored = read(f"{self.module}.weight_scale")
         if stored.dtype == torch.uint8:
-            if bool((stored == _NAN).any()):
-                raise CheckpointError(f"{self.module}.weight_scale holds exponents that are none")
-            scale = torch.ldexp(torch.ones(stored.shape), stored.to(torch.int32) - _BIAS)
+            scale = unpack_e8m0(f"{self.module}.weight_scale", stored)
         else:
             scale = stored.to(torch.float32)
         if "weight_global_scale" in self.names:

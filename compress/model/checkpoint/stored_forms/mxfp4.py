@@ -1,0 +1,53 @@
+"""MXFP4 as gpt-oss is published (OpenAI, gpt-oss-120b & gpt-oss-20b Model Card, 2025, arXiv 2508.10925; the
+numbers: Rouhani et al., Microscaling Data Formats for Deep Learning, 2023, arXiv 2310.10537): the matrices of
+its experts, which :mod:`..stacked_experts` gives one by one.
+
+``blocks [out, groups, 16]`` holds the E2M1 codes of 32 inputs, two a byte, the first one low; ``scales [out,
+groups]`` the exponent of what they are multiplied by, plus 127.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..coded_weights import CodedWeight, Read, StoredForm
+from ..header import TensorEntry
+from ..packed_codes import unpack_e2m1, unpack_e8m0
+from ._blocks import block_scaled
+from ._parts import Parts, modules_with
+
+BITS, GROUP = 4, 32
+_BYTES = GROUP * BITS // 8
+
+
+class Mxfp4:
+    """The form."""
+
+    def described(self, settings: Mapping[str, Any]) -> str:
+        """By its name alone: it has one kind of groups."""
+        return "MXFP4"
+
+    def weights(
+        self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
+    ) -> dict[str, CodedWeight]:
+        """Every matrix with ``blocks``."""
+        return {module: _weight(Parts(module, tensors)) for module in modules_with("blocks", tensors)}
+
+
+def _weight(parts: Parts) -> CodedWeight:
+    out, groups, size = parts.take("blocks", ("U8",), 3)
+    if parts.take("scales", ("U8",)) != (out, groups) or size != _BYTES:
+        raise parts.refuse(f"blocks of {_BYTES} bytes with a scale each were expected")
+    blocks, scales = parts.names
+
+    def dequantized(read: Read) -> Tensor:
+        codes = unpack_e2m1(read(blocks).flatten(1))  # doubled
+        return block_scaled(codes, unpack_e8m0(scales, read(scales)) / 2, (1, GROUP))
+
+    return CodedWeight((out, groups * GROUP), (blocks, scales), BITS, dequantized)
+
+
+FORM: StoredForm = Mxfp4()
