@@ -19,6 +19,7 @@ from ..same_bytes.pico_models import make_subjects
 from .fuzz_models import WORDS, Reader
 
 _MODEL, _BLOCK, _SIZE = "llama-small", "model.layers.0.", 16
+_MIXTURE = "gpt_oss"
 Parts = dict[str, Tensor]
 
 
@@ -80,6 +81,29 @@ def _hqq(out: int, inputs: int) -> Parts:
     return parts | {"nbits": _number(4), "group_size": _number(_SIZE), "axis": _number(1)}
 
 
+def _marlin(out: int, inputs: int) -> Parts:
+    meta = torch.full((inputs // 32, 2 * out), 0x4444, dtype=torch.int16)
+    if out % 64:
+        return {"weight": torch.rand(out, inputs)}
+    scales = torch.rand(1, out).to(torch.float16)
+    return {"weight_packed": _words(inputs // 32, 2 * out), "scale_packed": scales, "meta": meta}
+
+
+def _quanto(out: int, inputs: int) -> Parts:
+    return {"weight._data": _bytes(out, inputs).view(torch.int8), "weight._scale": torch.rand(out, 1)}
+
+
+def _torchao(out: int, inputs: int) -> Parts:
+    shape = (inputs // _SIZE, out)
+    parts = {f"_weight_{part}": torch.rand(shape) for part in ("scale", "zero_point")}
+    return parts | {"_weight_qdata": _bytes(out, inputs // 2)}
+
+
+def _note(out: int, inputs: int) -> str:
+    """What torchao says of a matrix in the header."""
+    return json.dumps({"_type": "Int4Tensor", "_data": {"block_size": [1, _SIZE], "shape": [out, inputs]}})
+
+
 def _packed(out: int, inputs: int) -> Parts:
     order = torch.arange(inputs, dtype=torch.int32) // _SIZE
     return {
@@ -94,6 +118,7 @@ _GROUP = {
     "targets": ["re:.*proj$"],
     "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": _SIZE, "symmetric": True},
 }
+_GROUPS = {"config_groups": {"group_0": _GROUP}}
 _FORMS: dict[str, tuple[dict[str, Any], Callable[[int, int], Parts]]] = {
     "gptq": ({"bits": 4, "group_size": _SIZE, "checkpoint_format": "gptq"}, _gptq),
     "awq": ({"bits": 4, "group_size": _SIZE, "version": "gemm"}, _awq),
@@ -101,7 +126,10 @@ _FORMS: dict[str, tuple[dict[str, Any], Callable[[int, int], Parts]]] = {
     "fp8": ({"weight_block_size": [32, 32]}, _fp8),
     "bitsandbytes": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, _bitsandbytes),
     "hqq": ({}, _hqq),
-    "compressed-tensors": ({"format": "pack-quantized", "config_groups": {"group_0": _GROUP}}, _packed),
+    "compressed-tensors": ({"format": "pack-quantized", **_GROUPS}, _packed),
+    "marlin-24": ({"quant_method": "compressed-tensors", "format": "marlin-24", **_GROUPS}, _marlin),
+    "quanto": ({"q": {"weights": "qint8"}}, _quanto),
+    "torchao": ({"quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}}, _torchao),
 }
 
 
@@ -109,7 +137,7 @@ def stored_forms(folder: Path) -> Reader:
     """Checkpoints that other tools quantized: what they say of their form, and every weight."""
     from ....compress.model.weights import WeightSource
 
-    make_subjects(folder, [_MODEL])
+    make_subjects(folder, [_MODEL, _MIXTURE])
     torch.manual_seed(0)
     files: dict[Path, str] = {}
     for method, (settings, parts_of) in _FORMS.items():
@@ -117,6 +145,9 @@ def stored_forms(folder: Path) -> Reader:
         shutil.copytree(folder / "models" / _MODEL, made)
         _rewrite(made, {"quant_method": method, **settings}, parts_of)
         files |= {made / "config.json": "json", made / "model.safetensors": "safetensors"}
+    made = folder / "models" / _MIXTURE
+    _in_mxfp4(made)
+    files |= {made / "config.json": "json", made / "model.safetensors": "safetensors"}
 
     def read(path: Path) -> object:
         source = WeightSource.open(path.parent)
@@ -127,10 +158,26 @@ def stored_forms(folder: Path) -> Reader:
 
 def _rewrite(made: Path, settings: dict[str, Any], parts_of: Callable[[int, int], Parts]) -> None:
     """Store the linears of the first block in the parts of a form."""
-    tensors = load_file(made / "model.safetensors")
+    tensors, notes = load_file(made / "model.safetensors"), {"format": "pt"}
     for name in [name for name in tensors if name.startswith(_BLOCK) and name.endswith("_proj.weight")]:
         module, shape = name.removesuffix(".weight"), tensors.pop(name).shape
         tensors |= {f"{module}.{part}": value for part, value in parts_of(*shape).items()}
+        notes |= {f"{module}.weight": _note(*shape)} if parts_of is _torchao else {}
+    save_file(tensors, made / "model.safetensors", metadata=notes)
+    _say(made, settings)
+
+
+def _in_mxfp4(made: Path) -> None:
+    """Store the experts of the first block as gpt-oss has them."""
+    tensors = load_file(made / "model.safetensors")
+    for name in [f"{_BLOCK}mlp.experts.{part}" for part in ("gate_up_proj", "down_proj")]:
+        count, inputs, out = tensors.pop(name).shape
+        tensors[f"{name}_blocks"] = _bytes(count, out, inputs // 32, 16)
+        tensors[f"{name}_scales"] = torch.full((count, out, inputs // 32), 120, dtype=torch.uint8)
     save_file(tensors, made / "model.safetensors", metadata={"format": "pt"})
+    _say(made, {"quant_method": "mxfp4"})
+
+
+def _say(made: Path, settings: dict[str, Any]) -> None:
     config = read_json(made / "config.json")
     write_json(made / "config.json", {**config, "quantization_config": settings})

@@ -25,13 +25,15 @@ from .header import TensorEntry
 from .policy import inside, refuse_code
 
 FORMS = f"{__package__}.stored_forms"
-# Files beside config.json in which auto-gptq and AutoAWQ kept their settings, with other names for some.
-_BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+# Files beside config.json in which auto-gptq, AutoAWQ and optimum-quanto keep their settings, with other
+# names for some.
+_BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq", "quanto_qmap.json": "quanto"}
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _FLOAT_BITS = 16
 _PLAIN = frozenset({"mxfp4"})  # makes floats of them where there are no kernels
 _LARGEST = 1 << 31  # weights of one matrix: more than any model has
 Read = Callable[[str], Tensor]
+Notes = Callable[[], Mapping[str, str]]  # what the headers of the files say beside their tensors
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class StoredForm(Protocol):
         self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
     ) -> dict[str, CodedWeight] | None:
         """The weights that are stored so, by module, in a checkpoint that holds ``tensors``; ``read`` gives a
-        small one of those. None where edgepress reads such a checkpoint without help.
+        small one of those. The settings have :data:`Notes` under ``__metadata__``. None where edgepress reads
+        such a checkpoint without help.
 
         Raises:
             CheckpointError: parts that are missing or do not fit, or a variant that is not read.
@@ -88,9 +91,14 @@ class CodedWeights:
 
 
 def coded_weights(
-    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
+    directory: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorEntry],
+    read: Read,
+    notes: Mapping[str, Notes],
 ) -> CodedWeights:
-    """What other tools quantized in the checkpoint ``directory``, which holds ``tensors``.
+    """What other tools quantized in the checkpoint ``directory``, which holds ``tensors``; ``notes`` are
+    added to the settings.
 
     Raises:
         UnknownName: a form that edgepress does not know. CheckpointError: as the form's ``weights``.
@@ -102,7 +110,7 @@ def coded_weights(
     if not isinstance(method, str) or method.replace("-", "_") not in plugins.names(FORMS):
         return _unknown(method, tensors)
     form: StoredForm = plugins.load(FORMS, method, "form of quantized weights").FORM
-    found = form.weights(settings, tensors, read)
+    found = form.weights({**settings, **notes}, tensors, read)
     if not found:
         return CodedWeights()
     bits = " and ".join(map(str, sorted({weight.bits for weight in found.values()})))

@@ -64,23 +64,40 @@ def read_header(stream: BinaryIO, path: Path) -> dict[str, TensorEntry]:
         CheckpointError: the file breaks one of the bounds; names the file and the tensor. OSError: it cannot
         be read.
     """
+    return parse_header(*_data(stream, path), path)
+
+
+def read_metadata(stream: BinaryIO, path: Path) -> dict[str, str]:
+    """The texts that the header of ``stream`` has beside its tensors, by name; as :func:`read_header`."""
+    return _content(_data(stream, path)[0], path)[1]
+
+
+def _data(stream: BinaryIO, path: Path) -> tuple[bytes, int]:
+    """The text of the header, and the size of the file in bytes."""
     size = os.fstat(stream.fileno()).st_size
     stream.seek(0)
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
         raise _refusal(path, f"its header claims {length} bytes, the file has {size}")
-    return parse_header(stream.read(length), size, path)
+    return stream.read(length), size
 
 
-def parse_header(data: bytes, file_size: int, path: Path) -> dict[str, TensorEntry]:
-    """Check the JSON text ``data`` of a header whose file has ``file_size`` bytes; errors name ``path``."""
+def _content(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the header says of each tensor, not yet checked, and its metadata."""
     try:
         content = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise _refusal(path, f"its header is not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise _refusal(path, "its header is not a JSON object")
-    _check_metadata(content.pop(METADATA, {}), path)
+    metadata = content.pop(METADATA, {})
+    _check_metadata(metadata, path)
+    return content, metadata
+
+
+def parse_header(data: bytes, file_size: int, path: Path) -> dict[str, TensorEntry]:
+    """Check the JSON text ``data`` of a header whose file has ``file_size`` bytes; errors name ``path``."""
+    content, _ = _content(data, path)
     if len(content) > MAX_TENSORS:
         raise _refusal(path, f"its header lists {len(content)} tensors, more than {MAX_TENSORS}")
     begin = 8 + len(data)

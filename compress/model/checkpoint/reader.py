@@ -24,7 +24,7 @@ from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from ..family import stored_transposed
 from .coded_weights import CodedWeight, CodedWeights, coded_weights
-from .header import TensorEntry
+from .header import METADATA, TensorEntry
 from .older_names import modern_names
 from .policy import CONFIG, inside, read_config
 from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
@@ -109,7 +109,9 @@ class CheckpointReader:
         if as_stored:
             return plain
         entries = {name: location.entry for name, location in tensors.items()}
-        coded = coded_weights(path, config, entries, plain._plain)
+        shards = {location.path for location in tensors.values()}
+        notes = {METADATA: lambda: {key: text for one in shards for key, text in files.metadata(one).items()}}
+        coded = coded_weights(path, config, entries, plain._plain, notes)
         if coded.by_module:
             config = _without_forms(config)
         return cls(path, config, tensors, files, coded)

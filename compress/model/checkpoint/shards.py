@@ -13,20 +13,20 @@ import os
 import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from threading import Lock
-from typing import cast
+from typing import BinaryIO, TypeVar, cast
 
 import torch
 
 from ....errors import CheckpointError, RefusedByPolicy
 from ....storage import open_regular, read_json
 from ....terminal import Tick, unseen
-from .header import TensorEntry, read_header
+from .header import TensorEntry, read_header, read_metadata
 from .policy import inside
 from .tensor_check import TORCH_TYPES, NonFinite
 
@@ -36,6 +36,7 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
 # Descriptors that one checkpoint holds: far below the 256 files that macOS lets a process open. Windows
 # neither renames nor deletes a file that is open, so that there none is held from one reading to the next.
 HELD = 0 if sys.platform == "win32" else 32
+_Found = TypeVar("_Found")
 AT_ONCE = 4 << 20  # bytes that are looked at at once: whole numbers of any type
 
 
@@ -68,9 +69,16 @@ class ShardFiles:
         Raises:
             CheckpointError: it cannot be read or is no valid safetensors file.
         """
+        return self._of_header(path, read_header)
+
+    def metadata(self, path: Path) -> dict[str, str]:
+        """The texts by name that the header of ``path`` has beside its tensors; as :meth:`header`."""
+        return self._of_header(path, read_metadata)
+
+    def _of_header(self, path: Path, reading: Callable[[BinaryIO, Path], _Found]) -> _Found:
         try:
             with self._stream(path) as stream:
-                return read_header(stream, path)
+                return reading(cast(BinaryIO, stream), path)
         except OSError as error:
             raise CheckpointError(f"cannot read {path}", why=str(error)) from error
 

@@ -35,11 +35,16 @@ def scales_fit(scale: tuple[int, ...], shape: tuple[int, int], block: Block) -> 
     return scale == (-(-shape[0] // block[0]), -(-shape[1] // block[1]))
 
 
-def block_scaled(codes: Tensor, scale: Tensor, block: Block) -> Tensor:
-    """``codes [out, in]`` times the scales ``[blocks of rows, blocks of columns]``, float32."""
+def block_scaled(codes: Tensor, scale: Tensor, block: Block, zero: Tensor | None = None) -> Tensor:
+    """``codes [out, in]``, less their ``zero``, times the scales ``[blocks of rows, blocks of columns]``,
+    float32.
+    """
     rows, columns = codes.shape
     row_of, column_of = torch.arange(rows) // block[0], torch.arange(columns) // block[1]
     weight, scale = torch.empty(rows, columns), scale.to(torch.float32)
     for tile in row_tiles(codes):
-        torch.mul(codes[tile].to(torch.float32), scale[row_of[tile]][:, column_of], out=weight[tile])
+        values = codes[tile].to(torch.float32)
+        if zero is not None:
+            values = values - zero.to(torch.float32)[row_of[tile]][:, column_of]
+        torch.mul(values, scale[row_of[tile]][:, column_of], out=weight[tile])
     return weight

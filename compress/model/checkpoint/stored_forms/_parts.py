@@ -50,6 +50,10 @@ class Parts:
         self.names.append(name)
         return entry.shape
 
+    def entry(self, part: str) -> TensorEntry:
+        """What the header says of a ``part`` that is there."""
+        return self._tensors[f"{self.module}.{part}"]
+
     def refuse(self, why: str) -> CheckpointError:
         """The error for parts that do not fit each other."""
         shapes = ", ".join(

@@ -1,7 +1,7 @@
 """compressed-tensors' forms that are no scheme of edgepress: integers of 1 to 8 bits in groups of any size
 or out of order (``weight_g_idx``), FP8 and integers in blocks, MXFP8, floats with other activations, and
-matrices of which only what is not 0 is stored (``sparse-bitmask``, ``sparse-24-bitmask``). Where every linear
-has a scheme (:mod:`..quantization_config`), this reads nothing.
+matrices of which only what is not 0 is stored (``sparse-bitmask``, ``sparse-24-bitmask``, and ``marlin-24``
+in :mod:`._marlin`). Where every linear has a scheme (:mod:`..quantization_config`), this reads nothing.
 
 ``weight_packed`` int32 with ``weight_shape``: codes plus 2^(bits−1), lowest first, as a dense stream of bits,
 or by older versions so many whole codes a word; ``weight`` int8 or E4M3; ``weight_packed`` uint8: two E2M1 a
@@ -26,6 +26,8 @@ from ..header import TensorEntry
 from ..packed_codes import unpack, unpack_e2m1, unpack_e8m0
 from ..stated_schemes import group_of, schemes_of
 from ._blocks import Block, block_of
+from ._marlin import SCALES as MARLIN
+from ._marlin import marlin_weight
 from ._parts import FLOATS, WORD, Parts, modules_with, whole
 from ._sparse import SPARSE, sparse_codes, take_sparse
 
@@ -51,9 +53,11 @@ class CompressedTensors:
         scaled = list(modules_with("weight_scale", tensors))
         masked = [name for part in SPARSE for name in modules_with(part, tensors)]
         modules = list(dict.fromkeys([*scaled, *(name.removesuffix(".weight") for name in masked)]))
-        if not masked and _known(settings, scaled, tensors, read):
-            return None
         found = {}
+        for module in modules_with(MARLIN, tensors):
+            found[module] = marlin_weight(Parts(module, tensors), _weights_of(group_of(settings, module)))
+        if not masked and not found and _known(settings, scaled, tensors, read):
+            return None
         for module in modules:
             parts = Parts(module, tensors)
             group = group_of(settings, module) if "weight_scale" in parts else {}
@@ -152,8 +156,7 @@ class _Stored:
 
 
 def _weight(parts: Parts, group: Mapping[str, Any], settings: Mapping[str, Any], read: Read) -> CodedWeight:
-    arguments = group.get("weights") or {}
-    given = arguments if isinstance(arguments, dict) else {}
+    given = _weights_of(group)
     kind, bits = given.get("type", "int"), whole(given, "num_bits", 16)
     sparse = take_sparse(parts, read)
     shape, numbers = sparse or (0, 0), _INTEGERS if kind == "int" else _E4M3
@@ -165,6 +168,11 @@ def _weight(parts: Parts, group: Mapping[str, Any], settings: Mapping[str, Any],
     names = frozenset(name.removeprefix(f"{parts.module}.") for name in parts.names)
     stored = _Stored(parts.module, numbers, shape, bits, block, names)
     return CodedWeight(shape, tuple(parts.names), bits, stored.dequantized)
+
+
+def _weights_of(group: Mapping[str, Any]) -> Mapping[str, Any]:
+    arguments = group.get("weights")
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def _take_codes(parts: Parts, kind: object, bits: int, read: Read) -> tuple[tuple[int, int], str]:

@@ -44,13 +44,13 @@ class Fp8:
         }
 
 
-def fp8_weight(parts: Parts, scale: str, block: Block | None) -> CodedWeight:
-    """The linear that ``parts`` store, with the scales ``scale``: of blocks, of rows or of all.
+def fp8_weight(parts: Parts, scale: str, block: Block | None, codes: str = "weight") -> CodedWeight:
+    """The linear that ``parts`` store as ``codes``, with the scales ``scale``: of blocks, of rows or of all.
 
     Raises:
         CheckpointError: parts that are missing or do not fit.
     """
-    out, inputs = parts.take("weight", CODES)
+    out, inputs = parts.take(codes, CODES)
     found = parts.take(scale, SCALES, None)
     size = block
     if prod(found) == 1:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from edgepress.storage import read_json, write_json
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 BLOCK = "model.layers.0."
@@ -51,14 +52,26 @@ def rewritten(
 
 
 def changed(folder: Path, change: Callable[[dict[str, Part]], None]) -> None:
-    """Have ``change`` edit the stored tensors of the model in ``folder``."""
+    """Have ``change`` edit the stored tensors of the model in ``folder``; its metadata stay."""
     tensors: dict[str, Part] = load_file(folder / "model.safetensors")
     for name, tensor in tensors.items():
         if tensor.element_size() > 1 or not tensor.is_floating_point():
             tensors[name] = tensor.numpy()
     change(tensors)
     found = {name: _tensor(value) for name, value in tensors.items()}
-    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(found, folder / "model.safetensors", metadata=metadata_of(folder))
+
+
+def metadata_of(folder: Path) -> dict[str, str]:
+    """The texts beside the tensors of the model in ``folder``."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return dict(file.metadata())
+
+
+def noted(folder: Path, notes: dict[str, str]) -> None:
+    """Put ``notes`` beside the tensors of the model in ``folder``, to those that are there."""
+    metadata = {**metadata_of(folder), **notes}
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors", metadata=metadata)
 
 
 def _tensor(value: Part) -> torch.Tensor:
