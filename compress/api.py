@@ -23,7 +23,8 @@ from .numbers.scheme import Scheme
 from .pipeline.journal import WORK, Journal, worth_resuming
 from .pipeline.processes import Processes, is_follower
 from .recipe_files import check_words, no_text, scheme_asked
-from .text.corpus import FIELD, require_text, text_paths
+from .text.corpus import require_text, text_paths
+from .text.jsonl_rows import FIELD
 
 if TYPE_CHECKING:
     from .pipeline.block import LayerStatus

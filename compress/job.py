@@ -17,7 +17,8 @@ from ..storage import sha256_json
 from ..terminal import Progress
 from .pipeline.processes import several_processes
 from .recipe_files import no_text
-from .text.corpus import FIELD, text_paths, text_sha256
+from .text.corpus import text_paths, text_sha256
+from .text.jsonl_rows import FIELD
 
 if TYPE_CHECKING:
     from .text.protected_text import ProtectedText

@@ -10,21 +10,19 @@ from typing import Any
 
 from .. import __version__
 from ..compress.model.anatomy import Anatomy
-from ..compress.model.answer_start import no_start
 from ..compress.model.block_anatomy import Attention
+from ..compress.model.generation_tokens import GenerationTokens
 from ..compress.model.hearing.feature_extractor import require_log_mel
 from ..compress.model.hearing.hearing import Hearing
 from ..compress.model.hearing.speech_prompt import speech_prompt
 from ..runtime.bundle.manifest import BUNDLE_SCHEMA, SAVED_SCHEMA, DecoderSection
 from ..runtime.bundle.typed_json import read
-from ..storage import read_json
 from .format import OutputKind
 from .graph.attention.cache_io import CODES, FLOAT, cache_label
 from .graph.caches import states_of
 from .job import ExportJob
 
 FLOAT_SCHEME = "fp32"
-_GENERATION = "generation_config.json"
 
 
 def manifest_of(job: ExportJob, sections: dict[str, Any], parity: dict[str, Any]) -> dict[str, Any]:
@@ -121,38 +119,9 @@ def parameters(job: ExportJob) -> int:
     return sum(prod(shapes[name]) for name in names if name in shapes)
 
 
-class _Tokens:
-    """Token ids in a model's generation settings, or else in its config."""
-
-    def __init__(self, job: ExportJob) -> None:
-        generation = job.path / _GENERATION
-        settings = read_json(generation) if generation.is_file() else {}
-        self.places = [settings, job.source.reader.config]
-
-    def ids(self, key: str) -> list[int]:
-        """Those under ``key``, one or several."""
-        for place in self.places:
-            value = place.get(key)
-            found = [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
-            if found:
-                return [item for item in found if item >= 0]
-        return []
-
-    def one(self, key: str) -> int | None:
-        """The first of them, or None."""
-        return next(iter(self.ids(key)), None)
-
-    def never(self) -> list[int]:
-        """Tokens that are not written; of words of several tokens none is kept from being written."""
-        lists = [place.get("bad_words_ids") or [] for place in self.places]
-        words = next((found for found in lists if isinstance(found, list) and found), [])
-        alone = [word[0] for word in words if isinstance(word, list) and len(word) == 1]
-        return sorted({token for token in [*self.ids("suppress_tokens"), *alone] if type(token) is int})
-
-
 def decoder_section(job: ExportJob) -> dict[str, Any]:
     """Shapes, type and cost of the cache, limits and special tokens of a decoder."""
-    anatomy, tokens = job.source.anatomy, _Tokens(job)
+    anatomy, tokens = job.source.anatomy, GenerationTokens.of(job.source)
     cache, scheme = FLOAT if job.as_float else job.kv_dtype, job.source.kv_scheme
     section = {
         "layers": [{"kv_heads": part.kv_heads, "head_dim": part.head_dim} for part in anatomy.attentions()],
@@ -186,10 +155,7 @@ def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:
     Raises:
         CheckpointError: nothing says what answers begin with.
     """
-    anatomy, tokens = job.source.anatomy, _Tokens(job)
-    starts = [*tokens.ids("decoder_start_token_id"), *tokens.ids("bos_token_id")]
-    if not starts:
-        raise no_start()
+    anatomy, tokens = job.source.anatomy, GenerationTokens.of(job.source)
     return {
         "layers": [
             {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}
@@ -198,7 +164,7 @@ def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:
         "max_length": anatomy.max_positions if anatomy.hearing is None else anatomy.hearing.tokens,
         "context_length": anatomy.max_positions,
         "vocab_size": anatomy.vocab_size,
-        "start_token_id": starts[0],
+        "start_token_id": tokens.start(),
         "first_token_id": tokens.one("forced_bos_token_id"),
         "suppressed_ids": tokens.never(),
         "eos_token_ids": tokens.ids("eos_token_id"),

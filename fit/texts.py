@@ -11,7 +11,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..compress.text.corpus import CORPORA, Document, Label, plain, read_corpus
+from ..compress.text.corpus import CORPORA, plain, read_corpus
+from ..compress.text.jsonl_rows import Document, Label
 from ..compress.text.token_batch import token_stream
 from ..errors import CalibrationError, InputError
 from ..runtime.text.tokenizer import Tokenizer

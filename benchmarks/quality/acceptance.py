@@ -9,6 +9,8 @@ from ...errors import GateFailed, InputError
 from ..records.record import Measurement
 from .subgroups.measure_slices import FLIPS, most_flips
 
+_MISSING_OUTPUTS = 'give a .jsonl text with an "input" and an "output" in each row'
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -29,6 +31,7 @@ class Gate:
             raise InputError(
                 f"there is no {self.metric} to hold against a limit",
                 why=f"a {measurement.subject.kind} is measured by {', '.join(sorted(measurement.metrics))}",
+                fix=_MISSING_OUTPUTS if measurement.workload.get("outputs", "given") != "given" else "",
             )
         value = metric.value
         passed = value <= self.limit if self.bound == "max" else value >= self.limit

@@ -32,9 +32,11 @@ def score_windows(
     *,
     damage: list[TokenDamage] | None = None,
     progress: Progress | None = None,
+    first: int = 1,
 ) -> dict[str, Scores]:
     """Every token metric over ``windows [n, length]``; ``subject`` may be ``original`` itself. What each
-    token lost is added to ``damage``, where that is asked for.
+    token lost is added to ``damage``, where that is asked for. In messages windows are counted from
+    ``first``.
 
     Raises:
         GateFailed: logits that are not finite; says whose and in which window.
@@ -44,7 +46,7 @@ def score_windows(
     mine_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
     their_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
     with (progress or Silent()).task("validating", len(windows)) as task:
-        for number, window in enumerate(windows, 1):
+        for number, window in enumerate(windows, first):
             (logits,) = both_logits(subject, original, [window], number)
             size, rows = text_bytes(original.tokenizer, window), []
             sums = {name: np.zeros(2) for name in metrics}
@@ -161,14 +163,14 @@ def score_across(
         for number, window in enumerate(windows, 1):
             text = original.tokenizer.decode(window.tolist())
             own = subject.tokenizer.encode(text)[: subject.max_length]
-            mine.append(_row(subject, np.asarray(own, np.int64), "the compressed model", number))
-            theirs.append(_row(original, window, "the original", number))
+            mine.append(text_bits(subject, np.asarray(own, np.int64), "the compressed model", number))
+            theirs.append(text_bits(original, window, "the original", number))
             task.advance(1)
     metric = metric_files("tokens")["bits_per_byte"]
     return {"bits_per_byte": Scores(metric, np.array(mine, np.float64), np.array(theirs, np.float64))}
 
 
-def _row(model: OpenModel, ids: Ids, whose: str, number: int) -> tuple[float, int, int]:
+def text_bits(model: TokenModel, ids: Ids, whose: str, number: int) -> tuple[float, int, int]:
     """Bits of all tokens but the first, how many they are, and the bytes of their text."""
     (logits,) = finite_logits(model, [ids], whose, number)
     parts = [perplexity.per_token(*chunk).sum() / math.log(2) for chunk in chunks(logits, logits, ids[1:])]

@@ -43,11 +43,13 @@ def write_eval_results(line: Measurement, named: str, path: Path) -> None:
     """Write the headline figure of ``line`` to ``path``, as a result on the benchmark ``OWNER/NAME:TASK``.
 
     Raises:
-        InputError: the text has no labels, by which a classifier could be right. OutOfResource: a full disk.
+        InputError: the text has no labels, by which a classifier could be right, or no outputs of an
+            encoder–decoder. OutOfResource: a full disk.
     """
     name = _FIGURE[line.subject.kind]
     if name not in line.metrics or line.metrics[name].value is None:
-        raise InputError(f"{name} was not measured", fix="give a .jsonl text whose rows have labels")
+        of = "an output" if line.subject.kind == "decoder" else "labels"
+        raise InputError(f"{name} was not measured", fix=f"give a .jsonl text whose rows have {of}")
     metric, (dataset, _, task) = line.metrics[name], named.partition(":")
     interval = f", 95 % interval {metric.ci95[0]:.4g} to {metric.ci95[1]:.4g}" if metric.ci95 else ""
     notes = f"{name} of {line.subject.scheme}, n {metric.n}{interval}; edgepress {__version__}"

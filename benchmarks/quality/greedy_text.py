@@ -21,6 +21,8 @@ from ..records.subjects import OpenModel
 from .accuracy import is_cut
 from .scores import Scores, log_softmax, metric_files
 
+Replies = Sequence[Sequence[int]]
+Numbers = NDArray[np.float64]
 Verdict = Literal["keeps", "loops", "strays"]
 # So many more replies end in a loop than of the original, or so much less likely are they to the original
 # than its own are, and the interval of the difference leaves out zero: then the text is lost.
@@ -48,35 +50,62 @@ def score_greedy(
             prompts = prompt_ids(original.tokenizer, PROMPTS)
             own = _nats(original, prompts, theirs, task)
             other = own if same else _nats(original, prompts, mine, task)
+    shown = (PROMPTS, theirs, mine)
+    return reply_scores(mine, theirs, other, own), sample_replies(subject, original, *shown)
+
+
+def reply_scores(
+    mine: Replies, theirs: Replies, nats: Numbers | None, own: Numbers | None
+) -> dict[str, Scores]:
+    """Every metric of greedy text of both models' replies, whose mean negative log-likelihoods ``[replies]``
+    in the original are ``nats`` and ``own``; None where it reads other tokens.
+    """
     scores = {}
     for name, metric in metric_files("greedy").items():
-        ours, reference = metric.per_reply(mine, other), metric.per_reply(theirs, own)
+        ours, reference = metric.per_reply(mine, nats), metric.per_reply(theirs, own)
         if ours is not None:
             scores[name] = Scores(metric, ours[:, None], reference[:, None])
-    return scores, [
-        SampleAnswer(prompt=prompt, original=_text(original, first), compressed=_text(subject, second))
-        for prompt, first, second in zip(PROMPTS[:SHOWN], theirs[:SHOWN], mine[:SHOWN], strict=True)
+    return scores
+
+
+def sample_replies(
+    subject: OpenModel, original: OpenModel, prompts: Sequence[str], theirs: Replies, mine: Replies
+) -> list[SampleAnswer]:
+    """Some of them, to be read."""
+    return [
+        SampleAnswer(
+            prompt=clip(prompt, LONGEST_REPLY),
+            original=_text(original, first),
+            compressed=_text(subject, second),
+        )
+        for prompt, first, second in zip(prompts[:SHOWN], theirs[:SHOWN], mine[:SHOWN], strict=True)
     ]
 
 
-class _Written:
+class Replying:
     """How much of some replies, a few of which are written side by side, is still to come."""
 
-    def __init__(self, task: ProgressTask, replies: int) -> None:
-        self.task, self.left = task, float(replies)
+    def __init__(self, task: ProgressTask, replies: int, new_tokens: int = NEW_TOKENS) -> None:
+        self.task, self.left, self.new_tokens = task, float(replies), new_tokens
 
     def step(self) -> None:
         """Those side by side have a token more."""
-        part = min(REPLIES_AT_ONCE / NEW_TOKENS, self.left)
+        self._advance(min(REPLIES_AT_ONCE / self.new_tokens, self.left))
+
+    def end(self) -> None:
+        """All have been written."""
+        self._advance(self.left)
+
+    def _advance(self, part: float) -> None:
         self.left -= part
         self.task.advance(part)
 
 
 def _replies(model: OpenModel, task: ProgressTask) -> list[list[int]]:
     """To all prompts; empty where they do not fit."""
-    written = _Written(task, len(PROMPTS))
+    written = Replying(task, len(PROMPTS))
     replies = model.greedy(PROMPTS, NEW_TOKENS, written.step)
-    task.advance(written.left)
+    written.end()
     return replies
 
 
@@ -84,17 +113,20 @@ def _text(model: OpenModel, reply: Sequence[int]) -> str:
     return clip(model.tokenizer.decode(reply), LONGEST_REPLY)
 
 
-def _nats(
-    model: OpenModel, prompts: Sequence[list[int]], replies: Sequence[Sequence[int]], task: ProgressTask
-) -> NDArray[np.float64]:
+def _nats(model: OpenModel, prompts: Sequence[list[int]], replies: Replies, task: ProgressTask) -> Numbers:
     """Of each reply to a prompt the mean negative log-likelihood of its tokens."""
     found = []
     for prompt, reply in zip(prompts, replies, strict=True):
         ids = np.array([*prompt, *reply], np.int64)
-        log_probs = log_softmax(model.logits(ids[None])[0, len(prompt) - 1 : -1])
-        found.append(-float(log_probs[np.arange(len(reply)), list(reply)].mean()))
+        found.append(reply_nats(model.logits(ids[None])[0, len(prompt) - 1 : -1], reply))
         task.advance(1)
     return np.array(found)
+
+
+def reply_nats(logits: NDArray[np.float32], reply: Sequence[int]) -> float:
+    """The mean negative log-likelihood of the tokens of ``reply`` by the logits ``[tokens, vocab]`` that
+    predict them."""
+    return -float(log_softmax(logits)[np.arange(len(reply)), list(reply)].mean())
 
 
 def verdict(scores: dict[str, Scores], seed: int = 0) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...compress.model.generation_tokens import GenerationTokens
 from ...compress.model.hearing.feature_extractor import require_log_mel
 from ...compress.model.hearing.speech_words import words_of
 from ...compress.model.models import resolve
@@ -23,18 +24,17 @@ from ...runtime.bundle.directory import MANIFEST
 from ...runtime.bundle.sound import Sound
 from ...runtime.session.needs import Needs, available_memory
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import read_json, sha256_file, sha256_json
-from ...terminal import Progress, Silent
+from ...storage import sha256_file, sha256_json
+from ...terminal import Progress
 from ..records import record as records
 from ..records.record import Measurement
 from ..records.sound_subjects import SoundSubject, open_sound_subject
-from .accuracy import score_windows
 from .held_out_text import Placement, chosen
 from .measured_images import ImageSample
 from .measured_kinds import Measured
 from .needs import validate_needs
 from .quality_lines import lines_of
-from .scores import Scores
+from .written_scores import Written, score_written
 
 Ids = NDArray[np.int64]
 
@@ -138,26 +138,13 @@ def _said(source: WeightSource, files: Sequence[Path]) -> list[Said]:
     hearing, words = source.anatomy.hearing, words_of(source)
     assert hearing is not None
     how = require_log_mel(hearing, source.reader.path)
-    start, cut = _start(source), len(words.prompt)
+    start, cut = GenerationTokens.of(source).start(), len(words.prompt)
     found = []
     for file in files:
         ids = np.concatenate([[start], words.ids(said_in(file))])[: words.longest]
         sound = read_sound(file, Sound(rate=how.rate, samples=how.samples))
         found.append(Said(sound, ids[:cut], ids[cut:]))
     return found
-
-
-def _start(source: WeightSource) -> int:
-    """The token that answers begin with."""
-    from ...compress.model.answer_start import no_start
-
-    file = source.reader.path / "generation_config.json"
-    places = [read_json(file) if file.is_file() else {}, source.reader.config]
-    keys = ("decoder_start_token_id", "bos_token_id")
-    for value in (place.get(key) for key in keys for place in places):
-        if type(value) is int:
-            return value
-    raise no_start()
 
 
 class _Hearing:
@@ -178,19 +165,10 @@ def _measured(
     tokenizer: Tokenizer,
     progress: Progress,
 ) -> Measured:
-    parts: list[dict[str, Scores]] = []
-    with progress.task("validating", len(said)) as task:
-        for one in said:
-            theirs = _Hearing(original, one, tokenizer)
-            mine = theirs if subject is original else _Hearing(subject, one, tokenizer)
-            parts.append(score_windows(mine, theirs, one.words[None], progress=Silent()))
-            task.advance(1)
-    scores = {
-        name: Scores(
-            first.metric,
-            np.concatenate([part[name].subject for part in parts]),
-            np.concatenate([part[name].original for part in parts]),
-        )
-        for name, first in parts[0].items()
-    }
+    def written(one: Said) -> Written:
+        theirs = _Hearing(original, one, tokenizer)
+        mine = theirs if subject is original else _Hearing(subject, one, tokenizer)
+        return Written(mine, theirs, one.words)
+
+    scores = score_written(map(written, said), len(said), progress=progress)
     return Measured(scores, {"sounds": len(said), "predictions": sum(len(one.words) - 1 for one in said)})

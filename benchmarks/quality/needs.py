@@ -28,12 +28,12 @@ _FLOAT = 4
 # Copies of a window's logits that scores are taken from, of both models together.
 _LOGITS = 6
 # Tokens of a paragraph of an encoder, those of the texts that come beside the sentences, and of the replies.
-_PARAGRAPH, _BESIDE, _REPLIES = 128, 77_000, 20 * 160
+_PARAGRAPH, _BESIDE, _REPLY = 128, 77_000, 160
 _SENTENCE = 10  # tokens of one of a slice, about
 _START = 6.0  # seconds until torch and transformers are there
-# Times that all weights are read for the replies, some of which are written side by side, and bytes of them a
-# second: torch reads weights for few rows at a third of what the memory gives.
-_STEPS, _BYTES = NEW_TOKENS * -(-len(PROMPTS) // REPLIES_AT_ONCE), 1.2e10
+# Bytes of weights a second while replies are written, some of them side by side: torch reads weights for few
+# rows at a third of what the memory gives.
+_BYTES = 1.2e10
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,13 @@ def validate_needs(
     memory: int,
     progress: Progress,
     slices: Sequence[str] = (),
+    replies: int = len(PROMPTS),
+    new_tokens: int = NEW_TOKENS,
 ) -> Needs:
     """What :func:`~edgepress.benchmarks.quality.validate.validate_bundle` needs.
 
-    ``memory`` are the bytes that may be taken: they decide whether a model is read block by block.
+    ``memory`` are the bytes that may be taken: they decide whether a model is read block by block. A decoder
+    writes so many ``replies``, of ``new_tokens`` at most.
 
     Raises:
         EdgepressError: a model cannot be opened.
@@ -77,13 +80,14 @@ def validate_needs(
     }
     models = list(named.values())
     decodes = max(model.vocabulary for model in models) > 0
-    tokens = windows * length + _REPLIES if decodes else sentences * _PARAGRAPH + _BESIDE
+    tokens = windows * length + replies * _REPLY if decodes else sentences * _PARAGRAPH + _BESIDE
     tokens += _slice_tokens(slices, "decoder" if decodes else "encoder")
     at_once = length if decodes else 32 * _PARAGRAPH
     widest = max(model.hidden for model in models)
     states = _FLOAT * at_once * max(16 * widest, _LOGITS * max(model.vocabulary for model in models))
     fixed = LIBRARIES + states
-    writing = _STEPS * sum(model.loaded for model in models if not model.passing) / _BYTES if decodes else 0.0
+    steps = new_tokens * -(-replies // REPLIES_AT_ONCE) if decodes else 0
+    writing = steps * sum(model.loaded for model in models if not model.passing) / _BYTES
     work = Work(sum(FORWARD * tokens * model.weights for model in models))
     hashed = sum(model.files for model in models)
     bundles = fixed + 2 * min(model.loaded for model in models)

@@ -42,7 +42,7 @@ def lines_of(
     if "images" in result.workload:
         of_encoder = "images"
     unit = "windows and replies" if original.kind == "decoder" else of_encoder
-    unit = "sounds" if "sounds" in result.workload else unit
+    unit = next((one for one in ("sounds", "pairs") if one in result.workload), unit)
     protocol = {
         "interval": f"percentile bootstrap over {unit}, differences paired",
         "resamples": RESAMPLES,

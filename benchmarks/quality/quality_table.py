@@ -15,7 +15,7 @@ PERCENT = frozenset(
     {
         *("top1_agreement", "label_agreement", "label_accuracy"),
         *("retrieval_at_1", "neighbour_overlap", "probe_accuracy"),
-        *("loops", "repetition", "distinct_2"),
+        *("loops", "repetition", "distinct_2", "same_replies"),
     }
 )
 TITLES = {
@@ -23,6 +23,7 @@ TITLES = {
     "bits_per_byte": "bits per byte",
     "kl": "KL divergence",
     "top1_agreement": "top-1 agreement",
+    "same_replies": "same replies",
     "loops": "replies that end in a loop",
     "repetition": "repeated in replies (4-grams)",
     "distinct_2": "distinct in replies (2-grams)",
@@ -43,7 +44,7 @@ TITLES = {
 SELF_EVIDENT = frozenset(
     {
         *("kl", "top1_agreement", "cosine", "label_agreement", "label_kl"),
-        *("neighbour_overlap", "spearman_sentences"),
+        *("neighbour_overlap", "spearman_sentences", "same_replies"),
     }
 )
 ORDER = tuple(TITLES)

@@ -26,7 +26,7 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 Rows = NDArray[np.float64]
-MeasuredOn = Literal["tokens", "greedy", "sentences", "passages", "classes", "pairs", "labels"]
+MeasuredOn = Literal["tokens", "greedy", "sentences", "passages", "classes", "pairs", "labels", "answers"]
 
 PACKAGE = f"{__package__}.metrics"
 

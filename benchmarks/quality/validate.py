@@ -10,7 +10,7 @@ For encoders: sentence embeddings, pooled as the model says, on paragraphs, on t
 find each other, on texts of known classes, and on rated word pairs. For classifiers: the distribution of
 the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a ``label``, which then count as the
 right ones. Models that read images: :mod:`.measured_images`; that hear:
-:mod:`.measured_sounds`.
+:mod:`.measured_sounds`; encoder–decoders: :mod:`.measured_pairs`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...compress.text.corpus import read_corpus
+from ...compress.text.corpus import Corpus, read_corpus
 from ...errors import InputError
 from ...foreign import shortages_are_typed
 from ...runtime.engine.label_form import LabelForm
@@ -32,6 +32,7 @@ from ..records.record import Measurement, Metric
 from ..records.sound_subjects import reads_sounds
 from ..records.subjects import OpenModel, open_subject
 from .accuracy import is_cut
+from .held_out_pairs import answers_in_text, chosen_pairs, grouped_pairs
 from .held_out_text import Placement
 from .measured_images import ImageSample, image_needs, shown_images, validate_images
 from .measured_kinds import (
@@ -41,6 +42,7 @@ from .measured_kinds import (
     MeasuredPart,
     measured,
 )
+from .measured_pairs import NEW_TOKENS, OF_ORIGINAL, measured_pairs
 from .measured_sounds import shown_sounds, sound_needs, validate_sounds
 from .needs import validate_needs
 from .quality_lines import lines_of, require_labels
@@ -80,9 +82,10 @@ def validate_bundle(
     Args:
         subject, against: a bundle directory, a checkpoint directory, a ``.gguf`` file or a demo name each.
         text: a file or directory, used whole; else the held-out articles of the demo ``corpus``.
-        field: key of the text in ``.jsonl`` rows, whose ``label`` a classifier is held against.
-        windows, length: decoders: number of windows and tokens in each.
-        sentences: encoders: number of paragraphs, or of rows with labels.
+        field: key of the text in ``.jsonl`` rows, whose ``label`` a classifier is held against, and whose
+            ``target`` (or ``output``) what an encoder–decoder writes.
+        windows, length: decoders: number of windows and tokens in each, and in inputs and outputs at most.
+        sentences: encoders: number of paragraphs, or of rows with labels; encoder–decoders: of pairs.
         placement: ``spread`` over the text, or the ``first`` ones.
         slices: names of ``benchmarks/quality/slices``, or ``all``: who is harmed more than the others, into
             ``compare["slices"]``. ``half``: on every second text or choice that groups share alone, from the
@@ -114,30 +117,32 @@ def validate_bundle(
         shown = ImageSample(text, sentences, placement, seed, record, command)
         return validate_images(subject, against, shown, device, threads, slices, max_memory, progress)
     chosen_slices(slices)
-    read = read_corpus(str(text or corpus), field=field, split="held-out")
-    texts = read.texts()
-    sizes = {"windows": windows, "length": length, "sentences": sentences}
+    paired = answers_in_text(against)
+    read = read_corpus(str(text or corpus), field=field, split="held-out", paired=paired)
+    sample = MeasuredPart(windows, length, sentences, placement, bool(slices), replies)
     memory = available_memory(max_memory)
-    needs = validate_needs(subject, against, **sizes, memory=memory, progress=progress, slices=slices)
+    needs = _needs(subject, against, read, sample, paired, memory, slices, progress)
     if device == "cpu":
         progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
     opening: dict[str, Any] = {"device": device, "threads": threads, "memory": memory, "progress": progress}
     original = open_subject(against, **opening)
     same = str(subject) == str(against)
     opened = original if same else open_subject(subject, **opening)
-    _require_alike(opened, original, texts)
+    _require_alike(opened, original, read.texts())
     if slices and original.label_form != LabelForm():
         raise InputError(
             "slices are not measured of a model that labels tokens, or gives a text several labels",
             fix="leave --slices out",
         )
     source = Path(text).name if text else f"{corpus} held-out"
-    sample = MeasuredPart(windows, length, sentences, placement, bool(slices), replies)
-    result = measured(opened, original, read, sample, progress)
+    measure = measured if original.answering is None else measured_pairs
+    result = measure(opened, original, read, sample, progress)
     result.workload.update(kind="quality", text=source, placement=placement)
     lines = lines_of(opened, original, result, seed, command)
     if slices:
-        given = Given(result.tokens, grouped_texts(read, original.labels), seed, half=half)
+        rows = grouped_texts(read, original.labels)
+        written = grouped_pairs(read, sample, result.tokens) if original.answering is not None else []
+        given = Given(result.tokens, rows, seed, half=half, written=written)
         kept = KeptRows(None if record is None else Path(record), _identity(lines))
         _add_slices(lines[-1], measure_slices(opened, original, slices, given, kept, progress))
     if record is not None:
@@ -184,17 +189,40 @@ def plan_validation(
     if reads_images(against):
         files = shown_images(text, sentences, "spread")
         return image_needs(subject, against, files, max_memory, progress or Silent())
-    read_corpus(str(text or corpus), field=field, split="held-out").texts()
+    paired = answers_in_text(against)
+    read = read_corpus(str(text or corpus), field=field, split="held-out", paired=paired)
     chosen_slices(slices)
-    sizes = {"windows": windows, "length": length, "sentences": sentences}
-    memory = available_memory(max_memory)
-    progress = progress or Silent()
+    sample, memory = MeasuredPart(windows, length, sentences), available_memory(max_memory)
+    return _needs(subject, against, read, sample, paired, memory, slices, progress or Silent())
+
+
+def _needs(
+    subject: str | Path,
+    against: str | Path,
+    corpus: Corpus,
+    sample: MeasuredPart,
+    paired: bool,
+    memory: int,
+    slices: Sequence[str],
+    progress: Progress,
+) -> Needs:
+    """What ``sample`` of the text ``corpus`` needs; of pairs also says where their outputs come from."""
+    sizes = {"windows": sample.windows, "length": sample.length, "sentences": sample.sentences}
+    if paired:
+        given = chosen_pairs(corpus, count=sample.sentences, placement=sample.placement)
+        sizes |= {"windows": len(given.inputs), "replies": len(given.inputs), "new_tokens": NEW_TOKENS}
+        if given.outputs is None:
+            progress.note(
+                f"{corpus.source} does not say what is to be written: the outputs are {OF_ORIGINAL}, and no "
+                "perplexity is measured of these"
+            )
     return validate_needs(subject, against, **sizes, memory=memory, progress=progress, slices=slices)
 
 
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:
-    if subject.kind != original.kind:
-        raise InputError(f"a model of kind {subject.kind!r} is compared with one of kind {original.kind!r}")
+    kinds = [one.kind if one.answering is None else "encoder–decoder" for one in (subject, original)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"a model of kind {kinds[0]!r} is compared with one of kind {kinds[1]!r}")
     require_labels(subject, original)
     if is_cut(subject, original):
         return

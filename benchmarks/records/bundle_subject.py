@@ -14,12 +14,12 @@ from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.engine.decoder import Decoder
 from ...runtime.engine.encoder import Encoder
-from ...runtime.engine.encoder_decoder import EncoderDecoder
-from ...runtime.engine.greedy_replies import greedy_answers, greedy_replies
+from ...runtime.engine.greedy_replies import greedy_replies
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.kernels.library import instructions
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.tokenizer import Tokenizer
+from .answer_subjects import AnswerModel, BundleAnswers, answers_to, copying_logits
 from .record import Subject, learning_curves
 
 
@@ -30,6 +30,7 @@ class BundleSubject:
         kind: decoder or encoder; that of an encoder–decoder is its decoder's, which is given, behind the
             token that answers begin with, the text that the encoder reads.
         tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
+        answering: of an encoder–decoder, what it writes of an input.
         max_length: tokens that fit one window or text.
         runtime: name, version and threads of what runs it, and its operators.
     """
@@ -39,8 +40,9 @@ class BundleSubject:
         self.kind: Literal["decoder", "encoder"] = "encoder" if self._bundle.kind == "encoder" else "decoder"
         self.tokenizer = Tokenizer.open(path)
         threads = threads or thread_budget()
-        answers = self._bundle.kind == "encoder_decoder"
-        self._answers = EncoderDecoder.open(self._bundle, threads) if answers else None
+        self.answering: AnswerModel | None = None
+        if self._bundle.kind == "encoder_decoder":
+            self.answering = BundleAnswers(self._bundle, self.tokenizer, threads)
         self._decoder = Decoder.open(self._bundle, threads) if self._bundle.kind == "decoder" else None
         self._encoder = Encoder.open(self._bundle, threads) if self.kind == "encoder" else None
         self.labels = self._encoder.labels if self._encoder else ()
@@ -60,12 +62,8 @@ class BundleSubject:
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
-        if self._answers is not None:
-            ids = np.ascontiguousarray(input_ids)
-            start = np.full((len(ids), 1), self._answers.section.start_token_id, np.int64)
-            self._answers.read(ids, np.ones_like(ids))
-            found: NDArray[np.float32] = self._answers.write(np.concatenate([start, ids], 1))[:, 1:]
-            return found
+        if self.answering is not None:
+            return copying_logits(self.answering, input_ids)
         if self._decoder is None:
             raise InputError("an encoder has embeddings, not logits")
         return self._decoder.logits(input_ids)
@@ -74,10 +72,8 @@ class BundleSubject:
         self, prompts: Sequence[str], new_tokens: int, step: Callable[[], None] | None = None
     ) -> list[list[int]]:
         """What the bundle replies to each of ``prompts``, as ids; empty where they do not fit."""
-        if self._answers is not None:
-            return greedy_answers(
-                self._answers, self.tokenizer, prompts=prompts, new_tokens=new_tokens, step=step
-            )
+        if self.answering is not None:
+            return answers_to(self.answering, self.tokenizer, prompts, new_tokens, step)
         if self._decoder is None:
             raise InputError("an encoder has embeddings, and writes no text")
         session, section = self._decoder.session, self._decoder.section

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...compress.model.answer_start import start_token
 from ...compress.model.models import ResolvedModel
 from ...compress.model.pooling import pooling_of
 from ...compress.model.torch_model import label_logits, load_model, tower_vectors
@@ -25,6 +24,8 @@ from ...runtime.session.threads import thread_budget
 from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_file
+from .answer_subjects import AnswerModel, answers_to, copying_logits
+from .checkpoint_answers import CheckpointAnswers, greedy_settings, stepping, until, without_own_settings
 from .record import Subject, learning_curves
 
 BATCH_SIZE = 32
@@ -38,6 +39,7 @@ class CheckpointSubject:
         kind: decoder or encoder; that of an encoder–decoder is its decoder's, which is given, behind the
             token that answers begin with, the text that the encoder reads.
         tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
+        answering: of an encoder–decoder, what it writes of an input.
         max_length: tokens that fit one window or text.
         runtime: name, version, device and threads of what runs it.
     """
@@ -53,12 +55,14 @@ class CheckpointSubject:
         self.tokenizer = Tokenizer.open(resolved.path)
         self._pooling = pooling_of(resolved.path) if self.kind == "encoder" else None
         self._tower = anatomy.tower
-        self._reads = anatomy.kind == "encoder_decoder"
-        room = anatomy.max_positions - self._reads
+        room = anatomy.max_positions - (anatomy.kind == "encoder_decoder")
         self.max_length = min(room, (self._pooling and self._pooling.max_length) or room)
         self._device = choose_device(device)
         torch.set_num_threads(require_threads(threads) or thread_budget())
         self._model = load_model(resolved.path, device=self._device)
+        self.answering: AnswerModel | None = None
+        if anatomy.kind == "encoder_decoder":
+            self.answering = CheckpointAnswers(self._model, self._source, self.tokenizer, self._device)
         self.runtime: dict[str, Any] = {
             "name": "torch",
             "version": torch.__version__,
@@ -71,14 +75,11 @@ class CheckpointSubject:
         """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
         if self.kind != "decoder":
             raise InputError("an encoder has embeddings, not logits")
+        if self.answering is not None:
+            return copying_logits(self.answering, input_ids)
         ids = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self._device)
-        more = {"decoder_input_ids": self._behind_start(ids)} if self._reads else {}
-        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False, **more}
-        logits = self._model(**given).logits[:, int(self._reads) :]
+        logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         return np.asarray(logits.float().cpu().numpy())
-
-    def _behind_start(self, ids: torch.Tensor) -> torch.Tensor:
-        return torch.cat([ids.new_full((len(ids), 1), start_token(self._model)), ids], 1)
 
     @torch.inference_mode()
     def greedy(
@@ -87,6 +88,8 @@ class CheckpointSubject:
         """What the model replies to each of ``prompts``, as ids; empty where they do not fit."""
         if self.kind != "decoder":
             raise InputError("an encoder has embeddings, and writes no text")
+        if self.answering is not None:
+            return answers_to(self.answering, self.tokenizer, prompts, new_tokens, step)
         ids = prompt_ids(self.tokenizer, prompts)
         if max(map(len, ids)) + new_tokens > self.max_length:
             return []
@@ -99,35 +102,19 @@ class CheckpointSubject:
     def _replies(
         self, prompts: Sequence[list[int]], new_tokens: int, step: Callable[[], None] | None
     ) -> list[list[int]]:
-        """Side by side, from the right end of each prompt on, or of an encoder–decoder behind its start."""
-        from transformers import GenerationConfig, StoppingCriteriaList
-
-        def stepped(ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
-            if step is not None:
-                step()
-            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-
+        """Side by side, from the right end of each prompt on."""
         longest, ends = max(map(len, prompts)), sorted(self.tokenizer.eos_ids)
         pad = self.tokenizer.pad_id or 0
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=self._device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
-        if self._reads:  # whose positions count from the left
-            ids, mask = self._padded(list(prompts))
-        start = start_token(self._model) if self._reads else None
-        settings = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=new_tokens,
-            eos_token_id=ends or None,
-            pad_token_id=pad,
-            decoder_start_token_id=start,
-        )
+        without_own_settings(self._model)
         found = self._model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=mask.to(self._device),
-            generation_config=settings,
-            stopping_criteria=StoppingCriteriaList([stepped]),
+            generation_config=greedy_settings(new_tokens, ends, pad),
+            stopping_criteria=stepping(step),
         )
-        return [_until(row, ends) for row in found[:, 1 if self._reads else longest :].tolist()]
+        return [until(row, frozenset(ends)) for row in found[:, longest:].tolist()]
 
     @torch.inference_mode()
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -213,12 +200,6 @@ def describe_checkpoint(
         recipe=manifest.get("recipe"),
         learning=learning_curves(manifest.get("steps") or []),
     )
-
-
-def _until(ids: list[int], ends: Sequence[int]) -> list[int]:
-    """``ids`` to the first of ``ends``, with it."""
-    place = next((place for place, token in enumerate(ids) if token in ends), len(ids) - 1)
-    return ids[: place + 1]
 
 
 def _stored_as(source: WeightSource) -> str:

@@ -107,10 +107,21 @@ def _quality(workload: Mapping[str, Any]) -> list[str]:
         parts = [f"{workload['images']} images of {workload['text']}"]
     if workload.get("sounds"):
         parts = [f"{workload['sounds']} sounds of {workload['text']}"]
+    if workload.get("pairs"):
+        parts = _pairs_of(workload)
     pairs = workload.get("word_pairs")
     if isinstance(pairs, Mapping):
         parts += [f"{count} word pairs of {name}" for name, count in pairs.items()]
     return parts
+
+
+def _pairs_of(workload: Mapping[str, Any]) -> list[str]:
+    count, text = workload["pairs"], workload.get("text", "?")
+    given = workload.get("outputs") == "given"
+    parts = [f"{count} pairs of {text}" if given else f"{count} inputs of {text}"]
+    parts += [] if given else [f"outputs are {workload.get('outputs')}"]
+    cut = {name: workload.get(f"cut_{name}") for name in ("inputs", "outputs")}
+    return parts + [f"{number} {name} cut" for name, number in cut.items() if number]
 
 
 def _generation(workload: Mapping[str, Any]) -> list[str]:

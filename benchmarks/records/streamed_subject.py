@@ -30,6 +30,7 @@ from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.threads import free_memory, thread_budget
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress
+from .answer_subjects import AnswerModel
 from .checkpoint_subject import describe_checkpoint
 from .record import Subject
 
@@ -60,6 +61,7 @@ class StreamedSubject:
     kind: Literal["decoder", "encoder"] = "decoder"
     labels: tuple[str, ...] = ()
     label_form = LabelForm()
+    answering: AnswerModel | None = None
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from ...runtime.engine.label_form import LabelForm
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from . import record
+from .answer_subjects import AnswerModel
 
 Step = Callable[[], None]
 
@@ -38,6 +39,7 @@ class OpenModel(Protocol):
         labels: of a classifier; empty for all others.
         label_form: how their logits are read.
         max_length: tokens that fit one window or text.
+        answering: of an encoder–decoder, what it writes of an input; None for all others.
         runtime: what runs it: name, version, threads.
     """
 
@@ -46,6 +48,7 @@ class OpenModel(Protocol):
     label_form: LabelForm
     tokenizer: Tokenizer
     max_length: int
+    answering: AnswerModel | None
     runtime: dict[str, Any]
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -49,23 +49,24 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     show_default=True,
     shell_complete=completion.texts,
     help="Text that was not calibrated with: a file, a directory, or the rest of a demo corpus; of a model "
-    "that reads images or hears, a directory of those, or of sounds with what is said in them.",
+    "that reads images or hears, a directory of those, or of sounds with what is said in them; of an "
+    "encoder–decoder .jsonl rows with an input and an output.",
 )
-@click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl rows.")
+@click.option("--field", default="text", show_default=True, help="Key of the text or input in .jsonl rows.")
 @click.option("--windows", type=COUNT, default=16, show_default=True, help="Decoders: number of windows.")
 @click.option(
     "--length",
     type=click.IntRange(2, 131_072),
     default=512,
     show_default=True,
-    help="Decoders: tokens in a window.",
+    help="Decoders: tokens in a window; encoder–decoders: in an input or output at most.",
 )
 @click.option(
     "--sentences",
     type=COUNT,
     default=256,
     show_default=True,
-    help="Encoders: paragraphs, or images or sounds, at most.",
+    help="Encoders: paragraphs, or images, sounds or pairs of texts, at most.",
 )
 @click.option(
     "--placement",
@@ -131,7 +132,10 @@ def command(
     people on two sets of word pairs. Classifiers: agreement of the labels, KL divergence of their
     distributions, and accuracy where the rows of a .jsonl text have a "label". Models of images: cosine and
     nearest neighbours of embeddings, or agreement and KL divergence of labels. Models that hear:
-    as decoders, of the words that are said in sounds. Intervals hold 95 % of
+    as decoders, of the words that are said in sounds. Encoder–decoders: as decoders, of the outputs given the
+    inputs of .jsonl rows such as {"input": "…", "output": "…"}, and of the greedy replies to the inputs how
+    many are the original's, word for word, and how many end in a loop; where rows have no output, that is
+    what the original replies, and no perplexity is measured. Intervals hold 95 % of
     bootstrap resamples of windows, texts or pairs. --slices names the groups that lose more than the others:
     languages, phenomena of syntax, people and professions, rare words, positions, or the "group" of the rows
     of a .jsonl text; the model card with what was found goes beside the run file.

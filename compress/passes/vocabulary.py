@@ -151,7 +151,8 @@ class Vocabulary(ModelPass):
         source = self.corpus if stage.calibration is None else self.corpus or stage.calibration.source
         if source is None:
             raise CalibrationError("vocabulary needs a text", fix="set corpus, or pass --text FILE")
-        anatomy, corpus = stage.source.anatomy, read_corpus(source)
+        anatomy = stage.source.anatomy
+        corpus = read_corpus(source, paired=anatomy.kind == "encoder_decoder")
         counts = np.zeros(max(tokenizer.vocab_size, anatomy.vocab_size), np.int64)
         texts = [*map(plain, corpus.documents), *(target for target in corpus.targets if target is not None)]
         if anatomy.hearing is not None:

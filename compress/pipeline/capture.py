@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from ..model.answer_start import start_token
 from ..model.family import gives_tuples
+from ..model.generation_tokens import start_token
 from ..model.skeleton import Skeleton
 from ..text.micro_batches import MicroBatch
 from ..text.token_batch import TokenBatch, model_inputs

@@ -3,8 +3,9 @@
 A decoder gets windows of exactly ``length`` tokens, drawn without replacement from the whole text and never
 padded: every token counts. An encoder gets paragraphs, as it does in use, truncated to ``length`` and padded
 under a mask; a classifier whole documents where the text has labels. An encoder–decoder gets source
-texts as an encoder does. Where the rows of the text have a ``target``, that is what its decoder is given,
-behind the token that answers begin with, of whole documents; else what the encoder reads is.
+texts as an encoder does. Where the rows of the text have a ``target``, or are ``input`` and ``output``, that
+is what its decoder is given, behind the token that answers begin with, of whole documents; else what the
+encoder reads is.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def calibration_from(
     _require_sensible(samples, length, batch_size, chat)
     if chat == "always" and kind != "decoder":
         raise InputError("only a decoder has a chat template", fix="leave --chat out")
-    corpus = read_corpus(source, field=field)
+    corpus = read_corpus(source, field=field, paired=kind == "encoder_decoder")
     refuse_probe(corpus.texts(), source)
     generator = np.random.default_rng(require_seed(seed))
     if kind == "decoder":

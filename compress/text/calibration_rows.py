@@ -9,7 +9,8 @@ import numpy as np
 
 from ...errors import CalibrationError, InputError
 from ...runtime.text.tokenizer import Tokenizer
-from .corpus import Conversation, Corpus, Document, labelled_texts, paragraphs, plain
+from .corpus import Corpus, labelled_texts, paragraphs, plain
+from .jsonl_rows import Conversation, Document
 from .token_batch import SEPARATOR, Ids, Row, starts_with_bos, token_stream, windows
 
 Chat = Literal["auto", "always", "never"]
@@ -84,7 +85,7 @@ def pairs(corpus: Corpus) -> dict[str, str]:
     if None in corpus.targets:
         raise CalibrationError(
             f"{corpus.targets.count(None)} of {len(corpus.targets)} rows of {corpus.source} have no target",
-            fix="give each a target, or none: the decoder then reads the text of its encoder",
+            fix="give each what is to be written of it, under target or output, or none of them",
         )
     known = zip(corpus.documents, corpus.targets, strict=False)  # of equal texts the first counts
     return {plain(document): target for document, target in reversed([*known]) if target is not None}

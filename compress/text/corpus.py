@@ -1,35 +1,29 @@
 """Text from a file, a directory or a demo corpus, checked before anything long begins, with a classifier's
 labels where rows have them.
 
-A ``.jsonl`` file holds a document per line: an object with the text under a field, or a conversation under
-``messages``; it may have the ``label`` of its text, or the ``target`` that a model is to write of it. Any
-other file is prose, whose paragraphs (separated by blank lines) are its documents. A directory is all its
-``.txt`` and ``.jsonl`` files, by name.
+A ``.jsonl`` file holds a document per line (:mod:`.jsonl_rows`). Any other file is prose, whose paragraphs
+(separated by blank lines) are its documents. A directory is all its ``.txt`` and ``.jsonl`` files, by name.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...errors import CalibrationError, InputError, UnknownName, nearest
 from ...storage import read_regular, sha256_file, sha256_json
 from .demo_corpora import DUMP, Split, articles, data_file
+from .jsonl_rows import FIELD, Document, Label, TextRow, json_rows
 
 LIMIT = 64 << 20
-FIELD = "text"  # of the text in a row, where nothing else is said
 
 CORPORA: dict[str, Callable[[Split], list[str]]] = {"wikipedia": articles}
 LICENSES = {"wikipedia": {"name": "CC-BY-SA-3.0", "said_by": "Wikipedia, when it was dumped in May 2016"}}
 
-Conversation = tuple[dict[str, Any], ...]
-Document = str | Conversation
-Label = str | int | None
-_Row = tuple[Document, Label, str | None, str | None]
 _Value = TypeVar("_Value")
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
@@ -89,12 +83,15 @@ def texts_from(source: str, field: str = FIELD, split: Split = "calibration") ->
     return read_corpus(source, field=field, split=split).texts()
 
 
-def read_corpus(source: str, *, field: str = FIELD, split: Split = "calibration") -> Corpus:
+def read_corpus(
+    source: str, *, field: str = FIELD, split: Split = "calibration", paired: bool = False
+) -> Corpus:
     """Read and check ``source``: the name of a demo corpus, a file or a directory.
 
     Args:
         field: key of the text in ``.jsonl`` rows; rows without it may have ``messages``.
         split: which articles of a demo corpus; files have no splits.
+        paired: for a model that reads one text and writes another: rows may be ``input`` and ``output``.
 
     Raises:
         UnknownName: neither a corpus nor a path.
@@ -108,7 +105,7 @@ def read_corpus(source: str, *, field: str = FIELD, split: Split = "calibration"
         return Corpus(tuple(CORPORA[source](split)), source)
     files = _files(source)
     _require_size(files, source)
-    rows = [row for file in files for row in _rows(file, field)]
+    rows = [row for file in files for row in _rows(file, field, paired)]
     kept = [row for row in rows if plain(row[0]).strip()]
     documents, labels, groups, targets = zip(*kept, strict=True) if kept else ((), (), (), ())
     empty = len(rows) - len(kept)
@@ -199,11 +196,11 @@ def _if_any(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
     return values if any(value is not None for value in values) else ()
 
 
-def _rows(file: Path, field: str) -> list[_Row]:
+def _rows(file: Path, field: str, paired: bool) -> list[TextRow]:
     text = _decoded(file)
     if file.suffix != ".jsonl":
-        return [(part, None, None, None) for part in paragraphs(text)]
-    return list(_json_rows(file, text, field))
+        return [TextRow(part) for part in paragraphs(text)]
+    return list(json_rows(file, text, field, paired=paired))
 
 
 def _decoded(file: Path) -> str:
@@ -216,52 +213,6 @@ def _decoded(file: Path) -> str:
         ) from None
     except OSError as error:
         raise CalibrationError(f"cannot read {file}", why=str(error)) from None
-
-
-def _json_rows(file: Path, text: str, field: str) -> Iterator[_Row]:
-    # Not splitlines(): a JSON string may hold U+2028, which is no end of a row.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CalibrationError(f"{file}:{number} is not JSON", why=str(error)) from None
-        if not isinstance(row, dict):
-            raise CalibrationError(f"{file}:{number} is not a JSON object but a {type(row).__name__}")
-        label = row.get("label")
-        # Of other kinds (scores, lists of labels) nothing is asked here: whoever reads labels refuses them.
-        known = label if isinstance(label, str) or type(label) is int else None
-        group, target = (
-            value if isinstance(value, str) and value.strip() else None
-            for value in (row.get("group"), row.get("target"))
-        )
-        yield _document(row, field, f"{file}:{number}"), known, group, target
-
-
-def _document(row: dict[str, Any], field: str, where: str) -> Document:
-    value = row.get(field, row.get("messages"))
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value and all(_is_message(message) for message in value):
-        return tuple(value)
-    if value is None:
-        raise CalibrationError(
-            f"{where} has no field {field!r}",
-            fix=f"name one of its fields with --field: {', '.join(map(repr, row)) or 'it has none'}",
-        )
-    raise CalibrationError(
-        f"{where}: the field {field!r} is neither text nor a list of messages",
-        fix='a message is an object such as {"role": "user", "content": "…"}',
-    )
-
-
-def _is_message(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("role"), str)
-        and isinstance(value.get("content"), str)
-    )
 
 
 def labelled_texts(corpus: Corpus, labels: Sequence[str]) -> list[tuple[str, int | None]]:

@@ -41,19 +41,21 @@ def greedy_replies(
 def greedy_answers(
     model: EncoderDecoder,
     tokenizer: Tokenizer,
+    inputs: Sequence[list[int]],
     *,
-    prompts: Sequence[str] = PROMPTS,
     new_tokens: int = NEW_TOKENS,
     step: Callable[[], None] | None = None,
 ) -> list[list[int]]:
-    """The same of an encoder–decoder, which reads the prompts."""
-    ids, section = prompt_ids(tokenizer, prompts), model.section
-    if max(map(len, ids)) > section.max_length or new_tokens >= section.context_length:
-        return []
-    options: dict[str, Any] = {"max_new_tokens": new_tokens, "eos_ids": frozenset(section.eos_token_ids)}
+    """What an encoder–decoder answers to each of ``inputs``, token ids.
+
+    Raises:
+        InputError: an input without a token, or more tokens than the model reads or writes.
+    """
+    ends = frozenset(model.section.eos_token_ids)
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "eos_ids": ends}
     return [
         list(reply.token_ids)
-        for some in _groups(ids)
+        for some in _groups(inputs)
         for reply in generate_batch(model, tokenizer, some, step=step, **options)
     ]
 

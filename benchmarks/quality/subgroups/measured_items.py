@@ -86,11 +86,21 @@ def decoder_texts(run: Run, texts: Sequence[GroupText]) -> Items:
             for lost in run.damage([ids for _, ids in some], number)
         ]
 
-    kl, size, tokens, flips, added = run.rows(given, lambda one: len(one[1]), measure).reshape(-1, 5).T
+    return _of_texts([each for each, _ in given], run.rows(given, lambda one: len(one[1]), measure))
+
+
+def written_texts(lost: Sequence[tuple[GroupText, TokenDamage]], tokenizer: Tokenizer) -> Items:
+    """The same of what an encoder–decoder writes of each text, whose tokens lost so much."""
+    rows = [_text_row(one, text_bytes(tokenizer, one.ids)) for _, one in lost]
+    return _of_texts([each for each, _ in lost], np.array(rows, np.float64))
+
+
+def _of_texts(texts: Sequence[GroupText], rows: Numbers) -> Items:
+    kl, size, tokens, flips, added = rows.reshape(-1, 5).T
     return Items(
         "nats/byte",
-        [each.group for each, _ in given],
-        [each.content for each, _ in given],
+        [each.group for each in texts],
+        [each.content for each in texts],
         kl,
         size,
         {

@@ -21,6 +21,7 @@ from .measured_items import (
     decoder_texts,
     encoder_texts,
     token_bands,
+    written_texts,
 )
 
 Item = TypeVar("Item", GroupText, Choice)
@@ -31,13 +32,15 @@ _TEXTS = {"decoder": decoder_texts, "encoder": encoder_texts, "classifier": clas
 class Given:
     """What slices are taken from: what the tokens of a decoder's windows of the measured text lost, and the
     rows of a text that have a group. ``every``: of texts that groups share, articles say, one in so many.
-    ``half``: of what items share, articles or sentences, only those at even (0) or odd (1) places."""
+    ``half``: of what items share, articles or sentences, only those at even (0) or odd (1) places.
+    ``written``: of an encoder–decoder those rows, each with what the tokens lost that are written of it."""
 
     tokens: Sequence[TokenDamage] = ()
     rows: Sequence[GroupText] = ()
     seed: int = 0
     every: int = 1
     half: int | None = None
+    written: Sequence[tuple[GroupText, TokenDamage]] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class SliceRun:
             with self.progress.task(f"comparing sentences by {file.title}", len(choices)) as task:
                 self.choices.append(decoder_choices(self._run(name, choices, task), choices))
             return self.choices[-1]
+        if file.of == "rows" and given.written:
+            return written_texts(given.written, self.original.tokenizer)
         texts = file.texts(given.seed) if file.of == "texts" else given.rows
         if not texts:
             raise InputError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ...measure.reading import LAST, States
-from ...model.answer_start import start_token
+from ...model.generation_tokens import start_token
 from ...text.micro_batches import MicroBatch
 from .logit_terms import LogitDivergence
 from .term import Answers, Term, padded

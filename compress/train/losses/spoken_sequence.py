@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ...measure.reading import States
-from ...model.answer_start import start_token
+from ...model.generation_tokens import start_token
 from ...model.hearing.speech_prompt import SpeechPrompt
 from ...text.micro_batches import MicroBatch
 from .sequence_terms import SequenceCrossEntropy, sources_of, until_end

@@ -59,6 +59,7 @@ def test_every_metric_says_what_it_is(name: str) -> None:
         "passages": "per_passage",
         "classes": "per_text",
         "pairs": "per_pair",
+        "answers": "per_answer",
         "labels": "per_text",
     }
     function = functions[metric.measured_on]

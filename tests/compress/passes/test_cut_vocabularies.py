@@ -16,6 +16,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.calibration_audio import spoken
 from edgepress.errors import CheckpointError
 from edgepress.export.api import export_bundle
+from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.speech_to_text import SpeechToTextModel
@@ -27,6 +28,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from ...conftest import SPOKEN, WORDS, spoken_settings
+from ..conftest import Watched
 
 pytestmark = pytest.mark.chain
 
@@ -154,6 +156,30 @@ def test_after_a_rounding_both_graphs_read_what_is_left(
     bundle = Bundle.open(export_bundle(made, output=tmp_path / "b"))
     assert bundle.encoder_decoder.vocab_size == WeightSource.open(made).anatomy.vocab_size < size
     assert bundle.manifest["parity"]["status"] == "passed"
+
+
+@pytest.mark.parametrize(("label", "done"), [("compressing blocks", [4, 1]), ("counting tokens", [])])
+def test_a_killed_cut_goes_on_and_ends_with_the_same_bytes(
+    label: str,
+    done: list[int],
+    make_encoder_decoder: Callable[..., Path],
+    watched: Watched,
+    tmp_path: Path,
+) -> None:
+    size = save_t5_tokenizer(tmp_path / "t")
+    original = make_encoder_decoder(tmp_path / "m", "mt5", vocab_size=size, own_head=True)
+    save_t5_tokenizer(original)
+    corpus, folders = pairs(tmp_path), [tmp_path / "whole", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+    before = {"pass": "rtn", "scheme": "W4A16-g32"}
+    whole = cut(original, corpus, folders[0], before)
+    with watched(label, kill_at=5 if done else 1):
+        cut(original, corpus, folders[1], before)
+    with watched("compressing blocks") as amounts:
+        again = cut(original, corpus, folders[1], before)
+    assert amounts == done  # blocks that were rounded are not rounded again
+    assert hash_tree(again) == hash_tree(whole)
 
 
 def test_words_behind_a_space_are_what_a_model_that_hears_writes() -> None:

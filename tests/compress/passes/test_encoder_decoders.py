@@ -311,7 +311,7 @@ def test_quality_is_measured_on_what_the_decoder_says_of_a_text_that_it_reads(
     pico_t5: Path, pico_text: Path, tmp_path: Path
 ) -> None:
     out = compress_model(str(pico_t5), scheme="W3A16-g16", output=tmp_path / "o")
-    line = validate_bundle(out, pico_t5, text=pico_text, windows=2, length=24)
+    line = validate_bundle(out, pico_t5, text=pico_text, sentences=2, length=24)
     original = open_subject(pico_t5)
     ids = np.asarray([[4, 9, 17, 6]])
     with torch.no_grad():

@@ -212,7 +212,7 @@ def test_the_bundle_is_measured_as_its_checkpoint_is(bundle: Path, pico_t5: Path
     prompts = ["the river", "a word and another word"]
     lengths = [[len(reply) for reply in model.greedy(prompts, 6)] for model in (ours, theirs)]
     assert lengths[0] == lengths[1]
-    line = validate_bundle(bundle, pico_t5, text=pico_text, windows=2, length=24)
+    line = validate_bundle(bundle, pico_t5, text=pico_text, sentences=2, length=24)
     assert line.metrics["kl"].value == pytest.approx(0, abs=1e-5)
     assert line.subject.kind == "decoder"
 
