@@ -41,6 +41,9 @@ _OTHER_FORMS = (
     *("source.spm", "target.spm", "target_vocab.json"),
 )
 _CONFIGS = ("generation_config.json", "tokenizer_config.json")
+# Where a tokenizer of its own lies beside tokenizer.json, transformers' class of the family reads that alone:
+# another one reads what is left.
+_OWN_CLASS, _PLAIN_CLASS = "source.spm", {"tokenizer_class": "PreTrainedTokenizerFast"}
 _SIZES = frozenset({"vocab_size", "decoder_vocab_size"})
 _CHAT = tuple({"role": role, "content": "text"} for role in ("system", "user", "assistant"))
 _TEXTS_AT_ONCE = 256
@@ -198,6 +201,8 @@ def _files(reader: CheckpointReader, cut: Cut) -> dict[str, Any]:
         if name in present:
             settings = _companion(reader, name)
             files[name] = settings | renumbered(settings, cut.kept)
+    if _OWN_CLASS in present and _CONFIGS[1] in files:
+        files[_CONFIGS[1]] |= _PLAIN_CLASS
     return files
 
 

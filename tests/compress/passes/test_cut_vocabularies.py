@@ -128,11 +128,15 @@ def test_settings_follow_the_ids(make_encoder_decoder: Callable[..., Path], tmp_
     config["bad_words_ids"] = [[0], [unused], [3, unused], [size - 1]]
     write_json(original / "config.json", config)
     (original / "source.spm").write_bytes(b"other forms of the vocabulary")
+    named = read_json(original / "tokenizer_config.json") | {"tokenizer_class": "MarianTokenizer"}
+    write_json(original / "tokenizer_config.json", named)
     made = cut(original, pairs(tmp_path), tmp_path)
     settings, rows = read_json(made / "config.json"), Tokenizer.open(made).vocab_size
     assert settings["bad_words_ids"] == [[0], [rows - 1]]
     assert settings["vocab_size"] == settings["decoder_vocab_size"] == rows
     assert not (made / "source.spm").exists()
+    # MarianTokenizer reads the SentencePiece files alone, which are of the whole vocabulary.
+    assert AutoTokenizer.from_pretrained(made)(READ).input_ids == Tokenizer.open(made).encode(READ)
     assert load_file(made / "model.safetensors")["final_logits_bias"].shape == (1, rows)
 
 
