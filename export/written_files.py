@@ -20,7 +20,12 @@ from .format import ExportFormat
 from .job import ExportJob
 
 # The same as tokenizer.json in another form: a bundle carries it once.
-_REDUNDANT = frozenset({"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"})
+_REDUNDANT = frozenset(
+    {
+        *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "added_tokens.json"),
+        *("source.spm", "target.spm", "target_vocab.json"),
+    }
+)
 
 
 def copy_companions(job: ExportJob, bundle: Path) -> None:

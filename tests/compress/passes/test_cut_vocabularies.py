@@ -130,6 +130,7 @@ def test_settings_follow_the_ids(make_encoder_decoder: Callable[..., Path], tmp_
     (original / "source.spm").write_bytes(b"other forms of the vocabulary")
     named = read_json(original / "tokenizer_config.json") | {"tokenizer_class": "MarianTokenizer"}
     write_json(original / "tokenizer_config.json", named)
+    assert "source.spm" in WeightSource.open(original).reader.companions()  # any other pass keeps it
     made = cut(original, pairs(tmp_path), tmp_path)
     settings, rows = read_json(made / "config.json"), Tokenizer.open(made).vocab_size
     assert settings["bad_words_ids"] == [[0], [rows - 1]]
