@@ -50,8 +50,11 @@ def score_greedy(
             prompts = prompt_ids(original.tokenizer, PROMPTS)
             own = _nats(original, prompts, theirs, task)
             other = own if same else _nats(original, prompts, mine, task)
-    shown = (PROMPTS, theirs, mine)
-    return reply_scores(mine, theirs, other, own), sample_replies(subject, original, *shown)
+    read = [
+        [model.tokenizer.decode(ids) for ids in replies[:SHOWN]]
+        for model, replies in ((original, theirs), (subject, mine))
+    ]
+    return reply_scores(mine, theirs, other, own), sample_replies(PROMPTS, *read)
 
 
 def reply_scores(
@@ -68,15 +71,22 @@ def reply_scores(
     return scores
 
 
-def sample_replies(
-    subject: OpenModel, original: OpenModel, prompts: Sequence[str], theirs: Replies, mine: Replies
-) -> list[SampleAnswer]:
-    """Some of them, to be read."""
+def answer_scores(mine: Sequence[str], theirs: Sequence[str]) -> dict[str, Scores]:
+    """Every metric that compares both models' replies to the same inputs, as they are read."""
+    scores = {}
+    for name, metric in metric_files("answers").items():
+        rows = metric.per_answer(mine, theirs)[:, None]
+        scores[name] = Scores(metric, rows, np.ones_like(rows))
+    return scores
+
+
+def sample_replies(prompts: Sequence[str], theirs: Sequence[str], mine: Sequence[str]) -> list[SampleAnswer]:
+    """Some of both models' replies, to be read."""
     return [
         SampleAnswer(
             prompt=clip(prompt, LONGEST_REPLY),
-            original=_text(original, first),
-            compressed=_text(subject, second),
+            original=clip(first, LONGEST_REPLY),
+            compressed=clip(second, LONGEST_REPLY),
         )
         for prompt, first, second in zip(prompts[:SHOWN], theirs[:SHOWN], mine[:SHOWN], strict=True)
     ]
@@ -107,10 +117,6 @@ def _replies(model: OpenModel, task: ProgressTask) -> list[list[int]]:
     replies = model.greedy(PROMPTS, NEW_TOKENS, written.step)
     written.end()
     return replies
-
-
-def _text(model: OpenModel, reply: Sequence[int]) -> str:
-    return clip(model.tokenizer.decode(reply), LONGEST_REPLY)
 
 
 def _nats(model: OpenModel, prompts: Sequence[list[int]], replies: Replies, task: ProgressTask) -> Numbers:

@@ -24,10 +24,18 @@ from ...terminal import Progress, ProgressTask
 from ..records.answer_subjects import AnswerModel
 from ..records.subjects import OpenModel
 from .accuracy import is_cut
-from .greedy_text import Numbers, Replies, Replying, reply_nats, reply_scores, sample_replies
+from .greedy_text import (
+    Numbers,
+    Replies,
+    Replying,
+    answer_scores,
+    reply_nats,
+    reply_scores,
+    sample_replies,
+)
 from .held_out_pairs import Pairs, chosen_pairs
 from .measured_kinds import Measured, MeasuredPart
-from .scores import Scores, metric_files
+from .scores import Scores
 from .token_damage import Ids, TokenDamage
 from .written_scores import Across, Written, score_written, score_written_across
 
@@ -53,7 +61,6 @@ def measured_pairs(
     mine = theirs if subject is original else _Side.of(subject, given, sample.length)
     new_tokens = min(NEW_TOKENS, theirs.answering.writes, mine.answering.writes)
     damage: list[TokenDamage] = []
-    scores: dict[str, Scores] = {}
     replied: Replies = []
     if sample.replies or given.outputs is None:
         replied = theirs.replies(new_tokens, "writing replies with the original", progress)
@@ -65,27 +72,32 @@ def measured_pairs(
         "new_tokens": new_tokens,
         "text_sha256": given.sha256,
     }
-    outputs = theirs.outputs or replied
-    if not is_cut(subject, original):
-        kept = damage if sample.tokens else None
-        written = _written(mine, theirs, outputs)
-        scores = score_written(written, len(outputs), damage=kept, progress=progress)
+    scores: dict[str, Scores] = {}
+    if is_cut(subject, original):
+        if theirs.outputs:
+            scores = score_written_across(_across(mine, theirs), len(theirs.outputs), progress=progress)
+    else:
+        outputs, kept = theirs.outputs or replied, damage if sample.tokens else None
+        scores = score_written(_written(mine, theirs, outputs), len(outputs), damage=kept, progress=progress)
         workload["predictions"] = sum(map(len, outputs))
-    elif given.outputs is not None:
-        scores = score_written_across(_across(mine, theirs), len(outputs), progress=progress)
     if given.outputs is None:
         scores = {name: found for name, found in scores.items() if name not in _LIKELIHOODS}
     if not sample.replies:
-        if not scores:
-            raise InputError(
-                "of other tokens than the original's nothing is measured on its replies",
-                fix="give rows with an input and an output",
-            )
+        _require_any(scores)
         return Measured(scores, workload, damage)
     answers = replied if mine is theirs else mine.replies(new_tokens, "writing replies", progress)
     scores |= _of_replies(mine, theirs, answers, replied, progress)
-    shown = sample_replies(subject, original, given.inputs, replied, answers)
-    return Measured(scores, workload, damage, shown)
+    read, own = mine.texts(answers), theirs.texts(replied)
+    scores |= answer_scores(read, own)
+    return Measured(scores, workload, damage, sample_replies(given.inputs, own, read))
+
+
+def _require_any(scores: dict[str, Scores]) -> None:
+    if not scores:
+        raise InputError(
+            "of other tokens than the original's nothing is measured on its replies",
+            fix="give rows with an input and an output",
+        )
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,10 @@ class _Side:
             writing.end()
         return [ids for _, ids in sorted(zip(order, found, strict=True))]
 
+    def texts(self, replies: Replies) -> list[str]:
+        """Replies as they are read."""
+        return [self.tokenizer.decode(ids) for ids in replies]
+
     def behind_start(self, ids: Sequence[int]) -> Ids:
         """``ids`` as they are written."""
         return np.array([self.answering.start, *ids], np.int64)
@@ -191,11 +207,4 @@ def _of_replies(
         with progress.task("reading the replies", len(replied) * (1 if answers is replied else 2)) as task:
             own = theirs.nats(replied, task)
             nats = own if answers is replied else theirs.nats(answers, task)
-    scores = reply_scores(answers, replied, nats, own)
-    ours, texts = (
-        [side.tokenizer.decode(ids) for ids in found] for side, found in ((mine, answers), (theirs, replied))
-    )
-    for name, metric in metric_files("answers").items():
-        rows = metric.per_answer(ours, texts)[:, None]
-        scores[name] = Scores(metric, rows, np.ones_like(rows))
-    return scores
+    return reply_scores(answers, replied, nats, own)

@@ -29,9 +29,11 @@ from ...terminal import Progress
 from ..records import record as records
 from ..records.record import Measurement
 from ..records.sound_subjects import SoundSubject, open_sound_subject
+from .greedy_text import Replying, answer_scores, reply_scores, sample_replies
 from .held_out_text import Placement, chosen
 from .measured_images import ImageSample
 from .measured_kinds import Measured
+from .measured_pairs import NEW_TOKENS
 from .needs import validate_needs
 from .quality_lines import lines_of
 from .written_scores import Written, score_written
@@ -48,6 +50,8 @@ def validate_sounds(
     slices: Sequence[str],
     max_memory: float | None,
     progress: Progress,
+    *,
+    replies: bool = True,
 ) -> Measurement:
     """:func:`.validate.validate_bundle` of a model that hears.
 
@@ -67,7 +71,12 @@ def validate_sounds(
     original = open_sound_subject(against, **opening)
     same = str(subject) == str(against)
     opened = original if same else open_sound_subject(subject, **opening)
-    result = _measured(opened, original, said, Tokenizer.open(source.reader.path), progress)
+    tokenizer = Tokenizer.open(source.reader.path)
+    result = _measured(opened, original, said, tokenizer, progress)
+    if replies:
+        result = _with_replies(
+            result, opened, original, said, [file.name for file in files], tokenizer, progress
+        )
     result.workload.update(kind="quality", text=Path(str(sample.folder)).name, placement=sample.placement)
     result.workload["sounds_sha256"] = sha256_json(list(map(sha256_file, files)))
     lines = lines_of(opened, original, result, sample.seed, sample.command)
@@ -92,6 +101,8 @@ def sound_needs(
         windows=len(files),
         length=longest,
         sentences=1,
+        replies=len(files),
+        new_tokens=min(NEW_TOKENS, longest),
         memory=available_memory(max_memory),
         progress=progress,
     )
@@ -172,3 +183,29 @@ def _measured(
 
     scores = score_written(map(written, said), len(said), progress=progress)
     return Measured(scores, {"sounds": len(said), "predictions": sum(len(one.words) - 1 for one in said)})
+
+
+def _with_replies(
+    found: Measured,
+    subject: SoundSubject,
+    original: SoundSubject,
+    said: Sequence[Said],
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    progress: Progress,
+) -> Measured:
+    """``found`` with every metric of what both write of the sounds by themselves."""
+    sounds = [one.sound for one in said]
+    theirs = _replies(original, sounds, progress)
+    mine = theirs if subject is original else _replies(subject, sounds, progress)
+    read, own = ([tokenizer.decode(ids) for ids in replies] for replies in (mine, theirs))
+    scores = found.scores | reply_scores(mine, theirs, None, None) | answer_scores(read, own)
+    return Measured(scores, found.workload, answers=sample_replies(names, own, read))
+
+
+def _replies(model: SoundSubject, sounds: Sequence[Samples], progress: Progress) -> list[list[int]]:
+    with progress.task("writing down what is said", len(sounds)) as task:
+        writing = Replying(task, len(sounds), NEW_TOKENS)
+        found = model.answers(sounds, NEW_TOKENS, writing.step)
+        writing.end()
+    return found

@@ -112,7 +112,8 @@ def validate_bundle(
         records.refuse_foreign(record)
     if reads_sounds(against):
         sounds = ImageSample(text, sentences, placement, seed, record, command)
-        return validate_sounds(subject, against, sounds, device, threads, slices, max_memory, progress)
+        to_run = (device, threads, slices, max_memory, progress)
+        return validate_sounds(subject, against, sounds, *to_run, replies=replies)
     if reads_images(against):
         shown = ImageSample(text, sentences, placement, seed, record, command)
         return validate_images(subject, against, shown, device, threads, slices, max_memory, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,12 +16,16 @@ from ...limits import require_threads
 from ...runtime.audio.wav_file import Samples, filled
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
+from ...runtime.bundle.sound import Sound
+from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.engine.speech_to_text import SpeechToTextModel
 from ...runtime.session.threads import thread_budget
 from ...terminal import Progress
 from .bundle_subject import describe_bundle, operators_of
 from .record import Subject
+
+Step = Callable[[], None]
 
 
 class SoundSubject(Protocol):
@@ -33,6 +38,13 @@ class SoundSubject(Protocol):
 
     def logits(self, sound: Samples, written: NDArray[np.int64]) -> NDArray[np.float32]:
         """``[1, tokens, vocab]`` after each of the tokens ``written [1, tokens]`` of ``sound [samples]``."""
+        ...
+
+    def answers(
+        self, sounds: Sequence[Samples], new_tokens: int, step: Step | None = None
+    ) -> list[list[int]]:
+        """The ids that it writes of each of ``sounds``, greedily and behind what stands in front, so many at
+        most, until it ends. ``step`` is called after each token of all."""
         ...
 
     def describe(self) -> Subject:
@@ -80,6 +92,20 @@ class SoundBundleSubject:
         """As :meth:`SoundSubject.logits`."""
         self._model.model.hear(filled([sound], self._model.sound))
         return self._model.model.write(written)
+
+    def answers(
+        self, sounds: Sequence[Samples], new_tokens: int, step: Step | None = None
+    ) -> list[list[int]]:
+        """As :meth:`SoundSubject.answers`."""
+        section = self._model.model.section
+        room = min(new_tokens, section.context_length - 1 - len(section.prompt))
+        return [
+            list(reply.token_ids)
+            for start in range(0, len(sounds), REPLIES_AT_ONCE)
+            for reply in self._model.generate_batch(
+                sounds[start : start + REPLIES_AT_ONCE], max_new_tokens=room, step=step
+            )
+        ]
 
     def describe(self) -> Subject:
         """As :meth:`SoundSubject.describe`."""
@@ -131,6 +157,33 @@ class SoundCheckpointSubject:
                 use_cache=False,
             )
         return np.asarray(found.logits.float().cpu().numpy(), np.float32)
+
+    def answers(
+        self, sounds: Sequence[Samples], new_tokens: int, step: Step | None = None
+    ) -> list[list[int]]:
+        """As :meth:`SoundSubject.answers`."""
+        import torch
+
+        from ...compress.model.hearing.speech_prompt import speech_prompt
+        from ...compress.text.spectra import spectra
+        from ...compress.train.losses.spoken_sequence import prompted, transcribed
+
+        anatomy = self._source.anatomy
+        prompt = speech_prompt(self._resolved.path, self._source.reader.config, anatomy.vocab_size)
+        room, found = min(new_tokens, anatomy.max_positions - 1 - len(prompt.places)), []
+        how = Sound(rate=self._how.rate, samples=self._how.samples)
+        with torch.inference_mode():
+            for start in range(0, len(sounds), REPLIES_AT_ONCE):
+                heard = spectra(filled(sounds[start : start + REPLIES_AT_ONCE], how), self._how)
+                encoder = self._model.get_encoder()  # type: ignore[operator]
+                sources = encoder(input_features=heard.to(self._device)).last_hidden_state
+                front, _ = prompted(self._model, sources, prompt)
+                rows = transcribed(self._model, sources, front, prompt, beams=1, tokens=room)
+                found += [[token for token in row if token >= 0] for row in rows.tolist()]
+                if step is not None:
+                    for _ in range(rows.shape[1]):
+                        step()
+        return found
 
     def describe(self) -> Subject:
         """As :meth:`SoundSubject.describe`."""

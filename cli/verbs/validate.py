@@ -133,9 +133,9 @@ def command(
     distributions, and accuracy where the rows of a .jsonl text have a "label". Models of images: cosine and
     nearest neighbours of embeddings, or agreement and KL divergence of labels. Models that hear:
     as decoders, of the words that are said in sounds. Encoder–decoders: as decoders, of the outputs given the
-    inputs of .jsonl rows such as {"input": "…", "output": "…"}, and of the greedy replies to the inputs how
-    many are the original's, word for word, and how many end in a loop; where rows have no output, that is
-    what the original replies, and no perplexity is measured. Intervals hold 95 % of
+    inputs of .jsonl rows such as {"input": "…", "output": "…"}; where rows have no output, that is
+    what the original replies, and no perplexity is measured. Of both, how many greedy replies to sounds or
+    inputs are the original's, word for word, and how many end in a loop. Intervals hold 95 % of
     bootstrap resamples of windows, texts or pairs. --slices names the groups that lose more than the others:
     languages, phenomena of syntax, people and professions, rare words, positions, or the "group" of the rows
     of a .jsonl text; the model card with what was found goes beside the run file.

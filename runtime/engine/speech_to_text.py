@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -104,8 +104,10 @@ class SpeechToTextModel:
         repetition_penalty: float = 1.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        step: Callable[[], None] | None = None,
     ) -> list[Generation]:
-        """What is said in each of ``sounds``, side by side; arguments as :meth:`stream`.
+        """What is said in each of ``sounds``, side by side; arguments as :meth:`stream`. ``step`` is called
+        after each token of all.
 
         Raises:
             InputError, UnknownName: as :meth:`stream`, for any sound.
@@ -119,6 +121,7 @@ class SpeechToTextModel:
             sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
             stop=[stop] if isinstance(stop, str) else stop,
             eos_ids=frozenset(self.model.section.eos_token_ids),
+            step=step,
         )
 
     def _samples(self, sounds: Sequence[SoundInput]) -> Samples:

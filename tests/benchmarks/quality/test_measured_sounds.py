@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from edgepress.benchmarks.quality.validate import plan_validation, validate_bundle
+from edgepress.benchmarks.records.sound_subjects import open_sound_subject
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.hearing.speech_words import words_of
@@ -18,7 +19,10 @@ from edgepress.compress.text.spectra import spectra
 from edgepress.errors import CalibrationError, InputError
 from edgepress.export.api import export_bundle
 from edgepress.runtime.audio.wav_file import filled, read_sound
+from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.sound import Sound
+from edgepress.runtime.engine.speech_to_text import SpeechToTextModel
+from edgepress.terminal import Silent
 
 from ...conftest import save_sounds, spoken_settings
 
@@ -66,8 +70,25 @@ def test_words_are_compared_token_by_token(
     bundle = validate_bundle(hears / "bundle", pico_whisper, text=pico_sounds)
     assert bundle.metrics["kl"].value == pytest.approx(line.metrics["kl"].value, rel=0.1)
     assert 0 < bundle.metrics["top1_agreement"].value <= 1
+    assert bundle.metrics["same_replies"].n == line.metrics["loops"].n == 12
     same = validate_bundle(pico_whisper, pico_whisper, text=pico_sounds, sentences=5)
     assert same.metrics["kl"].value == 0 and same.workload["sounds"] == 5
+    assert same.metrics["same_replies"].value == 1 and len(same.answers) == 3
+
+
+def test_both_runtimes_write_the_same_of_a_sound(
+    pico_whisper: Path, pico_sounds: Path, tmp_path: Path
+) -> None:
+    bundle = export_bundle(pico_whisper, output=tmp_path / "b", validate=False)
+    line = validate_bundle(bundle, pico_whisper, text=pico_sounds, sentences=7)
+    assert line.metrics["same_replies"].value == 1
+    assert line.metrics["loops"].value == line.compare["original"]["loops"]["value"]  # type: ignore[index]
+    original = open_sound_subject(pico_whisper, device="cpu", threads=1, progress=Silent())
+    sound = read_sound(sorted(pico_sounds.glob("*.wav"))[0], HOW)
+    (alone,) = SpeechToTextModel(Bundle.open(bundle)).generate_batch([sound], max_new_tokens=9)
+    assert original.answers([sound], 9) == [list(alone.token_ids)]
+    silent = validate_bundle(bundle, pico_whisper, text=pico_sounds, sentences=2, replies=False)
+    assert "loops" not in silent.metrics
 
 
 def test_the_verb_compares_and_gates(

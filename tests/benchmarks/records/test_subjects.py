@@ -114,3 +114,14 @@ def test_checkpoint_on_cuda_agrees_with_cpu(pico_llama: Path, encoder: Path) -> 
     for path, call in ((pico_llama, lambda s: s.logits(IDS)), (encoder, lambda s: s.embeddings(TEXTS))):
         there, here = (call(open_subject(path, device=device)) for device in ("cuda", "cpu"))
         np.testing.assert_allclose(there, here, atol=1e-3)
+
+
+def test_replies_are_greedy_whatever_the_settings_say(pico_llama: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(pico_llama, model)
+    want = open_subject(model).greedy(TEXTS[:2], 8)
+    file = model / "generation_config.json"
+    settings = json.loads(file.read_text()) if file.is_file() else {}
+    others = {"num_beams": 3, "repetition_penalty": 9.0, "no_repeat_ngram_size": 1}
+    file.write_text(json.dumps(settings | others))
+    assert open_subject(model).greedy(TEXTS[:2], 8) == want
