@@ -2,17 +2,17 @@
 
     python -m edgepress.docs.generator.trade_off     # writes docs/trade-off.svg
 
-Drawn from the committed measurements of the quantizers; for each tool the best of its methods at each size.
+Drawn from the committed table of quality on sealed text; for each tool the best of its methods at each size.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-MEASURED = ROOT / "benchmarks/lab/results/raw/peers-quantizers.jsonl"
+MEASURED = ROOT / "benchmarks/lab/results/sealed-quality.md"
+SECTION = "## SmolLM2-135M in 4, 3 and 2 bits, by many quantizers"
 PICTURE = ROOT / "docs/trade-off.svg"
 TOOLS = {
     "edgepress": "#0b6e4f",
@@ -34,12 +34,20 @@ def measured() -> dict[str, Points]:
     other of its own with as few bits comes closer than.
     """
     best: dict[str, dict[float, float]] = {tool: {} for tool in TOOLS}
-    for line in MEASURED.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row.get("title") in best and row.get("metrics") and row["stored_bits"] <= BITS[1]:
-            bits, kl = float(row["stored_bits"]), float(row["metrics"]["wikipedia"]["kl"])
-            best[row["title"]][bits] = min(kl, best[row["title"]].get(bits, math.inf))
+    for row in _rows():
+        tool = next((tool for tool in TOOLS if row["passes"].startswith(tool)), None)
+        if tool and row["KL"] != "–" and float(row["bits a weight"]) <= BITS[1]:
+            bits, kl = float(row["bits a weight"]), float(row["KL"])
+            best[tool][bits] = min(kl, best[tool].get(bits, math.inf))
     return {tool: _front(points) for tool, points in best.items()}
+
+
+def _rows() -> list[dict[str, str]]:
+    """The rows of the table by its headings."""
+    section = MEASURED.read_text(encoding="utf-8").partition(f"{SECTION}\n")[2].partition("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    headings, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    return [dict(zip(headings, row, strict=True)) for row in rows]
 
 
 def _front(points: dict[float, float]) -> Points:
