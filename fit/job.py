@@ -9,7 +9,6 @@ from typing import Any
 
 from ..benchmarks.quality.subgroups.items import load_slice
 from ..compress.model.models import resolve
-from ..compress.model.pooling import pooling_of
 from ..compress.model.weights import WeightSource
 from ..compress.text.calibration import Calibration, calibration_from
 from ..compress.text.corpus import CORPORA, read_corpus, require_text
@@ -18,13 +17,14 @@ from ..errors import GateFailed, InputError, require
 from ..limits import require_seed
 from ..runtime.text.tokenizer import Tokenizer
 from ..terminal import Progress
-from .budgets import Budget, refuse_other_kinds
-from .candidates import Space, model_kind, space_of
+from .budgets import Budget
+from .candidates import Space, space_of
 from .corrections import Corrections
 from .figures import no_meter
+from .known_models import require_known
 from .latency import costs_of
 from .methods import METHODS
-from .quantities import ACCURACY, DISK, ENCODER, ENERGY, MEMORY, QUANTITIES
+from .quantities import ACCURACY, DISK, ENERGY, MEMORY, QUANTITIES
 from .search import ROUNDS, Search
 from .spaces import Spaces
 from .texts import Texts, require_groups, split_text, windows_of
@@ -115,44 +115,7 @@ class Job:
         self.resolved = resolve(wish.model, progress)
         self.source = WeightSource.open(self.resolved.path)
         anatomy = self.source.anatomy
-        if anatomy.has_experts:
-            raise InputError(
-                f"{self.resolved.name} is a mixture of experts, which fit has no figures for",
-                why="what a token reads depends on the experts that it goes to",
-                fix="compress and export it: edgepress compress MODEL --scheme W4A16 -o OUT",
-            )
-        if anatomy.has_latents:
-            raise InputError(
-                f"{self.resolved.name} has latent attention, which fit has no figures for",
-                fix="compress and export it: edgepress compress MODEL --scheme W4A16 -o OUT",
-            )
-        if anatomy.patches is not None:
-            raise InputError(
-                f"{self.resolved.name} reads images, and fit measures with text",
-                fix="compress it with a recipe: edgepress recipe list",
-            )
-        if anatomy.tower is not None:
-            raise InputError(
-                f"{self.resolved.name} is one of two encoders, whose vectors fit has no figures for",
-                fix="compress it with a recipe: edgepress recipe list",
-            )
-        if anatomy.kind == "encoder_decoder":
-            raise InputError(
-                f"{self.resolved.name} is an encoder–decoder, which fit has no figures for",
-                why="its bundle reads one text and writes another, and no budget is about that",
-                fix="compress it with a recipe: edgepress recipe list",
-            )
-        kind = model_kind(anatomy)
-        refuse_other_kinds(wish.budgets, kind, self.resolved.name)
-        if kind == ENCODER and pooling_of(self.resolved.path).mode is None:
-            raise InputError(
-                f"{self.resolved.name} has no sentence embeddings: no file beside it says how to pool",
-                fix="use a sentence-transformers model, with modules.json and 1_Pooling/config.json",
-            )
-        if self.source.schemes or self.source.reader.coded.quantized():
-            raise InputError(
-                f"{self.resolved.name} is quantized already", fix="give the model that it was made of"
-            )
+        require_known(self.resolved, self.source, wish.budgets)
         self.length = min(wish.length, anatomy.max_positions)
         tokenizer = Tokenizer.open(self.resolved.path)
         self.texts: Texts = split_text(wish.text, wish.field, directory / "text")
