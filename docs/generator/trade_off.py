@@ -23,7 +23,7 @@ TOOLS = {
     "torchao": "#a83232",
 }
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 400, 64, 140, 34, 48
-BITS, KL = (2.15, 4.6), (0.08, 16.0)
+BITS, KL = (2.15, 4.6), (0.08, 4.0)
 LINE = 17.0  # between the names at the right
 
 Points = list[tuple[float, float]]
@@ -74,7 +74,7 @@ def _text(x: float, y: float, text: str, **attributes: str) -> str:
 
 def _axes() -> list[str]:
     lines = []
-    for kl in (0.1, 0.2, 0.5, 1, 2, 5, 10):
+    for kl in (0.1, 0.2, 0.5, 1, 2):
         lines.append(f'<path d="M{LEFT} {_y(kl):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         lines.append(_text(LEFT - 8, _y(kl) + 4, f"{kl:g}", text_anchor="end"))
     lines += [
