@@ -116,6 +116,7 @@ def test_checkpoint_on_cuda_agrees_with_cpu(pico_llama: Path, encoder: Path) -> 
         np.testing.assert_allclose(there, here, atol=1e-3)
 
 
+@pytest.mark.chain
 def test_replies_are_greedy_whatever_the_settings_say(pico_llama: Path, tmp_path: Path) -> None:
     model = tmp_path / "m"
     shutil.copytree(pico_llama, model)
