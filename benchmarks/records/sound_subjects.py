@@ -174,9 +174,9 @@ class SoundCheckpointSubject:
         how = Sound(rate=self._how.rate, samples=self._how.samples)
         with torch.inference_mode():
             for start in range(0, len(sounds), REPLIES_AT_ONCE):
-                heard = spectra(filled(sounds[start : start + REPLIES_AT_ONCE], how), self._how)
+                features = spectra(filled(sounds[start : start + REPLIES_AT_ONCE], how), self._how)
                 encoder = self._model.get_encoder()  # type: ignore[operator]
-                sources = encoder(input_features=heard.to(self._device)).last_hidden_state
+                sources = encoder(input_features=features.to(self._device)).last_hidden_state
                 front, _ = prompted(self._model, sources, prompt)
                 rows = transcribed(self._model, sources, front, prompt, beams=1, tokens=room)
                 found += [[token for token in row if token >= 0] for row in rows.tolist()]
