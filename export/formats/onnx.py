@@ -59,27 +59,7 @@ class OnnxFormat:
             InputError: it cannot be exported (of its kinds: shapes, names, formats of numbers).
             MissingDependency: ONNX Runtime is missing or too old.
         """
-        check_numbers(job)
-        check_form(job)
-        kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
-        opset = opset_for(installed_runtime(), kind)
-        both = job.source.anatomy.kind == "encoder_decoder"
-
-        def built(stack: Stack, *, as_float: bool = job.as_float) -> BuiltGraph:
-            view = WeightView(job.source, as_float=as_float, kv_dtype=job.kv_dtype)
-            form = CPU if as_float and not job.as_float else job.form
-            return build_graph(view, opset, job.pooling, form, stack)
-
-        stacks: list[Stack] = ["decoder", "encoder"] if both else ["decoder"]
-        graph, *others = (built(stack) for stack in stacks)
-        if OWN_DOMAIN in graph.model.graph.opset_imports:
-            require_library("a graph of edgepress's own operators")
-        needed = graph.nbytes + sum(one.nbytes for one in others)
-        if validate and kind == "encoder":
-            needed += sum(built(stack, as_float=True).nbytes for stack in stacks)
-        if validate and not job.form.built:
-            needed += build_graph(WeightView(job.source), opset, job.pooling).nbytes
-        return PreparedOnnx(needed, graph, opset, next(iter(others), None))
+        return prepare_graphs(job, ("decoder", "encoder"), validate=validate)
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
         """Write all graphs and their weights.
@@ -112,15 +92,43 @@ class OnnxFormat:
         return {**parity, "form": prove_form(job, directory / GRAPH, folder / GRAPH, sections, written)}
 
 
-def write_graph(job: ExportJob, prepared: PreparedOnnx, path: Path, data: str = ".data") -> dict[str, Any]:
-    """Write the graph ``path`` and its weights, large ones to ``path`` + ``data``; returns the sections about
-    them.
+def prepare_graphs(job: ExportJob, stacks: tuple[Stack, Stack], *, validate: bool) -> PreparedOnnx:
+    """The graph, of an encoder–decoder those of its ``stacks``, the decoder's first; raises what
+    :meth:`OnnxFormat.prepare` does.
+    """
+    check_numbers(job)
+    check_form(job)
+    kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
+    opset = opset_for(installed_runtime(), kind)
+
+    def built(stack: Stack, *, as_float: bool = job.as_float) -> BuiltGraph:
+        view = WeightView(job.source, as_float=as_float, kv_dtype=job.kv_dtype)
+        form = CPU if as_float and not job.as_float else job.form
+        return build_graph(view, opset, job.pooling, form, stack)
+
+    built_of = stacks if job.source.anatomy.kind == "encoder_decoder" else stacks[:1]
+    graph, *others = (built(stack) for stack in built_of)
+    if OWN_DOMAIN in graph.model.graph.opset_imports:
+        require_library("a graph of edgepress's own operators")
+    needed = graph.nbytes + sum(one.nbytes for one in others)
+    if validate and kind == "encoder":
+        needed += sum(built(stack, as_float=True).nbytes for stack in built_of)
+    if validate and not job.form.built:
+        needed += build_graph(WeightView(job.source), opset, job.pooling).nbytes
+    return PreparedOnnx(needed, graph, opset, next(iter(others), None))
+
+
+def write_graph(
+    job: ExportJob, prepared: PreparedOnnx, path: Path, data: str = ".data", encoder: str = ENCODER_GRAPH
+) -> dict[str, Any]:
+    """Write the graph ``path`` and its weights, large ones to ``path`` + ``data``, and of an encoder–decoder
+    the ``encoder`` beside it; returns the sections about them.
 
     Raises:
         OutOfResource: the disk is full.
     """
     built, kind = prepared.graph, job.source.anatomy.kind
-    for one, place in zip(prepared.graphs, (path, path.with_name(ENCODER_GRAPH)), strict=False):
+    for one, place in zip(prepared.graphs, (path, path.with_name(encoder)), strict=False):
         with job.progress.task(f"writing {place.name}", one.nbytes) as task:
             save_graph(one.model, place, one.nbytes, task, data)
     section = (
@@ -135,7 +143,7 @@ def write_graph(job: ExportJob, prepared: PreparedOnnx, path: Path, data: str = 
         kind: section,
         "graph": {
             "file": path.name,
-            **({} if prepared.encoder is None else {"encoder": ENCODER_GRAPH}),
+            **({} if prepared.encoder is None else {"encoder": encoder}),
             "opset": built.model.graph.opset_imports[""],
             "ir_version": built.model.ir_version,
             "provider": job.form.describe(),

@@ -3,7 +3,8 @@ sentence-transformers look for it: the graph of standard operators in ``onnx/``,
 Its embedding is looked up by operators of ONNX alone, which every build for browsers has.
 
 The graph's name says its numbers: ``model_q4.onnx`` with weights of 4 bits, ``model_quantized.onnx`` of 8,
-else ``model.onnx``; large weights are in ``NAME_data``.
+else ``model.onnx``; large weights are in ``NAME_data``. Of an encoder–decoder there are two graphs,
+``encoder_model….onnx`` and ``decoder_model_merged….onnx``.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...compress.model.anatomy import Anatomy
 from ...errors import InputError
 from ...storage import read_json, write_json
 from ..format import ExportFormat, OpenedBy, OutputKind
 from ..graph.forms.plain_rows import to_plain_rows
 from ..graph.forms.providers import CPU, provider_form
 from ..job import ExportJob
+from ..proof.hub_driver import HUB
 from ..proof.parity import prove
-from .onnx import OnnxFormat, PreparedOnnx, write_graph
+from .onnx import PreparedOnnx, prepare_graphs, write_graph
 
 FOLDER = "onnx"
 _DATA = "_data"
+_EXTRACTOR = "preprocessor_config.json"
 _TEMPLATE = "chat_template.jinja"
 _NEW_CLASS, _OLD_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"  # of tokenizers without a class
 # By bits of the weights: the end of the graph's name, and what transformers.js calls such numbers.
@@ -39,6 +43,14 @@ _ASKED = {
     "other encoder": (
         *("AutoModel", 'AutoModel.from_pretrained("DIRECTORY", OPTIONS)'),
         "ORTModelForCustomTasks",
+    ),
+    "encoder_decoder": (
+        *("pipeline", 'pipeline("text2text-generation", "DIRECTORY", OPTIONS)'),
+        "ORTModelForSeq2SeqLM",
+    ),
+    "speech": (
+        *("pipeline", 'pipeline("automatic-speech-recognition", "DIRECTORY", OPTIONS)'),
+        "ORTModelForSpeechSeq2Seq",
     ),
 }
 # The families whose graphs were refused, in benchmarks/lab/results/interop.md, or were not tried.
@@ -58,9 +70,7 @@ class OnnxHubFormat:
     def opened_by(self, job: ExportJob) -> OpenedBy:
         """transformers.js and optimum, each in a line, where they open the family; else ONNX Runtime."""
         anatomy, name = job.source.anatomy, graph_name(job)
-        other = anatomy.patches is not None or anatomy.tower is not None
-        kind = "decoder" if anatomy.kind == "decoder" else "other encoder" if other else "encoder"
-        function, call, loader = _ASKED[kind]
+        function, call, loader = _ASKED[_kind(anatomy)]
         call = call.replace("OPTIONS", f'{{ dtype: "{_numbers(job)[1]}" }}')
         script = (
             "In JavaScript, with this directory below `env.localModelPath`:\n\n"
@@ -69,7 +79,7 @@ class OnnxHubFormat:
         )
         python = (
             f"In Python:\n\n```python\nfrom optimum.onnxruntime import {loader}\n\n"
-            f'model = {loader}.from_pretrained(".", subfolder="{FOLDER}", file_name="{name}")\n```'
+            f'model = {loader}.from_pretrained(".", subfolder="{FOLDER}"{_named(job)})\n```'
         )
         ways = [
             *([] if anatomy.model_type in NOT_IN_TRANSFORMERS_JS else [script]),
@@ -97,27 +107,33 @@ class OnnxHubFormat:
                 why="some of its blocks have no keys and values",
                 fix="export to onnx; edgepress and any program that carries the states on run that",
             )
-        prepared = OnnxFormat().prepare(_standard(job), validate=validate)
-        to_plain_rows(prepared.graph.model)
+        prepared = prepare_graphs(_standard(job), (HUB.decoder, HUB.encoder), validate=validate)
+        for graph in prepared.graphs:
+            to_plain_rows(graph.model)
         return prepared
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-        """Write the graph, its config, and the files beside the checkpoint.
+        """Write all graphs, their config, and the files beside the checkpoint.
 
         Raises:
             OutOfResource: the disk is full.
         """
         (directory / FOLDER).mkdir()
         path = directory / FOLDER / graph_name(job)
-        sections = write_graph(_standard(job), prepared, path, _DATA)
+        sections = write_graph(_standard(job), prepared, path, _DATA, encoder_name(job))
         reader = job.source.reader
         for name in reader.companions():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(reader.file(name), directory / name)
         _for_transformers_4(directory)
+        _with_sizes_of_spectra(job, directory)
         config = {key: value for key, value in reader.config.items() if key != "quantization_config"}
-        outside = {path.name: 1} if path.with_name(path.name + _DATA).exists() else False
-        own = {"dtype": _numbers(job)[1], "use_external_data_format": outside}
+        outside = {
+            graph.name: 1
+            for graph in (path, path.with_name(encoder_name(job)))
+            if graph.with_name(graph.name + _DATA).exists()
+        }
+        own = {"dtype": _numbers(job)[1], "use_external_data_format": outside or False}
         write_json(directory / "config.json", {**config, "transformers.js_config": own})
         return {name: section for name, section in sections.items() if name != "weights"}
 
@@ -129,18 +145,39 @@ class OnnxHubFormat:
         sections: dict[str, Any],
         work: Path,
     ) -> dict[str, Any]:
-        """Prove the written graph against torch.
+        """Prove what was written against torch.
 
         Raises:
             GateFailed: a difference beyond its bound.
         """
         path = directory / FOLDER / graph_name(job)
-        return prove(_standard(job), path, prepared.graph.parts, sections, work, prepared.opset)
+        return prove(_standard(job), path, prepared.graph.parts, sections, work, prepared.opset, HUB)
 
 
 def graph_name(job: ExportJob) -> str:
-    """The file's name."""
-    return f"model{_numbers(job)[0]}.onnx"
+    """The file's name, of an encoder–decoder the decoder's."""
+    name = "decoder_model_merged" if job.source.anatomy.kind == "encoder_decoder" else "model"
+    return f"{name}{_numbers(job)[0]}.onnx"
+
+
+def encoder_name(job: ExportJob) -> str:
+    """The name of the graph of an encoder–decoder's encoder."""
+    return f"encoder_model{_numbers(job)[0]}.onnx"
+
+
+def _named(job: ExportJob) -> str:
+    """The graph as an argument of optimum, which finds both of an encoder–decoder by itself (and with the
+    name of a decoder asks for a third).
+    """
+    return "" if job.source.anatomy.kind == "encoder_decoder" else f', file_name="{graph_name(job)}"'
+
+
+def _kind(anatomy: Anatomy) -> str:
+    """One of the keys of ``_ASKED``."""
+    if anatomy.kind == "encoder_decoder":
+        return "encoder_decoder" if anatomy.hearing is None else "speech"
+    other = anatomy.patches is not None or anatomy.tower is not None
+    return "decoder" if anatomy.kind == "decoder" else "other encoder" if other else "encoder"
 
 
 def _numbers(job: ExportJob) -> tuple[str, str]:
@@ -150,6 +187,18 @@ def _numbers(job: ExportJob) -> tuple[str, str]:
 
 def _standard(job: ExportJob) -> ExportJob:
     return replace(job, form=provider_form("cpu", "standard", job.form.activations))
+
+
+def _with_sizes_of_spectra(job: ExportJob, directory: Path) -> None:
+    """Write out the defaults of transformers' extractor, which transformers.js does not have."""
+    hearing, config = job.source.anatomy.hearing, directory / _EXTRACTOR
+    if hearing is None or hearing.log_mel is None or not config.is_file():
+        return
+    how = hearing.log_mel
+    sizes = {"sampling_rate": how.rate, "n_samples": how.samples, "nb_max_frames": how.frames}
+    sizes |= {"n_fft": how.window, "hop_length": how.hop, "feature_size": how.bins}
+    found = read_json(config)
+    write_json(config, {**(found if isinstance(found, dict) else {}), **sizes})
 
 
 def _for_transformers_4(directory: Path) -> None:

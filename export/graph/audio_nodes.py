@@ -23,8 +23,8 @@ FLOAT = ir.DataType.FLOAT
 _LEAST_POWER, _RANGE, _MIDDLE = 1e-10, 8.0, 4.0
 
 
-def sound_states(build: Build, hearing: Hearing) -> ir.Value:
-    """``[batch, tokens, hidden]`` of the graph's input ``audio [batch, samples]``.
+def spectra_of_sound(build: Build, hearing: Hearing) -> ir.Value:
+    """``[batch, bins, frames]`` of the graph's input ``audio [batch, samples]``.
 
     Raises:
         CheckpointError: no file beside the model says what it is given of a sound.
@@ -34,9 +34,13 @@ def sound_states(build: Build, hearing: Hearing) -> ir.Value:
             "nothing says how sounds become the spectra that this model reads",
             fix="put the model's own preprocessor_config.json beside its weights",
         )
-    graph = build.graph
-    sound = graph.input(SOUND, FLOAT, ["batch_size", hearing.log_mel.samples])
-    value = log_mel(graph, sound, hearing.log_mel)
+    sound = build.graph.input(SOUND, FLOAT, ["batch_size", hearing.log_mel.samples])
+    return log_mel(build.graph, sound, hearing.log_mel)
+
+
+def sound_states(build: Build, hearing: Hearing, spectra: ir.Value) -> ir.Value:
+    """``[batch, tokens, hidden]`` of ``spectra [batch, bins, frames]``."""
+    graph, value = build.graph, spectra
     for module, step in zip(hearing.convolutions, (1, 2), strict=True):
         weights = [build.vector(f"{module}.{part}") for part in ("weight", "bias")]
         value = graph.node("Conv", module, [value, *weights], kernel_shape=[3], pads=[1, 1], strides=[step])

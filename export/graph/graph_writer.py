@@ -172,6 +172,22 @@ class GraphWriter:
         self._nodes.append(node)
         return tuple(node.outputs)
 
+    def either(
+        self, name: str, condition: ir.Value, branches: Sequence[Callable[[], Sequence[ir.Value]]]
+    ) -> tuple[ir.Value, ...]:
+        """Append an ``If`` of ``condition``, one bool: what the first of ``branches`` returns where it is
+        true, else what the second does. The nodes that a branch appends are its own; what it reads from
+        outside it must give back by a node.
+        """
+        graphs = {}
+        for branch, make in zip(("then_branch", "else_branch"), branches, strict=True):
+            outside, self._nodes = self._nodes, []
+            made = make()
+            graphs[branch] = ir.Graph([], made, nodes=self._nodes, name=f"{name}.{branch}")
+            self._nodes = outside
+        attributes = {branch: ir.AttrGraph(branch, graph) for branch, graph in graphs.items()}
+        return self._append("", "If", name, [condition], len(made), attributes)
+
     def repeated(self, times: int) -> Iterator[int]:
         """The repetitions of a block that is applied so many ``times``, while its nodes are written: they
         have names of their own, and read the same initializers.

@@ -5,7 +5,7 @@ distributions, and elementwise without rounded activations; and greedy answers s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from ...runtime.bundle.manifest import EncoderDecoderSection
 from ...runtime.engine.encoder_decoder import EncoderDecoder
 from ...runtime.session.session import open_session
 from ...terminal import ProgressTask
+from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
 from .distances import clear_margin, compare, elementwise_bound, gate, rounded
@@ -36,6 +37,22 @@ _SHAPES = (((1,), 1, 0), ((7, 3, 7), 5, 2), ((33, 16, 9), 20, 19))
 _TEXTS, _SOUNDS, _LONGEST, _WRITTEN = 8, 4, 48, 32
 _ANSWERS, _TOKENS = 3, 32
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How two graphs hold a model: the ``encoder`` and ``decoder`` that are built, and who ``drives`` them
+    with a section of the manifest.
+    """
+
+    encoder: Stack
+    decoder: Stack
+    drives: Callable[[ExportJob, Any, Any, EncoderDecoderSection], EncoderDecoder]
+
+
+BUNDLE = Layout(
+    "encoder", "decoder", lambda job, encoder, decoder, section: EncoderDecoder(encoder, decoder, section)
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,7 @@ def prove_encoder_decoder(
     work: Path,
     opset: Opset,
     task: ProgressTask,
+    layout: Layout = BUNDLE,
 ) -> dict[str, Any]:
     """Compare ``graphs``, the encoder's and the decoder's, with torch; returns the differences for the
     manifest. ``work`` is for scratch files.
@@ -87,42 +105,41 @@ def prove_encoder_decoder(
     floats = graphs
     if job.rounds:
         floats = (
-            write_float_graph(job, work / "encoder", opset, stack="encoder"),
-            write_float_graph(job, work / "decoder", opset),
+            write_float_graph(job, work / "encoder", opset, stack=layout.encoder),
+            write_float_graph(job, work / "decoder", opset, stack=layout.decoder),
         )
+
+    def driver(graphs: tuple[Path, Path]) -> EncoderDecoder:
+        encoder, decoder = map(open_session, graphs)
+        return layout.drives(job, encoder, decoder, section)
+
     result: dict[str, Any] = {
-        "float": _elementwise(_driver(floats, section), reference.model, cases, "the float graphs")
+        "float": _elementwise(driver(floats), reference.model, cases, "the float graphs")
     }
     task.advance(1, "greedy answers")
     if not job.rounds:
         margin = 2 * result["float"]["bound"]
-        result["greedy"] = _greedy(_driver(graphs, section), reference.model, job, margin)
+        result["greedy"] = _greedy(driver(graphs), reference.model, job, margin)
         task.advance(ENCODER_DECODER_STEPS - 1)
         return result
     text = _texts(job, section)
     unrounded, model = text.theirs(reference.model), reference.round()
-    driver = _driver(graphs, section)
-    rows, expected = text.ours(driver), text.theirs(model)
+    rows, expected = text.ours(driver(graphs)), text.theirs(model)
 
     def with_rounded_inputs() -> Iterator[Floats]:
         return iter(_with_rounded_inputs(job, model, text))
 
     result["quantized"] = compare(rows, expected, unrounded, text.written, with_rounded_inputs)
     margin = clear_margin(result["quantized"]["kl_of_rounding"])
-    result["greedy"] = _greedy(_driver(graphs, section), model, job, margin)
+    result["greedy"] = _greedy(driver(graphs), model, job, margin)
     task.advance(2, "quantized weights")
     exact = reference.with_float_activations()
     with ExitStack() as stack:
         encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in graphs)
-        driver = EncoderDecoder(encoder, decoder, section)
-        result["codes"] = _elementwise(driver, exact, cases, "quantized weights, float activations")
+        unrounding = layout.drives(job, encoder, decoder, section)
+        result["codes"] = _elementwise(unrounding, exact, cases, "quantized weights, float activations")
     task.advance(1)
     return result
-
-
-def _driver(graphs: tuple[Path, Path], section: EncoderDecoderSection) -> EncoderDecoder:
-    encoder, decoder = map(open_session, graphs)
-    return EncoderDecoder(encoder, decoder, section)
 
 
 def _cases(job: ExportJob, section: EncoderDecoderSection) -> list[Case]:

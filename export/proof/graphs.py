@@ -78,7 +78,7 @@ def session_over(model: ir.Model, directory: Path, config: Mapping[str, str] | N
 def exact_model(graph: Path) -> ir.Model:
     """``graph`` with its stored weights, activations that are never rounded, and a cache in float32."""
     model = ir.load(graph)
-    for node in list(model.graph):
+    for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
         if node.op_type == "MatMulNBits":
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
         elif node.op_type in ("QuantizedProduct", "RoutedProduct", "IntegerProduct", "EncoderAttention"):
@@ -152,9 +152,10 @@ def _without_codes(attention: ir.Node) -> None:
         value.dtype = ir.DataType.FLOAT
 
 
-def _in_float(graph: ir.Graph, integer: ir.Node) -> None:
+def _in_float(whole: ir.Graph, integer: ir.Node) -> None:
     """Replace an integer product, and its token scale where that is not static, by ``activations ·
-    dequantized weights``.
+    dequantized weights``. The weights are those of the ``whole`` graph: ONNX Runtime 1.32 fuses a
+    ``DequantizeLinear`` of a branch without finding what lies outside it.
     """
     rounding = integer.inputs[0].producer()
     replaced = [integer]
@@ -164,6 +165,11 @@ def _in_float(graph: ir.Graph, integer: ir.Node) -> None:
     zero_points = integer.inputs[5:6]
     weights = ir.node("DequantizeLinear", [integer.inputs[1], integer.inputs[3], *zero_points], {"axis": 1})
     product = ir.node("MatMul", [rounding.inputs[0], weights.outputs[0]])
-    graph.insert_before(integer, [weights, product])
+    for node, suffix in ((weights, "dequantized"), (product, "in_float")):
+        node.outputs[0].name = f"{integer.name}.{suffix}"  # other than any of a branch
+    graph = integer.graph
+    assert graph is not None
+    whole.insert_before(integer if graph is whole else whole[0], weights)
+    graph.insert_before(integer, product)
     ir.convenience.replace_all_uses_with(replaced[0].outputs[0], product.outputs[0])
     graph.remove(replaced, safe=True)

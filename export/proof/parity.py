@@ -29,7 +29,7 @@ from ..graph.graph_writer import Opset
 from ..job import ExportJob
 from .decoder_proof import decoder_steps, prove_decoder
 from .distances import Floats, divergence, gate, log_softmax, rounded
-from .encoder_decoder_proof import ENCODER_DECODER_STEPS, prove_encoder_decoder
+from .encoder_decoder_proof import BUNDLE, ENCODER_DECODER_STEPS, Layout, prove_encoder_decoder
 from .encoder_proof import ENCODER_STEPS, form_distance, prove_encoder
 from .proof_text import Ids, token_rows
 
@@ -45,9 +45,10 @@ def prove(
     sections: dict[str, Any],
     work: Path,
     opset: Opset,
+    layout: Layout = BUNDLE,
 ) -> dict[str, Any]:
     """The manifest's ``parity`` of ``graph``, a decoder's of ``parts``, an encoder–decoder's with the one
-    beside it; ``work`` is a directory for scratch files.
+    beside it, in a ``layout``; ``work`` is a directory for scratch files.
 
     Raises:
         GateFailed: a difference beyond its bound.
@@ -65,7 +66,7 @@ def prove(
         both = read(EncoderDecoderSection, sections["encoder_decoder"])
         graphs = (graph.with_name(sections["graph"]["encoder"]), graph)
         with job.progress.task("proving the graphs", ENCODER_DECODER_STEPS) as task:
-            result = prove_encoder_decoder(job, graphs, both, work, opset, task)
+            result = prove_encoder_decoder(job, graphs, both, work, opset, task, layout)
     else:
         with job.progress.task("proving the graph", ENCODER_STEPS) as task:
             length = int(sections["encoder"]["max_length"])

@@ -46,7 +46,7 @@ class EncoderDecoder:
         self._read: dict[str, Any] = {}
         self._written: dict[str, Any] = {}
         self._begun: tuple[dict[str, Any], list[int]] = {}, []
-        self._outputs = _checked(encoder, session, section)
+        self._outputs = self._checked()
 
     @classmethod
     def open(
@@ -71,6 +71,14 @@ class EncoderDecoder:
             for graph, trace in zip((bundle.encoder_graph, bundle.graph), traces, strict=True)
         )
         return cls(encoder, decoder, section)
+
+    def _checked(self) -> list[str]:
+        """The outputs of the decoder's graph, in the order in which they are asked for.
+
+        Raises:
+            BundleError: the graphs are not those that the manifest describes.
+        """
+        return _checked(self.encoder, self.session, self.section)
 
     def prefill(self, texts: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits:
         """Read ``texts`` and begin an answer to each, with room for ``new_tokens`` after its first; the
@@ -144,14 +152,14 @@ class EncoderDecoder:
     def _begin(self, fed: dict[str, Any], kept: dict[str, Any], count: int) -> None:
         names = [node.name for node in self.encoder.get_outputs()]
         with graph_errors_are_typed("the encoder's graph failed"):
-            found = self.encoder.run_with_ort_values(names, _values(fed))
-        self._read = dict(zip(names, found, strict=True)) | _values(kept)
+            found = self.encoder.run_with_ort_values(names, values(fed))
+        self._read = dict(zip(names, found, strict=True)) | values(kept)
         empty = {
             f"{_PAST}{index}.{part}": np.zeros((count, layer.kv_heads, 0, layer.head_dim), np.float32)
             for index, layer in enumerate(self.section.layers)
             for part in ("key", "value")
         }
-        self._written, self.lengths = _values(empty), [0] * count
+        self._written, self.lengths = values(empty), [0] * count
 
     def write(self, ids: Ids) -> Logits:
         """Append ``ids [batch, tokens]`` to the answers; logits ``[batch, tokens, vocab]`` after each.
@@ -161,7 +169,7 @@ class EncoderDecoder:
         """
         total = self.lengths[0] + ids.shape[1]
         self.limits.check_room(total)
-        fed = {**_values({"input_ids": np.ascontiguousarray(ids)}), **self._read, **self._written}
+        fed = {**values({"input_ids": np.ascontiguousarray(ids)}), **self._read, **self._written}
         with graph_errors_are_typed(f"the graph failed at token {total}"):
             logits, *present = self.session.run_with_ort_values(self._outputs, fed)
         self._written = dict(zip(self._written, present, strict=True))
@@ -187,7 +195,8 @@ class Answer:
         return found
 
 
-def _values(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+def values(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """ONNX Runtime's own of ``arrays``, by name."""
     return {name: owned_value(array) for name, array in arrays.items()}
 
 

@@ -27,7 +27,7 @@ _FORMS = {
     MIXTURE: ("checkpoint", "onnx", "onnx_hub"),
     STATES: ("checkpoint", "onnx"),
     **dict.fromkeys(ENCODE, ("checkpoint", "onnx", "openvino", "onnx_hub")),
-    **dict.fromkeys(READ_AND_WRITE, ("checkpoint", "onnx")),
+    **dict.fromkeys(READ_AND_WRITE, ("checkpoint", "onnx", "onnx_hub")),
 }
 # The families that are refused in a form.
 _WITHOUT = {

@@ -21,7 +21,7 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import BundleError, CheckpointError, GateFailed, InputError
 from edgepress.export.api import export_bundle
-from edgepress.export.graph.encoder_decoder_graph import sines
+from edgepress.export.graph.encoder_decoder_nodes import sines
 from edgepress.export.graph.forms.providers import CPU
 from edgepress.export.graph.graph_writer import Opset
 from edgepress.export.opening import open_job
@@ -224,7 +224,7 @@ def test_other_uses_of_the_bundle_are_refused(bundle: Path) -> None:
         _ = Bundle.open(bundle).encoder
 
 
-@pytest.mark.parametrize("format", ["gguf", "gptq", "onnx_hub", "bitnet"])
+@pytest.mark.parametrize("format", ["gguf", "gptq", "bitnet"])
 def test_other_formats_are_refused(format: str, pico_t5: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="encoder–decoder"):
         export_bundle(pico_t5, output=tmp_path / "o", format=format)

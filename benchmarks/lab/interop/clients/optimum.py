@@ -7,10 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..kinds import DECODER, ENCODE, MIXTURE, TAGGER, TEXT_TO_TEXT, TOWERS
+from ..kinds import DECODER, ENCODE, MIXTURE, READ_AND_WRITE, SPEECH, TAGGER, TOWERS
 
 PACKAGES = ("optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "onnxruntime==1.32.0", "torch")
-ARTIFACTS, KINDS = ("onnx", "onnx_hub"), (DECODER, MIXTURE, *ENCODE, TEXT_TO_TEXT)
+ARTIFACTS, KINDS = ("onnx", "onnx_hub"), (DECODER, MIXTURE, *ENCODE, *READ_AND_WRITE)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
@@ -20,11 +20,14 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
 
     if "pixels" in task or task["kind"] in TOWERS:
         return _encoded(artifact, task)
+    if task["kind"] == SPEECH:
+        return _heard(artifact, task)
     rows, longest = task["rows"], max(map(len, task["rows"]))
     ids = torch.full((len(rows), longest), task["pad"])
     mask = torch.zeros_like(ids)
     for number, row in enumerate(rows):
-        place = slice(longest - len(row), None) if task["decodes"] else slice(0, len(row))
+        left = task["decodes"] and "start" not in task
+        place = slice(longest - len(row), None) if left else slice(0, len(row))
         ids[number, place], mask[number, place] = torch.tensor(row), 1
     if not task["decodes"]:
         tags = task["kind"] == TAGGER
@@ -33,10 +36,10 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
         states = model(input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids))[0]
         weights = mask[..., None].float()
         return {"values": ((states * weights).sum(1) / weights.sum(1)).tolist()}
-    if task["kind"] == TEXT_TO_TEXT:
-        optimum.ORTModelForSeq2SeqLM.from_pretrained(artifact)
-        raise RuntimeError("an encoder–decoder is not expected to open")
-    model = optimum.ORTModelForCausalLM.from_pretrained(artifact, **_file(artifact))
+    if "start" in task:
+        model, longest = optimum.ORTModelForSeq2SeqLM.from_pretrained(artifact, **_folder(artifact)), 1
+    else:
+        model = optimum.ORTModelForCausalLM.from_pretrained(artifact, **_file(artifact))
     found = model.generate(
         input_ids=ids,
         attention_mask=mask,
@@ -48,6 +51,34 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
         return_dict_in_generate=True,
     )
     return {"values": found.logits[0].tolist(), "tokens": found.sequences[:, longest:].tolist()}
+
+
+def _heard(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """Token by token with the cache that it gives: its ``generate`` asks for languages."""
+    import numpy as np
+    import torch
+    from optimum import onnxruntime as optimum
+    from transformers import AutoFeatureExtractor
+
+    model = optimum.ORTModelForSpeechSeq2Seq.from_pretrained(artifact, **_folder(artifact))
+    extractor = AutoFeatureExtractor.from_pretrained(artifact)
+    sounds = [np.array(row, np.float32) for row in task["rows"]]
+    spectra = extractor(sounds, sampling_rate=extractor.sampling_rate, return_tensors="pt").input_features
+    states, cache = model.encoder(input_features=spectra, attention_mask=None), None
+    values: list[list[float]] = []
+    tokens = torch.full((len(sounds), 1), task["start"])
+    while tokens.shape[1] <= task["new_tokens"]:
+        last = tokens[:, -1:]
+        found = model(encoder_outputs=states, decoder_input_ids=last, past_key_values=cache, use_cache=True)
+        cache, logits = found.past_key_values, found.logits[:, -1]
+        values = values or logits.tolist()
+        tokens = torch.cat([tokens, logits.argmax(-1, keepdim=True)], 1)
+    return {"values": values, "tokens": tokens[:, 1:].tolist()}
+
+
+def _folder(artifact: Path) -> dict[str, str]:
+    """Where the two graphs of an encoder–decoder lie, which it finds by their names."""
+    return {"subfolder": "onnx"} if (artifact / "onnx").is_dir() else {}
 
 
 def _file(artifact: Path) -> dict[str, str]:

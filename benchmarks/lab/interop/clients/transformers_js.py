@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..javascript import run_node
-from ..kinds import DECODER, ENCODE, MIXTURE
+from ..kinds import DECODER, ENCODE, MIXTURE, READ_AND_WRITE
 
 PACKAGES = ("pip",)  # an environment to lay the packages of npm in
 NPM = ("@huggingface/transformers@4.3.2",)
-ARTIFACTS, KINDS = ("onnx_hub",), (DECODER, MIXTURE, *ENCODE)
+ARTIFACTS, KINDS = ("onnx_hub",), (DECODER, MIXTURE, *ENCODE, *READ_AND_WRITE)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:

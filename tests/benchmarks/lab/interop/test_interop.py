@@ -33,7 +33,8 @@ KEPT = Path(edgepress.__file__).parent / "benchmarks" / "lab" / "results" / "raw
 )
 def test_cards_claim_the_cells_that_passed(client: str, form: str, refused: frozenset[str]) -> None:
     cells = [cell for cell in read_cells(KEPT) if (cell.client, cell.artifact) == (client, form)]
-    cells = [cell for cell in cells if FAMILIES[cell.family][0] not in READ_AND_WRITE]
+    # Encoder–decoders are opened in the layout of hubs alone.
+    cells = [cell for cell in cells if form == "onnx_hub" or FAMILIES[cell.family][0] not in READ_AND_WRITE]
     assert cells
     for cell in cells:
         assert not cell.refusal or cell.family.partition(" ")[0] in refused, cell
