@@ -33,7 +33,8 @@ _FLOAT_BITS = 16
 _PLAIN = frozenset({"mxfp4"})  # makes floats of them where there are no kernels
 _LARGEST = 1 << 31  # weights of one matrix: more than any model has
 Read = Callable[[str], Tensor]
-Notes = Callable[[], Mapping[str, str]]  # what the headers of the files say beside their tensors
+# What the headers of the files say beside their tensors, and the shapes of the model's linears.
+Notes = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class StoredForm(Protocol):
         self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
     ) -> dict[str, CodedWeight] | None:
         """The weights that are stored so, by module, in a checkpoint that holds ``tensors``; ``read`` gives a
-        small one of those. The settings have :data:`Notes` under ``__metadata__``. None where edgepress reads
+        small one of those. The settings have :data:`Notes` under ``__metadata__`` and, by module,
+        ``__linears__``. None where edgepress reads
         such a checkpoint without help.
 
         Raises:

@@ -23,8 +23,9 @@ from ....terminal import Tick, unseen
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from ..family import stored_transposed
-from .coded_weights import CodedWeight, CodedWeights, coded_weights
+from .coded_weights import CodedWeight, CodedWeights, Notes, coded_weights
 from .header import METADATA, TensorEntry
+from .linear_shapes import LINEARS, linear_shapes
 from .older_names import modern_names
 from .policy import CONFIG, inside, read_config
 from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
@@ -113,7 +114,10 @@ class CheckpointReader:
             return plain
         entries = {name: location.entry for name, location in tensors.items()}
         shards = {location.path for location in tensors.values()}
-        notes = {METADATA: lambda: {key: text for one in shards for key, text in files.metadata(one).items()}}
+        notes: dict[str, Notes] = {
+            METADATA: lambda: {key: text for one in shards for key, text in files.metadata(one).items()},
+            LINEARS: lambda: linear_shapes(path, config, len(tensors)),
+        }
         coded = coded_weights(path, config, entries, plain._plain, notes)
         if coded.by_module:
             config = _without_forms(config)

@@ -1,8 +1,10 @@
 """optimum-quanto's checkpoints; ``quanto_qmap.json`` beside config.json names the type of each linear.
 
 Of 8 bits ``weight._data [out, in]`` holds int8 or FP8 and ``weight._scale [out, 1]`` what they are multiplied
-by. Of 2 and 4 bits ``weight._data._data`` holds groups one below the other, and nothing says how many rows a
-matrix has: optimum-quanto makes the model first and asks its linears.
+by. Of 2 and 4 bits ``weight._data._data`` holds groups one below the other, the first part of them in the
+lowest bits of its bytes, the next part above; a weight is ``code · _scale − _shift``, or, where the shift is
+an integer, ``(code − _shift) · _scale``. The file does not say how many rows a matrix has: optimum-quanto
+makes the model first and asks its linears, and so does this.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .....errors import CheckpointError
 from ....numbers.qtensor import QTensor
 from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
+from ..linear_shapes import LINEARS
 from ._blocks import block_scaled
 from ._grids import Grid, as_codes
 from ._parts import FLOATS, Parts, modules_with
@@ -26,7 +28,10 @@ from .fp8 import CODES
 
 BITS = 8
 _ROWS = Scheme(bits=BITS, group_size=None)
-_DATA, _SCALE, _PACKED = "weight._data", "weight._scale", "weight._data._data"
+_DATA, _PACKED = "weight._data", "weight._data._data"
+_SCALE, _SHIFT = "weight._scale", "weight._shift"
+_PACKED_BITS = {"qint4": 4, "qint2": 2}
+_INTEGERS = ("I8", "U8")
 _ACTIVATIONS = ("input_scale", "output_scale")  # a weight does without them
 
 
@@ -42,19 +47,48 @@ class Quanto:
         self, settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry], read: Read
     ) -> dict[str, CodedWeight]:
         """Every linear with codes."""
-        found = {}
+        found, linears = {}, dict[str, tuple[int, int]]()
         for stored in modules_with("_data", tensors):
             module, _, within = stored.rpartition(".weight")
-            if within == "._data":
-                raise CheckpointError(
-                    f"{module} is stored in 2 or 4 bits by optimum-quanto, which does not say how many rows "
-                    "a matrix has",
-                    fix="open it with optimum-quanto, put weight.dequantize() in the place of each weight "
-                    "and save the model, or start from the model as it was before it was quantized",
-                )
             if module and not within:
                 found[module] = _weight(Parts(module, tensors))
+            elif module and within == "._data":
+                linears = linears or settings[LINEARS]()
+                found[module] = _packed(Parts(module, tensors), settings.get(module), linears.get(module))
         return found
+
+
+def _packed(parts: Parts, layer: Any, shape: tuple[int, int] | None) -> CodedWeight:
+    """Of 2 or 4 bits, as ``quanto_qmap.json`` says of the ``layer``; its ``shape`` is the model's."""
+    bits = _PACKED_BITS.get(str(layer.get("weights"))) if isinstance(layer, dict) else None
+    rows, size = parts.take(_PACKED, ("U8",))
+    groups = prod(parts.take(_SCALE, FLOATS))
+    if bits is None or shape is None:
+        raise parts.refuse("the model of config.json has no such linear, or nothing says its bits")
+    fits = prod(shape) == groups * size and shape[1] % size == 0 and rows == -(-groups * bits // 8)
+    shift = parts.take(_SHIFT, (*FLOATS, *_INTEGERS))
+    if not fits or prod(shift) != groups:
+        raise parts.refuse(f"{list(shape)} weights of {bits} bits in groups were expected")
+    for part in _ACTIVATIONS:
+        if part in parts:
+            parts.take(part, FLOATS, None)
+    packed, scale, shifted, *_ = parts.names
+    whole = parts.entry(_SHIFT).dtype in _INTEGERS
+
+    def dequantized(read: Read) -> Tensor:
+        codes, weight = read(packed), torch.empty(groups, size)
+        scales, shifts = (read(name).to(torch.float32).reshape(-1, 1) for name in (scale, shifted))
+        for place in range(8 // bits):
+            part = slice(place * rows, min((place + 1) * rows, groups))
+            values = (codes >> bits * place & ((1 << bits) - 1))[: max(0, part.stop - part.start)]
+            values = values.to(torch.float32)
+            if whole:
+                weight[part] = (values - shifts[part]) * scales[part]
+            else:
+                weight[part] = values * scales[part] - shifts[part]
+        return weight.view(shape)
+
+    return CodedWeight(shape, tuple(parts.names), bits, dequantized)
 
 
 def _weight(parts: Parts) -> CodedWeight:
