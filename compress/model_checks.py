@@ -78,11 +78,13 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 why="GroupQueryAttention, the operator that reads codes, attends to what was written alone; "
                 "Attention, which also reads what an encoder gave, takes float: codes would be unpacked "
                 "ahead of every token",
-                fix="leave it out",
+                fix="leave it out; fewer heads or layers of the decoder (passes narrow, layers) make both of "
+                "its caches smaller",
             )
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
+                why=step.why_no_encoder_decoder(anatomy),
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
                 "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
                 "qat, ternary and distill",

@@ -75,6 +75,12 @@ class Width(ModelPass):
     def label(self) -> str:
         return f"{self.keep:.0%} of the {'hidden size' if self.budget == WEIGHTS else self.budget.of}"
 
+    def why_no_encoder_decoder(self, anatomy: Anatomy) -> str:
+        return why_not(anatomy) or (
+            "both stacks of it share one basis by their table, and what a block loses is repaired in its "
+            "attention and MLP alone, not in what its decoder reads of the encoder"
+        )
+
     def kept(self, anatomy: Anatomy) -> int:
         """The hidden size that is left.
 

@@ -52,6 +52,12 @@ class Pass(BaseModel):
         """Whether it works on models that write from an encoder's states."""
         return False
 
+    def why_no_encoder_decoder(self, anatomy: Anatomy) -> str:
+        """Why it does not work on ``anatomy``, a model that writes from an encoder's states; empty where it
+        could.
+        """
+        return ""
+
     @property
     def knows_hearing(self) -> bool:
         """Whether it works on encoder–decoders whose encoder reads sound."""
