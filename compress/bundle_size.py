@@ -28,6 +28,15 @@ def bits_in_bundle(scheme: Scheme | None, in_features: int) -> float:
     return scheme.bits + scales / in_features
 
 
+def experts_in_float(source: WeightSource) -> list[str]:
+    """Experts in MXFP4, as gpt-oss comes: exports hold them in float, since nothing that they are for has
+    kernels for such numbers in experts.
+    """
+    experts = (linear.name for block in source.anatomy.blocks for linear in block.expert_linears())
+    found = {name: source.schemes.get(name) for name in experts}
+    return [name for name, scheme in found.items() if scheme is not None and scheme.format == "mxfp4"]
+
+
 def bundle_bytes(
     source: WeightSource,
     left: Anatomy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import RecipeError
-from .bundle_size import bits_in_bundle
+from .bundle_size import bits_in_bundle, experts_in_float
 from .model.anatomy import Anatomy
 from .model.block_anatomy import Linear
 from .model.weights import WeightSource
@@ -37,6 +37,8 @@ def step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], An
         for one in anatomy.linears()
         if one.name in source.schemes
     }
+    for name in experts_in_float(source):
+        bits.pop(name, None)
     stored_bytes = {one.name: source.stored_bytes(f"{one.name}.weight") for one in anatomy.linears()}
     for name, step in recipe.steps:
         after_it = step.anatomy_after(anatomy)

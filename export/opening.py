@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..compress.bundle_size import experts_in_float
 from ..compress.model.image_processor import require_preprocessing
 from ..compress.model.models import ResolvedModel, resolve
 from ..compress.model.pooling import IMAGE_POOLING, TOWER_POOLING, Pooling, pooling_of
@@ -37,6 +38,7 @@ def open_job(
     refuse_nesting(target, [model.path])
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
+    source.in_float(experts_in_float(source))
     decodes, encodes = (source.anatomy.kind == kind for kind in ("decoder", "encoder"))
     images = source.anatomy.patches is not None
     origin = _origin(source, model)

@@ -5,6 +5,7 @@ Answers are of transformers 5.24 with compressed-tensors 0.20; the tests open ev
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -33,13 +34,16 @@ class Opening:
 
 def opens_in_transformers(source: WeightSource) -> Opening:
     """The answer for the checkpoint ``source``."""
-    if refusals := _refusals(source):
+    coded = source.reader.coded
+    own = () if coded.packaged else coded.by_module  # that transformers reads in their own form
+    schemes = {name: scheme for name, scheme in source.schemes.items() if name not in own}
+    if refusals := _refusals(source, schemes):
         return Opening("no", "; ".join(refusals))
-    differences = _differences(source)
+    differences = _differences(source, schemes)
     return Opening("differs", "; ".join(differences)) if differences else Opening("yes")
 
 
-def _refusals(source: WeightSource) -> list[str]:
+def _refusals(source: WeightSource, schemes: Mapping[str, Scheme]) -> list[str]:
     family, config = source.anatomy.model_type, source.reader.config
     found = []
     coded = source.reader.coded
@@ -47,26 +51,26 @@ def _refusals(source: WeightSource) -> list[str]:
         found.append(f"it needs the packages of its own form there: {coded.described}")
     if config.get(BLOCK_SIZES) is not None:
         found.append(f"its blocks have sizes that the config of a {family} cannot say")
-    if source.schemes and source.conv1d and not source.packed_transposed:
+    if schemes and source.conv1d and not source.packed_transposed:
         found.append(
             f"linears of a {family} are Conv1D there, which are filled from one scheme of integer weights "
             "alone (grouped, or symmetric by channel)"
         )
-    if source.schemes and not _joins_experts(source):
+    if schemes and not _joins_experts(source, schemes):
         found.append(
             f"experts of a {family} become one tensor there: from floats, or from codes of weights alone, by "
             "expert, in one symmetric scheme of integers that all layers have"
         )
     dense = (config.get("quantization_config") or {}).get("dequantize")
-    if looks_at_weights(config) and not dense and any(map(_packed, source.schemes.values())):
+    if looks_at_weights(config) and not dense and any(map(_packed, schemes.values())):
         found.append(f"it looks for the weights of the linears of a {family}, and finds packed ones")
-    if source.schemes and not dense and source.anatomy.kind == "encoder_decoder":
+    if schemes and not dense and source.anatomy.kind == "encoder_decoder":
         found.append(f"`generate` runs the encoder of a {family} by itself there, and finds codes in it")
-    if source.schemes and splits_matrices(config):
+    if schemes and splits_matrices(config):
         found.append(f"it makes two matrices of one as it opens a {family}, and cannot where there are codes")
-    if any(scheme.of_gguf for scheme in source.schemes.values()):
+    if any(scheme.of_gguf for scheme in schemes.values()):
         found.append("compressed-tensors does not know GGUF's types: `edgepress export --format gguf`")
-    four_bit_floats = any(scheme.format in ("mxfp4", "nvfp4") for scheme in source.schemes.values())
+    four_bit_floats = any(scheme.format in ("mxfp4", "nvfp4") for scheme in schemes.values())
     if four_bit_floats and not dense:
         stored = source.stored_type(f"{source.anatomy.embedding}.weight")
         kind = config.get("dtype") or config.get("torch_dtype") or stored
@@ -77,9 +81,9 @@ def _refusals(source: WeightSource) -> list[str]:
     return found
 
 
-def _joins_experts(source: WeightSource) -> bool:
+def _joins_experts(source: WeightSource, schemes: Mapping[str, Scheme]) -> bool:
     """Whether transformers makes its tensors of all experts from those that are stored."""
-    schemes, blocks = source.schemes, source.anatomy.blocks
+    blocks = source.anatomy.blocks
     found = {schemes.get(linear.name) for block in blocks for linear in block.expert_linears()}
     if not found or any(source.anatomy.stacked_experts()):
         return found <= {None}
@@ -92,16 +96,16 @@ def _packed(scheme: Scheme) -> bool:
     return scheme.bits < 8 or (scheme.format == "int" and not scheme.activations)
 
 
-def _differences(source: WeightSource) -> list[str]:
+def _differences(source: WeightSource, schemes: Mapping[str, Scheme]) -> list[str]:
     found = []
     if source.kv_scheme is not None:
         own = ecosystem_form(source.kv_scheme) is None
         why = "its scheme is edgepress's own" if own else "5.20 to 5.23 rounded it"
         found.append(f"the key/value cache stays in float there ({why})")
     experts = (linear for block in source.anatomy.blocks for linear in block.expert_linears())
-    if any(linear.name in source.schemes for linear in experts):
+    if any(linear.name in schemes for linear in experts):
         found.append("the weights of experts become float16 there, whatever the model is")
-    by_token = {name for name, scheme in source.schemes.items() if scheme.activations == "token"}
+    by_token = {name for name, scheme in schemes.items() if scheme.activations == "token"}
     if by_token and flattens_tokens(source.reader.config):
         mlps = [block.mlp for block in source.anatomy.blocks]
         if by_token & {linear.name for mlp in mlps for linear in (mlp.up, mlp.down)}:

@@ -7,6 +7,7 @@ vocabulary, types and shapes when it is opened, NaN and infinity when a tensor i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class WeightSource:
             :meth:`table_scheme` for the head.
         packed_transposed: whether quantized linears are stored ``[in, out]``.
         replaced: dense float tensors by name that stand for the stored ones, to see what they would do.
+        unpacked: schemes of the linears that :meth:`in_float` shows.
     """
 
     def __init__(self, reader: CheckpointReader, manifest: dict[str, Any]) -> None:
@@ -88,6 +90,7 @@ class WeightSource:
         check_sizes(reader.config, self.anatomy, self.shapes)
         self.embedding_scheme = self._embedding_scheme()
         self.replaced: dict[str, Tensor] = {}
+        self.unpacked: dict[str, Scheme] = {}
 
     @classmethod
     def open(cls, path: Path) -> WeightSource:
@@ -174,6 +177,9 @@ class WeightSource:
         """
         if name in self.replaced:
             return self.replaced[name]
+        module = name.removesuffix(".weight")
+        if module in self.unpacked:
+            return self._coded(module, self.unpacked[module]).dequantize()
         tensor = self.reader.read([name])[name]
         if not tensor.is_floating_point():
             raise CheckpointError(f"tensor {name} has integer type {tensor.dtype}, a float was expected")
@@ -189,13 +195,19 @@ class WeightSource:
     def linear(self, name: str) -> QTensor | Tensor:
         """The weight of the linear module ``name``: quantized as stored, or dense ``[out, in]`` float32."""
         scheme = self.schemes.get(name)
-        if scheme is None:
-            return self._read_float(f"{name}.weight")
+        return self._read_float(f"{name}.weight") if scheme is None else self._coded(name, scheme)
+
+    def _coded(self, name: str, scheme: Scheme) -> QTensor:
         if name in self.reader.coded.by_module:
             return self.reader.codes(name, scheme)
         form = PACKED if f"{name}.weight_packed" in self.reader.shapes else INTEGER
         form = TRANSPOSED if self.packed_transposed else form
         return restored(name, scheme, self._one, form)
+
+    def in_float(self, names: Iterable[str]) -> None:
+        """Show the quantized linears ``names`` as floats, for who cannot have their codes."""
+        for name in names:
+            self.unpacked[name] = self.schemes.pop(name)
 
     def scales(self, name: str) -> Tensor:
         """The scales of the linear module ``name``, which is quantized to integers: ``[out, groups]`` float32
@@ -243,7 +255,7 @@ class WeightSource:
 
     def stored_type(self, name: str) -> torch.dtype:
         """The precision on disk of a logical float tensor; float32 for the weight of a quantized linear."""
-        if name.removesuffix(".weight") in self.schemes:
+        if name.removesuffix(".weight") in {**self.schemes, **self.unpacked}:
             return torch.float32
         return TORCH_TYPES[self.reader.dtypes[name]]
 
@@ -267,7 +279,7 @@ class WeightSource:
     def stored_bytes(self, name: str) -> int:
         """Bytes on disk of a logical tensor, with the scales and zero points of a quantized one."""
         module = name.removesuffix(".weight")
-        if module not in self.schemes:
+        if module not in self.schemes and module not in self.unpacked:
             return self.reader.nbytes(name)
         parts = (f"{module}.{part}" for part in ("weight", *_QUANTIZED_PARTS))
         return sum(self.reader.nbytes(part) for part in parts if part in self.reader.shapes)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model.block_anatomy import BlockAnatomy, Linear
-from ..model.checkpoint.quantization_config import forms
+from ..model.checkpoint.quantization_config import PUBLISHED, forms
 from ..model.checkpoint.stacked_experts import stacked
 from ..model.checkpoint.stored_tensors import stored
 from ..model.family import looks_at_weights
@@ -37,6 +37,9 @@ class BlockWriter:
         self.source, self.directory = source, directory
         looked_at = looks_at_weights(source.reader.config)
         self.forms = forms(schemes.values(), source.conv1d, looked_at=looked_at)
+        experts = {linear.name for linear in source.anatomy.stacked_experts()}
+        if schemes and schemes.keys() == experts and {one.format for one in self.forms} == {"mxfp4"}:
+            self.forms = dict.fromkeys(self.forms, PUBLISHED)
 
     def stored_types(self, anatomy: BlockAnatomy) -> dict[str, torch.dtype]:
         """The precision on disk of every float tensor of a block."""

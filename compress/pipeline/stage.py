@@ -24,7 +24,14 @@ from ..measure.fisher import Measure
 from ..model.anatomy import module_name
 from ..model.block_anatomy import Attention
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
-from ..model.checkpoint.quantization_config import BLOCKS, EXPERTS, NOT_THERE, quantization_config
+from ..model.checkpoint.quantization_config import (
+    BLOCKS,
+    EXPERTS,
+    NOT_THERE,
+    PUBLISHED,
+    published_config,
+    quantization_config,
+)
 from ..model.checkpoint.shard_writer import copy_companions, join
 from ..model.family import pooler
 from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
@@ -226,7 +233,9 @@ def assemble(
     if config.get(BLOCK_SIZES) is None:
         config.pop(BLOCK_SIZES, None)
     cache = None if result.kv_scheme is None else ecosystem_form(result.kv_scheme)
-    if result.schemes or cache is not None:
+    if PUBLISHED in result.forms.values():
+        config["quantization_config"] = published_config(cache)
+    elif result.schemes or cache is not None:
         config["quantization_config"] = quantization_config(
             result.schemes, result.forms, _others(source, result), cache, _stop(source, result)
         )

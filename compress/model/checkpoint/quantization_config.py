@@ -38,6 +38,7 @@ NOT_THERE = "re:(?P<only edgepress opens this GPT-2>)"
 EXPERTS = "re:(?P<only edgepress opens experts with such codes>)"
 BLOCKS = "re:(?P<only edgepress opens codes in types of GGUF>)"
 GGUF_FORM = "gguf-"
+PUBLISHED = "mxfp4"  # of all experts of gpt-oss, and of nothing else: as it is published
 _FLOAT_FORMS: dict[Format, str] = {
     "fp8": "float-quantized",
     "mxfp4": "mxfp4-pack-quantized",
@@ -110,6 +111,15 @@ def quantization_config(
         "ignore": unquantized,
         "kv_cache_scheme": cache,
     }
+
+
+def published_config(cache: dict[str, Any] | None) -> dict[str, Any]:
+    """``quantization_config`` of a gpt-oss that is :data:`PUBLISHED`; ``cache`` as above, which transformers
+    does not look for there.
+    """
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    settings = {"quant_method": PUBLISHED, "modules_to_not_convert": kept}
+    return settings if cache is None else {**settings, "kv_cache_scheme": cache}
 
 
 def _targets(names: list[str], alone: bool, stop: str | None, transposed: bool) -> list[str]:

@@ -22,7 +22,7 @@ from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from .gguf_blocks import pack_blocks, unpack_blocks
 from .packed_codes import pack, pack_e2m1, unpack, unpack_e2m1, unpack_e8m0
-from .quantization_config import INTEGER, TRANSPOSED, UNPACKED
+from .quantization_config import INTEGER, PUBLISHED, TRANSPOSED, UNPACKED
 
 BLOCKS = "weight_blocks"
 PARTS = ("weight_packed", "weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
@@ -38,6 +38,9 @@ def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) 
     if tensor.scheme.of_gguf:
         return {f"{name}.{BLOCKS}": pack_blocks(tensor)}
     scale = _stored_scale(tensor)
+    if form == PUBLISHED:
+        packed, exponents = _stored_float(name, tensor, scale, largest).values()
+        return {f"{name}.blocks": packed.view(*exponents.shape, -1), f"{name}.scales": exponents}
     if tensor.scheme.format != "int":
         return _stored_float(name, tensor, scale, largest)
     if form == INTEGER:

@@ -11,8 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from .....errors import CheckpointError
+from ....numbers.qtensor import QTensor
+from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
 from ..packed_codes import unpack_e2m1, unpack_e8m0
@@ -20,6 +24,7 @@ from ._blocks import block_scaled
 from ._parts import Parts, modules_with
 
 BITS, GROUP = 4, 32
+SCHEME = Scheme.parse("MXFP4A16")
 _BYTES = GROUP * BITS // 8
 
 
@@ -43,11 +48,22 @@ def _weight(parts: Parts) -> CodedWeight:
         raise parts.refuse(f"blocks of {_BYTES} bytes with a scale each were expected")
     blocks, scales = parts.names
 
-    def dequantized(read: Read) -> Tensor:
-        codes = unpack_e2m1(read(blocks).flatten(1))  # doubled
-        return block_scaled(codes, unpack_e8m0(scales, read(scales)) / 2, (1, GROUP))
+    module = parts.module
 
-    return CodedWeight((out, groups * GROUP), (blocks, scales), BITS, dequantized)
+    def grid(read: Read) -> tuple[Tensor, Tensor]:
+        """The codes doubled, and half their scales."""
+        return unpack_e2m1(read(blocks).flatten(1)), unpack_e8m0(scales, read(scales)) / 2
+
+    def dequantized(read: Read) -> Tensor:
+        return block_scaled(*grid(read), (1, GROUP))
+
+    def codes(scheme: Scheme, read: Read) -> QTensor:
+        codes, scale = grid(read)
+        if not bool(torch.isfinite(codes.view(out, groups, GROUP).abs().amax(-1) * scale).all()):
+            raise CheckpointError(f"{module} holds weights that are not finite in float32")
+        return QTensor(scheme, codes, scale)
+
+    return CodedWeight((out, groups * GROUP), (blocks, scales), BITS, dequantized, lambda read: SCHEME, codes)
 
 
 FORM: StoredForm = Mxfp4()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from edgepress.cli.verbs.inspect import inspect_checkpoint
 from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, RecipeError
 from edgepress.export.api import export_bundle
@@ -90,14 +91,59 @@ def test_rounding_again_needs_a_word(model: Path, tmp_path: Path, recipe: Callab
 
 
 @pytest.mark.chain
-def test_experts_that_no_pass_touches_become_one_tensor_of_floats(model: Path, tmp_path: Path) -> None:
+def test_experts_that_no_pass_touches_keep_their_codes(model: Path, tmp_path: Path) -> None:
     steps = tmp_path / "r.yaml"
     steps.write_text("passes: [{pass: rtn, scheme: W8A16-g32, targets: [o]}]")
     out = compress_model(str(model), recipe=str(steps), output=tmp_path / "o")
     before, after = WeightSource.open(model), WeightSource.open(out)
-    assert f"{EXPERTS}.down_proj" in load_file(out / "model.safetensors")
-    for linear in before.anatomy.blocks[0].expert_linears():
-        assert torch.equal(before.dense(linear.name), after.dense(linear.name))
+    names = [linear.name for block in before.anatomy.blocks for linear in block.expert_linears()]
+    for name in names:
+        assert after.schemes[name].name == "MXFP4A16"
+        assert torch.equal(before.dense(name), after.dense(name))
+    stored, came = (load_file(path / "model.safetensors") for path in (out, model))
+    bytes_of = [sum(map(_nbytes, tensors.items())) for tensors in (stored, came)]
+    assert bytes_of[0] == bytes_of[1]
+    opens = read_json(out / "edgepress.json")["opens_in"]["transformers"]
+    assert opens["answer"] == "no" and "experts of a gpt_oss" in opens["why"]
+    again = compress_model(str(out), recipe=_after(tmp_path), output=tmp_path / "again")
+    assert torch.equal(WeightSource.open(again).dense(names[0]), before.dense(names[0]))
+    bundle = export_bundle(out, output=tmp_path / "b")
+    assert read_json(bundle / "manifest.json")["parity"]["status"] == "passed"
+
+
+@pytest.mark.chain
+def test_experts_alone_in_codes_stay_as_they_are_published(model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    steps = tmp_path / "r.yaml"
+    steps.write_text("passes: [{pass: prune, sparsity: 0.5, score: magnitude, targets: [o]}]")
+    out = compress_model(str(model), recipe=str(steps), output=tmp_path / "o")
+    stored, came = (load_file(path / "model.safetensors") for path in (out, model))
+    assert stored.keys() == came.keys()
+    for part in ("down_proj_scales", "gate_up_proj_scales", "down_proj_bias"):
+        assert torch.equal(stored[f"{EXPERTS}.{part}"], came[f"{EXPERTS}.{part}"])
+    assert read_json(out / "config.json")["quantization_config"]["quant_method"] == "mxfp4"
+    assert read_json(out / "edgepress.json")["opens_in"]["transformers"]["answer"] == "yes"
+    ours, source = load_model(out), WeightSource.open(out)
+    theirs: Any = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    for expert, held in enumerate(theirs.model.layers[0].mlp.experts.down_proj):
+        assert torch.equal(source.dense(f"{EXPERTS}.{expert}.down_proj"), held.T)
+    ids = torch.tensor([[5, 9, 14, 3, 7]])
+    with torch.no_grad():
+        assert float((ours(ids).logits - theirs(ids).logits).abs().max()) < 1e-5
+
+
+def _after(tmp_path: Path) -> str:
+    steps = tmp_path / "again.yaml"
+    steps.write_text("passes: [{pass: rtn, scheme: W8A16-g32, targets: [q]}]")
+    return str(steps)
+
+
+def _nbytes(named: tuple[str, Tensor]) -> int:
+    """Of codes and scales of experts, in either form."""
+    name, tensor = named
+    mine = ("_blocks", "_scales", "weight_packed", "weight_scale")
+    return tensor.nbytes if ".experts" in name and name.endswith(mine) else 0
 
 
 @pytest.mark.chain
