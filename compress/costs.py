@@ -206,7 +206,7 @@ def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, sizes: Seque
     stacks = 2 if source.anatomy.kind == "encoder_decoder" else 1
     state, count = source.anatomy.hidden_size * FLOAT * stacks, len(source.anatomy.blocks)
     measured = [
-        MEASURED_TOKENS if isinstance(step, ModelPass) else step.prepared_tokens or 0
+        MEASURED_TOKENS + step.looked_tokens if isinstance(step, ModelPass) else step.prepared_tokens or 0
         for _, step in recipe.steps
         if isinstance(step, BlockPass) or (isinstance(step, ModelPass) and step.measures)
     ]
@@ -240,6 +240,6 @@ def seconds_of(
     for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
         seen = only.seen(tokens if recipe.calibrated else 0, samples)
         bound = math.inf if only.max_seconds is None else only.max_seconds
-        work = only.multiplications(whole, seen) + only.solving(source.anatomy)
-        total += min(rates.seconds(Work(work)), bound)
+        work = Work(only.multiplications(whole, seen)) + only.solving(source.anatomy)
+        total += min(rates.seconds(work), bound)
     return total

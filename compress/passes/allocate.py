@@ -1,7 +1,8 @@
 """Mixed precision: which layers get how many bits, solved exactly under a budget, then quantized so.
 
-What each layer costs at each width is measured by gradients (:mod:`edgepress.compress.measure.sensitivity`);
-the choice is a multiple-choice knapsack, solved to optimality (:mod:`edgepress.compress.solve.knapsack`).
+What each layer costs at each width is measured by gradients (:mod:`edgepress.compress.measure.sensitivity`),
+rounded to nearest, or by GPTQ where that will quantize (:mod:`edgepress.compress.solve.gptq_losses`); the
+choice is a multiple-choice knapsack, solved to optimality (:mod:`edgepress.compress.solve.knapsack`).
 Linears that read the same inputs get one scheme, since fast runtimes keep them as one matrix. Costs and plan
 are kept in the manifest: the costs can be given again for another budget, and the plan, edited or as it is,
 in its place.
@@ -18,6 +19,7 @@ from ...errors import RecipeError, ShapeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.scheme import Scheme, SchemeOption
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import BlockPass, Selective
 from ..pipeline.model_pass import ModelPass
@@ -25,10 +27,13 @@ from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
+from ..solve.gptq_losses import LOOKED_TOKENS, costs_as_rounded, gptq_codes_work, gptq_observers_bytes
 from ..solve.knapsack import choose
-from ..solve.scheme_costs import divides, grouped_costs, scheme_costs
+from ..solve.scheme_costs import divides
 from ..solve.worst_choice import WorstSolution, choose_worst
 
+# What a token that is looked at takes of each weight: two passes forward, and about as much for the Grams.
+_LOOKING = 4
 # How much more than without protected groups ordinary text may lose.
 MOST_OF_ORDINARY = 0.03
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
@@ -141,15 +146,33 @@ class Allocate(Selective, ModelPass):
     def swept_with(self) -> Sequence[BlockPass]:
         return (self.quantizer(self.schemes[0], self.targets),)
 
+    @property
+    def damping(self) -> float | None:
+        """Of GPTQ, by whose codes the pass measures; None where it rounds to nearest, or measures nothing."""
+        return self.quantizer(self.schemes[0], ()).recursion_damping if self.measures else None
+
+    @property
+    def looked_tokens(self) -> int:
+        return 0 if self.damping is None else LOOKED_TOKENS
+
     def observers_bytes(self, block: BlockAnatomy) -> int:
-        """The codes of a block at each width, and what the change of a layer takes."""
+        """The codes of a block at each width, and what the change of a layer takes, or GPTQ."""
         sizes = [float_bytes(linear) for linear in block.linears()]
+        if self.damping is not None:
+            return gptq_observers_bytes(list(block.linears()), len(self.schemes))
         return len(self.schemes) * sum(sizes) // 4 + 3 * max(sizes)
 
     def multiplications(self, weights: int, tokens: int) -> float:
-        """A backward sweep with a product for each width, then the quantizing sweep."""
+        """A backward sweep with a product for each width, and what is looked at first; then the quantizing
+        sweep.
+        """
         measured = min(tokens, MEASURED_TOKENS) * (3 + len(self.schemes)) if self.measures else 0
-        return float(weights) * (measured + 4 * tokens)
+        looked = _LOOKING * min(tokens, self.looked_tokens)
+        return float(weights) * (measured + looked + 4 * tokens)
+
+    def solving(self, anatomy: Anatomy) -> Work:
+        """What GPTQ takes to find the codes that are measured."""
+        return Work() if self.damping is None else gptq_codes_work(self.selected(anatomy), self.schemes)
 
     def apply(self, stage: Stage) -> StageResult:
         """Measure, solve, quantize.
@@ -238,12 +261,9 @@ class Allocate(Selective, ModelPass):
 
     def _costs(self, stage: Stage, linears: Sequence[Linear]) -> dict[str, Costs]:
         """The given ones, or measured: of ordinary text, under "", and of each protected group."""
-        protected = stage.calibration is not None and stage.calibration.protected
-        if self.costs is None and protected:
-            return grouped_costs(stage, "allocate", self.schemes, linears)
         if self.costs is None:
-            return {"": scheme_costs(stage, "allocate", self.schemes, linears)}
-        if protected:
+            return costs_as_rounded(stage, "allocate", self.schemes, linears, self.damping)
+        if stage.calibration is not None and stage.calibration.protected:
             raise RecipeError("costs that are given know nothing of protected groups", fix="leave out costs")
         missing = [linear.name for linear in linears if linear.name not in self.costs]
         if missing:

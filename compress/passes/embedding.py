@@ -18,6 +18,7 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..numbers.scheme import Scheme, SchemeOption
 from ..numbers.table_rounding import MOST_BITS, kept_on_grid
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
@@ -101,10 +102,10 @@ class Embedding(ModelPass):
         """A sweep forth and back."""
         return 4.0 * weights * min(tokens, TOKENS)
 
-    def solving(self, anatomy: Anatomy) -> float:
+    def solving(self, anatomy: Anatomy) -> Work:
         """Of each row the recursion, its error, and two descents of two products."""
         tables = 1 if anatomy.tied else 2
-        return 6.0 * tables * anatomy.vocab_size * anatomy.hidden_size**2
+        return Work(6.0 * tables * anatomy.vocab_size * anatomy.hidden_size**2)
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         """As it was.

@@ -79,6 +79,10 @@ class Gptq(GroupSolving):
     def weight_scheme(self) -> Scheme:
         return self.scheme
 
+    @property
+    def recursion_damping(self) -> float:
+        return self.damping
+
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """The factor (or the damped Gram), what a correction finds, the weights in the order of work (and
         stacked, when there are several, and corrected) and codes; the statistics where collected here.

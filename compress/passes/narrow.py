@@ -29,6 +29,7 @@ from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of
 from ..model.hearing.alignment_heads import without_heads
 from ..model.weights import WeightSource
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import Selective
 from ..pipeline.model_pass import ModelPass
@@ -188,12 +189,12 @@ class Narrow(Selective, ModelPass):
         largest = max(weights_in(list(block.linears())) for block in source.anatomy.blocks)
         return 4 * largest + 16 * max(readers, default=0) ** 2
 
-    def solving(self, anatomy: Anatomy) -> float:
+    def solving(self, anatomy: Anatomy) -> Work:
         """The inverse of a reader's Gram without one round of units after the other: the cube of its inputs,
         twice as slow for want of memory's bandwidth; where losses are measured, and for the cut.
         """
         readers = (item.part.reader(item.block).in_features for item in self.items(anatomy))
-        return 2.0 * (1 + self.measures) * sum(wide**3 for wide in readers)
+        return Work(2.0 * (1 + self.measures) * sum(wide**3 for wide in readers))
 
     def multiplications(self, weights: int, tokens: int) -> float:
         """A backward sweep where losses are measured, then the sweep and its collections."""

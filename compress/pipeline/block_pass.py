@@ -130,6 +130,11 @@ class BlockPass(Selective):
         """Whether it solves its layers from a factor of the Gram of their inputs."""
         return False
 
+    @property
+    def recursion_damping(self) -> float | None:
+        """The damping with which GPTQ finds its codes; None where they are found in another way."""
+        return None
+
     def work(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> Work:
         """What the layers of a block take, in ``groups`` that share their inputs.
 

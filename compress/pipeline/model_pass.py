@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
+from .advance import Work
 from .algorithm import Pass
 from .block_pass import BlockPass
 
@@ -47,6 +48,11 @@ class ModelPass(Pass):
         """Whether a backward sweep comes first."""
         return False
 
+    @property
+    def looked_tokens(self) -> int:
+        """Tokens that its observers are shown first."""
+        return 0
+
     def observers_bytes(self, block: BlockAnatomy) -> int:
         """What the observers of a backward sweep hold of a block and take to find what they are for."""
         return 0
@@ -61,9 +67,9 @@ class ModelPass(Pass):
         """Multiply-adds for a model with so many weights in its blocks; by default one forward pass."""
         return float(weights) * tokens
 
-    def solving(self, anatomy: Anatomy) -> float:
-        """Multiply-adds beside those, which depend on the shapes of single layers; none by default."""
-        return 0.0
+    def solving(self, anatomy: Anatomy) -> Work:
+        """Work beside that, which depends on the shapes of single layers; none by default."""
+        return Work()
 
     def apply(self, stage: Stage) -> StageResult:
         """Read the model of ``stage`` and write the changed one into its output directory."""

@@ -106,8 +106,13 @@ class Stage:
         """
         own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
         first = first_tokens(own, MEASURED_TOKENS)
-        others = first_tokens(own[len(first) :], looked_at)
-        return self.measured_on(first, who, measure, others or first_tokens(first, looked_at))
+        return self.measured_on(first, who, measure, self.looked_at(who, looked_at))
+
+    def looked_at(self, who: str, tokens: int) -> list[MicroBatch]:
+        """So many ``tokens`` of ordinary text behind what is measured on, or of that where nothing is."""
+        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
+        first = first_tokens(own, MEASURED_TOKENS)
+        return first_tokens(own[len(first) :], tokens) or first_tokens(first, tokens)
 
     def measured_on(
         self,

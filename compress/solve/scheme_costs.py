@@ -41,8 +41,17 @@ def grouped_costs(
         CalibrationError: the model turns some of the text into NaN or infinity.
     """
     fits = fitting(schemes, linears)
+    return by_group(stage, who, fits, _measure(fits, BatchChangeLosses))
+
+
+def by_group(
+    stage: Stage, who: str, fits: Mapping[str, Sequence[Scheme]], measure: Measure, looked_at: int = 0
+) -> dict[str, Costs]:
+    """:func:`grouped_costs` of the schemes ``fits`` of each linear, as ``measure`` finds them, a row a
+    micro-batch; its observers are shown ``looked_at`` tokens of ordinary text first.
+    """
     micro_batches, names = stage.grouped_text(who)
-    found = stage.measured_on(micro_batches, who, _measure(fits, BatchChangeLosses))
+    found = stage.measured_on(micro_batches, who, measure, stage.looked_at(who, looked_at))
     if any(len(each) != len(names) for each in found.values()):
         raise CalibrationError(
             "the model turns text of a protected group into NaN or infinity",

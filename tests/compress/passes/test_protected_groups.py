@@ -40,10 +40,12 @@ def allocate(folder: Path, **options: Any) -> str:
     return recipe(folder, **step)
 
 
+@pytest.mark.parametrize("using", ["rtn", "gptq"])
 def test_the_worst_group_is_spared_within_the_same_budget(
-    pico_llama: Path, pico_text: Path, grouped: Path, tmp_path: Path
+    using: str, pico_llama: Path, pico_text: Path, grouped: Path, tmp_path: Path
 ) -> None:
-    common = ("compress", str(pico_llama), "-r", allocate(tmp_path), "--text", str(pico_text), "-q")
+    chosen = allocate(tmp_path, using={"pass": using})
+    common = ("compress", str(pico_llama), "-r", chosen, "--text", str(pico_text), "-q")
     sizes = ("--samples", "8", "--length", "32")
     assert run([*common, *sizes, "-o", str(tmp_path / "plain")]) == 0
     assert run([*common, *sizes, "-o", str(tmp_path / "o"), "--protect", f"slice={grouped}"]) == 0
