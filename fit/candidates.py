@@ -18,7 +18,7 @@ from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
 from ..compress.solve.table_solving import gains
 from .losses import Losses, linear_schemes, table_schemes
-from .quantities import CLASSIFIER, COSINE, ENCODER, KL, Quantity
+from .quantities import CLASSIFIER, COSINE, DECODER, ENCODER, ENCODER_DECODER, KL, Quantity
 
 # Resident bytes of a process that runs a bundle, without its weights: the least (MiniLM's). Budgets below
 # that are refused before anything is measured; a trial says how much more it is.
@@ -55,7 +55,8 @@ class Unit:
 @dataclass(frozen=True)
 class Space:
     """All units, and what there is whatever is chosen: bytes ``shipped`` of the rest of the bundle, and bytes
-    ``resident`` of a process that runs it, these included; ``cache`` of them of keys and values in float32.
+    ``resident`` of a process that runs it, these included; ``cache`` of them of keys and values in float32,
+    where a method can cache them in fewer bits.
     Damage is a loss of what is ``judged``; ``before``: that of what was cut from the model first. ``times``:
     seconds by unit and option, by the key of a budget of speed or energy. ``solves_tables``: whether a pass
     rounds embedding and head.
@@ -94,8 +95,8 @@ def space_of(source: WeightSource, losses: Losses | None) -> Space:
     ]
     named = [("embedding", anatomy.embedding)]
     named += [("head", anatomy.head)] if anatomy.head is not None and not anatomy.tied else []
-    weights = anatomy.vocab_size * anatomy.hidden_size
     for name, module in named:
+        weights = anatomy.vocab_size * anatomy.hidden_size * _stored(anatomy, module)
         stored: list[Scheme | None] = [*table_schemes(source), None]
         known = {} if losses is None else losses.tables[module]
         options = [
@@ -103,12 +104,18 @@ def space_of(source: WeightSource, losses: Losses | None) -> Space:
             for scheme in stored
         ]
         units.append(Unit(name, (module,), _useful(options), is_table=True))
-    cache = _cache_bytes(source)
+    cache = _cache_bytes(anatomy)
     resident = _RUNTIME + 4 * anatomy.vocab_size + cache
     shipped = _rest(source, units)
     judged = COSINE if model_kind(anatomy) == ENCODER else KL
     resident += shipped
-    return Space(tuple(units), shipped, resident, cache, judged, solves_tables=gains(anatomy))
+    shrinks = cache if anatomy.kind == DECODER else 0.0
+    return Space(tuple(units), shipped, resident, shrinks, judged, solves_tables=gains(anatomy))
+
+
+def _stored(anatomy: Anatomy, module: str) -> int:
+    """How often a bundle stores the table ``module``: both graphs of an encoder–decoder look up in one."""
+    return 2 if anatomy.kind == ENCODER_DECODER and module == anatomy.embedding else 1
 
 
 def model_kind(anatomy: Anatomy) -> str:
@@ -163,9 +170,13 @@ def _rest(source: WeightSource, units: Sequence[Unit]) -> float:
     return whole - sum(option.size for _, option in first)
 
 
-def _cache_bytes(source: WeightSource) -> float:
-    """Of keys and values in a profile, in float32."""
-    if source.anatomy.kind != "decoder":
-        return 0.0
-    wide = sum(part.kv_heads * part.head_dim for part in source.anatomy.attentions())
-    return 8.0 * wide * _PROFILED_TOKENS
+def _cache_bytes(anatomy: Anatomy) -> float:
+    """Of keys and values in a profile, in float32; of an encoder–decoder those of what was read and of what
+    was written.
+    """
+    parts, tokens = anatomy.attentions() if anatomy.kind == DECODER else [], _PROFILED_TOKENS
+    if anatomy.kind == ENCODER_DECODER:
+        deep = [(block.attention, block.cross) for block in anatomy.blocks]
+        parts = [part for own, cross in deep if cross is not None for part in (own, cross)]
+        tokens = _PROFILED_TOKENS // 2
+    return 8.0 * tokens * sum(part.kv_heads * part.head_dim for part in parts)

@@ -18,13 +18,13 @@ from ..limits import require_seed
 from ..runtime.text.tokenizer import Tokenizer
 from ..terminal import Progress
 from .budgets import Budget
-from .candidates import Space, space_of
+from .candidates import Space, model_kind, space_of
 from .corrections import Corrections
 from .figures import no_meter
 from .known_models import require_known
 from .latency import costs_of
 from .methods import METHODS
-from .quantities import ACCURACY, DISK, ENERGY, MEMORY, QUANTITIES
+from .quantities import ACCURACY, DISK, ENCODER_DECODER, ENERGY, MEMORY, QUANTITIES
 from .search import ROUNDS, Search
 from .spaces import Spaces
 from .texts import Texts, require_groups, split_text, windows_of
@@ -118,7 +118,8 @@ class Job:
         require_known(self.resolved, self.source, wish.budgets)
         self.length = min(wish.length, anatomy.max_positions)
         tokenizer = Tokenizer.open(self.resolved.path)
-        self.texts: Texts = split_text(wish.text, wish.field, directory / "text")
+        paired = model_kind(anatomy) == ENCODER_DECODER
+        self.texts: Texts = split_text(wish.text, wish.field, directory / "text", paired=paired)
         if any(one.slice == "tasks" for one in wish.budgets):
             require_groups(self.texts.held_out)
         self.windows = self._windows(tokenizer)

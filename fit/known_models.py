@@ -42,9 +42,9 @@ _WITHOUT_FIGURES: tuple[tuple[Callable[[Anatomy], bool], str, str, str], ...] = 
         _BY_RECIPE,
     ),
     (
-        lambda anatomy: anatomy.kind == "encoder_decoder",
-        "is an encoder–decoder, which fit has no figures for",
-        "its bundle reads one text and writes another, and no budget is about that",
+        lambda anatomy: anatomy.hearing is not None,
+        "hears, and fit measures with text",
+        "",
         _BY_RECIPE,
     ),
 )

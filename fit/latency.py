@@ -1,14 +1,16 @@
 """What a choice takes on a device: the seconds of each product, looked up in the device's kernel table.
 
 Decoding a token is a product with one row, the first token one with the prompt's rows, a batch of sentences
-one with all of theirs. What else a pass takes no choice changes: it is what the first trial measures beyond
-its products.
+one with all of theirs. Of an encoder–decoder the prompt is what its encoder reads, once, and with it the keys
+and values that the decoder makes of that; the decoder has one row, for the first token too. What else a pass
+takes no choice changes: it is what the first trial measures beyond its products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..compress.model.anatomy import Anatomy
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..devices.kernel_table.operation import float_product, integer_product, quantized_product
@@ -18,7 +20,7 @@ from ..devices.predict.table_cost import NotMeasured, TableCost
 from ..runtime.session.threads import thread_budget
 from .budgets import Budget
 from .candidates import Space, Unit
-from .quantities import DECODE, ENERGY, FIRST_TOKEN, SENTENCES, TIMED
+from .quantities import DECODE, ENCODER_DECODER, ENERGY, FIRST_TOKEN, SENTENCES, TIMED, Quantity
 from .solve import Table
 
 # What is measured: tokens of a prompt or a sentence, new ones after a prompt, and sentences of a batch.
@@ -52,24 +54,44 @@ def times_of(
         NotMeasured: an operator that a device's table lacks.
     """
     found: dict[str, Table] = {}
-    rate = DECODE if source.anatomy.kind == "decoder" else SENTENCES
+    rate = SENTENCES if source.anatomy.kind == "encoder" else DECODE
+    once = _read_once(source.anatomy)
     for budget in budgets:
         if budget.quantity in TIMED:
             timed = rate if budget.quantity is ENERGY else budget.quantity
-            rows, cost = _ROWS[timed], costs[str(budget.device)]
-            share = BATCH if timed is SENTENCES else 1
+            cost, share = costs[str(budget.device)], BATCH if timed is SENTENCES else 1
             place = cost.place(space.shipped + sum(min(row) for row in space.sizes))
+            rows = [_rows(source.anatomy, unit, timed, once) for unit in space.units]
             found[budget.key] = [
-                [seconds / share for seconds in _seconds(source, unit, rows, cost, place)]
-                for unit in space.units
+                [seconds / share for seconds in _seconds(source, unit, each, cost, place)]
+                for unit, each in zip(space.units, rows, strict=True)
             ]
     return found
+
+
+def _read_once(anatomy: Anatomy) -> frozenset[str]:
+    """The linears of an encoder–decoder that have the rows of what is read, and of no token that is
+    written.
+    """
+    found = {one.name for block in anatomy.blocks if block.cross is None for one in block.linears()}
+    crosses = (block.cross for block in anatomy.blocks if block.cross is not None)
+    return frozenset(found.union(*({cross.k.name, cross.v.name} for cross in crosses)))
+
+
+def _rows(anatomy: Anatomy, unit: Unit, timed: Quantity, once: frozenset[str]) -> int:
+    """Of the product that the linears of ``unit`` are."""
+    if anatomy.kind != ENCODER_DECODER:
+        return _ROWS[timed]
+    if once.isdisjoint(unit.modules):
+        return 1
+    return PROMPT if timed is FIRST_TOKEN else 0
 
 
 def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, place: Place) -> list[float]:
     """Of each option: linears with the same inputs are one product, a head is computed for one row."""
     anatomy = source.anatomy
-    if unit.is_table and (anatomy.head is None or not (anatomy.tied or unit.modules == (anatomy.head,))):
+    no_head = anatomy.head is None or not (anatomy.tied or unit.modules == (anatomy.head,))
+    if not rows or (unit.is_table and no_head):
         return [0.0] * len(unit.options)
     if unit.is_table:
         shape = 1, anatomy.hidden_size, anatomy.vocab_size

@@ -56,7 +56,7 @@ class Losses:
 
 def linear_schemes(anatomy: Anatomy) -> tuple[Scheme, ...]:
     """Those that a linear may get."""
-    return LINEAR_SCHEMES if anatomy.kind == "decoder" else (*LINEAR_SCHEMES, INTEGER)
+    return (*LINEAR_SCHEMES, INTEGER) if anatomy.kind == "encoder" else LINEAR_SCHEMES
 
 
 def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration) -> Path:
@@ -110,7 +110,7 @@ def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str,
     schemes = table_schemes(source)
     as_is = Skeleton(source, stage.device)
     states = _states(stage, as_is, batches, "measuring the original")
-    own_head = anatomy.kind == "decoder" and anatomy.head is not None and not anatomy.tied
+    own_head = anatomy.kind != "encoder" and anatomy.head is not None and not anatomy.tied
     names = [anatomy.embedding, *([anatomy.head] if own_head and anatomy.head is not None else [])]
     # A killed run goes on after the last scheme.
     kept = stage.directory / f"tables-{calibration.sha256[:16]}.json"

@@ -15,8 +15,10 @@ _JOULES = {"J": 1.0, "mJ": 1e-3}
 _NATS = {"": 1.0, "nats": 1.0}
 _SHARES = {"": 1.0, "%": 0.01}
 DECODER, ENCODER, CLASSIFIER = "decoder", "encoder", "classifier"
+ENCODER_DECODER = "encoder_decoder"
 _TEXTS = (ENCODER, CLASSIFIER)
-_ALL = (DECODER, *_TEXTS)
+_WRITE = (DECODER, ENCODER_DECODER)
+_ALL = (*_WRITE, *_TEXTS)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ DECODE = Quantity(
     ("decode_tps",),
     on_device=True,
     unit="tok/s",
-    models=(DECODER,),
+    models=_WRITE,
 )
 FIRST_TOKEN = Quantity(
     "first token",
@@ -96,7 +98,7 @@ FIRST_TOKEN = Quantity(
     ("ttft_ms",),
     on_device=True,
     unit="s",
-    models=(DECODER,),
+    models=_WRITE,
 )
 SENTENCES = Quantity(
     "sentences",
@@ -120,7 +122,7 @@ ENERGY = Quantity(
     unit="J",
 )
 KL = Quantity(
-    "KL", "--max-kl", "max", _NATS, "0.1", ("kl", "label_kl"), models=(DECODER, CLASSIFIER), original=0.0
+    "KL", "--max-kl", "max", _NATS, "0.1", ("kl", "label_kl"), models=(*_WRITE, CLASSIFIER), original=0.0
 )
 SLICE_KL = Quantity(
     "worst KL",

@@ -11,7 +11,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..compress.text.corpus import CORPORA, plain, read_corpus
+from ..compress.text.calibration_rows import pairs
+from ..compress.text.corpus import CORPORA, Corpus, plain, read_corpus
 from ..compress.text.jsonl_rows import Document, Label
 from ..compress.text.token_batch import token_stream
 from ..errors import CalibrationError, InputError
@@ -23,7 +24,7 @@ _RUNS = 12
 _DEVELOPMENT, _HELD_OUT = (2, 8), (5, 11)
 _WINDOWS = 16
 
-Row = tuple[Document, Label, str | None]
+Row = tuple[Document, Label, str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,22 @@ class Texts:
         return [sha256_file(path) for path in parts]
 
 
-def split_text(source: str, field: str, directory: Path) -> Texts:
-    """Write the parts of ``source``, a file, a directory or a demo corpus, into ``directory``.
+def split_text(source: str, field: str, directory: Path, *, paired: bool = False) -> Texts:
+    """Write the parts of ``source``, a file, a directory or a demo corpus, into ``directory``; ``paired`` as
+    of :func:`~edgepress.compress.text.corpus.read_corpus`.
 
     Raises:
-        CalibrationError: too few documents for three parts.
+        CalibrationError: too few documents for three parts, or pairs beside texts alone.
         EdgepressError: as :func:`~edgepress.compress.text.corpus.read_corpus`.
     """
     split = "held-out" if source in CORPORA else "calibration"
-    corpus = read_corpus(source, field=field, split=split)  # type: ignore[arg-type]
-    labels: Sequence[Label] = corpus.labels or [None] * len(corpus.documents)
-    groups: Sequence[str | None] = corpus.groups or [None] * len(corpus.documents)
-    rows = list(zip(corpus.documents, labels, groups, strict=True))
+    corpus = read_corpus(source, field=field, split=split, paired=paired)  # type: ignore[arg-type]
+    rows = _rows(corpus, paired=paired)
     directory.mkdir(parents=True, exist_ok=True)
     if source in CORPORA:
         halves = {"development": rows[::2], "held-out": rows[1::2]}
         return Texts(source, *(_write(directory, name, found) for name, found in halves.items()))
-    run_of = _runs([document for document, *_ in rows])
+    run_of = _runs(corpus.documents)
     parts: dict[str, list[Row]] = {"calibration": [], "development": [], "held-out": []}
     for run, row in zip(run_of, rows, strict=True):
         name = "development" if run in _DEVELOPMENT else "held-out" if run in _HELD_OUT else "calibration"
@@ -70,6 +70,17 @@ def split_text(source: str, field: str, directory: Path) -> Texts:
         )
     calibration, development, held_out = (_write(directory, name, found) for name, found in parts.items())
     return Texts(str(calibration), development, held_out)
+
+
+def _rows(corpus: Corpus, *, paired: bool) -> list[Row]:
+    """Each document with what its row says of it; a target only where it is ``paired``."""
+    none = [None] * len(corpus.documents)
+    if paired:
+        pairs(corpus)  # refuses what only some rows have, before they are parted
+    labels: Sequence[Label] = corpus.labels or none
+    groups: Sequence[str | None] = corpus.groups or none
+    targets: Sequence[str | None] = (corpus.targets if paired else ()) or none
+    return list(zip(corpus.documents, labels, groups, targets, strict=True))
 
 
 def _runs(documents: Sequence[Document]) -> list[int]:
@@ -85,11 +96,12 @@ def _runs(documents: Sequence[Document]) -> list[int]:
 def _write(directory: Path, name: str, rows: Sequence[Row]) -> Path:
     path = directory / f"{name}.jsonl"
     lines = []
-    for document, label, group in rows:
+    for document, label, group, target in rows:
         row: dict[str, Any] = {"text": document}
         if not isinstance(document, str):
             row = {"messages": list(document)}
         row |= ({} if label is None else {"label": label}) | ({"group": group} if group else {})
+        row |= {"target": target} if target else {}
         lines.append(json.dumps(row, ensure_ascii=False))
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     return path

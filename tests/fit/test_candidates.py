@@ -37,27 +37,31 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path,
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("kind", ["pico_llama", "pico_bert", "untied"])
+@pytest.mark.parametrize("kind", ["pico_llama", "pico_bert", "untied", "pico_t5", "untied mt5"])
 def test_losses_fall_with_the_bits_and_are_measured_once(
     kind: str,
     request: pytest.FixtureRequest,
     make_decoder: Callable[..., Path],
+    make_encoder_decoder: Callable[..., Path],
     tmp_path: Path,
     pico_text: Path,
     measured: Callable[[Path, Path], Losses],
 ) -> None:
-    model = (
-        make_decoder(tmp_path / "m", tie_word_embeddings=False)
-        if kind == "untied"
-        else request.getfixturevalue(kind)
-    )
+    if kind == "untied":
+        model = make_decoder(tmp_path / "m", tie_word_embeddings=False)
+    elif kind == "untied mt5":
+        model = make_encoder_decoder(tmp_path / "m", "mt5", own_head=True)
+    else:
+        model = request.getfixturevalue(kind)
     losses, anatomy = measured(model, pico_text), WeightSource.open(model).anatomy
     head = [anatomy.head] if anatomy.head is not None and not anatomy.tied else []
     assert list(losses.tables) == [anatomy.embedding, *head]
     assert list(losses.linears) == [linear.name for linear in anatomy.linears()]
     assert all(("W8A8" in found) == (kind == "pico_bert") for found in losses.linears.values())
+    # Of random tables in two bits the KL is no longer small.
+    least = 2 if anatomy.kind == "encoder_decoder" else 4
     for found in (*losses.linears.values(), *losses.tables.values()):
-        assert found["W2A16-g32"] > 4 * found["W4A16-g32"] > 16 * found["W8A16-g32"] >= 0
+        assert found["W2A16-g32"] > least * found["W4A16-g32"] > 4 * least * found["W8A16-g32"] >= 0
     assert known_losses(losses_file("fingerprint", anatomy, calibration(model, pico_text))) == losses
     assert known_losses(losses_file("another", anatomy, calibration(model, pico_text))) is None
 
@@ -86,8 +90,9 @@ def test_a_killed_measurement_goes_on_after_the_last_scheme(
 
 
 @pytest.mark.parametrize("number", [0, 1, -1])
-def test_sizes_add_up_to_the_bundle(pico_llama: Path, number: int) -> None:
-    source = WeightSource.open(pico_llama)
+@pytest.mark.parametrize("kind", ["pico_llama", "pico_t5"])
+def test_sizes_add_up_to_the_bundle(kind: str, request: pytest.FixtureRequest, number: int) -> None:
+    source = WeightSource.open(request.getfixturevalue(kind))
     space = space_of(source, None)
     names = [name for unit in space.units for name in unit.modules]
     anatomy = source.anatomy

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from edgepress.compress.model.weights import WeightSource
+from edgepress.devices.kernel_table.kept import keep_table
 from edgepress.errors import InputError
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
@@ -15,6 +17,8 @@ from edgepress.fit.latency import costs_of, times_of
 from edgepress.fit.methods import METHODS
 from edgepress.fit.quantities import DECODE, DISK, FIRST_TOKEN
 from edgepress.fit.solve import Infeasible, Solution, solve
+
+from ..devices.kernel_table.tables import COMPUTING, plain_seconds, small_table
 
 BUDGETS = [Budget(DECODE, 100.0, "here"), Budget(FIRST_TOKEN, 0.5, "here"), Budget(DISK, 1e9)]
 
@@ -46,6 +50,22 @@ def test_the_fastest_choice_is_within_its_own_budget_and_no_other_is(pico_llama:
         budget = Budget(DECODE, factor * fastest, "here")
         found = solve(space.sizes, corrections.limits(space, [budget], METHODS[0]))
         assert isinstance(found, kind)
+
+
+@pytest.mark.usefixtures("table")
+def test_what_an_encoder_reads_is_read_once(pico_t5: Path) -> None:
+    keep_table("here", small_table(partial(plain_seconds, peak=COMPUTING)))
+    source = WeightSource.open(pico_t5)
+    space = space_of(source, None)
+    times = times_of(space, source, BUDGETS, costs_of(BUDGETS, 1))
+    for unit, decode, first in zip(space.units, *times.values(), strict=True):
+        read = any(name.startswith("encoder.") or "EncDecAttention.k" in name for name in unit.modules)
+        assert (max(decode) == 0) == read and min(first) > 0
+        if not read:
+            assert decode == first  # a row of the decoder, or of the head
+    by_name = {unit.modules: row for unit, row in zip(space.units, times["first token on here"], strict=True)}
+    both = {stack: by_name[f"{stack}.block.0.layer.0.SelfAttention.o",] for stack in ("encoder", "decoder")}
+    assert all(read > wrote for read, wrote in zip(*both.values(), strict=True))
 
 
 def test_a_device_without_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

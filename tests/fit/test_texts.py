@@ -38,6 +38,19 @@ def test_conversations_and_labels_stay(tmp_path: Path) -> None:
     assert len(kept) == 16 and all(row in rows for row in kept)
 
 
+def test_pairs_stay_whole(tmp_path: Path) -> None:
+    rows = [{"input": f"in {n}", "output": f"out {n}"} for n in range(24)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    texts = split_text(str(file), "text", tmp_path / "parts", paired=True)
+    kept = [read_corpus(str(path), paired=True) for path in (texts.calibration, texts.development)]
+    for corpus in kept:
+        assert [f"out {str(text).removeprefix('in ')}" for text in corpus.documents] == list(corpus.targets)
+    file.write_text("\n".join(map(json.dumps, [*rows[:-1], {"text": "alone"}])))
+    with pytest.raises(CalibrationError, match="1 of 24 rows"):
+        split_text(str(file), "text", tmp_path / "parts", paired=True)
+
+
 def test_too_few_documents(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one\n\ntwo\n\nthree")
     with pytest.raises(CalibrationError, match="3 documents, too few") as error:
