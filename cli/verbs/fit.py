@@ -115,7 +115,7 @@ def command(
     terminal: Terminal,
     **options: Any,
 ) -> None:
-    """Find the artifact of MODEL, a decoder, an encoder or both, that keeps every budget with the least damage.
+    """Find the artifact of MODEL, a decoder, an encoder or both, that keeps all budgets with least damage.
 
     Candidates of each part of the model are measured once; an exact solver chooses among them; what it chose
     is built, proven and measured, predictions are corrected, and it solves again. OUT gets the bundle, the
