@@ -43,7 +43,8 @@ def recipe_of(
             plan, _rounded(space, tables), tied=len(tables) == 1, length=calibration["length"]
         ),
         "embedding": tables[0],
-        **({"head": tables[1]} if len(tables) > 1 else {}),
+        # One that is stored as the embedding is not named: a pass that rounds both says it in this way.
+        **({"head": tables[1]} if len(set(tables)) > 1 else {}),
         "calibration": calibration,
     }
 
