@@ -46,6 +46,7 @@ from ..train.learning import TRAINING_OF_PASS, Learning
 from ..train.losses.loss_names import Loss, LossOptions, called, losses_of, term_of
 from ..train.losses.objective import Objective
 from ..train.on_policy import OnPolicy
+from ..train.streamed_memory import streamed_bytes
 from ..train.students.distill_students import (
     float_student,
     shallow_anatomy,
@@ -126,7 +127,8 @@ class Distill(Selective, Learning):
             return _COPIES[self.train] * weights + self.passing_bytes(weights)
         factors = sum(linear.in_features + linear.out_features for linear in linears)
         learned = self.rank * factors if self.train == "lora" else 0
-        return self.streamed_bytes(source, learned, matrices=8, tables=24 if self.embedding else 0)
+        micro_batch = self.training.micro_batch_tokens
+        return streamed_bytes(source, micro_batch, learned, matrices=8, tables=24 if self.embedding else 0)
 
     @property
     def lighter(self) -> str:

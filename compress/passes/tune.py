@@ -20,6 +20,7 @@ from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, float_bytes, whole_model
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
+from ..train.streamed_memory import streamed_bytes
 from ..train.students.student import Kind, Student
 
 
@@ -44,7 +45,8 @@ class Tune(Learning):
             weights = sum(map(float_bytes, source.anatomy.linears()))
             return 2 * weights + 24 * learned + self.passing_bytes(weights)
         tables = 24 if "embedding" in self.learn else 0
-        return self.streamed_bytes(source, learned, matrices=1 if scales else 4, tables=tables)
+        micro_batch = self.training.micro_batch_tokens
+        return streamed_bytes(source, micro_batch, learned, matrices=1 if scales else 4, tables=tables)
 
     @property
     def lighter(self) -> str:

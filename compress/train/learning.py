@@ -23,21 +23,18 @@ from ...errors import TrainingError
 from ..measure.precision import Precision, chosen
 from ..model.anatomy import Anatomy, module_name
 from ..model.weights import WeightSource
-from ..numbers.scheme import Scheme
 from ..pipeline.block import LayerStatus
-from ..pipeline.block_shards import BlockWriter
 from ..pipeline.model_pass import ModelPass
 from ..pipeline.processes import FSDP
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
-from .losses.objective import AT_ONCE as LOGITS_AT_ONCE
+from .learned_result import write_learned
 from .losses.objective import Objective, objective_for
 from .on_policy import OnPolicy
 from .students.streamed_blocks import streams
 from .students.student import Student
 from .teacher import CachedTeacher, LiveTeacher, Teacher
-from .teacher_sweep import AT_ONCE
-from .train_state import LoopSettings, TrainState
+from .train_state import LoopSettings
 from .trainer import Trainer
 from .training_options import TrainingOptions, own_training
 
@@ -109,27 +106,6 @@ class Learning(ModelPass):
     @property
     def lighter(self) -> str:
         return f"GPUs share a model that learns: {FSDP}"
-
-    def streamed_bytes(self, source: WeightSource, learned: int, *, matrices: int, tables: int = 0) -> int:
-        """Peak memory of a student whose blocks are read as they run, and of its teacher before.
-
-        ``learned`` numbers have their first value, change, gradient, two moments and best; a weight of the
-        block that runs takes so many bytes of ``matrices``, and one of embedding and head, where these learn,
-        of ``tables``. The inputs of all blocks wait, and the activations of one.
-        """
-        anatomy, tokens = source.anatomy, self.training.micro_batch_tokens
-        block, largest, wide = 0, 0, 0
-        for one in anatomy.blocks:
-            weights = [linear.out_features * linear.in_features for linear in one.linears()]
-            block, largest = max(block, sum(weights)), max(largest, *weights)
-            wide = max(wide, one.attention.heads * one.attention.head_dim, one.mlp.up.out_features)
-        states = 4 * tokens * anatomy.hidden_size
-        run = 5 * states + 12 * tokens * wide
-        teacher = 4 * block + 2 * 4 * AT_ONCE * anatomy.hidden_size + run
-        head = 0 if anatomy.head is None else 20 * LOGITS_AT_ONCE * anatomy.vocab_size
-        student = matrices * block + 8 * largest + len(anatomy.blocks) * states + max(2 * run, head)
-        outside = source.outer_bytes() + tables * anatomy.vocab_size * anatomy.hidden_size
-        return outside + max(teacher, head, 24 * learned + student)
 
     def streams(self, stage: Stage) -> bool:
         """Whether the student of a pass in which no matrix learns reads its blocks as they run: not where it
@@ -210,7 +186,7 @@ class Learning(ModelPass):
             stage.progress,
             lambda done: self.before_step(student, done),
         )
-        return self._written(student, stage, train_state, trainer)
+        return write_learned(student, stage, train_state, trainer, self.measure(stage), self.statuses)
 
     def _apply_to(self, stage: Stage, make: Callable[[], WeightSource]) -> StageResult:
         """Learn a student of its own, which the first process ``make``s."""
@@ -239,50 +215,6 @@ class Learning(ModelPass):
             max_seconds=self.max_seconds,
             **options.model_dump(include=_OF_THE_LOOP),
         )
-
-    def _written(
-        self, student: Student, stage: Stage, train_state: TrainState, trainer: Trainer
-    ) -> StageResult:
-        schemes: dict[str, Scheme] = student.schemes()
-        writer = BlockWriter(stage.source, schemes, stage.directory)
-        parts, statuses = [], []
-        for index, block in enumerate(stage.source.anatomy.blocks):
-            with student.whole(index):
-                if stage.processes.first:
-                    names = [linear.name for linear in block.linears() if linear.name in schemes]
-                    quantized = {name: student.tensor(name) for name in names}
-                    masks = stage.masks.of(block, stage.device)
-                    parts.append(writer.part(block, quantized, student.values(block), masks))
-                    statuses += self.statuses(student, names)
-        if not stage.processes.first:
-            return StageResult([], [], {}, {})
-        measure = self.measure(stage)
-        return StageResult(
-            [*parts, writer.outer(student.values(None))],
-            statuses,
-            schemes,
-            writer.forms,
-            details=self._details(student, train_state, measure)
-            | {"precision": trainer.precision, "held_out_tokens": trainer.held_out_tokens},
-        )
-
-    def _details(self, student: Student, train_state: TrainState, measure: str) -> dict[str, Any]:
-        """What the manifest keeps of the training run; ``tokens`` go with ``held_out``."""
-        told = [
-            (pair, tokens)
-            for pair, tokens in zip(train_state.held_out, train_state.tokens, strict=True)
-            if math.isfinite(pair[1])
-        ]
-        return {
-            "measure": measure,
-            "held_out": [list(pair) for pair, _ in told],
-            "tokens": [tokens for _, tokens in told],
-            "kept": train_state.best[0],
-            "stopped": train_state.stopped,
-            "retreats": train_state.rollbacks,
-            "skipped": train_state.skipped,
-            "parameters": sum(parameter.numel() for parameter in student.changes()),
-        }
 
 
 def _require_spreadable(stage: Stage, objective: Objective, own: OnPolicy | None) -> None:
