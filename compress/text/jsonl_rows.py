@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import CalibrationError
+from ...errors import CalibrationError, EdgepressError
 
 FIELD = "text"  # of the text in a row, where nothing else is said
 _INPUT, _OUTPUTS = "input", ("target", "output")
@@ -38,23 +38,33 @@ def json_rows(file: Path, text: str, field: str, *, paired: bool = False) -> Ite
         CalibrationError: a row that is no JSON object, has no text, or, of pairs, a target that is no text;
             with the line.
     """
-    # Not splitlines(): a JSON string may hold U+2028, which is no end of a row.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, row in json_objects(file, text, CalibrationError):
         where = f"{file}:{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CalibrationError(f"{where} is not JSON", why=str(error)) from None
-        if not isinstance(row, dict):
-            raise CalibrationError(f"{where} is not a JSON object but a {type(row).__name__}")
         label = row.get("label")
         # Of other kinds (scores, lists of labels) nothing is asked here: whoever reads labels refuses them.
         known = label if isinstance(label, str) or type(label) is int else None
         target = _target(row, where) if paired else _text(row.get("target"))
         named = _INPUT if paired and field == FIELD and _has_input_alone(row) else field
         yield TextRow(_document(row, named, where), known, _text(row.get("group")), target)
+
+
+def json_objects(file: Path, text: str, error: type[EdgepressError]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of every row of ``text``, which is that of ``file``; empty lines are none.
+
+    Raises:
+        EdgepressError: ``error`` for a row that is no JSON object, with the line.
+    """
+    # Not splitlines(): a JSON string may hold U+2028, which is no end of a row.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as found:
+            raise error(f"{file}:{number} is not JSON", why=str(found)) from None
+        if not isinstance(row, dict):
+            raise error(f"{file}:{number} is not a JSON object but a {type(row).__name__}")
+        yield number, row
 
 
 def _text(value: object) -> str | None:

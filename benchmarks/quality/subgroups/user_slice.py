@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ....compress.text.jsonl_rows import json_objects
 from ....errors import InputError
 from ....storage import read_regular
 from .items import Choice, GroupText, Kind
@@ -50,11 +50,11 @@ def read_slice(path: Path) -> UserSlice:
     rows = list(_rows(path))
     if not rows:
         raise InputError(f"{path} has no rows", fix='write lines like {"group": "…", "text": "…"}')
-    keys = _keys(rows[0], f"{path}:1")
-    for number, row in enumerate(rows, 1):
+    keys = _keys(rows[0][1], f"{path}:{rows[0][0]}")
+    for number, row in rows:
         if _keys(row, f"{path}:{number}") != keys:
             raise InputError(f"{path}:{number} has other keys than the first row", fix="one kind a file")
-    given = [(row, str(row.get("content", number))) for number, row in enumerate(rows)]
+    given = [(row, str(row.get("content", number))) for number, row in rows]
     if len(keys) == 1:
         texts = [GroupText(row["group"], row["text"], content) for row, content in given]
         return UserSlice(f"group of {path.name}", "texts", _EVERY, texts)
@@ -69,25 +69,18 @@ def pairs_of(path: Path, field: str) -> Sequence[Choice]:
     Raises:
         InputError: as :func:`read_slice`.
     """
-    first = next(_rows(path), {}) if path.suffix == SUFFIX else {}
+    _, first = next(_rows(path), (0, {})) if path.suffix == SUFFIX else (0, {})
     if field in first or not any(first.keys() >= set(keys) for keys in _PAIRS):
         return ()
     return read_slice(path).items
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         text = read_regular(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the slice {path}", why=str(error)) from None
-    for number, line in enumerate(filter(str.strip, text.split("\n")), 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}:{number} is not JSON", why=str(error)) from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number} is not a JSON object but a {type(row).__name__}")
-        yield row
+    return json_objects(path, text, InputError)
 
 
 def _keys(row: dict[str, Any], where: str) -> tuple[str, ...]:
