@@ -57,13 +57,16 @@ def cholesky(matrix: Tensor) -> Tensor | None:
     return None if int(info) or not bool(torch.isfinite(factor).all()) else factor
 
 
-def damp_until_factored(square: Tensor, damping: float) -> tuple[Tensor | None, float]:
-    """L of ``square [n, n]``, damped ten times stronger until it factors, and the damping that this took; no
-    L where none up to 10 suffices. Holds one matrix of its size beside it.
+def damp_until_factored(square: Callable[[], Tensor], damping: float) -> tuple[Tensor | None, float]:
+    """L of what ``square`` gives, ``[n, n]``, damped ten times stronger until it factors, and the damping
+    that this took; no L where none up to 10 suffices. Each of them is overwritten: one is held at a time.
     """
-    mean = float(square.diagonal().mean())
-    while mean > 0 and damping <= MAX_DAMPING:
-        factor = cholesky_in_place(damp(square.clone(), damping, mean))
+    while damping <= MAX_DAMPING:
+        matrix = square()
+        mean = float(matrix.diagonal().mean())
+        if not mean > 0:
+            break
+        factor = cholesky_in_place(damp(matrix, damping, mean))
         if factor is not None and all_finite(factor.mT):
             return factor, damping
         damping *= 10

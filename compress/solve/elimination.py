@@ -18,7 +18,7 @@ Language Models", arXiv 2406.07831). A step costs one matrix product, and no ste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,7 +100,7 @@ class RefitLinear:
 def least_squares(
     weight: Tensor,
     bias: Tensor | None,
-    gram: Tensor,
+    gram: Callable[[], Tensor],
     mean: Tensor | None,
     kept: Tensor,
     damping: float,
@@ -109,20 +109,28 @@ def least_squares(
 ) -> RefitLinear:
     """The repaired linear of ``weight [out, in]`` on its columns ``kept``.
 
-    ``gram [in, in]`` and ``mean [in]`` are of the inputs; the mean is needed for a ``bias [out]``. Where
-    another output ``y`` is wanted than the linear's own, ``gap [out, in]`` is ``E[(y − W x − b) xᵀ]`` and,
-    for a bias, ``shift [out]`` is ``E[y − W x − b]``.
+    ``gram`` gives one ``[in, in]`` of the inputs that may be overwritten, each time that one is needed: a
+    wide linear's is the largest matrix there is, and one is held at a time. ``mean [in]`` is of the inputs,
+    needed for a ``bias [out]``. Where another output ``y`` is wanted than the linear's own, ``gap [out, in]``
+    is ``E[(y − W x − b) xᵀ]`` and, for a bias, ``shift [out]`` is ``E[y − W x − b]``.
     """
-    centred = gram if bias is None or mean is None else gram - torch.outer(mean, mean)
     pruned = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
     pruned[kept] = False
-    wanted = weight[:, pruned] @ centred[pruned][:, kept]
+    every = torch.equal(kept, torch.arange(len(pruned), device=kept.device))
+    centre = None if bias is None else mean
+
+    def square() -> Tensor:
+        centred = _centred(gram(), centre)
+        return centred if every else centred[kept][:, kept]
+
+    if every:
+        wanted = torch.zeros_like(weight)
+    else:
+        wanted = weight[:, pruned] @ _centred(gram(), centre)[pruned][:, kept]
     if gap is not None:
         wanted = wanted + gap[:, kept]
         if bias is not None and mean is not None and shift is not None:
             wanted -= torch.outer(shift, mean[kept])
-    every = torch.equal(kept, torch.arange(len(centred), device=kept.device))
-    square = centred if every else centred[kept][:, kept]
     factor, used = damp_until_factored(square, damping)
     if factor is None:
         return RefitLinear(weight[:, kept], bias, None)
@@ -131,6 +139,11 @@ def least_squares(
         bias = bias + weight[:, pruned] @ mean[pruned] - change @ mean[kept]
         bias = bias if shift is None else bias + shift
     return RefitLinear(weight[:, kept] + change, bias, used)
+
+
+def _centred(gram: Tensor, mean: Tensor | None) -> Tensor:
+    """``gram [in, in]``, which is overwritten, of inputs without their ``mean [in]``."""
+    return gram if mean is None else gram.sub_(torch.outer(mean, mean))
 
 
 def bias_only(weight: Tensor, bias: Tensor | None, mean: Tensor, kept: Tensor) -> Tensor | None:

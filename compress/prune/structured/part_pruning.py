@@ -183,7 +183,7 @@ class UnitPruning(BlockPass):
         if self.repair == "bias":
             fitted = None if bias is None else bias_only(weight, bias, inputs["mean"], kept)
             return RefitLinear(weight[:, kept], fitted, self.damping)
-        found = least_squares(weight, bias, inputs["gram"], inputs.get("mean"), kept, self.damping)
+        found = least_squares(weight, bias, inputs["gram"].clone, inputs.get("mean"), kept, self.damping)
         mask = block.masks.get(reader.name)
         if mask is None or found.damping is None:
             return found

@@ -68,10 +68,10 @@ def inputs_and_output(module: nn.Module, watched: Mapping[str, nn.Module], batch
 def refit_bytes(linear: Linear) -> int:
     """The most memory that a fit of ``linear`` by :func:`fit_residual` takes, in bytes.
 
-    Two pairs of sums, and what a fit solves with: two squares, two more for a bias, and three weights.
+    Two pairs of sums, and what a fit solves with: a square, one more for a bias, and three weights.
     """
     inputs, outputs = linear.in_features, linear.out_features
-    return 4 * ((4 + 2 * linear.bias) * inputs**2 + 5 * inputs * outputs)
+    return 4 * ((3 + linear.bias) * inputs**2 + 5 * inputs * outputs)
 
 
 class ResidualError:
@@ -130,7 +130,7 @@ class ResidualError:
         cross, mean = strength * self._cross / self.tokens, self._mean / self.tokens
         shift = strength * self._shift / self.tokens
         centre, offset = (None, None) if bias is None else (mean, shift)
-        found = least_squares(weight, bias, self.gram, centre, kept, damping, cross, offset)
+        found = least_squares(weight, bias, lambda: self.gram, centre, kept, damping, cross, offset)
         return Fitted(found, self.error(found, weight, bias, kept, strength))
 
     def error(

@@ -99,13 +99,13 @@ def test_what_does_not_factor_is_damped_more_until_it_does() -> None:
     size = 6
     ones = torch.ones(size, size)
     ones[0, 1] = ones[1, 0] = 1.5  # indefinite: its least eigenvalue is about -0.6
-    factor, used = damp_until_factored(ones, 0.01)
+    factor, used = damp_until_factored(ones.clone, 0.01)
     assert factor is not None and used == pytest.approx(1)
     assert torch.allclose(factor @ factor.T, ones + used * torch.eye(size), atol=1e-5)
     assert damping_status(0.01, used, "fallback-rtn") == ("damped", "damping 1 instead of 0.01")
     assert damping_status(0.01, 0.01, "fallback-rtn") == ("ok", "")
     for hopeless in (-gram_of(size), torch.zeros(size, size), torch.full((size, size), torch.nan)):
-        assert damp_until_factored(hopeless, 0.01)[0] is None
+        assert damp_until_factored(hopeless.clone, 0.01)[0] is None
         assert inverted(hopeless, 0.01) is None
     assert damping_status(0.01, None, "fallback-rtn")[0] == "fallback-rtn"
 

@@ -37,7 +37,7 @@ def test_repair_is_numpys_least_squares(biased: bool) -> None:
     bias = torch.randn(5, generator=torch.Generator().manual_seed(2)) if biased else None
     kept = torch.tensor([0, 2, 3, 7, 8, 11])
     gram, mean = x.T @ x / len(x), x.mean(0)
-    found = least_squares(weight, bias, gram, mean if biased else None, kept, 1e-9)
+    found = least_squares(weight, bias, gram.clone, mean if biased else None, kept, 1e-9)
     design = torch.cat([x[:, kept], torch.ones(len(x), int(biased))], 1).double().numpy()
     target = (x @ weight.T + (0 if bias is None else bias)).double().numpy()
     expected, *_ = np.linalg.lstsq(design, target, rcond=None)
@@ -51,7 +51,7 @@ def test_repair_towards_another_output() -> None:
     weight, other = (torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     gram, kept = x.T @ x / len(x), torch.tensor([1, 4, 5])
     gap = (other - weight) @ gram
-    found = least_squares(weight, None, gram, None, kept, 1e-9, gap)
+    found = least_squares(weight, None, gram.clone, None, kept, 1e-9, gap)
     expected, *_ = np.linalg.lstsq(x[:, kept].double().numpy(), (x @ other.T).double().numpy(), rcond=None)
     assert np.allclose(found.weight.numpy(), expected.T, atol=1e-3)
 
