@@ -18,6 +18,7 @@ from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
 from ..compress.solve.table_solving import gains
 from .losses import Losses, linear_schemes, table_schemes
+from .packaged import Given
 from .quantities import CLASSIFIER, COSINE, DECODER, ENCODER, ENCODER_DECODER, KL, Quantity
 
 # Resident bytes of a process that runs a bundle, without its weights: the least (MiniLM's). Budgets below
@@ -86,12 +87,16 @@ class Space:
         return [(unit, unit.options[index]) for unit, index in zip(self.units, options, strict=True)]
 
 
-def space_of(source: WeightSource, losses: Losses | None) -> Space:
-    """The candidates of a model; without ``losses`` their damages are not known, and 0."""
+def space_of(source: WeightSource, losses: Losses | None, given: Given | None = None) -> Space:
+    """The candidates of a model, or what each module is ``given`` alone, by its name; without ``losses``
+    their damages are not known, and 0.
+    """
     anatomy = source.anatomy
     schemes = linear_schemes(anatomy)
     units = [
-        _linears(block.index, group, schemes, losses) for block in anatomy.blocks for group in block.inputs()
+        _linears(block.index, group, schemes, losses, given)
+        for block in anatomy.blocks
+        for group in block.inputs()
     ]
     named = [("embedding", anatomy.embedding)]
     named += [("head", anatomy.head)] if anatomy.head is not None and not anatomy.tied else []
@@ -103,7 +108,7 @@ def space_of(source: WeightSource, losses: Losses | None) -> Space:
             _option(scheme, known, weights * bits_in_bundle(scheme, anatomy.hidden_size) / 8)
             for scheme in stored
         ]
-        units.append(Unit(name, (module,), _useful(options), is_table=True))
+        units.append(Unit(name, (module,), _left(options, module, given), is_table=True))
     cache = _cache_bytes(anatomy)
     resident = _RUNTIME + 4 * anatomy.vocab_size + cache
     shipped = _rest(source, units)
@@ -123,7 +128,13 @@ def model_kind(anatomy: Anatomy) -> str:
     return CLASSIFIER if anatomy.classifier is not None else anatomy.kind
 
 
-def _linears(block: int, group: Sequence[Linear], schemes: Sequence[Scheme], losses: Losses | None) -> Unit:
+def _linears(
+    block: int,
+    group: Sequence[Linear],
+    schemes: Sequence[Scheme],
+    losses: Losses | None,
+    given: Given | None,
+) -> Unit:
     fits = [scheme for scheme in schemes if all(divides(scheme, linear) for linear in group)]
     options = []
     for scheme in (*fits, None):
@@ -135,11 +146,18 @@ def _linears(block: int, group: Sequence[Linear], schemes: Sequence[Scheme], los
         )
         options.append(_option(scheme, known, bits / 8))
     name = f"block {block}: {' '.join(linear.role for linear in group)}"
-    return Unit(name, tuple(linear.name for linear in group), _useful(options))
+    return Unit(name, tuple(linear.name for linear in group), _left(options, group[0].name, given))
 
 
 def _option(scheme: Scheme | None, known: Mapping[str, float], size: float) -> Option:
     return Option(scheme, known.get(scheme.name, 0.0) if scheme is not None else 0.0, size)
+
+
+def _left(options: Sequence[Option], module: str, given: Given | None) -> tuple[Option, ...]:
+    """Those that are chosen among: the one with the scheme that ``module`` is given, or the useful ones."""
+    if given is None:
+        return _useful(options)
+    return tuple(option for option in options if option.scheme == given[module])
 
 
 def _useful(options: Sequence[Option]) -> tuple[Option, ...]:

@@ -12,16 +12,19 @@ from ..compress.numbers.table_rounding import kept_on_grid
 from ..errors import InputError
 from .candidates import Space
 from .methods import Method
+from .packaged import packaged_recipe
 
 
 def recipe_of(
     space: Space, options: Sequence[int], method: Method, calibration: dict[str, Any]
 ) -> dict[str, Any]:
-    """The recipe for one option of every unit; ``calibration`` is that section of it.
+    """The recipe for one option of every unit, or the packaged one; ``calibration`` is that section of it.
 
     Raises:
         InputError: the choice leaves every linear in float.
     """
+    if method.packaged:
+        return packaged_recipe(method.packaged, calibration)
     chosen = space.chosen(options)
     plan = {
         name: option.scheme.name

@@ -1,4 +1,4 @@
-"""What is sampled of methods, and which come first.
+"""What is sampled of methods, and which come first: packaged recipes (:mod:`.packaged`), then the usual ways.
 
 Cheap before dear: of the trials two thirds round alone and draw the front of size and damage; the last third
 learns too, at the whole budget.
@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from .methods import CUTS, ROUNDINGS, Method
+from .packaged import packaged_methods
 from .quantities import DECODE, DISK, MEMORY
 from .search import Search
+from .solve import Infeasible
 
 _EPOCHS = (1, 2, 4, 8)
 # First of the cheap trials; the dear ones begin with what rounds best.
@@ -25,8 +27,10 @@ def is_dear(number: int, trials: int) -> bool:
     return number >= trials - trials // 3
 
 
-def method_of(parameters: Mapping[str, Any]) -> Method:
-    """The method of a sample."""
+def method_of(parameters: Mapping[str, Any], packaged: str = "") -> Method:
+    """The method of a sample, which is nearest to the ``packaged`` recipe if there is one."""
+    if packaged:
+        return next(one for one in packaged_methods() if one.packaged == packaged)
     return Method(**{name: value for name, value in parameters.items() if name != "share"})
 
 
@@ -49,14 +53,15 @@ def sampled(search: Search, *, dear: bool) -> dict[str, Any]:
     return found | {"share": FloatDistribution(0.0, 1.0, step=0.0625)}
 
 
-def first_of(search: Search, presets: Sequence[Method], *, dear: bool) -> list[dict[str, Any]]:
-    """Parameters of the first trials of a kind, unless all are sampled: the usual methods at the whole
-    budget, then the best of them along the front; of the dear ones the best, with learning.
+def first_of(search: Search, presets: Sequence[Method], *, dear: bool) -> list[tuple[dict[str, Any], str]]:
+    """Parameters of the first trials of a kind, unless all are sampled, each with the packaged recipe that it
+    stands for, or "": such a recipe, the usual methods at the whole budget, then the best of them along the
+    front; of the dear ones a recipe, and the best with learning.
     """
     if not presets:
         return []
     found = search.best() or search.nearest()
-    best = Method("corrected") if found is None else found.method
+    best = Method("corrected") if found is None else replace(found.method, uniform=False, packaged="")
     if dear:
         first = [(replace(best, epochs=4), 1.0)]
     else:
@@ -66,4 +71,24 @@ def first_of(search: Search, presets: Sequence[Method], *, dear: bool) -> list[d
         {name: share if name == "share" else getattr(method, name) for name in names}
         for method, share in first
     ]
-    return [*({**one, "cached": True} for one in wanted if "cached" in names), *wanted]
+    usual = [*({**one, "cached": True} for one in wanted if "cached" in names), *wanted]
+    recipes = [
+        ({name: 1.0 if name == "share" else getattr(method, name) for name in names}, method.packaged)
+        for method in _packaged(search, cached="cached" in names, dear=dear)
+    ]
+    return [*recipes, *((one, "") for one in usual)]
+
+
+def _packaged(search: Search, *, cached: bool, dear: bool) -> list[Method]:
+    """Of the packaged recipes whose choice is predicted to keep the budgets that with the least damage, and
+    of those with equal schemes the one that rounds best; none where no recipe does.
+    """
+    best: tuple[float, Method] | None = None
+    for method in packaged_methods():
+        kind = (method.epochs in _EPOCHS) if dear else not method.epochs
+        if not kind or (method.cached and not cached) or not search.spaces.knows(method.packaged):
+            continue
+        found = search.solved(method)
+        if not isinstance(found, Infeasible) and (best is None or found.damage < best[0]):
+            best = found.damage, method
+    return [] if best is None else [best[1]]

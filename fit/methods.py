@@ -41,6 +41,7 @@ class Method:
         cached: whether keys and values are cached in 8 bits.
         cut: of :data:`CUTS`: heads and channels, or blocks, that go first; "" where none do.
         uniform: whether all linears get one scheme, as in packaged recipes.
+        packaged: the packaged recipe that is followed word for word, which the others describe; "" for none.
     """
 
     rounding: str = "gptq"
@@ -50,10 +51,18 @@ class Method:
     cached: bool = False
     cut: str = ""
     uniform: bool = False
+    packaged: str = ""
+
+    @property
+    def space(self) -> str:
+        """The key of its candidates: what goes first, or the recipe that leaves no choice."""
+        return self.packaged or self.cut
 
     @property
     def name(self) -> str:
-        """``gptq``, ``narrow 90 %, rotated, awq, corrected, tuned 4 x``."""
+        """``gptq``, ``narrow 90 %, rotated, awq, corrected, tuned 4 x``, ``best-small as packaged``."""
+        if self.packaged:
+            return f"{self.packaged} as packaged"
         words = [self.cut] if self.cut else []
         words += ["uniform"] * self.uniform
         words += ["rotated"] * self.rotated + ["awq"] * self.scaled + [self.rounding]

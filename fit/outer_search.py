@@ -28,6 +28,7 @@ from .solve import Infeasible
 
 _ASKED = 10  # samples for each trial: of those that were tried already, which cost nothing
 _WAIT = 0.5  # seconds
+_PACKAGED = "packaged"  # of a trial: the recipe that it follows, where its sample is only the nearest
 
 Sampler = Callable[[int], Any]
 
@@ -37,6 +38,11 @@ def by_parzen(seed: int) -> Any:
     import optuna
 
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=6)
+
+
+def _method(trial: Any) -> Method:
+    """Of a trial of Optuna's."""
+    return method_of(trial.params, trial.user_attrs.get(_PACKAGED, ""))
 
 
 class _Held:
@@ -138,7 +144,7 @@ class OuterSearch:
             if one.number in self._taken or chosen is None or one.state.name != "COMPLETE":
                 continue
             self._taken.add(one.number)
-            trial = self.search.ran(tuple(chosen["options"]), method_of(one.params), Silent())
+            trial = self.search.ran(tuple(chosen["options"]), _method(one), Silent())
             self.search.take(trial, chosen["predicted"])
 
     def _claim(self) -> _Claim | None:
@@ -171,8 +177,8 @@ class OuterSearch:
             lock.release()
             return None
         trial = optuna.trial.Trial(self.study, one._trial_id)  # no other way leads to a running one
-        self.search.progress.note(f"{method_of(one.params).name}: taken up from a process that was stopped")
-        return _Claim(trial, method_of(one.params), tuple(chosen["options"]), chosen["predicted"], lock)
+        self.search.progress.note(f"{_method(one).name}: taken up from a process that was stopped")
+        return _Claim(trial, _method(one), tuple(chosen["options"]), chosen["predicted"], lock)
 
     def _asked(self, dear: bool, known: list[Any]) -> _Claim | None:
         """A sample with the choice that is best for it; None where it was tried, or nothing keeps the
@@ -180,15 +186,15 @@ class OuterSearch:
         """
         import optuna
 
-        tried = [one.params for one in known]
+        tried = [(one.params, one.user_attrs.get(_PACKAGED, "")) for one in known]
         preset = next(
             (one for one in first_of(self.search, self.presets, dear=dear) if one not in tried), None
         )
         if preset is not None:
-            self.study.enqueue_trial(preset)
+            self.study.enqueue_trial(preset[0], user_attrs={_PACKAGED: preset[1]})
         self.study.sampler = self.sampler(self.seed + 1000 * len(known))
         trial = self.study.ask(sampled(self.search, dear=dear))
-        method = method_of(trial.params)
+        method = _method(trial)
         try:
             found = self.search.solved(method, trial.params.get("share", 1.0))
         except (GateFailed, InputError) as error:  # a cut that this model cannot have
@@ -206,9 +212,7 @@ class OuterSearch:
             return None
         lock = self._lock_of(trial.number)
         lock.acquire(wait=True)
-        predicted = self.search.corrections.predicted(
-            self.search.space, found.options, method, self.search.budgets
-        )
+        predicted = self.search.predicted(found.options, method)
         trial.set_user_attr("chosen", {"key": key, "options": found.options, "predicted": predicted})
         self.search.gap = found.gap
         return _Claim(trial, method, found.options, predicted, lock)

@@ -61,7 +61,9 @@ def _front(search: Search) -> list[Measurement]:
 
 
 def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
-    wish, budgets, space = job.wish, job.wish.budgets, search.spaces.of(trial.method.cut)
+    wish, budgets, space = job.wish, job.wish.budgets, search.spaces.of(trial.method.space)
+    # What another budget would bring, of all candidates: a packaged recipe has none.
+    whole = search.spaces.of(trial.method.cut)
     own = [] if job.texts.calibration in CORPORA else ["--text", "calibration.jsonl"]
     own += [word for one in search.setting.protected(trial.recipe) for word in ("--protect", one.name)]
     held_out = [qualities(line, budgets) for line in trial.lines if line.workload.get("text") == _HELD_OUT]
@@ -79,9 +81,9 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
         "trials": [_described(search, number) for number in range(len(search.trials))],
         "chosen": search.trials.index(trial) + 1,
         "why_no_more": search.refusals,
-        "bits": strips(search.spaces.left(trial.method.cut), space, trial.options),
+        "bits": strips(search.spaces.left(trial.method.space), space, trial.options),
         "units": units_of(space, trial.options),
-        "prices": [one.shown() for one in prices(space, search.corrections, trial.method, budgets)],
+        "prices": [one.shown() for one in prices(whole, search.corrections, trial.method, budgets)],
     }
 
 

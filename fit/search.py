@@ -102,7 +102,7 @@ class Search:
         """The best choice as predicted now; with a ``share`` of the bytes that the best above the smallest
         choice takes.
         """
-        space = self.spaces.of(method.cut)
+        space = self.spaces.of(method.space)
         limits = self.corrections.limits(space, self.budgets, method)
         objective = space.sizes if self.objective == DISK.name else space.damages
         if method.uniform:
@@ -126,7 +126,7 @@ class Search:
 
     def predicted(self, options: tuple[int, ...], method: Method) -> dict[str, float]:
         """What a trial is expected to measure."""
-        return self.corrections.predicted(self.spaces.of(method.cut), options, method, self.budgets)
+        return self.corrections.predicted(self.spaces.of(method.space), options, method, self.budgets)
 
     def _try(self, options: tuple[int, ...], method: Method) -> None:
         predicted = self.predicted(options, method)
@@ -140,13 +140,13 @@ class Search:
 
     def recipe(self, options: tuple[int, ...], method: Method) -> dict[str, Any]:
         """The recipe of a trial."""
-        return recipe_of(self.spaces.of(method.cut), options, method, self.calibration)
+        return recipe_of(self.spaces.of(method.space), options, method, self.calibration)
 
     def take(self, trial: Trial, predicted: dict[str, float]) -> None:
         """Learn from a trial."""
         self.trials.append(trial)
         self.predictions.append(predicted)
-        space = self.spaces.of(trial.method.cut)
+        space = self.spaces.of(trial.method.space)
         self.corrections.learn(space, trial.options, trial.method, trial.measured, trial.originals)
         broken = trial.broken(self.budgets)
         said = "holds" if not broken else "misses " + ", ".join(one.shown() for one in broken)
@@ -232,7 +232,7 @@ class Search:
 
     def why(self, found: Infeasible, method: Method) -> str:
         """Which budget would have to give way, and how far."""
-        space = self.spaces.of(method.cut)
+        space = self.spaces.of(method.space)
         limits = {one.name: one for one in self.corrections.limits(space, self.budgets, method)}
         parts = []
         for budget in self.budgets:

@@ -1,4 +1,4 @@
-"""``Spaces``: the candidates of a model, and those of what each cut leaves of it.
+"""``Spaces``: the candidates of a model, and those of what each cut leaves of it, or a packaged recipe.
 
 Heads, channels and blocks that go do not add up with bits: what is left of a linear has other candidates. How
 much goes is a choice of methods (:data:`.methods.CUTS`); which of them the pruning passes solve themselves;
@@ -27,6 +27,7 @@ from .candidates import Space, space_of
 from .latency import times_of
 from .losses import Losses, known_losses, losses_file, measure_losses
 from .methods import CUTS
+from .packaged import given_by
 
 
 @dataclass
@@ -52,25 +53,32 @@ class Spaces:
     progress: Progress
     _found: dict[str, tuple[WeightSource, Space]] = field(default_factory=dict)
 
-    def of(self, cut: str = "") -> Space:
-        """The candidates behind the ``cut``, with their losses; measured where they are not known.
+    def of(self, key: str = "") -> Space:
+        """The candidates behind the cut, or the one choice of the packaged recipe, that is called ``key``,
+        with their losses; measured where they are not known.
 
         Raises:
             EdgepressError: as the pruning pass, or what measures.
         """
-        return self._opened(cut)[1]
+        return self._opened(key)[1]
 
-    def left(self, cut: str) -> WeightSource:
-        """What the ``cut`` leaves of the model."""
-        return self._opened(cut)[0]
+    def left(self, key: str) -> WeightSource:
+        """What the cut leaves of the model."""
+        return self._opened(key)[0]
 
-    def _opened(self, cut: str) -> tuple[WeightSource, Space]:
-        if cut not in self._found:
+    def knows(self, recipe: str) -> bool:
+        """Whether all that the packaged ``recipe`` gives the model is among the candidates."""
+        return given_by(self.source, recipe) is not None
+
+    def _opened(self, key: str) -> tuple[WeightSource, Space]:
+        if key not in self._found:
+            cut = key if key in CUTS else ""
             source = WeightSource.open(self._pruned(cut)) if cut else self.source
-            space = space_of(source, self._losses(source, cut))
+            given = given_by(source, key) if key and not cut else None
+            space = space_of(source, self._losses(source, cut), given)
             times = times_of(space, source, self.budgets, self.costs)
-            self._found[cut] = source, replace(space, times=times, before=_damage(source) if cut else 0.0)
-        return self._found[cut]
+            self._found[key] = source, replace(space, times=times, before=_damage(source) if cut else 0.0)
+        return self._found[key]
 
     def _pruned(self, cut: str) -> Path:
         """The checkpoint that the cut leaves, made by one of the processes that share the directory."""

@@ -1,0 +1,99 @@
+"""Packaged recipes in a search: word for word, as one choice of the candidates, and first of all trials."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.recipe_files import FOLDER
+from edgepress.fit.budgets import Budget
+from edgepress.fit.candidates import space_of
+from edgepress.fit.found_recipe import recipe_of
+from edgepress.fit.job import Job, Wish
+from edgepress.fit.methods import Method
+from edgepress.fit.outer_search import OuterSearch
+from edgepress.fit.packaged import given_by, packaged_methods, packaged_recipe
+from edgepress.fit.quantities import DISK
+from edgepress.terminal import Silent
+
+
+def method(name: str) -> Method:
+    return next(one for one in packaged_methods() if one.packaged == name)
+
+
+def test_a_recipe_is_followed_word_for_word() -> None:
+    settings = {"source": "wikipedia", "samples": 128, "length": 512, "seed": 3}
+    written = yaml.safe_load((FOLDER / "best-small.yaml").read_text(encoding="utf-8"))
+    found = packaged_recipe("best-small", settings)
+    assert found.pop("calibration") == {**settings, "samples": 48}
+    assert found == {key: value for key, value in written.items() if key not in ("about", "calibration")}
+    few = packaged_recipe("best-small", {**settings, "samples": 16, "length": 32})
+    assert (few["calibration"]["samples"], few["calibration"]["length"]) == (16, 32)
+
+
+def test_those_that_store_weights_otherwise_or_cut_are_none() -> None:
+    known = {one.packaged for one in packaged_methods()}
+    assert {"w4a16-gptq", "w3a16-tuned", "best", "best-small", "w4a16-rtn"} <= known
+    assert not {"narrow70-w4a16", "sparse50-w4a16", "half-distilled", "w3a16-qat"} & known
+    tuned = method("w3a16-tuned")
+    assert (tuned.rounding, tuned.scaled, tuned.epochs, tuned.cached) == ("corrected", True, 1, False)
+    assert tuned.name == "w3a16-tuned as packaged"
+
+
+@pytest.mark.parametrize("name", ["w4a16-gptq", "best-small"])
+def test_a_recipe_is_one_choice(name: str, pico_llama: Path) -> None:
+    source = WeightSource.open(pico_llama)
+    given = given_by(source, name)
+    assert given is not None
+    assert {given[one.name] for one in source.anatomy.linears()} == {Scheme.parse("W4A16-g64")}
+    tables = {"w4a16-gptq": "W8A16-g32", "best-small": "W4A16-g64"}
+    assert given[source.anatomy.embedding] == Scheme.parse(tables[name])
+    whole, single = space_of(source, None), space_of(source, None, given)
+    assert single.shipped == pytest.approx(whole.shipped)
+    for unit, one in zip(whole.units, single.units, strict=True):
+        (option,) = one.options
+        assert one.modules == unit.modules and option in unit.options
+    settings = {"samples": 128, "length": 512, "seed": 0}
+    made = recipe_of(single, (0,) * len(single.units), method(name), settings)
+    assert made == packaged_recipe(name, settings)
+
+
+def test_integer_products_are_of_encoders_alone(pico_llama: Path, pico_bert: Path) -> None:
+    assert given_by(WeightSource.open(pico_llama), "fp8-dynamic") is None
+    llama, bert = (given_by(WeightSource.open(one), "w8a8") for one in (pico_llama, pico_bert))
+    assert llama is None and bert is not None and Scheme.parse("W8A8") in bert.values()
+
+
+@pytest.mark.chain
+def test_the_best_that_keeps_the_budget_comes_first(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    budgets = (Budget(DISK, 1e6),)
+    wish = Wish(str(pico_llama), budgets, str(pico_text), samples=16, length=32, threads=1, trials=6)
+    search = Job(wish, tmp_path, Silent()).search(time.monotonic() + 3600)
+    first = OuterSearch(search, tmp_path / "first.journal", 6)
+    assert _claimed(first) == [method("w4a16-gptq"), Method(), Method("corrected")]
+    few = Job(Wish(**{**vars(wish), "budgets": (Budget(DISK, 190e3),)}), tmp_path, Silent())
+    within = OuterSearch(few.search(time.monotonic() + 3600), tmp_path / "within.journal", 6)
+    fits = [one for one in _claimed(within) if one.packaged]
+    sizes = {one: few.spaces().of(one.packaged) for one in fits}
+    assert all(space.shipped + sum(row[0] for row in space.sizes) <= 190e3 for space in sizes.values())
+
+
+def _claimed(search: OuterSearch) -> list[Method]:
+    """The methods of the first three trials, none of which is run."""
+    found = []
+    for _ in range(3):
+        with search._alone():
+            claim = search._claim()
+            assert claim is not None
+            found.append(claim.method)
+            search._tell(claim.trial, None, {})
+            claim.lock.release()
+    return found
