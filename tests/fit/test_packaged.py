@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.found_recipe import recipe_of
 from edgepress.fit.job import Job, Wish
+from edgepress.fit.method_space import PRESETS, first_of
 from edgepress.fit.methods import Method
 from edgepress.fit.outer_search import OuterSearch
 from edgepress.fit.packaged import given_by, packaged_methods, packaged_recipe
@@ -74,16 +76,34 @@ def test_the_best_that_keeps_the_budget_comes_first(
 ) -> None:
     pytest.importorskip("optuna")
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
-    budgets = (Budget(DISK, 1e6),)
-    wish = Wish(str(pico_llama), budgets, str(pico_text), samples=16, length=32, threads=1, trials=6)
+    source = WeightSource.open(pico_llama)
+    room = 1.02 * _size(source, "balanced")
+    wish = Wish(
+        str(pico_llama),
+        (Budget(DISK, room),),
+        str(pico_text),
+        samples=16,
+        length=32,
+        threads=1,
+        trials=6,
+    )
     search = Job(wish, tmp_path, Silent()).search(time.monotonic() + 3600)
-    first = OuterSearch(search, tmp_path / "first.journal", 6)
-    assert _claimed(first) == [method("w4a16-gptq"), Method(), Method("corrected")]
-    few = Job(Wish(**{**vars(wish), "budgets": (Budget(DISK, 190e3),)}), tmp_path, Silent())
-    within = OuterSearch(few.search(time.monotonic() + 3600), tmp_path / "within.journal", 6)
-    fits = [one for one in _claimed(within) if one.packaged]
-    sizes = {one: few.spaces().of(one.packaged) for one in fits}
-    assert all(space.shipped + sum(row[0] for row in space.sizes) <= 190e3 for space in sizes.values())
+    found = _claimed(OuterSearch(search, tmp_path / "first.journal", 6))
+    assert found == [method("balanced"), Method(), Method("corrected")]
+    dear = [packaged for _, packaged in first_of(search, PRESETS, dear=True)]
+    assert dear[0] in ("best", "best-small") and set(dear[1:]) == {""}
+    assert first_of(search, (), dear=False) == []  # where all are sampled
+    less = replace(wish, budgets=(Budget(DISK, 0.98 * _size(source, "balanced")),))
+    search = Job(less, tmp_path, Silent()).search(time.monotonic() + 3600)
+    (first, *_) = _claimed(OuterSearch(search, tmp_path / "less.journal", 6))
+    assert _size(source, first.packaged) < 0.98 * _size(source, "balanced")
+
+
+def _size(source: WeightSource, name: str) -> float:
+    given = given_by(source, name)
+    assert given is not None
+    space = space_of(source, None, given)
+    return space.shipped + sum(row[0] for row in space.sizes)
 
 
 def _claimed(search: OuterSearch) -> list[Method]:
