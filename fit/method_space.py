@@ -56,7 +56,7 @@ def sampled(search: Search, *, dear: bool) -> dict[str, Any]:
 def first_of(search: Search, presets: Sequence[Method], *, dear: bool) -> list[tuple[dict[str, Any], str]]:
     """Parameters of the first trials of a kind, unless all are sampled, each with the packaged recipe that it
     stands for, or "": such a recipe, the usual methods at the whole budget, then the best of them along the
-    front; of the dear ones a recipe, and the best with learning.
+    front; of the dear ones the best with learning, and a recipe.
     """
     if not presets:
         return []
@@ -76,7 +76,8 @@ def first_of(search: Search, presets: Sequence[Method], *, dear: bool) -> list[t
         ({name: 1.0 if name == "share" else getattr(method, name) for name in names}, method.packaged)
         for method in _packaged(search, cached="cached" in names, dear=dear)
     ]
-    return [*recipes, *((one, "") for one in usual)]
+    ours = [(one, "") for one in usual]
+    return [*ours, *recipes] if dear else [*recipes, *ours]
 
 
 def _packaged(search: Search, *, cached: bool, dear: bool) -> list[Method]:
