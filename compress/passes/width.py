@@ -8,15 +8,17 @@ repaired in closed form: :mod:`edgepress.compress.prune.structured.residual_repa
 longer divide its hidden size is written as the Mistral that it is: transformers refuses it under the other
 name.
 
-For decoders with RMSNorm. LayerNorm models are refused: their norms take off a mean over channels that would
-be removed, and their configs derive the size of a head from the hidden size. A head that is the embedding
-stays so: then the final norm's scales cannot be folded, and a basis of ``pca`` leaves alone the channels
-whose scales are unusual.
+For decoders with RMSNorm, and for T5 and mT5, both of whose stacks have one basis: there ``repair: none``
+alone, so that ``distill`` or ``tune`` follows. LayerNorm models are refused: their norms take off a mean over
+channels that would be removed, and their configs derive the size of a head from the hidden size. A head that
+is the embedding stays so: then the final norm's scales cannot be folded, and a basis of ``pca`` leaves alone
+the channels whose scales are unusual.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -36,11 +38,18 @@ from ..pipeline.forward import BatchSplitter
 from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
-from ..prune.structured.residual_basis import Basis, basis_of, measure_norm_inputs, unusual
+from ..prune.structured.residual_basis import (
+    Basis,
+    NormInputs,
+    basis_of,
+    lost,
+    measure_norm_inputs,
+    unusual,
+)
 from ..prune.structured.residual_cut import Ends, cut_block, narrower, why_not
 from ..prune.structured.residual_fit import refit_bytes
 from ..prune.structured.residual_repair import NarrowBlock
-from ..rotate.rotation import FusedTensors
+from ..rotate.rotation import FusedTensors, scales_of
 
 
 class Width(ModelPass):
@@ -75,10 +84,14 @@ class Width(ModelPass):
     def label(self) -> str:
         return f"{self.keep:.0%} of the {'hidden size' if self.budget == WEIGHTS else self.budget.of}"
 
+    @property
+    def knows_encoder_decoders(self) -> bool:
+        return self.repair == "none" and self.tied == "keep"
+
     def why_no_encoder_decoder(self, anatomy: Anatomy) -> str:
         return why_not(anatomy) or (
-            "both stacks of it share one basis by their table, and what a block loses is repaired in its "
-            "attention and MLP alone, not in what its decoder reads of the encoder"
+            "what a block loses is repaired in its attention and MLP alone, not in what its decoder reads of "
+            "the encoder: with repair: none, and a head that stays tied, it does, and distill follows"
         )
 
     def kept(self, anatomy: Anatomy) -> int:
@@ -146,7 +159,10 @@ class Width(ModelPass):
         runner = BlockRunner(Skeleton(stage.source, stage.device), BatchSplitter(stage.progress.note))
         folder, batches = stage.directory / "activations", stage.text("width").batches
         inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
-        return self._cut(stage, runner, inputs, self._basis(stage, runner, inputs))
+        found, basis = self._basis(stage, runner, inputs)
+        if stage.source.anatomy.kind == "encoder_decoder":
+            return self._cut_stacks(stage, basis, lost(found, basis))
+        return self._cut(stage, runner, inputs, basis)
 
     def _check(self, stage: Stage) -> None:
         anatomy = stage.source.anatomy
@@ -164,8 +180,10 @@ class Width(ModelPass):
                 fix="put width before passes that quantize or set weights to zero",
             )
 
-    def _basis(self, stage: Stage, runner: BlockRunner, inputs: Stream) -> Tensor:
-        """The basis ``[hidden, kept]``; channels by activation where another cannot be found."""
+    def _basis(self, stage: Stage, runner: BlockRunner, inputs: Stream) -> tuple[NormInputs, Tensor]:
+        """What the norms receive, and the basis ``[hidden, kept]``; channels by activation where another
+        cannot be found.
+        """
         anatomy = stage.source.anatomy
         found, apart = measure_norm_inputs(runner, stage.source, inputs, stage.progress), None
         if anatomy.tied and not self.separates(anatomy):
@@ -177,7 +195,24 @@ class Width(ModelPass):
             stage.progress.note("the Gram of the states is not positive definite: channels go by activation")
             basis = basis_of(found, "activation", self.kept(anatomy), apart)
         assert basis is not None
-        return basis
+        return found, basis
+
+    def _cut_stacks(self, stage: Stage, basis: Tensor, error: float) -> StageResult:
+        """Both stacks of an encoder–decoder in ``basis``; ``error`` is the fraction that it leaves out."""
+        source, anatomy = stage.source, stage.source.anatomy
+        writer, norm = BlockWriter(source, {}, stage.directory), anatomy.encoder_norm
+        assert norm is not None
+        memory, parts = scales_of(norm, source.tensor).to(stage.device), []
+        for block in anatomy.blocks:
+            tensors = FusedTensors(
+                lambda name: source.tensor(name).to(stage.device), source.names(f"{block.prefix}.")
+            )
+            cut_block(tensors, block, basis, memory)
+            parts.append(writer.part(block, {}, tensors.changed, {}))
+        ends = Ends(source, basis, separate=not anatomy.tied)
+        label = f"width {len(basis)} → {basis.shape[1]}"
+        status = LayerStatus(ends.norm.name, "width", label, "ok", error, "output")
+        return self._result(writer, ends, parts, [status], basis)
 
     def _cut(self, stage: Stage, runner: BlockRunner, inputs: Stream, basis: Tensor) -> StageResult:
         source, anatomy = stage.source, stage.source.anatomy
@@ -201,6 +236,11 @@ class Width(ModelPass):
                 task.advance(1)
         ends = Ends(source, basis, separate=not anatomy.tied or self.separates(anatomy))
         statuses.append(ends.fit(wide, narrow, **options))
+        return self._result(writer, ends, parts, statuses, basis)
+
+    def _result(
+        self, writer: BlockWriter, ends: Ends, parts: list[Path], statuses: list[LayerStatus], basis: Tensor
+    ) -> StageResult:
         details = {"hidden": basis.shape[1], "of": len(basis), "weights": basis.shape[1] / len(basis)}
         outside = writer.outer(*ends.tensors())
         return StageResult(

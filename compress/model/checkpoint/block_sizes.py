@@ -84,7 +84,7 @@ def with_hidden_size(config: Mapping[str, Any], before: Anatomy, kept: int) -> d
     """
     keys, attention = size_keys(config), before.blocks[0].attention
     assert keys.heads is not None
-    changes: dict[str, Any] = {"hidden_size": kept, keys.heads[2]: attention.head_dim}
+    changes: dict[str, Any] = {keys.hidden: kept, keys.heads[2]: attention.head_dim}
     heads = config.get(keys.heads[0])
     if keys.twin is None or not isinstance(heads, int) or kept % heads == 0:
         return changes

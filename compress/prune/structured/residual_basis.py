@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ....terminal import Progress
-from ...model.block_anatomy import Norm
+from ...model.block_anatomy import BlockAnatomy, Linear, Norm
 from ...model.weights import WeightSource
 from ...pipeline.block_inputs import BlockRunner, Stream
 from ...solve.damped_cholesky import inverted
@@ -103,14 +103,23 @@ def measure_norm_inputs(
             index = block.index
             scales = weigh(block.norm1, [linear.name for linear in block.attention.projections])
             add(block.norm1, scales, inputs.rows(index))
-            scales = weigh(block.norm2, [linear.name for linear in block.mlp.projections])
-            watched = {"sum": runner.skeleton.submodule(block.norm2.name)}
+            inside = {block.norm2: [linear.name for linear in block.mlp.projections]}
+            if block.cross is not None and block.cross_norm is not None:
+                inside[block.cross_norm] = [block.cross.q.name]
+            weighed = {norm: weigh(norm, readers) for norm, readers in inside.items()}
+            watched = {norm.name: runner.skeleton.submodule(norm.name) for norm in inside}
             with runner.loaded(index) as module:
                 for number, batch in enumerate(inputs.raw(index)):
                     left = inputs_and_output(module, watched, batch)
-                    add(block.norm2, scales, [real(left["sum"], batch.mask)])
+                    for norm, scales in weighed.items():
+                        add(norm, scales, [real(left[norm.name], batch.mask)])
                     runner.check(index, left["output"], batch.mask)
-                    inputs.write(index + 1, number, left["output"])
+                    inputs.write(index + 1, number, *inputs.behind(index, index + 1, number, left["output"]))
+            if anatomy.encoder_norm is not None and index + 1 == anatomy.layers()[0]:
+                readers = [part.name for one in anatomy.blocks for part in _of_encoder(one)]
+                scales = weigh(anatomy.encoder_norm, readers)
+                states = (real(batch.hidden, batch.mask) for batch in inputs.left(index))
+                add(anatomy.encoder_norm, scales, states)
             if index:
                 inputs.drop(index)
             task.advance(1)
@@ -119,6 +128,17 @@ def measure_norm_inputs(
     add(anatomy.final_norm, weigh(anatomy.final_norm, ()), inputs.rows(end))
     inputs.drop(end)
     return found
+
+
+def _of_encoder(block: BlockAnatomy) -> tuple[Linear, ...]:
+    """The linears of ``block`` that read what an encoder gave."""
+    return () if block.cross is None else (block.cross.k, block.cross.v)
+
+
+def lost(found: NormInputs, basis: Tensor) -> float:
+    """The fraction of what the norms receive that lies outside ``basis``, of its squares."""
+    gram = found.gram.to(basis.dtype)
+    return 1 - float((basis.T @ gram @ basis).trace() / gram.trace())
 
 
 def basis_of(found: NormInputs, kind: Basis, count: int, apart: Tensor | None) -> Tensor | None:

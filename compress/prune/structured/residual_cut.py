@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...model.anatomy import Anatomy
-from ...model.block_anatomy import BlockAnatomy, Linear, Norm
+from ...model.block_anatomy import Attention, BlockAnatomy, Linear, Norm
 from ...model.checkpoint.block_sizes import with_hidden_size
 from ...model.weights import WeightSource
 from ...pipeline.block import LayerStatus
@@ -39,10 +39,15 @@ def scale_of(basis: Tensor) -> float:
     return float((len(basis) / basis.shape[1]) ** 0.5)
 
 
-def cut_block(tensors: FusedTensors, block: BlockAnatomy, basis: Tensor) -> None:
-    """Make ``block`` read and write states in ``basis [hidden, kept]``."""
-    rotate_residual(tensors, block, basis)
-    for norm in (block.norm1, block.norm2):
+def cut_block(
+    tensors: FusedTensors, block: BlockAnatomy, basis: Tensor, memory: Tensor | None = None
+) -> None:
+    """Make ``block`` read and write states in ``basis [hidden, kept]``, and read those of an encoder, whose
+    norm had the scales ``memory [hidden]``.
+    """
+    rotate_residual(tensors, block, basis, memory)
+    norms = (block.norm1, block.norm2, *([] if block.cross_norm is None else [block.cross_norm]))
+    for norm in norms:
         tensors.changed[f"{norm.name}.weight"] = norm_weight(norm, basis)
 
 
@@ -86,9 +91,8 @@ def narrower(anatomy: Anatomy, kept: int) -> Anatomy:
     def writing(linear: Linear) -> Linear:
         return replace(linear, out_features=kept)
 
-    def cut(block: BlockAnatomy) -> BlockAnatomy:
-        attention, mlp = block.attention, block.mlp
-        narrow = replace(
+    def attending(attention: Attention) -> Attention:
+        return replace(
             attention,
             q=reading(attention.q),
             k=reading(attention.k),
@@ -96,9 +100,12 @@ def narrower(anatomy: Anatomy, kept: int) -> Anatomy:
             qkv=attention.qkv and reading(attention.qkv),
             o=writing(attention.o),
         )
+
+    def cut(block: BlockAnatomy) -> BlockAnatomy:
+        mlp, cross = block.mlp, block.cross and attending(block.cross)
         gate, both = mlp.gate and reading(mlp.gate), mlp.gate_up and reading(mlp.gate_up)
         mlp = replace(mlp, gate=gate, up=reading(mlp.up), gate_up=both, down=writing(mlp.down))
-        return replace(block, mixer=narrow, feed_forward=mlp)
+        return replace(block, mixer=attending(block.attention), feed_forward=mlp, cross=cross)
 
     return replace(anatomy, blocks=tuple(map(cut, anatomy.blocks)), hidden_size=kept)
 
@@ -123,6 +130,15 @@ class Ends:
             self.head = self._folded_head() @ basis.to(torch.float32)
         else:
             self.scales, self.head = tied_scales(self.old_scales, basis), self.embedding
+        if anatomy.encoder_norm is not None and anatomy.logit_form is not None:
+            # T5 divides its logits by the root of the hidden size, which is another one now.
+            self._rescale(1 / scale_of(basis))
+
+    def _rescale(self, factor: float) -> None:
+        if self.separate:
+            self.head = self.head * factor
+        else:
+            self.scales = self.scales * factor
 
     def fit(self, wide: Stream, narrow: Stream, *, repairs: bool, damping: float | None) -> LayerStatus:
         """Repair what reads the last states of the stream ``narrow [tokens, kept]``, which are those of
@@ -180,6 +196,9 @@ class Ends:
             f"{anatomy.embedding}.weight": self.embedding,
             f"{self.norm.name}.weight": self.scales - self.norm.offset,
         }
+        if anatomy.encoder_norm is not None:
+            weight = norm_weight(anatomy.encoder_norm, self.basis)
+            changed[f"{anatomy.encoder_norm.name}.weight"] = weight
         if not self.separate:
             return changed, {}
         if anatomy.tied:
@@ -191,7 +210,7 @@ class Ends:
         """Entries of ``config.json`` that change. The epsilon is that of all norms of the model."""
         anatomy = self.source.anatomy
         changes = with_hidden_size(self.source.reader.config, anatomy, self.basis.shape[1])
-        changes["rms_norm_eps"] = self.eps
+        changes["rms_norm_eps" if anatomy.encoder_norm is None else "layer_norm_epsilon"] = self.eps
         return changes | ({"tie_word_embeddings": False} if anatomy.tied and self.separate else {})
 
     def _folded_head(self) -> Tensor:

@@ -232,7 +232,7 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     knowing = {name for name in whole if pass_type(name).knows_encoder_decoders is not refusing}
     assert knowing == {
         *("allocate", "allocate_sparsity", "distill", "layers", "narrow", "rotate"),
-        *("embedding", "qat", "ternary", "tune", "vocabulary"),
+        *("embedding", "qat", "ternary", "tune", "vocabulary", "width"),
     }
 
 
@@ -242,7 +242,7 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
     [
         ("t5", "kv_cache", "GroupQueryAttention"),
         ("bart", "kv_cache", "fewer heads or layers of the decoder"),
-        ("t5", "width, keep: 0.5", "share one basis"),
+        ("t5", "width, keep: 0.5", "with repair: none"),
         ("t5", "width, keep: 0.5", "these do.*narrow"),
         ("bart", "width, keep: 0.5", "normalises its embeddings"),
     ],
