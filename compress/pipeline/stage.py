@@ -114,6 +114,11 @@ class Stage:
         first = first_tokens(own, MEASURED_TOKENS)
         return first_tokens(own[len(first) :], tokens) or first_tokens(first, tokens)
 
+    def has_other_text(self, who: str) -> bool:
+        """Whether there is ordinary text behind what is measured on."""
+        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
+        return len(own) > len(first_tokens(own, MEASURED_TOKENS))
+
     def measured_on(
         self,
         micro_batches: Sequence[MicroBatch],

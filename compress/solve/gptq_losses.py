@@ -92,10 +92,11 @@ def costs_as_rounded(
     stage: Stage, who: str, schemes: Sequence[Scheme], linears: Sequence[Linear], damping: float | None
 ) -> dict[str, Costs]:
     """As :func:`.scheme_costs.grouped_costs`, where there are protected groups and where there are none; with
-    the codes that GPTQ finds with ``damping`` on ordinary text, or to nearest without one.
+    the codes that GPTQ finds with ``damping`` on ordinary text, or to nearest without one, and where there is
+    no other text than what is measured on: codes that fit few tokens seem to lose nothing on them.
     """
     protected = stage.calibration is not None and stage.calibration.protected
-    if damping is None:
+    if damping is None or not stage.has_other_text(who):
         more = protected and grouped_costs(stage, who, schemes, linears)
         return more or {"": scheme_costs(stage, who, schemes, linears)}
     if not protected:
