@@ -9,10 +9,10 @@ longer divide its hidden size is written as the Mistral that it is: transformers
 name.
 
 For decoders with RMSNorm, and for T5 and mT5, both of whose stacks have one basis: there ``repair: none``
-alone, so that ``distill`` or ``tune`` follows. LayerNorm models are refused: their norms take off a mean over
-channels that would be removed, and their configs derive the size of a head from the hidden size. A head that
-is the embedding stays so: then the final norm's scales cannot be folded, and a basis of ``pca`` leaves alone
-the channels whose scales are unusual.
+and ``basis: activation`` alone, so that ``distill`` or ``tune`` follows. LayerNorm models are refused: their
+norms take off a mean over channels that would be removed, and their configs derive the size of a head from
+the hidden size. A head that is the embedding stays so: then the final norm's scales cannot be folded, and a
+basis of ``pca`` leaves alone the channels whose scales are unusual.
 """
 
 from __future__ import annotations
@@ -86,12 +86,13 @@ class Width(ModelPass):
 
     @property
     def knows_encoder_decoders(self) -> bool:
-        return self.repair == "none" and self.tied == "keep"
+        return (self.repair, self.tied, self.basis) == ("none", "keep", "activation")
 
     def why_no_encoder_decoder(self, anatomy: Anatomy) -> str:
         return why_not(anatomy) or (
             "what a block loses is repaired in its attention and MLP alone, not in what its decoder reads of "
-            "the encoder: with repair: none, and a head that stays tied, it does, and distill follows"
+            "the encoder, and channels by activation alone were held against the model: with repair: none, "
+            "basis: activation, and a head that stays tied, it does, and distill follows"
         )
 
     def kept(self, anatomy: Anatomy) -> int:

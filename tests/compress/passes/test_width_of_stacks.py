@@ -86,3 +86,14 @@ def test_layer_norms_are_refused(make_encoder_decoder: Make, pico_text: Path, tm
     path = make_encoder_decoder(tmp_path / "m", "bart")
     with pytest.raises(InputError, match="cannot shrink"):
         narrowed(path, pico_text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", [{"basis": "pca"}, {"basis": "reconstruction"}, {"repair": "least_squares"}]
+)
+def test_what_was_not_held_against_the_model_is_refused(
+    options: dict[str, str], make_encoder_decoder: Make, pico_text: Path, tmp_path: Path
+) -> None:
+    path = make_encoder_decoder(tmp_path / "m", "t5")
+    with pytest.raises(InputError, match="basis: activation"):
+        narrowed(path, pico_text, tmp_path, **options)
