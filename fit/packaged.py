@@ -34,7 +34,7 @@ def packaged_methods() -> tuple[Method, ...]:
 
 
 def _method(name: str, recipe: Recipe) -> Method:
-    """What is done as :class:`.methods.Method` knows it, by which trials are told apart."""
+    """What is done as :class:`.methods.Method` knows it, which identifies trials."""
     steps: dict[str, Any] = dict(recipe.steps)
     gptq = steps.get("gptq")
     rounding = "rtn" if gptq is None else "corrected" if gptq.correction else "gptq"

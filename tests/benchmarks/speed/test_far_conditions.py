@@ -53,7 +53,7 @@ def test_a_supply_that_changes_while_it_measures(machine: Loopback, bundle: Path
     assert any("between mains and battery" in reason for reason in line.validity.reasons)
 
 
-# 40 kB a second each way, once it is told to be slow.
+# 40 kB a second each way, while the file is there.
 SLOW = """
 import socket, sys, threading, time
 from pathlib import Path
