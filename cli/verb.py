@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..terminal import Terminal
+from .help_sections import write_examples, write_options
 
 Function = Callable[..., Any]
 GIVEN = "edgepress.given"  # of a context: the words after the program's name
@@ -23,6 +24,10 @@ class Verb(click.Command):
     def __init__(self, *args: Any, old: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.old = dict(old or {})
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(self.name, formatter)
+        write_options(self, ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import edgepress
 import pytest
-from edgepress.cli.entry import VERBS
+from edgepress.cli.verb_list import VERBS
 
 ROOT = Path(edgepress.__file__).parent
 FLOORS = ("benchmarks", "cli", "compress", "devices", "export", "fit", "runtime")

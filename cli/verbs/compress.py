@@ -91,11 +91,13 @@ def _plan_table(plan: Any, predicted: str) -> Any:
 @click.option(
     "-r",
     "--recipe",
+    metavar="NAME|FILE",
     shell_complete=completion.recipes,
     help="A recipe: a YAML file, or the name of a packaged one (`edgepress recipe list`).",
 )
 @click.option(
     "--scheme",
+    metavar="NAME",
     shell_complete=completion.schemes,
     help="The short way: W4A16 (or int4), W3A16, W4A16_ASYM, W8A8 (int8), FP8_DYNAMIC, NVFP4A16, …",
 )
@@ -191,7 +193,7 @@ def command(
         terminal.document({**plan.as_dict(), **found}, _plan_table(plan, said))
         return
     if output is None:
-        raise click.UsageError("missing -o/--output: where should the compressed checkpoint go?")
+        raise click.UsageError("missing -o DIRECTORY: where should the compressed checkpoint go?")
     limit_torch(threads)
     _compress(terminal, model, output, {**chosen, **options})
 

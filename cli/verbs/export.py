@@ -124,7 +124,7 @@ def command(
         print_plan(terminal, needs, Path(place), max_memory)
         return
     if output is None:
-        raise click.UsageError("missing -o/--output: where should the bundle go?")
+        raise click.UsageError("missing -o DIRECTORY: where should the bundle go?")
     run = record or Path("runs") / f"{Path(output).name}.jsonl"
     if require_faster:
         from ...benchmarks.records.record import refuse_foreign

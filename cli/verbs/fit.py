@@ -21,25 +21,38 @@ from ..verb import Verb, output
     "--max-memory", metavar="SIZE", help="Resident memory as it generates: 300MB, or here=300MB,pi=200MB."
 )
 @click.option("--min-decode", metavar="RATE", help="Tokens a second: 100, or here=100,pi=20.")
-@click.option("--max-first-token", metavar="TIME", help="Until the first token: 0.8s or 800ms.")
+@click.option("--max-first-token", metavar="TIME", help="Time until the first token: 0.8s or 800ms.")
 @click.option("--min-sentences", metavar="RATE", help="Sentences a second of an encoder: 400, or here=400.")
 @click.option(
     "--max-energy",
     metavar="JOULES",
-    help="Of a token or sentence, counted: 0.2J; or modelled by a target's power: 0.2J@raspberry-pi-5.",
+    help="Energy of a token or sentence, counted: 0.2J; or modelled by a target's power: "
+    "0.2J@raspberry-pi-5.",
 )
 @click.option(
-    "--max-kl", metavar="NATS", help="KL divergence from the original a token, of a classifier a text: 0.1."
+    "--max-kl",
+    metavar="NATS",
+    help="KL divergence from the original, a token or (of a classifier) a text, such as 0.1.",
 )
-@click.option("--min-cosine", metavar="SHARE", help="Mean cosine to an encoder's embeddings, such as 0.98.")
-@click.option("--min-spearman", metavar="SHARE", help="Rank correlation of its sentence similarities: 0.98.")
 @click.option(
-    "--min-accuracy", metavar="SHARE", help="Of a classifier's labels; the text is .jsonl with `label`."
+    "--min-cosine",
+    metavar="SHARE",
+    help="Mean cosine to the embeddings of the original, an encoder, such as 0.98.",
+)
+@click.option(
+    "--min-spearman",
+    metavar="SHARE",
+    help="Rank correlation of an encoder's sentence similarities with the original's, such as 0.98.",
+)
+@click.option(
+    "--min-accuracy",
+    metavar="SHARE",
+    help="Accuracy of a classifier's labels, such as 0.9; the text is .jsonl with `label`.",
 )
 @click.option(
     "--max-slice-kl",
     metavar="NAME=NATS",
-    help="The same of the worst group of a slice of text, such as languages=0.3.",
+    help="KL divergence of the worst group of a slice of text, such as languages=0.3.",
 )
 @click.option(
     "--on",
@@ -75,7 +88,7 @@ from ..verb import Verb, output
     type=Number(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="After which no further trial begins.",
+    help="Hours after which no further trial begins.",
 )
 @click.option(
     "--trials",
@@ -115,7 +128,7 @@ def command(
     terminal: Terminal,
     **options: Any,
 ) -> None:
-    """Find the artifact of MODEL, a decoder, an encoder or both, that keeps all budgets with least damage.
+    """Find the bundle of MODEL that keeps all budgets with the least damage.
 
     Candidates of each part of the model are measured once; an exact solver chooses among them; what it chose
     is built, proven and measured, predictions are corrected, and it solves again. OUT gets the bundle, the
@@ -147,7 +160,7 @@ def command(
         terminal.document(planned, _plan(planned))
         return
     if target is None:
-        raise click.UsageError("missing -o/--output: where should the artifact go?")
+        raise click.UsageError("missing -o DIRECTORY: where should the artifact go?")
     wish.check()
     limit_torch(threads)
     found = fit_model(wish, output=target, overwrite=overwrite, executor=executor, progress=progress)
@@ -156,7 +169,7 @@ def command(
 
 def _work(target: str | None, threads: int | None, terminal: Terminal) -> None:
     if target is None:
-        raise click.UsageError("missing -o/--output: the search of which output?")
+        raise click.UsageError("missing -o DIRECTORY: the search of which output?")
     progress = terminal.progress
     from ...fit.worker import work_on
 

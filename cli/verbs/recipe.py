@@ -41,7 +41,7 @@ _FOOTNOTE = [
     "Cost: of `edgepress compress` with SmolLM2-135M and 16 × 512 tokens, one core.",
     "KL and perplexity against the original in float32: on held-out Wikipedia, by",
     'which recipes were chosen; "on news": on sealed text, by which nothing was. MB',
-    "of bundles with standard operators. A recipe itself: edgepress recipe show NAME",
+    "of bundles as they are exported by default. See one: edgepress recipe show NAME",
 ]
 
 

@@ -31,7 +31,32 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
 }
 
 
-@click.command("validate", cls=Verb, old={"--corpus": "--text"})
+MEASURED = """What is measured, of
+
+decoders: perplexity, bits per byte, KL divergence and top-1 agreement on the same windows of text; and
+of the greedy replies to twenty prompts how many end in a loop, and how much in them is repeated;
+
+encoders: cosine to the original's embeddings, retrieval of passages (R@1, mean reciprocal rank), overlap
+of the ten nearest neighbours, similarity of sentence pairs, a linear probe, and Spearman correlation
+with people on two sets of word pairs;
+
+classifiers: agreement of the labels, KL divergence of their distributions, and accuracy where the rows
+of a .jsonl text have a "label";
+
+encoder–decoders: as decoders, of the outputs given the inputs of .jsonl rows such as {"input": "…",
+"output": "…"}; where rows have no output, that is what the original replies, and no perplexity is
+measured; and how many greedy replies are the original's, word for word, and how many end in a loop;
+
+models that hear: the same, of the words that are said in sounds;
+
+models of images: cosine and nearest neighbours of embeddings, or agreement and KL divergence of labels.
+
+Intervals hold 95 % of bootstrap resamples of windows, texts or pairs. --slices names the groups that
+lose more than the others: languages, phenomena of syntax, people and professions, rare words, positions,
+or the "group" of the rows of a .jsonl text; the model card with what was found goes beside the run file."""
+
+
+@click.command("validate", cls=Verb, old={"--corpus": "--text"}, epilog=MEASURED)
 @click.argument("subject")
 @click.option(
     "--against",
@@ -96,16 +121,16 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     help="The benchmark of the Hugging Face Hub that the text is of: its result goes to a file beside the "
     "run file, for .eval_results/ of a model's repository.",
 )
-@click.option("--max-perplexity", type=LIMIT, help="Acceptance: fail (exit 1) above this perplexity.")
-@click.option("--max-kl", type=LIMIT, help="Acceptance: fail above this KL divergence, nats per token.")
-@click.option("--min-top1", type=SHARE, help="Acceptance: fail below this top-1 agreement, 0 to 1.")
+@click.option("--max-perplexity", type=LIMIT, help="Fail above this perplexity.")
+@click.option("--max-kl", type=LIMIT, help="Fail above this KL divergence, nats per token.")
+@click.option("--min-top1", type=SHARE, help="Fail below this top-1 agreement, 0 to 1.")
 @click.option(
     "--max-loops", type=SHARE, help="Fail above this fraction of greedy replies that end in a loop."
 )
 @click.option("--max-flips", type=SHARE, help="Fail where a group of --slices changes more of its answers.")
-@click.option("--min-cosine", type=Number(-1, 1), help="Acceptance: fail below this mean cosine.")
-@click.option("--min-retrieval", type=SHARE, help="Acceptance: fail below this R@1 of passages, 0 to 1.")
-@click.option("--max-label-kl", type=LIMIT, help="Acceptance: fail above this KL of a classifier's labels.")
+@click.option("--min-cosine", type=Number(-1, 1), help="Fail below this mean cosine.")
+@click.option("--min-retrieval", type=SHARE, help="Fail below this R@1 of passages, 0 to 1.")
+@click.option("--max-label-kl", type=LIMIT, help="Fail above this KL of a classifier's labels.")
 @click.option("--min-label-agreement", type=SHARE, help="Fail below this fraction of equal labels.")
 @click.option("--min-label-accuracy", type=SHARE, help="Fail below this fraction of right labels.")
 @max_memory
@@ -125,20 +150,8 @@ def command(
 ) -> int:
     """Compare SUBJECT, a bundle or checkpoint, with the original it was made from.
 
-    Decoders: perplexity, bits per byte, KL divergence and top-1 agreement on the same windows of text; and of
-    the greedy replies to twenty prompts how many end in a loop, and how much in them is repeated.
-    Encoders: cosine to the original's embeddings, retrieval of passages (R@1, mean reciprocal rank), overlap
-    of the ten nearest neighbours, similarity of sentence pairs, a linear probe, and Spearman correlation with
-    people on two sets of word pairs. Classifiers: agreement of the labels, KL divergence of their
-    distributions, and accuracy where the rows of a .jsonl text have a "label". Models of images: cosine and
-    nearest neighbours of embeddings, or agreement and KL divergence of labels. Models that hear:
-    as decoders, of the words that are said in sounds. Encoder–decoders: as decoders, of the outputs given the
-    inputs of .jsonl rows such as {"input": "…", "output": "…"}; where rows have no output, that is
-    what the original replies, and no perplexity is measured. Of both, how many greedy replies to sounds or
-    inputs are the original's, word for word, and how many end in a loop. Intervals hold 95 % of
-    bootstrap resamples of windows, texts or pairs. --slices names the groups that lose more than the others:
-    languages, phenomena of syntax, people and professions, rare words, positions, or the "group" of the rows
-    of a .jsonl text; the model card with what was found goes beside the run file.
+    Both read the same text; one JSON line is appended to the run file, which `edgepress compare` and
+    `edgepress report` read. What is measured of each kind of model stands below the options.
     """
     from ...benchmarks.records.record import refuse_foreign
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ... import errors
-from ...cli.entry import VERBS
+from ...cli.verb_list import VERBS
 from ...compress.pass_help import TRAINING, all_passes, options_of, schema
 from ...compress.pipeline.pass_names import as_yaml
 from ...compress.pipeline.pass_options import pass_type
@@ -54,6 +54,8 @@ def _verb(command: click.Command, name: str, above: click.Context | None, level:
     records = [one.get_help_record(context) for one in command.get_params(context)]
     rows = [(f"`{record[0]}`", cell(record[1])) for record in records if record and record[1]]
     yield table(("option", "meaning"), rows)
+    if command.epilog:
+        yield "\n\n".join(cell(part) for part in command.epilog.split("\n\n"))
 
 
 def passes() -> str:
@@ -92,7 +94,7 @@ def recipes() -> str:
     parts[1] += (
         "compression of SmolLM2-135M with 16 × 512 tokens on one core. KL and perplexity on held-out "
         "Wikipedia, by which recipes were chosen; on news: on sealed text, by which nothing was. MB of "
-        "bundles with standard operators."
+        "bundles as they are exported by default."
     )
     for name in names():
         found = about(name)

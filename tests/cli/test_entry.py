@@ -16,7 +16,8 @@ from typing import Any
 import click
 import pytest
 from edgepress import __version__, errors
-from edgepress.cli.entry import VERBS, SigTerm, edgepress, run
+from edgepress.cli.entry import SigTerm, edgepress, run
+from edgepress.cli.verb_list import VERBS
 from edgepress.errors import EdgepressError, InputError
 from edgepress.hashed_tree import hash_tree
 
@@ -48,6 +49,17 @@ def test_help_lists_every_verb(capsys: Capture) -> None:
     assert run(["--help"]) == run(["-h"]) == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in VERBS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []], ids=["asked for", "no verb"])
+def test_what_most_people_need_stands_first(arguments: list[str], capsys: Capture) -> None:
+    """And fits 80 columns; without a verb it also fits a screen or two, with no variable in it."""
+    run(arguments)
+    shown = "".join(capsys.readouterr())
+    first = [line.split()[0] for line in shown.partition("smaller and faster:\n")[2].splitlines()[:4]]
+    assert first == list(VERBS)[:4] == ["compress", "export", "profile", "fit"]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert ("EDGEPRESS_CACHE" in shown) == bool(arguments)
 
 
 def test_version(capsys: Capture) -> None:
@@ -166,7 +178,7 @@ def test_an_argument_in_bad_usage_is_inert(capsys: Capture) -> None:
 
 BAD_USAGE = {
     "missing argument": (["compress"], "MODEL", "edgepress compress --help"),
-    "missing option": (["compress", "model"], "--output", "edgepress compress --help"),
+    "missing option": (["compress", "model"], "-o DIRECTORY", "edgepress compress --help"),
     "required option": (["generate", "bundle"], "--prompt", "edgepress generate --help"),
     "unknown option": (["verify", "x", "--nothing"], "--nothing", "edgepress verify --help"),
     "value of the wrong kind": (["compress", "m", "--samples", "many"], "many", "edgepress compress --help"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import edgepress
 import pytest
-from edgepress.cli.entry import ENVIRONMENT, VERBS, run
 from edgepress.cli.entry import edgepress as program
+from edgepress.cli.entry import run
+from edgepress.cli.help_sections import EXAMPLES, SECTIONS
 from edgepress.cli.verb import Verb
+from edgepress.cli.verb_list import ENVIRONMENT, FIRST_STEPS, VERBS
 
 DOCS = (Path(edgepress.__file__).parent / "docs" / "reference" / "command-line.md").read_text(
     encoding="utf-8"
@@ -38,6 +41,34 @@ def test_every_option_says_what_it_is(name: str) -> None:
     spelt = {word for option in options for word in option.opts}
     assert {"--json", "-q", "--quiet", "-v", "--verbose"} <= spelt
     assert spelt.isdisjoint({"--calibration", "--corpus", "--file", "--new-tokens", "--batch"})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_option_stands_once_in_help_of_80_columns(name: str) -> None:
+    context = ALL[name].make_context(name.split()[-1], [], resilient_parsing=True)
+    shown = ALL[name].get_help(context)
+    assert max(map(len, shown.splitlines())) <= 80
+    options = [one for one in ALL[name].get_params(context) if isinstance(one, click.Option)]
+    listed = [record[0] for one in options if (record := one.get_help_record(context))]
+    words = [spelt.replace("INTEGER RANGE", "N") for spelt in listed]
+    assert [word for word in words if shown.count(f"\n  {word}") != 1] == []
+
+
+@pytest.mark.parametrize("verb", SECTIONS)
+def test_sections_name_options_that_there_are(verb: str) -> None:
+    spelt = {word for option in ALL[verb].params for word in option.opts}
+    named = [word for names in SECTIONS[verb].values() for word in names]
+    assert set(named) <= spelt and len(named) == len(set(named))
+
+
+EVERY_EXAMPLE = [*FIRST_STEPS, *(line for lines in EXAMPLES.values() for line in lines)]
+
+
+@pytest.mark.parametrize("line", EVERY_EXAMPLE)
+def test_examples_are_commands(line: str) -> None:
+    program_name, verb, *arguments = shlex.split(line)
+    assert program_name == "edgepress"
+    ALL[verb].make_context(verb, arguments)
 
 
 OLD = {
