@@ -30,7 +30,7 @@ from .text.probe_text import TEXTS, TOKENS
 
 FLOAT = 4
 # Resident bytes of the interpreter with torch and transformers loaded; `resident` measures more where it is.
-LIBRARIES = 400 << 20
+LIBRARIES = 430 << 20
 # What calibration adds to them: the tokenizer, the text, and the workspace of matrix products.
 CALIBRATION = 70 << 20
 # How many times the live activations of a forward pass wait for the backward pass of a block.

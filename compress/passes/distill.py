@@ -39,14 +39,14 @@ from pydantic import Field, model_validator
 from ...errors import TrainingError
 from ..model.anatomy import Anatomy
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import Fixed, float_bytes
+from ..pipeline.algorithm import Fixed
 from ..pipeline.block_pass import Selective
 from ..pipeline.stage import Stage, StageResult
 from ..train.learning import TRAINING_OF_PASS, Learning
 from ..train.losses.loss_names import Loss, LossOptions, called, losses_of, term_of
 from ..train.losses.objective import Objective
 from ..train.on_policy import OnPolicy
-from ..train.streamed_memory import streamed_bytes
+from ..train.student_memory import WEIGHTS, streamed_bytes
 from ..train.students.distill_students import (
     float_student,
     shallow_anatomy,
@@ -63,9 +63,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WeightOption = NotNegative | tuple[NotNegative, NotNegative]
 
 
-# Copies of the weights that are held: the model and what each weight was; its change, gradient, two moments
-# and best value are as large again where all of it learns.
-_COPIES = {"all": 7, "lora": 2, "norms": 1}
+# Float32 copies of the weights where the student is held whole.
+_COPIES = {"all": WEIGHTS, "lora": 2, "norms": 1}
 
 
 _PROMPT = 0.25  # fraction of a text that the student goes on from
@@ -123,8 +122,7 @@ class Distill(Selective, Learning):
         """
         linears = self.selected(source.anatomy)
         if self.train == "all" or self.on_policy or source.anatomy.kind == "encoder_decoder":
-            weights = sum(map(float_bytes, source.anatomy.linears()))
-            return _COPIES[self.train] * weights + self.passing_bytes(weights)
+            return self.held_bytes(source, _COPIES[self.train])
         factors = sum(linear.in_features + linear.out_features for linear in linears)
         learned = self.rank * factors if self.train == "lora" else 0
         micro_batch = self.training.micro_batch_tokens

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...errors import TrainingError
 from ..model.block_anatomy import Linear
+from ..model.weights import WeightSource
 from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme, SchemeOption
@@ -25,6 +26,7 @@ from ..pipeline.block import LayerStatus, weight_error
 from ..pipeline.block_pass import Selective
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
+from ..train.student_memory import CODES
 from ..train.students.lsq_linear import LsqLinear
 from ..train.students.rounded_linear import ACTIVATION_BITS, Activations, RoundedLinear, minmax, round_cache
 from ..train.students.student import Coded, Student
@@ -59,8 +61,12 @@ class Qat(Selective, Learning):
         return self.scheme
 
     def working_bytes(self, weights: int) -> int:
-        """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
-        return 9 * weights + self.passing_bytes(weights)
+        """See :meth:`sweep_bytes`."""
+        return 0
+
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
+        """See :data:`.student_memory.CODES`."""
+        return self.held_bytes(source, CODES)
 
     @property
     def lighter(self) -> str:

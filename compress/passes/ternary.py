@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
+from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.algorithm import Fixed
 from ..pipeline.block import LayerStatus, weight_error
@@ -31,6 +32,7 @@ from ..pipeline.block_pass import Selective
 from ..pipeline.stage import Stage, StageResult
 from ..text.micro_batches import MicroBatch, micro_batches_of
 from ..train.learning import TRAINING_OF_PASS, Learning
+from ..train.student_memory import CODES
 from ..train.students.lsq_linear import LsqLinear
 from ..train.students.rounded_linear import (
     ACTIVATION_BITS,
@@ -93,8 +95,12 @@ class Ternary(Selective, Learning):
         return Scheme(bits=_BITS, group_size=self.group_size)
 
     def working_bytes(self, weights: int) -> int:
-        """The model, latent weights with their change, gradient, two moments and best, and a micro-batch."""
-        return 9 * weights + self.passing_bytes(weights)
+        """See :meth:`sweep_bytes`."""
+        return 0
+
+    def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
+        """See :data:`.student_memory.CODES`."""
+        return self.held_bytes(source, CODES)
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         return with_sub_norms(anatomy) if self.sub_norms else anatomy

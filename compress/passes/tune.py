@@ -17,10 +17,10 @@ from pydantic import Field
 
 from ...errors import TrainingError
 from ..model.weights import WeightSource
-from ..pipeline.algorithm import Fixed, float_bytes, whole_model
+from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
-from ..train.streamed_memory import streamed_bytes
+from ..train.student_memory import streamed_bytes
 from ..train.students.student import Kind, Student
 
 
@@ -42,8 +42,7 @@ class Tune(Learning):
         """Codes of a byte, or weights where nothing is quantized; what learns; a micro-batch."""
         learned = scales * len({"scales", "zero_points"}.intersection(self.learn))
         if source.anatomy.kind == "encoder_decoder":  # all of it is held
-            weights = sum(map(float_bytes, source.anatomy.linears()))
-            return 2 * weights + 24 * learned + self.passing_bytes(weights)
+            return self.held_bytes(source, 2) + 24 * learned
         tables = 24 if "embedding" in self.learn else 0
         micro_batch = self.training.micro_batch_tokens
         return streamed_bytes(source, micro_batch, learned, matrices=1 if scales else 4, tables=tables)

@@ -138,15 +138,17 @@ def _tapped(
     time of the ``calls`` that it is applied; those in ``reads`` read an encoder's states.
     """
 
-    def tap(index: int) -> Callable[[Tensor], None]:
+    def tap(index: int, module: nn.Module, mask: Tensor | None) -> Callable[[Tensor], None]:
         def show(inputs: Tensor) -> None:
             rows = inputs.reshape(-1, inputs.shape[-1])
-            mask = batch.memory_mask if groups[index][0] in reads else batch.mask
-            see(index, rows if mask is None else rows[rows_of(watched[index][0], mask)])
+            see(index, rows if mask is None else rows[rows_of(module, mask)])
 
         return show
 
-    watched: list[Watched] = [(side.linears[group[0].name], tap(index)) for index, group in enumerate(groups)]
+    watched: list[Watched] = []
+    for index, group in enumerate(groups):
+        module, mask = side.linears[group[0].name], batch.memory_mask if group[0] in reads else batch.mask
+        watched.append((module, tap(index, module, mask)))
     watch_inputs(lambda: run_block(side.module, batch), watched, stop=True, calls=calls)
 
 

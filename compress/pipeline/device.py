@@ -4,7 +4,7 @@ Freed tensors go back to the system at once, so that the peak of memory is what 
 size from which it maps a block of memory on its own whenever such a block is freed, up to 32 MiB; smaller
 ones then come from an arena that fragments and is hardly ever returned. A fixed size costs a few per cent of
 CPU and keeps the resident set at what the plan predicts. What smaller blocks leave behind is given back when
-a transformer block is finished.
+forward passes end and when a transformer block is finished.
 
 A training loop takes and frees the same small blocks in every step. If the free end of the arena went back
 every time, as it does with a fixed size, an eighth of the loop's CPU time would be page faults.

@@ -227,6 +227,7 @@ class Sweep:
                 wanted[linear.name] = tuple(sorted(needs | routed.get(linear.name, set())))
         # What an earlier step changed has changed the inputs too: each step sees the block as it is now.
         block.statistics = self._collect(block, wanted) if wanted else {}
+        return_small_blocks()  # forward passes' heap would stand beside what solving a layer takes
         for name, options in step:
             options.apply(block)
             block.check(name)

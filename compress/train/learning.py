@@ -7,7 +7,6 @@ are kept: at worst those that the model came with.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +30,7 @@ from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_ba
 from .learned_result import write_learned
 from .losses.objective import Objective, objective_for
 from .on_policy import OnPolicy
+from .student_memory import whole_bytes
 from .students.streamed_blocks import streams
 from .students.student import Student
 from .teacher import CachedTeacher, LiveTeacher, Teacher
@@ -93,15 +93,9 @@ class Learning(ModelPass):
         """Whether the teacher is in memory beside the student, and asked every time."""
         return not self.training.cache
 
-    def teacher_bytes(self, weights: int) -> int:
-        """What a teacher takes that stays beside the student."""
-        return weights if self.teacher_stays else 0
-
-    def passing_bytes(self, weights: int) -> int:
-        """What a micro-batch holds for the way back, and a teacher that stays."""
-        blocks = 1 if self.training.checkpointing else 12
-        held = 10 * blocks * self.training.micro_batch_tokens * math.isqrt(weights)
-        return held + self.teacher_bytes(weights)
+    def held_bytes(self, source: WeightSource, copies: float) -> int:
+        """Peak memory where the student is held whole: see :func:`.student_memory.whole_bytes`."""
+        return whole_bytes(source, self.training, copies)
 
     @property
     def lighter(self) -> str:

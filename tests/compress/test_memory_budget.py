@@ -52,7 +52,7 @@ def test_a_pass_that_does_not_fit_is_refused_and_what_would_fit_is_named(
     chosen = {"recipe": steps, "calibration": str(pico_text), "samples": 4, "length": 32}
     small = plan_model(str(model), recipe="w4a16-rtn").peak_memory
     large = plan_model(str(model), **chosen).peak_memory  # type: ignore[arg-type]
-    assert large > 1.1 * small
+    assert large > small + (40 << 20)  # also where this process is large itself
     middle = (small + large) // 2
     if by == "machine":
         held = needs.resident()

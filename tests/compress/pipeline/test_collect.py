@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +18,7 @@ from edgepress.compress.passes.rtn import Rtn
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.journal import Journal
+from edgepress.compress.pipeline.statistics import STATISTICS, Gram
 from edgepress.compress.pipeline.sweep import Sweep
 from edgepress.compress.solve.group_solving import HALVES
 from edgepress.compress.text.calibration import calibration_from
@@ -85,6 +88,32 @@ def test_cross_grams_are_those_of_the_two_whole_models(
         expected = (original[name] - current[name]).T @ current[name] / current[name].shape[0]
         assert torch.allclose(SEEN[name], expected, atol=1e-4), name
     assert all(bool((SEEN[linear.name] == 0).all()) for linear in blocks[0].linears())
+
+
+def test_statistics_go_when_they_are_forgotten(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None waits for Python's collector: of a large model each is hundreds of megabytes."""
+    made: list[weakref.ref[Any]] = []
+
+    def watched(size: int, device: torch.device) -> Gram:
+        gram = Gram(size, device)
+        made.append(weakref.ref(gram))
+        return gram
+
+    monkeypatch.setitem(STATISTICS, "gram", watched)  # type: ignore[arg-type]
+    (tmp_path / "r.yaml").write_text("passes: [{pass: gptq, scheme: W4A16-g32}]")
+    recipe, text = str(tmp_path / "r.yaml"), str(pico_text)
+    gc.collect()
+    gc.disable()
+    try:
+        compress_model(
+            str(pico_llama), recipe=recipe, output=tmp_path / "o", calibration=text, samples=4, length=32
+        )
+    finally:
+        gc.enable()
+    assert made
+    assert [one for one in made if one() is not None] == []
 
 
 def test_a_repeated_block_is_shown_all_its_repetitions(
