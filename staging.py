@@ -18,7 +18,7 @@ from pathlib import Path
 from .disk import disk_error, disk_full_is_typed
 from .errors import EdgepressError, InputError, OutputBusy, OutputExists
 from .foreign import memory_shortage
-from .old_output import OldOutput, refusal
+from .old_output import MANIFESTS, OldOutput, refusal
 from .output_lock import OutputLock
 
 # The mark of a staging directory, by its state: work goes on in it, or its result is being published.
@@ -128,12 +128,23 @@ class Staging:
         if not any(self.target.iterdir()):
             return None
         if not self.overwrite:
-            raise OutputExists(
-                f"{self.target} already exists", fix="pass --overwrite, or choose another output"
-            )
+            raise self._exists()
         if not os.access(self.target, os.W_OK):
             raise InputError(f"{self.target} is read-only", fix="choose another output")
         return OldOutput(self.target)
+
+    def _exists(self) -> OutputExists:
+        """The refusal of a target that is there; only what edgepress wrote can be replaced."""
+        if any(os.path.lexists(self.target / name) for name in MANIFESTS):
+            return OutputExists(
+                f"{self.target} already exists", fix="pass --overwrite, or choose another output"
+            )
+        shown = sorted(path.name for path in self.target.iterdir())
+        return OutputExists(
+            f"{self.target} already exists",
+            why=f"it holds {', '.join(shown[:4])}{', …' if shown[4:] else ''}, which edgepress did not write",
+            fix="choose another output; --overwrite replaces only what edgepress wrote",
+        )
 
     def _begin(self) -> None:
         self.directory.mkdir(mode=0o755, exist_ok=True)

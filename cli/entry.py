@@ -162,6 +162,10 @@ def _usage(error: click.ClickException, arguments: list[str]) -> int:
     context = getattr(error, "ctx", None)
     verb = context.command_path if context is not None else "edgepress"
     said = error.format_message().rstrip(".")
+    kind = getattr(getattr(error, "param", None), "type", None)
+    if isinstance(kind, click.IntRange):
+        bounds = f"from {kind.min}" if kind.max is None else f"from {kind.min} to {kind.max}"
+        said = said.replace("is not a valid integer range", f"is not a whole number {bounds}")
     return _fail(BadUsage(said[:1].lower() + said[1:], fix=f"see: {verb} --help"), arguments)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 _SUGGESTED = 4
+_NOTHING_FITS = "no packaged recipe fits: free some memory, or raise --max-memory if it was given"
 
 
 def available_memory(device: torch.device, most: float | None = None) -> int:
@@ -51,7 +52,7 @@ def require_memory(
     most, (_, options) = max(passes, key=lambda one: needs(recipe.model_copy(update={"passes": (one[0],)})))
     fitting = [(size, other.name) for other in _packaged(source) if (size := needs(other)) <= available]
     listed = ", ".join(f"{name} ({gigabytes(size)})" for size, name in sorted(fitting)[-_SUGGESTED:])
-    fits = f"recipes that would fit: {listed}" if listed else "no packaged recipe fits: free some memory"
+    fits = f"recipes that would fit: {listed}" if listed else _NOTHING_FITS
     raise OutOfResource(
         f"pass {most.name} needs {gigabytes(needed)} of memory, {gigabytes(available)} are there",
         why="nothing was loaded",

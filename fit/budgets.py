@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..devices.target import target
-from ..errors import InputError, UnknownName
+from ..errors import InputError, UnknownName, nearest
 from .quantities import ENERGY, QUANTITIES, Quantity
 
 _VALUE = re.compile(r"(?P<number>[+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*(?P<unit>[a-zA-Z/%]*)$")
@@ -77,7 +77,8 @@ def parse(quantity: Quantity, text: str, devices: Sequence[str]) -> list[Budget]
     for part in text.split(","):
         name, _, value = (word.strip() for word in part.partition("="))
         if quantity.on_device and name not in devices:
-            raise UnknownName("device", name, devices)
+            also = "" if nearest(name, devices) else f"measure on it, too: --on {','.join([*devices, name])}"
+            raise UnknownName("device", name, devices, fix=also)
         if name in found:
             raise InputError(f"{quantity.option} {text}: {name} has two budgets", fix="keep one of them")
         bound, watts = _value(quantity, value)

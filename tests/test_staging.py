@@ -83,6 +83,16 @@ def test_an_existing_output_is_refused_and_untouched(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "data").read_text() == "old" and names(tmp_path) == ["out"]
 
 
+def test_somebody_elses_directory_is_named_as_such(tmp_path: Path) -> None:
+    """``--overwrite`` would not replace it, and is no way out."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputExists, match="already exists") as caught:
+        publish(tmp_path / "out", "new")
+    assert "thesis.tex, which edgepress did not write" in caught.value.why
+    assert caught.value.fix.startswith("choose another output")
+
+
 def test_overwrite_replaces_what_an_earlier_run_wrote(tmp_path: Path) -> None:
     publish(tmp_path / "out", "old")
     publish(tmp_path / "out", "new", overwrite=True)

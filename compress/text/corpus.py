@@ -184,7 +184,8 @@ def _require_size(files: list[Path], source: str) -> None:
 def _require_content(corpus: Corpus) -> None:
     count = len(corpus.documents)
     if not count:
-        raise CalibrationError(f"{corpus.source} holds no text ({corpus.empty} empty documents)")
+        blank = f" ({corpus.empty} empty documents)" if corpus.empty else ""
+        raise CalibrationError(f"{corpus.source} holds no text{blank}")
     if count > 1 and corpus.duplicates == count - 1:
         raise CalibrationError(
             f"{corpus.source} holds {count} documents that are all the same",

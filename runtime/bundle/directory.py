@@ -4,6 +4,7 @@ it does not list are refused.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,14 +39,23 @@ def read_manifest(path: Path) -> bytes:
         BundleError: it is no regular file, or too large.
     """
     if not path.is_file() or path.is_symlink():
-        raise BundleError(
-            f"{path.parent} is not a bundle",
-            why=f"it has no regular file {path.name}",
-            fix="make one with: edgepress export CHECKPOINT -o BUNDLE",
-        )
+        raise _no_bundle(path)
     if path.stat().st_size > _MANIFEST_LIMIT:
         raise BundleError(f"{path} is larger than {_MANIFEST_LIMIT >> 20} MB, too large for a manifest")
     return path.read_bytes()
+
+
+def _no_bundle(path: Path) -> BundleError:
+    """The refusal of a directory without the manifest ``path``: one that is not there, or something else."""
+    root = path.parent
+    why, given = f"it has no regular file {path.name}", "CHECKPOINT"
+    if not os.path.lexists(root):
+        why = "there is no such directory"
+    elif (root / "config.json").is_file():
+        why, given = "it is a checkpoint", str(root)
+    return BundleError(
+        f"{root} is not a bundle", why=why, fix=f"make one with: edgepress export {given} -o BUNDLE"
+    )
 
 
 def manifest_json(raw: bytes, path: Path) -> Any:

@@ -47,10 +47,11 @@ class Needs:
         if self.memory <= available:
             return available
         fits = [f"{option} ({gigabytes(size)})" for option, size in self.less if size <= available]
+        more = "free some memory" if most is None else "free some memory, raise --max-memory"
         raise OutOfResource(
             f"{self.what} needs {gigabytes(self.memory)} of memory, {gigabytes(available)} are there",
             why="nothing was loaded",
-            fix=f"what would fit: {', '.join(fits)}" if fits else "free some memory, or take a smaller model",
+            fix=f"what would fit: {', '.join(fits)}" if fits else f"{more}, or take a smaller model",
         )
 
     def headline(self, available: int) -> str:

@@ -62,5 +62,9 @@ def test_it_is_bad_usage_and_the_bound_is_named(
         for value in values:
             assert run([*BUNDLE[verb], f"{option}={value}"]) == 2
             said = capsys.readouterr().err
-            named = [one for one in (*bound.split("|"), "is not a valid") if one in said]
+            named = [
+                one
+                for one in (*bound.split("|"), "is not a whole number from", "is not a valid number")
+                if one in said
+            ]
             assert option in said and named, said

@@ -68,8 +68,10 @@ def test_energy_is_counted_or_modelled_by_the_power_of_a_target() -> None:
 
 
 def test_an_unknown_device() -> None:
-    with pytest.raises(UnknownName, match="py"):
+    with pytest.raises(UnknownName, match="did you mean 'pi'"):
         parse(DECODE, "py=20", ["here", "pi"])
+    with pytest.raises(UnknownName, match="--on here,jetson"):
+        parse(DECODE, "jetson=20", ["here"])
 
 
 def test_what_holds() -> None:

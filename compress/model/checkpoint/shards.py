@@ -187,6 +187,12 @@ def locate(directory: Path, files: ShardFiles) -> dict[str, Location]:
     pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
     if pickles:
         raise refused_pickle(directory / pickles[0])
+    if (directory / "model.onnx").exists():
+        raise CheckpointError(
+            f"{directory} is a bundle or another export to ONNX, and model.onnx is not read again",
+            fix="give the checkpoint that it was exported from; a bundle is run by `edgepress generate` or "
+            "`encode`, and measured by `edgepress profile`",
+        )
     found = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
     raise CheckpointError(
         f"{directory} has no weights: neither {SINGLE} nor {INDEX}",

@@ -205,6 +205,14 @@ def test_a_graph_that_reads_beyond_its_file_is_refused(
 def test_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not a bundle"):
         Bundle.open(tmp_path)
+    with pytest.raises(BundleError, match="not a bundle") as absent:
+        Bundle.open(tmp_path / "missing")
+    assert absent.value.why == "there is no such directory"
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BundleError, match="not a bundle") as checkpoint:
+        Bundle.open(tmp_path)
+    assert checkpoint.value.why == "it is a checkpoint"
+    assert checkpoint.value.fix == f"make one with: edgepress export {tmp_path} -o BUNDLE"
     with pytest.raises(InputError, match="nothing to verify"):
         verify_directory(tmp_path / "missing")
 

@@ -259,6 +259,10 @@ def test_missing_parts_are_named(pico_llama: Path, tmp_path: Path) -> None:
     (folder / SINGLE).unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         CheckpointReader.open(folder)
+    (folder / "model.onnx").touch()
+    with pytest.raises(CheckpointError, match="is a bundle") as bundle:
+        CheckpointReader.open(folder)
+    assert "the checkpoint that it was exported from" in bundle.value.fix
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"no config.json"):
         CheckpointReader.open(folder)
