@@ -171,6 +171,30 @@ def _append(run: Path, line: Measurement, terminal: Terminal) -> None:
     terminal.say(f"{line.compare['metric']}: {ratio} that of float32, recorded in {run}")
 
 
+# What a proof calls its distances, and what a reader does.
+_DISTANCES = {
+    "kl_mean": "KL",
+    "perplexity_ratio": "perplexity ×",
+    "top1_agreement": "same likeliest token",
+    "top1_agreement_where_clear": "where its choice is clear",
+    "cosine_distance_mean": "cosine distance",
+    "label_kl_mean": "KL of labels",
+    "label_agreement": "same labels",
+}
+
+
+def shown_distances(found: dict[str, Any]) -> str:
+    """The distances of a proof in words, with the bounds that they were held to."""
+    bounds, parts = found.get("bounds", {}), []
+    for name, words in _DISTANCES.items():
+        if name in found and "agreement" in name:
+            parts.append(f"{words} {100 * found[name]:.1f} %")
+        elif name in found:
+            bound = f" (bound {bounds[name]:.2g})" if name in bounds else ""
+            parts.append(f"{words} {found[name]:.4g}{bound}")
+    return ", ".join(parts)
+
+
 def _summary(path: Any, manifest: dict[str, Any]) -> str:
     from ...export.graph.forms.providers import status_of
     from ...export.proof.replies import lost_text
@@ -192,10 +216,11 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
     if "codes" in parity:
         lines.append(f"  quantized weights: largest difference {parity['codes']['max_abs_difference']:.3g}")
     if "quantized" in parity:
-        shown = {key: value for key, value in parity["quantized"].items() if isinstance(value, float)}
-        lines.append("  as shipped: " + ", ".join(f"{key} {value:.5g}" for key, value in shown.items()))
+        lines.append(f"  as shipped, to the checkpoint: {shown_distances(parity['quantized'])}")
     if "greedy" in parity:
         greedy = parity["greedy"]
-        lines.append(f"  greedy: {greedy['tokens']} tokens, {greedy['near_ties']} near-ties")
+        lines.append(
+            f"  greedy: {greedy['tokens']} tokens, the checkpoint's but for {greedy['near_ties']} near-ties"
+        )
     lines += [f"  WARNING: {lost}" for lost in [lost_text(parity)] if lost]
     return "\n".join(lines)

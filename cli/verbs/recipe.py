@@ -42,6 +42,7 @@ _FOOTNOTE = [
     "KL and perplexity against the original in float32: on held-out Wikipedia, by",
     'which recipes were chosen; "on news": on sealed text, by which nothing was. MB',
     "of bundles as they are exported by default. See one: edgepress recipe show NAME",
+    "Begin with fast (no text, seconds), balanced (minutes) or best; encoders: w8a8.",
 ]
 
 
@@ -52,8 +53,10 @@ def _presets_first(name: str) -> tuple[int, str]:
 def _lines_of(name: str, about: About) -> list[str]:
     """The lines of one recipe."""
     text = "needs text" if about.text else "no text"
-    gave = [f"SmolLM2: {about.smollm2 or 'not measured'}", f"MiniLM: {about.minilm or 'not measured'}"]
-    lines = [about.purpose, f"{about.cost}; {text}", f"sizes: {about.sizes}", *gave]
+    measured = {"SmolLM2": about.smollm2, "MiniLM": about.minilm}
+    gave = [f"{model}: {figures}" for model, figures in measured.items() if figures]
+    lines = [about.purpose, f"cost: {about.cost}; {text}", f"model sizes: {about.sizes}"]
+    lines += gave or ["what it gives: not measured"]
     lines += [f"instead: {about.instead}"] if about.instead else []
     wrapped = [part for line in lines for part in textwrap.wrap(line, 80 - 20)]
     return [f"{name if not index else '':<19} {part}" for index, part in enumerate(wrapped)]
