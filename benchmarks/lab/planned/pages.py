@@ -47,7 +47,7 @@ def row(record: Record) -> list[str]:
         _beside(taken.cpu_seconds, plan.get("seconds")),
         f"{taken.wall_seconds:.0f}" if taken.wall_seconds else "–",
         f"{_gigabytes(taken.disk)} / {_gigabytes(plan.get('disk'))}",
-        _gigabytes(taken.written),
+        _beside(taken.written / 1e9, plan.get("result_bytes", 0) / 1e9) if taken.written else "–",
     ]
 
 
@@ -146,7 +146,7 @@ def _write(path: Path, page: str, title: str, records: Sequence[Record]) -> None
         path,
         title,
         COMMAND,
-        ["model", "case", "peak GB / plan", "CPU s / plan", "wall s", "disk GB / plan", "written GB"],
+        ["model", "case", "peak GB / plan", "CPU s / plan", "wall s", "disk GB / plan", "written GB / plan"],
         [row(one) for one in records],
         [
             *models,

@@ -100,7 +100,7 @@ def planned(work: Path, model: str, name: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "edgepress", *arguments_of(work, model, name), "--dry-run", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(work))
         plan = json.loads(done.stdout) if done.returncode == 0 else {}
-    return {key: plan[key] for key in ("peak_memory", "seconds", "disk") if key in plan}
+    return {key: plan[key] for key in ("peak_memory", "seconds", "disk", "result_bytes") if key in plan}
 
 
 def planned_whole(work: Path, model: str, name: str) -> dict[str, Any]:
