@@ -122,6 +122,16 @@ def predict_memory(
         peaks.append(held + max(forward, waiting + _pass_bytes(block, passes)))
     peaks += [_backward_bytes(source, at_once, held) for at_once, held in _backward_sweeps(source, recipe)]
     whole = sum(block_bytes(block) for block in anatomy.blocks)
+    for step, scales in _model_passes(source, recipe):
+        # What is added is held beside what it was made from and what it becomes on disk.
+        work = max(step.working_bytes(whole), step.sweep_bytes(source, tokens, scales))
+        peaks.append(work + 3 * step.added_bytes(anatomy))
+    return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
+
+
+def _model_passes(source: WeightSource, recipe: Recipe) -> Iterator[tuple[ModelPass, int]]:
+    """Each of them, and how many scales the codes have that it finds."""
+    anatomy = source.anatomy
     scales = {
         linear.name: linear.out_features * source.schemes[linear.name].groups(linear.in_features)
         for linear in anatomy.linears()
@@ -129,12 +139,8 @@ def predict_memory(
     }
     for _, step in recipe.steps:
         if isinstance(step, ModelPass):
-            # What is added is held beside what it was made from and what it becomes on disk.
-            own = step.sweep_bytes(source, tokens, sum(scales.values()))
-            work = max(step.working_bytes(whole), own)
-            peaks.append(work + 3 * step.added_bytes(anatomy))
+            yield step, sum(scales.values())
         scales |= _scales_after(step, anatomy)
-    return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
 
 
 def _scales_after(step: Pass, anatomy: Anatomy) -> dict[str, int]:
@@ -212,8 +218,8 @@ def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, sizes: Seque
     ]
     waiting = max((min(tokens, one) * (count + 3) for one in measured), default=0)
     probed = len(TEXTS) * TOKENS * (2 + len(recipe.steps))
-    passes = [step for _, step in recipe.steps if isinstance(step, ModelPass)]
-    kept = max((step.disk_bytes(source.anatomy, tokens) for step in passes), default=0)
+    passes = _model_passes(source, recipe)
+    kept = max((step.disk_bytes(source.anatomy, tokens, scales) for step, scales in passes), default=0)
     return most + kept + state * (probed + max(2 * tokens, waiting))
 
 

@@ -120,13 +120,24 @@ class Distill(Selective, Learning):
         """The copies of the weights, a micro-batch, and the teacher where it stays. Where no whole weight
         learns blocks come one at a time: its weights and what they become, the factors that learn.
         """
-        linears = self.selected(source.anatomy)
         if self.train == "all" or self.on_policy or source.anatomy.kind == "encoder_decoder":
-            return self.held_bytes(source, _COPIES[self.train])
+            return self.held_bytes(source, _COPIES[self.train], embedding=self.embedding)
+        micro_batch, tables = self.training.micro_batch_tokens, 24 if self.embedding else 0
+        learned = self._factors(source.anatomy)
+        return streamed_bytes(source, micro_batch, learned, matrices=8, tables=tables)
+
+    def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:
+        table = anatomy.vocab_size * anatomy.hidden_size if self.embedding else 0
+        student = self.anatomy_after(anatomy)
+        if self.train == "all":
+            return table + super().learned_numbers(student, scales)
+        return table + self._factors(student)
+
+    def _factors(self, anatomy: Anatomy) -> int:
+        """How many numbers learn in place of the weights of linears, where these are not what learns."""
+        linears = self.selected(anatomy)
         factors = sum(linear.in_features + linear.out_features for linear in linears)
-        learned = self.rank * factors if self.train == "lora" else 0
-        micro_batch = self.training.micro_batch_tokens
-        return streamed_bytes(source, micro_batch, learned, matrices=8, tables=24 if self.embedding else 0)
+        return self.rank * factors if self.train == "lora" else 0
 
     @property
     def lighter(self) -> str:

@@ -90,7 +90,7 @@ class Embedding(ModelPass):
         """Embedding and head as they are read, which the plan counts for any model."""
         return 0
 
-    def disk_bytes(self, anatomy: Anatomy, tokens: int) -> int:
+    def disk_bytes(self, anatomy: Anatomy, tokens: int, scales: int) -> int:
         """States of the tokens that other backward sweeps do not read; of text whose targets are shorter than
         it is all may be read.
         """

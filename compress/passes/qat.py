@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import TrainingError
+from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..model.weights import WeightSource
 from ..numbers.grid import quantize
@@ -66,7 +67,11 @@ class Qat(Selective, Learning):
 
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """See :data:`.student_memory.CODES`."""
-        return self.held_bytes(source, CODES)
+        return self.held_bytes(source, CODES, embedding=self.embedding)
+
+    def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:
+        table = anatomy.vocab_size * anatomy.hidden_size if self.embedding else 0
+        return super().learned_numbers(anatomy, scales) + scales + table
 
     @property
     def lighter(self) -> str:

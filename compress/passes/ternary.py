@@ -100,7 +100,11 @@ class Ternary(Selective, Learning):
 
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """See :data:`.student_memory.CODES`."""
-        return self.held_bytes(source, CODES)
+        return self.held_bytes(source, CODES, embedding=self.embedding)
+
+    def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:
+        table = anatomy.vocab_size * anatomy.hidden_size if self.embedding else 0
+        return super().learned_numbers(anatomy, scales) + table
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         return with_sub_norms(anatomy) if self.sub_norms else anatomy

@@ -16,12 +16,15 @@ from typing import ClassVar
 from pydantic import Field
 
 from ...errors import TrainingError
+from ..model.anatomy import Anatomy
 from ..model.weights import WeightSource
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
 from ..train.student_memory import streamed_bytes
 from ..train.students.student import Kind, Student
+
+_OF_CODES = {"scales", "zero_points"}  # kinds of which a group of codes has one
 
 
 class Tune(Learning):
@@ -40,12 +43,16 @@ class Tune(Learning):
 
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """Codes of a byte, or weights where nothing is quantized; what learns; a micro-batch."""
-        learned = scales * len({"scales", "zero_points"}.intersection(self.learn))
+        learned = scales * len(_OF_CODES.intersection(self.learn))
         if source.anatomy.kind == "encoder_decoder":  # all of it is held
             return self.held_bytes(source, 2) + 24 * learned
         tables = 24 if "embedding" in self.learn else 0
         micro_batch = self.training.micro_batch_tokens
         return streamed_bytes(source, micro_batch, learned, matrices=1 if scales else 4, tables=tables)
+
+    def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:
+        table = anatomy.vocab_size * anatomy.hidden_size if "embedding" in self.learn else 0
+        return scales * len(_OF_CODES.intersection(self.learn)) + table
 
     @property
     def lighter(self) -> str:

@@ -33,9 +33,9 @@ class ModelPass(Pass):
         """Peak memory for a model of ``weights`` float32 bytes; by default two copies of it."""
         return 2 * weights
 
-    def disk_bytes(self, anatomy: Anatomy, tokens: int) -> int:
-        """Bytes that it keeps on disk while it works, with so many ``tokens`` of calibration text; none by
-        default.
+    def disk_bytes(self, anatomy: Anatomy, tokens: int, scales: int) -> int:
+        """Bytes that it keeps on disk while it works, with so many ``tokens`` of calibration text, when its
+        codes have so many ``scales`` in all; none by default.
         """
         return 0
 

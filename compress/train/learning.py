@@ -79,23 +79,32 @@ class Learning(ModelPass):
         asked = tokens if self.training.cache else learned + held_out
         return float(weights) * (asked + (4 if self.training.checkpointing else 3) * learned + held_out)
 
-    def disk_bytes(self, anatomy: Anatomy, tokens: int) -> int:
-        """The teacher's answers: of a decoder logits with their places, of others states."""
+    def disk_bytes(self, anatomy: Anatomy, tokens: int, scales: int) -> int:
+        """The teacher's answers, of a decoder logits with their places, of others states; and what a killed
+        run goes on from, two of them while the new one is written.
+        """
+        # The parameters, their best values, two moments, and the average where there is one.
+        state = 4 * (4 + bool(self.training.ema)) * self.learned_numbers(anatomy, scales)
         if self.teacher_stays:
-            return 0
+            return 2 * state
         decodes = anatomy.kind != "encoder"
-        return tokens * (
-            8 * min(self.training.top_k, anatomy.vocab_size) if decodes else 4 * anatomy.hidden_size
-        )
+        answer = 8 * min(self.training.top_k, anatomy.vocab_size) if decodes else 4 * anatomy.hidden_size
+        return 2 * state + tokens * answer
+
+    def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:
+        """How many numbers learn, norms and biases left out, when the codes have so many ``scales``; by
+        default the weights of the linears.
+        """
+        return sum(linear.out_features * linear.in_features for linear in self.selected(anatomy))
 
     @property
     def teacher_stays(self) -> bool:
         """Whether the teacher is in memory beside the student, and asked every time."""
         return not self.training.cache
 
-    def held_bytes(self, source: WeightSource, copies: float) -> int:
+    def held_bytes(self, source: WeightSource, copies: float, *, embedding: bool = False) -> int:
         """Peak memory where the student is held whole: see :func:`.student_memory.whole_bytes`."""
-        return whole_bytes(source, self.training, copies)
+        return whole_bytes(source, self.training, copies, embedding=embedding)
 
     @property
     def lighter(self) -> str:

@@ -23,10 +23,12 @@ WEIGHTS = 7
 CODES = 8
 
 
-def whole_bytes(source: WeightSource, training: TrainingOptions, copies: float) -> int:
+def whole_bytes(
+    source: WeightSource, training: TrainingOptions, copies: float, *, embedding: bool = False
+) -> int:
     """Peak memory of a student that is held whole, with so many float32 ``copies`` of the weights of its
-    linears: beside them what is outside the blocks, a micro-batch's activations for the way back, the logits
-    of some tokens, and a teacher that stays.
+    linears: beside them what is outside the blocks, of which the ``embedding`` may learn, a micro-batch's
+    activations for the way back, the logits of some tokens, and a teacher that stays.
     """
     anatomy = source.anatomy
     inside = tuple(f"{block.prefix}." for block in anatomy.blocks)
@@ -39,7 +41,8 @@ def whole_bytes(source: WeightSource, training: TrainingOptions, copies: float) 
     logits = 0 if anatomy.head is None else 20 * LOGITS_AT_ONCE * anatomy.vocab_size
     stays = 0 if training.cache else 1
     weights = sum(map(float_bytes, anatomy.linears()))
-    return int((copies + stays) * weights) + (1 + stays) * _FLOAT * outside + held + logits
+    table = (WEIGHTS - 1) * anatomy.vocab_size * anatomy.hidden_size if embedding else 0
+    return int((copies + stays) * weights) + _FLOAT * ((1 + stays) * outside + table) + held + logits
 
 
 def _passing(source: WeightSource, place: int) -> int:

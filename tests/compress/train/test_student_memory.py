@@ -1,19 +1,29 @@
-"""What a student that is held whole is planned to take: its activations against those that autograd keeps."""
+"""What a student that is held whole is planned to take: its activations against those that autograd keeps,
+and what a killed run goes on from against its file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from edgepress.compress.api import compress_model
 from edgepress.compress.measure.reading import read
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.passes.distill import Distill
+from edgepress.compress.passes.qat import Qat
+from edgepress.compress.passes.ternary import Ternary
+from edgepress.compress.passes.tune import Tune
 from edgepress.compress.pipeline.algorithm import float_bytes
 from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.text.micro_batches import MicroBatch
+from edgepress.compress.train.learning import Learning
 from edgepress.compress.train.student_memory import WEIGHTS, whole_bytes
 from edgepress.compress.train.students.student import Student
+from edgepress.compress.train.train_state import Saved
 from edgepress.compress.train.training_options import TrainingOptions
 from torch import Tensor
 
@@ -61,3 +71,51 @@ def test_copies_and_a_teacher_that_stays_are_counted(
     assert whole_bytes(source, plain, WEIGHTS) - one == (WEIGHTS - 1) * weights
     assert whole_bytes(source, stays, 1) - one >= weights
     assert whole_bytes(source, thin, 1) < one
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("first", "kind", "options"),
+    [
+        ("W2A16-g16", Tune, {}),
+        ("W2A16-g16", Tune, {"learn": ["scales", "embedding"]}),
+        ("W2A16-g16", Qat, {"embedding": True}),
+        (None, Ternary, {"group_size": 32}),
+        (None, Distill, {"train": "lora", "rank": 8}),
+        (None, Distill, {}),
+    ],
+)
+def test_the_saved_state_is_as_large_as_planned(
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    recipe: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    first: str | None,
+    kind: type[Learning],
+    options: dict[str, Any],
+) -> None:
+    sizes: list[int] = []
+
+    def write(self: Saved, step: int, data: dict[str, Any]) -> None:
+        kept(self, step, data)
+        sizes.append(self.path.stat().st_size)
+
+    kept = Saved.write
+    monkeypatch.setattr(Saved, "write", write)
+    name, short = kind.__name__.lower(), {"batch_tokens": 64, "micro_batch_tokens": 64, "epochs": 1}
+    steps = [] if first is None else [{"pass": "rtn", "scheme": first}]
+    steps.append({"pass": name, "training": short, **options})
+    compress_model(
+        str(pico_llama),
+        recipe=recipe(tmp_path, *steps),
+        output=tmp_path / "o",
+        calibration=str(pico_text),
+        samples=8,
+        length=32,
+    )
+    anatomy = WeightSource.open(pico_llama).anatomy
+    scales = sum(linear.out_features * linear.in_features // 16 for linear in anatomy.linears())
+    planned = kind(training={**short, "cache": False}, **options).disk_bytes(anatomy, 256, scales)
+    # Names, norms and the form of the file are as large as this model.
+    assert planned <= 2 * max(sizes) < 1.1 * planned + 150_000
