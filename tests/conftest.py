@@ -713,6 +713,17 @@ def pico_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Originals answer from a cache of the session's own, not from what an earlier one has left."""
+    from edgepress.benchmarks.records import answer_cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("answers")
+        patch.setattr(answer_cache, "cache_directory", lambda: folder)
+        yield
+
+
 class Powercap:
     """A folder as Linux shows RAPL; whoever reads a counter moves it on by ``step`` microjoules."""
 

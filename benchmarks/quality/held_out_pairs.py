@@ -6,31 +6,27 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from ...compress.model.model_names import directory_of
-from ...compress.model.weights import WeightSource
 from ...compress.text.calibration_rows import pairs
 from ...compress.text.corpus import CORPORA, Corpus, paragraphs
 from ...errors import EdgepressError, InputError
-from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.directory import MANIFEST
+from ..records.named_model import NamedModel
 from .held_out_text import Placement, chosen
 from .measured_kinds import MeasuredPart
 from .subgroups.items import GroupText, grouped_texts
 from .token_damage import TokenDamage
 
 
-def answers_in_text(model: str | Path) -> bool:
+def answers_in_text(model: NamedModel) -> bool:
     """Whether ``model``, a bundle or what ``compress`` takes, reads text and writes another. False where it
     cannot be opened: whoever opens it says why."""
     with suppress(EdgepressError, OSError):
-        if (Path(model) / MANIFEST).is_file():
-            bundle = Bundle.open(model, verify=False)
+        if (bundle := model.bundle) is not None:
             return bundle.kind == "encoder_decoder" and bundle.encoder_decoder.sound is None
-        directory = directory_of(str(model))
+        directory = directory_of(model.name)
         if directory is not None and (directory / "config.json").is_file():
-            anatomy = WeightSource.open(directory).anatomy
+            anatomy = model.source.anatomy
             return anatomy.kind == "encoder_decoder" and anatomy.hearing is None
     return False
 

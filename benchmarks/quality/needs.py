@@ -8,17 +8,15 @@ from math import prod
 from pathlib import Path
 
 from ...compress.costs import LIBRARIES, block_bytes
-from ...compress.model.models import resolve
-from ...compress.model.weights import WeightSource
 from ...compress.pipeline.advance import FORWARD, Work, block_weights
 from ...compress.rates import measured_rates
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.directory import MANIFEST
 from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.session.needs import Needs
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS
 from ...terminal import Progress
 from ..records.bundle_work import multiplications
+from ..records.named_model import NamedModel
 from ..records.streamed_subject import needs_streaming
 from .subgroups.items import Kind, SliceFile, load_slice
 from .subgroups.measure_slices import chosen_slices
@@ -54,8 +52,8 @@ class _Model:
 
 
 def validate_needs(
-    subject: str | Path,
-    against: str | Path,
+    subject: str | Path | NamedModel,
+    against: str | Path | NamedModel,
     *,
     windows: int,
     length: int,
@@ -75,8 +73,8 @@ def validate_needs(
         EdgepressError: a model cannot be opened.
     """
     named = {
-        str(name): _model(name, memory, windows * length, progress)
-        for name in dict.fromkeys((str(against), str(subject)))
+        str(model): _model(NamedModel.of(model, progress), memory, windows * length)
+        for model in ((against,) if str(subject) == str(against) else (against, subject))
     }
     models = list(named.values())
     decodes = max(model.vocabulary for model in models) > 0
@@ -114,11 +112,10 @@ def _tokens(file: SliceFile) -> int:
     return 2 * _SENTENCE * len(file.choices(0)) if file.of == "choices" else 0
 
 
-def _model(name: str | Path, memory: int, tokens: int, progress: Progress) -> _Model:
-    path = Path(name)
-    if (path / MANIFEST).is_file():
-        return _bundle(Bundle.open(path, verify=False))
-    source = WeightSource.open(resolve(str(name), progress).path)
+def _model(model: NamedModel, memory: int, tokens: int) -> _Model:
+    if model.bundle is not None:
+        return _bundle(model.bundle)
+    source = model.source
     anatomy = source.anatomy
     weights = sum(map(prod, source.shapes.values()))
     vocabulary = 0 if anatomy.kind == "encoder" else anatomy.vocab_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...errors import InputError
@@ -35,19 +36,23 @@ def lines_of(
     result: Measured,
     seed: int,
     command: str,
+    cached: Sequence[str] = (),
 ) -> tuple[Measurement, Measurement]:
-    """The original's line and the subject's, from one pass over the same input."""
+    """The original's line and the subject's, from one pass over the same input; ``cached`` is what of the
+    original's came from the cache."""
     baseline = original.describe()
     of_encoder = "texts" if original.labels else "sentences and word pairs"
     if "images" in result.workload:
         of_encoder = "images"
     unit = "windows and replies" if original.kind == "decoder" else of_encoder
     unit = next((one for one in ("sounds", "pairs") if one in result.workload), unit)
-    protocol = {
+    protocol: dict[str, Any] = {
         "interval": f"percentile bootstrap over {unit}, differences paired",
         "resamples": RESAMPLES,
         "seed": seed,
     }
+    if cached:
+        protocol["original_from_cache"] = ", ".join(cached)
     shared: dict[str, Any] = {"command": command, "workload": result.workload, "protocol": protocol}
     own = {name: scores.of_original(seed) for name, scores in result.scores.items()}
     first = Measurement(subject=baseline, runtime=original.runtime, metrics=own, **shared)

@@ -28,12 +28,14 @@ from ...storage import sha256_json
 from ...terminal import Progress, Silent
 from ..records import record as records
 from ..records.image_subjects import reads_images
+from ..records.named_model import NamedModel
 from ..records.record import Measurement, Metric
 from ..records.sound_subjects import reads_sounds
 from ..records.subjects import OpenModel, open_subject
 from .accuracy import is_cut
 from .held_out_pairs import answers_in_text, chosen_pairs, grouped_pairs
 from .held_out_text import Placement
+from .known_original import KnownOriginal, cache_of
 from .measured_images import ImageSample, image_needs, shown_images, validate_images
 from .measured_kinds import (
     DEFAULT_LENGTH,
@@ -110,25 +112,26 @@ def validate_bundle(
     progress = progress or Silent()
     if record is not None:
         records.refuse_foreign(record)
-    if reads_sounds(against):
+    asked, origin = NamedModel(subject, progress), NamedModel(against, progress)
+    if reads_sounds(origin):
         sounds = ImageSample(text, sentences, placement, seed, record, command)
         to_run = (device, threads, slices, max_memory, progress)
         return validate_sounds(subject, against, sounds, *to_run, replies=replies)
-    if reads_images(against):
+    if reads_images(origin):
         shown = ImageSample(text, sentences, placement, seed, record, command)
         return validate_images(subject, against, shown, device, threads, slices, max_memory, progress)
     chosen_slices(slices)
-    paired = answers_in_text(against)
+    paired = answers_in_text(origin)
     read = read_corpus(str(text or corpus), field=field, split="held-out", paired=paired)
     sample = MeasuredPart(windows, length, sentences, placement, bool(slices), replies)
     memory = available_memory(max_memory)
-    needs = _needs(subject, against, read, sample, paired, memory, slices, progress)
+    needs = _needs(asked, origin, read, sample, paired, memory, slices, progress)
     if device == "cpu":
         progress.note(needs.headline(needs.require(Path(record or "."), max_memory)))
     opening: dict[str, Any] = {"device": device, "threads": threads, "memory": memory, "progress": progress}
-    original = open_subject(against, **opening)
+    original = open_subject(origin, **opening)
     same = str(subject) == str(against)
-    opened = original if same else open_subject(subject, **opening)
+    opened = original if same else open_subject(asked, **opening)
     _require_alike(opened, original, read.texts())
     if slices and original.label_form != LabelForm():
         raise InputError(
@@ -137,9 +140,12 @@ def validate_bundle(
         )
     source = Path(text).name if text else f"{corpus} held-out"
     measure = measured if original.answering is None else measured_pairs
-    result = measure(opened, original, read, sample, progress)
+    cache = cache_of(original)
+    known = KnownOriginal(original, cache)
+    result = measure(known if same else opened, known, read, sample, progress)
+    cache.say(progress)
     result.workload.update(kind="quality", text=source, placement=placement)
-    lines = lines_of(opened, original, result, seed, command)
+    lines = lines_of(opened, original, result, seed, command, cache.used)
     if slices:
         rows = grouped_texts(read, original.labels)
         written = grouped_pairs(read, sample, result.tokens) if original.answering is not None else []
@@ -184,22 +190,24 @@ def plan_validation(
     progress: Progress | None = None,
 ) -> Needs:
     """What :func:`validate_bundle` needs; raises what it does before it loads a model."""
-    if reads_sounds(against):
+    progress = progress or Silent()
+    asked, origin = NamedModel(subject, progress), NamedModel(against, progress)
+    if reads_sounds(origin):
         files = shown_sounds(text, sentences, "spread")
-        return sound_needs(subject, against, files, max_memory, progress or Silent())
-    if reads_images(against):
+        return sound_needs(subject, against, files, max_memory, progress)
+    if reads_images(origin):
         files = shown_images(text, sentences, "spread")
-        return image_needs(subject, against, files, max_memory, progress or Silent())
-    paired = answers_in_text(against)
+        return image_needs(subject, against, files, max_memory, progress)
+    paired = answers_in_text(origin)
     read = read_corpus(str(text or corpus), field=field, split="held-out", paired=paired)
     chosen_slices(slices)
     sample, memory = MeasuredPart(windows, length, sentences), available_memory(max_memory)
-    return _needs(subject, against, read, sample, paired, memory, slices, progress or Silent())
+    return _needs(asked, origin, read, sample, paired, memory, slices, progress)
 
 
 def _needs(
-    subject: str | Path,
-    against: str | Path,
+    subject: NamedModel,
+    against: NamedModel,
     corpus: Corpus,
     sample: MeasuredPart,
     paired: bool,

@@ -20,6 +20,7 @@ from ...runtime.kernels.library import instructions
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.tokenizer import Tokenizer
 from .answer_subjects import AnswerModel, BundleAnswers, answers_to, copying_logits
+from .behind_blocks import BehindBlocks
 from .record import Subject, learning_curves
 
 
@@ -34,6 +35,8 @@ class BundleSubject:
         max_length: tokens that fit one window or text.
         runtime: name, version and threads of what runs it, and its operators.
     """
+
+    behind_blocks: BehindBlocks | None = None
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self._bundle = Bundle.open(path)
@@ -94,6 +97,12 @@ class BundleSubject:
         if self.label_form.by_token:
             return self._encoder.answers(self.tokenizer.encode_batch(texts, max_length=self.max_length))
         return self._encoder.logits(texts)
+
+    @property
+    def content_sha256(self) -> str:
+        """The hash of all that its answers are made of: its manifest has those of its files, which were held
+        against them."""
+        return self._bundle.manifest_sha256
 
     def describe(self) -> Subject:
         """The bundle as records name it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +26,10 @@ from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_file
 from .answer_subjects import AnswerModel, answers_to, copying_logits
+from .behind_blocks import BehindBlocks
 from .checkpoint_answers import CheckpointAnswers, greedy_settings, stepping, until, without_own_settings
 from .record import Subject, learning_curves
+from .torch_behind_blocks import TorchBehindBlocks
 
 BATCH_SIZE = 32
 FLOAT_NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
@@ -40,13 +43,20 @@ class CheckpointSubject:
             token that answers begin with, the text that the encoder reads.
         tokenizer: its own; labels: of a classifier, read as ``label_form`` says.
         answering: of an encoder–decoder, what it writes of an input.
+        behind_blocks: of a decoder, its last states.
         max_length: tokens that fit one window or text.
         runtime: name, version, device and threads of what runs it.
     """
 
-    def __init__(self, resolved: ResolvedModel, *, device: str = "cpu", threads: int | None = None) -> None:
-        self._resolved = resolved
-        self._source = WeightSource.open(resolved.path)
+    def __init__(
+        self,
+        resolved: ResolvedModel,
+        source: WeightSource,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        self._resolved, self._source = resolved, source
         anatomy = self._source.anatomy
         self.kind: Literal["decoder", "encoder"] = "encoder" if anatomy.kind == "encoder" else "decoder"
         head = anatomy.classifier
@@ -59,10 +69,13 @@ class CheckpointSubject:
         self.max_length = min(room, (self._pooling and self._pooling.max_length) or room)
         self._device = choose_device(device)
         torch.set_num_threads(require_threads(threads) or thread_budget())
-        self._model = load_model(resolved.path, device=self._device)
+        self._model = load_model(source, device=self._device)
         self.answering: AnswerModel | None = None
         if anatomy.kind == "encoder_decoder":
             self.answering = CheckpointAnswers(self._model, self._source, self.tokenizer, self._device)
+        self.behind_blocks: BehindBlocks | None = None
+        if anatomy.kind == "decoder":
+            self.behind_blocks = TorchBehindBlocks(self._model, self._device, anatomy.hidden_size)
         self.runtime: dict[str, Any] = {
             "name": "torch",
             "version": torch.__version__,
@@ -70,16 +83,14 @@ class CheckpointSubject:
             "threads": torch.get_num_threads(),
         }
 
-    @torch.inference_mode()
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
         if self.kind != "decoder":
             raise InputError("an encoder has embeddings, not logits")
         if self.answering is not None:
             return copying_logits(self.answering, input_ids)
-        ids = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self._device)
-        logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-        return np.asarray(logits.float().cpu().numpy())
+        assert self.behind_blocks is not None
+        return self.behind_blocks.read(input_ids)[0]
 
     @torch.inference_mode()
     def greedy(
@@ -175,20 +186,30 @@ class CheckpointSubject:
     def read_ahead(self, windows: NDArray[np.int64]) -> None:
         """Nothing: the model is in memory."""
 
+    @cached_property
+    def content_sha256(self) -> str:
+        """The hash of all that its answers are made of."""
+        return self._source.reader.fingerprint()
+
     def describe(self) -> Subject:
         """The checkpoint as records name it."""
-        return describe_checkpoint(self._source, self._resolved, "classifier" if self.labels else self.kind)
+        kind = "classifier" if self.labels else self.kind
+        return describe_checkpoint(self._source, self._resolved, kind, lambda: self.content_sha256)
 
 
 def describe_checkpoint(
-    source: WeightSource, resolved: ResolvedModel, kind: Literal["decoder", "encoder", "classifier"]
+    source: WeightSource,
+    resolved: ResolvedModel,
+    kind: Literal["decoder", "encoder", "classifier"],
+    fingerprint: Callable[[], str] | None = None,
 ) -> Subject:
-    """The checkpoint ``source`` as records name it."""
+    """The checkpoint ``source`` as records name it: by its manifest's hash, else by its ``fingerprint``."""
     reader, manifest = source.reader, source.manifest
+    fingerprint = fingerprint or reader.fingerprint
     origin, manifest_file = manifest.get("source") or {}, reader.path / MANIFEST
     return Subject(
         name=str(origin.get("name") or resolved.name),
-        manifest_sha256=sha256_file(manifest_file) if manifest_file.is_file() else reader.fingerprint(),
+        manifest_sha256=sha256_file(manifest_file) if manifest_file.is_file() else fingerprint(),
         kind=kind,
         format="hf",
         scheme=str(manifest.get("scheme") or _stored_as(source)),

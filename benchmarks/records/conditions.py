@@ -174,6 +174,7 @@ PROTOCOL = {
     "warmup_seconds": "warm-up {} s",
     "resamples": "{} resamples",
     "seed": "seed {}",
+    "original_from_cache": "of the original from the cache: {}",
 }
 BETWEEN = {
     "other_cpu_pct": "other processes {} % of the CPUs",

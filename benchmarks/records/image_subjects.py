@@ -21,6 +21,7 @@ from ...runtime.images.prepared import read_images
 from ...runtime.session.threads import thread_budget
 from ...terminal import Progress
 from .bundle_subject import describe_bundle, operators_of
+from .named_model import NamedModel
 from .record import Subject
 
 Vectors = NDArray[np.float32]
@@ -43,12 +44,11 @@ class ImageSubject(Protocol):
         ...
 
 
-def reads_images(model: str | Path) -> bool:
+def reads_images(model: NamedModel) -> bool:
     """Whether ``model``, a bundle or what ``compress`` takes, reads images."""
-    if (Path(model) / MANIFEST).is_file():
-        bundle = Bundle.open(model, verify=False)
+    if (bundle := model.bundle) is not None:
         return bundle.kind == "encoder" and bundle.encoder.image is not None
-    return read_by_model(str(model)) == "images"
+    return read_by_model(model.name) == "images"
 
 
 def open_image_subject(

@@ -23,6 +23,7 @@ from ...runtime.engine.speech_to_text import SpeechToTextModel
 from ...runtime.session.threads import thread_budget
 from ...terminal import Progress
 from .bundle_subject import describe_bundle, operators_of
+from .named_model import NamedModel
 from .record import Subject
 
 Step = Callable[[], None]
@@ -52,12 +53,11 @@ class SoundSubject(Protocol):
         ...
 
 
-def reads_sounds(model: str | Path) -> bool:
+def reads_sounds(model: NamedModel) -> bool:
     """Whether ``model``, a bundle or what ``compress`` takes, hears."""
-    if (Path(model) / MANIFEST).is_file():
-        bundle = Bundle.open(model, verify=False)
+    if (bundle := model.bundle) is not None:
         return bundle.kind == "encoder_decoder" and bundle.encoder_decoder.sound is not None
-    return read_by_model(str(model)) == "sounds"
+    return read_by_model(model.name) == "sounds"
 
 
 def open_sound_subject(

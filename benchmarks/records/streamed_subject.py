@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +33,7 @@ from ...runtime.session.threads import free_memory, thread_budget
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress
 from .answer_subjects import AnswerModel
+from .behind_blocks import BehindBlocks
 from .checkpoint_subject import describe_checkpoint
 from .record import Subject
 
@@ -96,17 +99,28 @@ class StreamedSubject:
                 self._skeleton, batches, Path(directory), self._progress, "reading with the original"
             )
         for window, states in zip(windows, torch.split(rows, windows.shape[1]), strict=True):
-            self._states[window.tobytes()] = states
+            # Alone in its memory, as what comes from the cache is: sums may depend on that.
+            self._states[window.tobytes()] = states.clone()
 
     def logits(self, input_ids: Ids) -> NDArray[np.float32]:
         """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
+        return self._logits(self._states_of(input_ids))
+
+    def _states_of(self, input_ids: Ids) -> list[torch.Tensor]:
         if any(row.tobytes() not in self._states for row in input_ids):
             self.read_ahead(input_ids)
+        return [self._states[row.tobytes()] for row in input_ids]
+
+    def _logits(self, states: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         if self._head is None:
             self._head = self._open.enter_context(self._skeleton.head())
-        head = self._head
-        found: Iterator[torch.Tensor] = (head(self._states[row.tobytes()]) for row in input_ids)
-        return np.stack([logits.float().cpu().numpy() for logits in found])
+        return np.stack([self._head(rows).float().cpu().numpy() for rows in states])
+
+    @property
+    def behind_blocks(self) -> BehindBlocks | None:
+        """Its last states."""
+        width = self._source.anatomy.hidden_size
+        return _Streamed(self._states_of, self._logits, self._skeleton.device, width)
 
     def greedy(
         self, prompts: Sequence[str], new_tokens: int, step: Callable[[], None] | None = None
@@ -122,6 +136,28 @@ class StreamedSubject:
         """A decoder has none."""
         raise InputError("this model is no classifier: it has no labels")
 
+    @cached_property
+    def content_sha256(self) -> str:
+        """The hash of all that its answers are made of."""
+        return self._source.reader.fingerprint()
+
     def describe(self) -> Subject:
         """The checkpoint as records name it."""
-        return describe_checkpoint(self._source, self._resolved, "decoder")
+        return describe_checkpoint(self._source, self._resolved, "decoder", lambda: self.content_sha256)
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """See :class:`.behind_blocks.BehindBlocks`."""
+
+    states_of: Callable[[Ids], list[torch.Tensor]]
+    logits_of: Callable[[Sequence[torch.Tensor]], NDArray[np.float32]]
+    device: torch.device
+    width: int
+
+    def read(self, input_ids: Ids) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        states = self.states_of(input_ids)
+        return self.logits_of(states), torch.stack(states).cpu().numpy()
+
+    def logits(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.logits_of([torch.tensor(rows, device=self.device) for rows in states])

@@ -9,14 +9,15 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, require
+from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.directory import MANIFEST
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 from . import record
 from .answer_subjects import AnswerModel
+from .behind_blocks import BehindBlocks
+from .named_model import NamedModel
 
 Step = Callable[[], None]
 
@@ -40,6 +41,8 @@ class OpenModel(Protocol):
         label_form: how their logits are read.
         max_length: tokens that fit one window or text.
         answering: of an encoder–decoder, what it writes of an input; None for all others.
+        behind_blocks: of a decoder in torch, its last states; None for all others.
+        content_sha256: the hash of all that its answers are made of.
         runtime: what runs it: name, version, threads.
     """
 
@@ -50,6 +53,12 @@ class OpenModel(Protocol):
     max_length: int
     answering: AnswerModel | None
     runtime: dict[str, Any]
+
+    @property
+    def behind_blocks(self) -> BehindBlocks | None: ...
+
+    @property
+    def content_sha256(self) -> str: ...
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """``[batch, length, vocab]`` for ids ``[batch, length]``."""
@@ -79,7 +88,7 @@ class OpenModel(Protocol):
 
 
 def open_subject(
-    model: str | Path,
+    model: str | Path | NamedModel,
     *,
     device: str = "cpu",
     threads: int | None = None,
@@ -101,33 +110,27 @@ def open_subject(
         InputError: a model that hears.
         MissingDependency: a checkpoint without the ``compress`` extra, or a bundle without ONNX Runtime.
     """
-    path = Path(model)
-    if (path / MANIFEST).is_file():
+    named = NamedModel.of(model, progress)
+    if named.bundle is not None:
         from .bundle_subject import BundleSubject
 
-        _refuse_sounds(model, hears=_hears(path))
-        return BundleSubject(path, threads=threads)
-    require("torch", "compress")
-    require("transformers", "compress")
-    from ...compress.model.models import resolve
-    from ...compress.model.weights import WeightSource
+        _refuse_sounds(named, hears=_hears(named.bundle))
+        return BundleSubject(named.path, threads=threads)
+    resolved, source = named.resolved, named.source
     from .checkpoint_subject import CheckpointSubject
     from .streamed_subject import StreamedSubject, needs_streaming
 
-    resolved = resolve(str(model), progress or Silent())
-    source = WeightSource.open(resolved.path)
-    _refuse_sounds(model, hears=source.anatomy.hearing is not None)
+    _refuse_sounds(named, hears=source.anatomy.hearing is not None)
     if device == "cpu" and needs_streaming(source, memory):
         return StreamedSubject(resolved, source, progress or Silent(), device=device, threads=threads)
-    return CheckpointSubject(resolved, device=device, threads=threads)
+    return CheckpointSubject(resolved, source, device=device, threads=threads)
 
 
-def _hears(path: Path) -> bool:
-    bundle = Bundle.open(path, verify=False)
+def _hears(bundle: Bundle) -> bool:
     return bundle.kind == "encoder_decoder" and bundle.encoder_decoder.sound is not None
 
 
-def _refuse_sounds(model: str | Path, *, hears: bool) -> None:
+def _refuse_sounds(model: NamedModel, *, hears: bool) -> None:
     if hears:
         raise InputError(
             f"{model} hears sounds, and reads no text that it could be measured on",

@@ -42,6 +42,7 @@ def test_a_classifier_learns_its_labels(
     film_reviews.fine_tune(encoder, texts, 0, tmp_path / "teacher", steps=40, batch=8)
     head = WeightSource.open(tmp_path / "teacher").anatomy.classifier
     assert head is not None and head.labels == film_reviews.LABELS
-    subject = CheckpointSubject(resolve(str(tmp_path / "teacher")), threads=1)
+    resolved = resolve(str(tmp_path / "teacher"))
+    subject = CheckpointSubject(resolved, WeightSource.open(resolved.path), threads=1)
     found = subject.label_logits([text for text, _ in texts]).argmax(axis=1)
     assert (found == [label for _, label in texts]).mean() > 0.9

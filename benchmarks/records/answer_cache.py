@@ -1,0 +1,111 @@
+"""``AnswerCache``: arrays that a model has answered with, in the user's cache, so that nobody computes them
+twice.
+
+An entry is a safetensors file with its SHA-256 behind it, under the hash of what it answers and of all that
+decides on its bits. What is damaged, or is no file, counts as missing. Together the entries take at most
+:data:`MOST` bytes: those that were not read for longest go first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ...compress.pipeline.sealed import SEAL_BYTES, sealed
+from ...disk import free_disk
+from ...errors import EdgepressError
+from ...storage import cache_directory, open_regular, sha256_json, write_atomic
+from ...terminal import Progress
+
+FOLDER = "originals"
+MOST = 1 << 30  # bytes of all entries
+LARGEST = MOST // 4  # of one: some texts and models have room
+_SPARED = 1 << 30  # bytes of the disk that stay free
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class AnswerCache:
+    """The entries of one model.
+
+    Args:
+        owner: the hash of the model and of what computes, see :func:`.arithmetic.arithmetic_of`; None where
+            nothing is kept.
+
+    Attributes:
+        used: what came from the cache, as records name it.
+    """
+
+    def __init__(self, owner: str | None) -> None:
+        self.owner = owner
+        self.used: list[str] = []
+
+    def read(self, what: str, asked: Any) -> dict[str, NDArray[Any]] | None:
+        """What :meth:`write` was given; None where that is missing, damaged, or no longer kept."""
+        if self.owner is None:
+            return None
+        path = self._path(what, asked)
+        try:
+            with open_regular(path) as stream:
+                if os.fstat(stream.fileno()).st_size > LARGEST:
+                    return None
+                data = stream.read()
+            content = memoryview(data)[:-SEAL_BYTES]
+            if hashlib.sha256(content).digest() != data[-SEAL_BYTES:]:
+                return None
+            found: dict[str, NDArray[Any]] = load(bytes(content))
+        except (OSError, EdgepressError, SafetensorError, ValueError, KeyError):
+            return None
+        with suppress(OSError):  # a cache that others keep
+            os.utime(path)
+        return found
+
+    def use(self, what: str) -> None:
+        """Note that ``what`` was taken from here."""
+        if what not in self.used:
+            self.used.append(what)
+
+    def say(self, progress: Progress) -> None:
+        """Say what was taken from here."""
+        if self.used:
+            progress.note(f"from the cache, of the original: {', '.join(self.used)}")
+
+    def write(self, what: str, asked: Any, arrays: Arrays) -> None:
+        """Keep ``arrays``, whose bytes are few enough; where nothing can be written, nothing is kept."""
+        if self.owner is None or sum(array.nbytes for array in arrays.values()) > LARGEST // 2:
+            return
+        path = self._path(what, asked)
+        data = sealed(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+        with suppress(OSError):  # the next one computes again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if free_disk(path.parent) > len(data) + _SPARED:
+                write_atomic(path, data)
+                _drop_oldest(path.parent)
+
+    def _path(self, what: str, asked: Any) -> Path:
+        return cache_directory() / FOLDER / sha256_json([self.owner, what, asked])
+
+
+def _drop_oldest(folder: Path) -> None:
+    """Remove entries until all of them fit."""
+    entries = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process removed it
+            status = path.lstat()
+            entries.append((status.st_mtime_ns, status.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= MOST:
+            return
+        with suppress(OSError):
+            path.unlink()
+        total -= size

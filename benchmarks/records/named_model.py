@@ -1,0 +1,63 @@
+"""``NamedModel``: what a user named as a model, opened once, however many ask what it is."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import require
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.directory import MANIFEST
+from ...terminal import Progress, Silent
+
+if TYPE_CHECKING:
+    from ...compress.model.models import ResolvedModel
+    from ...compress.model.weights import WeightSource
+
+
+class NamedModel:
+    """A bundle directory, or a checkpoint by what ``compress`` takes: a directory, a ``.gguf`` file, a demo
+    name. Nothing is opened before it is asked for, and no weights are loaded.
+    """
+
+    def __init__(self, name: str | Path, progress: Progress | None = None) -> None:
+        self.name, self._progress = str(name), progress or Silent()
+        self.path = Path(name)
+
+    @classmethod
+    def of(cls, model: str | Path | NamedModel, progress: Progress | None = None) -> NamedModel:
+        """``model`` itself, where it is one."""
+        return model if isinstance(model, NamedModel) else cls(model, progress)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @cached_property
+    def bundle(self) -> Bundle | None:
+        """Its manifest, none of the files being held against it; None of a checkpoint.
+
+        Raises:
+            BundleError: the manifest is none.
+        """
+        return Bundle.open(self.path, verify=False) if (self.path / MANIFEST).is_file() else None
+
+    @cached_property
+    def resolved(self) -> ResolvedModel:
+        """The directory of a checkpoint; raises as :func:`~edgepress.compress.model.models.resolve`."""
+        require("torch", "compress")
+        require("transformers", "compress")
+        from ...compress.model.models import resolve
+
+        return resolve(self.name, self._progress)
+
+    @cached_property
+    def source(self) -> WeightSource:
+        """A checkpoint's headers, config and vocabulary.
+
+        Raises:
+            CheckpointError: incomplete, inconsistent or unsupported. Others: as :attr:`resolved`.
+        """
+        from ...compress.model.weights import WeightSource
+
+        return WeightSource.open(self.resolved.path)
