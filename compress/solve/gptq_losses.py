@@ -97,8 +97,9 @@ def costs_as_rounded(
     """
     protected = stage.calibration is not None and stage.calibration.protected
     if damping is None or not stage.has_other_text(who):
-        more = protected and grouped_costs(stage, who, schemes, linears)
-        return more or {"": scheme_costs(stage, who, schemes, linears)}
+        if protected:
+            return grouped_costs(stage, who, schemes, linears)
+        return {"": scheme_costs(stage, who, schemes, linears)}
     if not protected:
         return {"": gptq_costs(stage, who, schemes, linears, damping)}
     fits = fitting(schemes, linears)

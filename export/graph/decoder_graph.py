@@ -28,7 +28,7 @@ from .attention.positions import learned_positions, rope_weights
 from .block_nodes import add_and_enter, decoder_block, entering
 from .build import Build
 from .caches import pasts, presents
-from .linear.embedding import embed, head
+from .linear.embedding import embed_scaled, head
 from .norm import normalize
 from .states import row_states
 
@@ -76,14 +76,10 @@ def build_decoder(build: Build) -> None:
 
 def _embedded(build: Build, ids: ir.Value, lengths: ir.Value) -> ir.Value:
     """What the first block reads, ``[batch, seq, hidden]``."""
-    graph, anatomy = build.graph, build.anatomy
-    value = embed(build, ids)
-    if anatomy.embedding_scale != 1:
-        factor = graph.constant("embedding.factor", np.array(anatomy.embedding_scale, np.float32))
-        value = graph.node("Mul", "embedding.scale", [value, factor])
+    anatomy, value = build.anatomy, embed_scaled(build, ids)
     if anatomy.position_embedding is not None:
         rows = learned_positions(build, ids, lengths, anatomy.position_embedding)
-        value = graph.node("Add", "embedding.sum", [value, rows])
+        value = build.graph.node("Add", "embedding.sum", [value, rows])
     return value if anatomy.embedding_norm is None else normalize(build, value, anatomy.embedding_norm)
 
 

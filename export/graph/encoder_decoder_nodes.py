@@ -18,7 +18,7 @@ from .build import Build
 from .decoder_graph import logits_of
 from .encoder_graph import encoder_block
 from .graph_writer import Array
-from .linear.embedding import embed
+from .linear.embedding import embed_scaled
 from .linear.linear import project, project_apart, project_without_bias
 from .mlp_nodes import mlp
 from .norm import add_and_normalize, normalize
@@ -138,11 +138,7 @@ def scores_of_padding(build: Build, ids: ir.Value, mask: ir.Value) -> ir.Value:
 
 def embedded(build: Build, ids: ir.Value, cached: ir.Value) -> ir.Value:
     """What the first block reads of ``ids [batch, seq]``, before which ``cached`` tokens stand."""
-    graph, anatomy = build.graph, build.anatomy
-    value = embed(build, ids)
-    if anatomy.embedding_scale != 1:
-        scale = graph.constant("embedding.factor", np.array(anatomy.embedding_scale, np.float32))
-        value = graph.node("Mul", "embedding.scale", [value, scale])
+    graph, anatomy, value = build.graph, build.anatomy, embed_scaled(build, ids)
     if anatomy.position_embedding is not None:
         one = graph.constant("position.one", np.array(1, np.int64))
         width = graph.node("Squeeze", "position.width", [graph.node("Shape", "position.ids", [ids], start=1)])

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...compress.model.hearing.feature_extractor import require_log_mel
 from ...compress.text.spectra import spectra
-from ...runtime.bundle.manifest import EncoderDecoderSection
+from ...runtime.bundle.graph_sections import EncoderDecoderSection
 from ...runtime.engine.encoder_decoder import EncoderDecoder, values
 from ...runtime.session.session import graph_errors_are_typed
 from ..job import ExportJob
@@ -44,9 +44,9 @@ class HubEncoderDecoder(EncoderDecoder):
         with graph_errors_are_typed("the encoder's graph failed"):
             (states,) = self.encoder.run_with_ort_values(["last_hidden_state"], values(fed))
         self._read = {"encoder_hidden_states": states} | values(kept)
-        config = self.job.source.anatomy
-        heads = config.attentions()[0].heads
-        empty = np.zeros((count, heads, 0, config.hidden_size // heads), np.float32)
+        anatomy = self.job.source.anatomy
+        heads = anatomy.attentions()[0].heads
+        empty = np.zeros((count, heads, 0, anatomy.hidden_size // heads), np.float32)
         self._written = values({node.name: empty for node in self._pasts})
         self.lengths = [0] * count
 

@@ -25,6 +25,15 @@ def embed(build: Build, ids: ir.Value) -> ir.Value:
     return _gather(build, ids, [codes, scales, *zeros], table_layout(build, module, scheme), module)
 
 
+def embed_scaled(build: Build, ids: ir.Value) -> ir.Value:
+    """The same rows, times what the model multiplies them by."""
+    graph, scale, value = build.graph, build.anatomy.embedding_scale, embed(build, ids)
+    if scale == 1:
+        return value
+    factor = graph.constant("embedding.factor", np.array(scale, np.float32))
+    return graph.node("Mul", "embedding.scale", [value, factor])
+
+
 def head(build: Build, value: ir.Value) -> ir.Value:
     """Logits ``[…, vocab]``."""
     anatomy, module, scheme = build.anatomy, build.anatomy.embedding, build.weights.embedding_scheme
