@@ -13,17 +13,13 @@ that is asked for, solve, and sweep with ``UnitPruning``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ..measure.fisher import Measure, Observer
-from ..measure.output_fisher import GramLosses
-from ..measure.sensitivity import UnitLosses
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of
@@ -35,19 +31,13 @@ from ..pipeline.block_pass import Selective
 from ..pipeline.model_pass import ModelPass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
-from ..prune.structured.budget import (
-    WEIGHTS,
-    BlockPart,
-    BudgetOption,
-    refit_losses,
-    room_for,
-    solved,
-    uniform,
-)
+from ..prune.structured.budget import WEIGHTS, BlockPart, BudgetOption, room_for
 from ..prune.structured.cut_checks import check_cut
 from ..prune.structured.part_pruning import Importance, Repair, UnitPruning, Widths
 from ..prune.structured.shared_heads import check_shared, shared_units, tables_of
+from ..prune.structured.unit_losses import measure_of, refitted
 from ..prune.structured.units import ChannelUnits, HeadUnits, PrunablePart, Unit, weights_in
+from ..prune.structured.widths import WidthChoice, narrowed, odd, solved, uniform
 
 # Fraction of the mean Gram diagonal that is added. A tenth, since least squares learn a short text by heart:
 # on SmolLM2 with 70 % of its blocks and 4,096 tokens a hundredth leaves a KL of 0.88, a tenth 0.82, a third
@@ -65,7 +55,7 @@ class Narrow(Selective, ModelPass):
     }
     keep: float = Field(gt=0, lt=1, description="fraction of the budget that is left, at most")
     budget: BudgetOption = WEIGHTS
-    widths: Literal["solved", "uniform"] = Field(
+    widths: WidthChoice = Field(
         "solved",
         description="solved: as measured, under one budget; uniform: all alike, for plain transformers",
     )
@@ -148,8 +138,7 @@ class Narrow(Selective, ModelPass):
         """The model with uniform widths; with solved ones, which are not known yet, with others of the same
         size in all.
 
-        Solved widths may be any multiples, so that odd ones stand for them: groups (powers of two) that
-        would not divide each of them do not divide those either, and are refused before any work.
+        Odd multiples stand for solved ones (:func:`.widths.odd`).
 
         Raises:
             RecipeError: ``keep`` is more than these parts can give up, or norms stand between them, or heads
@@ -161,16 +150,7 @@ class Narrow(Selective, ModelPass):
         check_cut(anatomy, items)
         check_shared(anatomy, items, solved=self.widths == "solved", importance=self.importance)
         room = room_for(items, anatomy, self.keep, self.budget)
-        widths = uniform(items, room)
-        if self.widths == "solved":
-            # What one item is too narrow by, the next ones are wider.
-            spare = (room - sum(item.cost(widths[item.key]) for item in items)) / len(items)
-            owed = 0.0
-            for item in items:
-                owed += item.cost(widths[item.key]) + spare
-                odd = (n for n in item.counts if n // item.counts[0] % 2)
-                widths[item.key] = min(odd, key=lambda n: abs(item.cost(n) - owed))
-                owed -= item.cost(widths[item.key])
+        widths = odd(items, room) if self.widths == "solved" else uniform(items, room)
         return narrowed(anatomy, self.cut_parts, widths)
 
     def working_bytes(self, weights: int) -> int:
@@ -211,11 +191,13 @@ class Narrow(Selective, ModelPass):
         anatomy = stage.source.anatomy
         items = self.items(anatomy)
         room = room_for(items, anatomy, self.keep, self.budget)
-        measured = stage.measured("narrow", self._measure(items)) if self.measures else {}
-        losses = {name: loss for name, loss in measured.items() if name in _readers(items)}
+        measure = measure_of(items, self.importance, self.widths, DAMPING)
+        measured = stage.measured("narrow", measure) if self.measures else {}
+        readers = {item.part.reader(item.block).name for item in items}
+        losses = {name: loss for name, loss in measured.items() if name in readers}
         details: dict[str, Any] = {}
         if self.widths == "solved":
-            by_count = {item.key: measured[_refit(item)].tolist() for item in items}
+            by_count = {item.key: measured[refitted(item)].tolist() for item in items}
             found, details["predicted"] = solved(items, room, by_count)
         else:
             found = uniform(items, room)
@@ -247,46 +229,6 @@ class Narrow(Selective, ModelPass):
             losses=losses,
             correction=self.correction,
         )
-
-    def _measure(self, items: Sequence[BlockPart]) -> Measure:
-        """By reader the loss without each unit alone, where units go by that; by :func:`_refit` the loss with
-        each count of an item, when what stays is refitted.
-        """
-
-        def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, Observer]:
-            found: dict[str, Observer] = {}
-            for item in (item for item in items if item.block.index == block.index):
-                reader = item.part.reader(block)
-                if self.importance == "taylor":
-                    units = reader.in_features // item.part.unit(block)
-                    found[reader.name] = UnitLosses(reader.name, units)
-                if self.widths == "solved":
-                    own = weight(reader.name)
-                    refitted = partial(refit_losses, item, own, damping=DAMPING)
-                    found[_refit(item)] = GramLosses(reader.name, own, refitted)
-            return found
-
-        return measure
-
-
-def _readers(items: Sequence[BlockPart]) -> set[str]:
-    return {item.part.reader(item.block).name for item in items}
-
-
-def _refit(item: BlockPart) -> str:
-    return f"{item.part.reader(item.block).name}.refit"
-
-
-def narrowed(anatomy: Anatomy, parts: Sequence[PrunablePart], widths: Widths) -> Anatomy:
-    """``anatomy`` with its blocks at ``widths``."""
-
-    def narrow(block: BlockAnatomy) -> BlockAnatomy:
-        for part in parts:
-            count = widths.get((block.index, part.name))
-            block = block if count is None else part.narrowed(block, count)
-        return block
-
-    return replace(anatomy, blocks=tuple(narrow(block) for block in anatomy.blocks))
 
 
 def _share(after: Anatomy, before: Anatomy) -> float:

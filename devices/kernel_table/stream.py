@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.bundle.manifest import DecoderSection, KVLayer
+from ...runtime.bundle.graph_sections import DecoderSection, KVLayer
 from ...runtime.engine.decoder import Decoder
 from ...runtime.session.session import open_session
 from . import node_kinds

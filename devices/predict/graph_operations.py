@@ -8,7 +8,7 @@ from math import prod
 
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile, Node
-from ...runtime.bundle.manifest import KVLayer
+from ...runtime.bundle.graph_sections import KVLayer
 from ..kernel_table.operation import (
     Operation,
     by_rows,

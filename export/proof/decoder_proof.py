@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...compress.model.anatomy import Anatomy
-from ...runtime.bundle.manifest import DecoderSection
+from ...runtime.bundle.graph_sections import DecoderSection
 from ...terminal import ProgressTask
 from ..graph.build import GraphPart
 from ..graph.graph_writer import Opset

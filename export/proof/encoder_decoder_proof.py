@@ -18,7 +18,7 @@ from torch import nn
 
 from ...compress.model.anatomy import module_name
 from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap, wrap
-from ...runtime.bundle.manifest import EncoderDecoderSection
+from ...runtime.bundle.graph_sections import EncoderDecoderSection
 from ...runtime.engine.encoder_decoder import EncoderDecoder
 from ...runtime.session.session import open_session
 from ...terminal import ProgressTask

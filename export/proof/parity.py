@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleError
-from ...runtime.bundle.manifest import DecoderSection, EncoderDecoderSection
+from ...runtime.bundle.graph_sections import DecoderSection, EncoderDecoderSection
 from ...runtime.bundle.typed_json import read
 from ...runtime.engine.decoder import Decoder
 from ...runtime.kernels.library import instructions

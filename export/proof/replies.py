@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle.manifest import DecoderSection
+from ...runtime.bundle.graph_sections import DecoderSection
 from ...runtime.engine.greedy_replies import greedy_replies
 from ...runtime.session.session import open_session
 from ...runtime.text.greedy_loops import ends_in_loop

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...compress.model.skeleton import Head
-from ...runtime.bundle.manifest import DecoderSection
+from ...runtime.bundle.graph_sections import DecoderSection
 from ...runtime.engine.decoder import Decoder
 from ...runtime.session.session import open_session
 from ...terminal import ProgressTask

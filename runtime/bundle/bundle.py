@@ -25,15 +25,8 @@ from .directory import (
     refuse_links,
     refuse_short_data,
 )
-from .manifest import (
-    BUNDLE_SCHEMA,
-    BundleManifest,
-    DecoderSection,
-    EncoderDecoderSection,
-    EncoderSection,
-    Kind,
-    parse,
-)
+from .graph_sections import DecoderSection, EncoderDecoderSection, EncoderSection
+from .manifest import BUNDLE_SCHEMA, BundleManifest, Kind, parse
 from .onnx_wire import external_locations
 
 # What asks an encoder–decoder.

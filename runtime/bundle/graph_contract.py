@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import BundleError
 from .cache_names import is_past, present_of
-from .manifest import DecoderSection
+from .graph_sections import DecoderSection
 
 _TYPES = {
     "float32": "tensor(float)",

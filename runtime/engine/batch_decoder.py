@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ..bundle.graph_contract import logits_dtype
-from ..bundle.manifest import DecoderSection
+from ..bundle.graph_sections import DecoderSection
 from ..session.session import graph_errors_are_typed
 from .decoder import CAPACITY_STEP, PREFILL_CHUNK, Logits, bind_keep, bind_logits
 from .kv_cache import CacheBuffers

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ...errors import InputError, OutOfResource
 from ..bundle.bundle import Bundle
 from ..bundle.graph_contract import logits_dtype
-from ..bundle.manifest import DecoderSection
+from ..bundle.graph_sections import DecoderSection
 from ..session.session import device_of, graph_errors_are_typed, owned_value
 from .kv_cache import CacheBuffers
 from .load import load_graph

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import InputError
 from ...terminal import Progress, Silent
 from ..bundle.bundle import Bundle
-from ..bundle.manifest import EncoderSection
+from ..bundle.graph_sections import EncoderSection
 from ..session.threads import thread_budget
 from ..text.tokenizer import Tokenizer
 from .encoder_answers import EncoderAnswers, Ids, Vectors

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ...errors import BundleError, InputError
 from ...terminal import ProgressTask
-from ..bundle.manifest import EncoderSection
+from ..bundle.graph_sections import EncoderSection
 from ..session.session import graph_errors_are_typed
 from .encoder_batches import TOKENS_PER_CORE, WorkerThreads, length_buckets
 

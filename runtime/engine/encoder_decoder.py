@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ...errors import BundleError, InputError
 from ..bundle.bundle import Bundle
-from ..bundle.manifest import EncoderDecoderSection
+from ..bundle.graph_sections import EncoderDecoderSection
 from ..session.session import graph_errors_are_typed, owned_value
 from .decoder import Logits
 from .load import load_graph

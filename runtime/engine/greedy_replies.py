@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..bundle.manifest import DecoderSection
+from ..bundle.graph_sections import DecoderSection
 from ..text.greedy_loops import NEW_TOKENS, PROMPTS, prompt_ids
 from ..text.tokenizer import Tokenizer
 from .batch_decoder import BatchDecoder

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import OutOfResource
 from ..bundle.cache_names import KEYS_AND_VALUES, grows, present_of
-from ..bundle.manifest import DecoderSection
+from ..bundle.graph_sections import DecoderSection
 from ..session.session import onnxruntime
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ...errors import InputError, UnknownName
-from ..bundle.manifest import EncoderDecoderSection
+from ..bundle.graph_sections import EncoderDecoderSection
 
 TRANSCRIBE = "transcribe"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ....compress.numbers.scheme import GGUF
-from ..same_bytes import pico_models as pico
+from ..same_bytes import pico_families as pico
 from .kinds import (
     DECODER,
     ENCODER,

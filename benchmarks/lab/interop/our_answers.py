@@ -16,7 +16,7 @@ from ....compress.model.torch_model import tower_vectors
 from ....compress.text.spectra import spectra
 from ....runtime.text.tokenizer import Tokenizer
 from ....storage import read_json
-from ..same_bytes.pico_models import WORDS
+from ..same_bytes.pico_inputs import WORDS
 from .kinds import DECODE, ENCODER, IMAGE_TOWER, IMAGES, READ_AND_WRITE, SPEECH, TEXT_TOWER, TOWERS
 
 _LOUD = 0.1

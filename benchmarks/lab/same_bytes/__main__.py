@@ -46,7 +46,8 @@ def _run(chosen: argparse.Namespace) -> int:
 
     from .case_runner import Runner
     from .cases import demo_cases, pico_cases
-    from .pico_models import MODELS, make_subjects
+    from .pico_families import MODELS
+    from .pico_models import make_subjects
 
     torch.set_num_threads(1)
     folder = chosen.folder.resolve()

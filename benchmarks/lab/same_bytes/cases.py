@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from .pico_models import HEARS, HELD_BACK, MODELS, READ_IMAGES
+from .pico_families import HELD_BACK, MODELS
+from .pico_kinds import HEARS, READ_IMAGES
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
 # A decoder, an encoder, a classifier and a mixture are what options are tried on: of the latter two, those of

@@ -1,4 +1,4 @@
-"""What a budget counts, and how wide each part of each block stays under it.
+"""What a budget counts. How wide each part of each block stays under it: :mod:`.widths`.
 
 It counts weights of the blocks, bytes of the whole model, or its modelled time on a machine. Time follows the
 roofline (Williams, Waterman, Patterson 2009, CACM 52:4), a linear at a time: the longer of reading its
@@ -6,29 +6,19 @@ weights once and multiplying ``tokens`` rows with them; attention adds the produ
 ``context`` keys and of the scores with as many values. The two numbers of a machine are those that
 ``edgepress devices show NAME`` prints. One token at a time is bound by bytes nearly everywhere, a prompt or a
 sentence by arithmetic.
-
-Widths are the same fraction of every part, or solved: units of least measured loss go first, their losses
-added up, and the multiple-choice knapsack of :mod:`edgepress.compress.solve.knapsack` over all blocks is
-solved exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from torch import Tensor
 
 from ....errors import RecipeError
-from ...measure.output_fisher import InputGram
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import Attention, BlockAnatomy, Linear
-from ...solve.damped_cholesky import inverted
-from ...solve.elimination import eliminate
-from ...solve.knapsack import choose
 from .units import PrunablePart
 
 # Times are whole femtoseconds, since the solver of widths counts in integers.
@@ -153,40 +143,3 @@ def room_for(items: Sequence[BlockPart], anatomy: Anatomy, keep: float, budget: 
             fix=f"keep at least {share:.3f}, or prune other parts too (passes narrow and layers)",
         )
     return int(keep * total) - others
-
-
-def uniform(items: Sequence[BlockPart], room: int) -> dict[tuple[int, str], int]:
-    """The same fraction of units of every item, the largest that fits ``room``."""
-    fractions = sorted({count / item.counts[-1] for item in items for count in item.counts})
-
-    def at(fraction: float) -> dict[BlockPart, int]:
-        reached = {item: [n for n in item.counts if n <= fraction * item.counts[-1]] for item in items}
-        return {item: counts[-1] if counts else item.counts[0] for item, counts in reached.items()}
-
-    fitting = [one for one in fractions if sum(item.cost(n) for item, n in at(one).items()) <= room]
-    return {item.key: count for item, count in at(fitting[-1] if fitting else 0.0).items()}
-
-
-def solved(
-    items: Sequence[BlockPart], room: int, losses: Mapping[tuple[int, str], Sequence[float]]
-) -> tuple[dict[tuple[int, str], int], float]:
-    """The widths of least loss within ``room``, and that loss; ``losses`` by item, one for each count."""
-    sizes = [[item.cost(count) for count in item.counts] for item in items]
-    choice = choose([losses[item.key] for item in items], sizes, room)
-    picked = zip(items, choice.options, strict=True)
-    return {item.key: item.counts[option] for item, option in picked}, choice.cost
-
-
-def refit_losses(item: BlockPart, weight: Tensor, measured: InputGram, damping: float) -> list[float]:
-    """The loss with each count of an item, when what stays compensates for what goes.
-
-    ``weight [out, in]`` is the reader's. A Gram that cannot be inverted makes every cut cost without bound.
-    """
-    counts, partitions = list(item.counts), item.part.partitions(item.block)
-    inverse = inverted(measured.gram, damping)
-    if inverse is None:
-        return [float("inf")] * (len(counts) - 1) + [0.0]
-    rounds = [(more - fewer) // partitions for fewer, more in pairwise(counts)][::-1]
-    scaled = weight * measured.output_fisher.sqrt().unsqueeze(1)
-    _, raised = eliminate(scaled, inverse, item.part.unit(item.block), partitions, rounds)
-    return [0.0, *accumulate(raised)][::-1]

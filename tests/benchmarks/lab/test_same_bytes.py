@@ -9,7 +9,8 @@ import pytest
 from edgepress.benchmarks.lab.same_bytes.case_runner import Runner
 from edgepress.benchmarks.lab.same_bytes.cases import Case, demo_cases, pico_cases
 from edgepress.benchmarks.lab.same_bytes.hash_comparison import compare_records
-from edgepress.benchmarks.lab.same_bytes.pico_models import MODELS, make_subjects
+from edgepress.benchmarks.lab.same_bytes.pico_families import MODELS
+from edgepress.benchmarks.lab.same_bytes.pico_models import make_subjects
 from edgepress.compress.model.families import __path__ as families
 from edgepress.compress.passes import __path__ as passes
 from edgepress.compress.pipeline.pass_names import PASS_ALIASES
