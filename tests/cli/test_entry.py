@@ -16,7 +16,8 @@ from typing import Any
 import click
 import pytest
 from edgepress import __version__, errors
-from edgepress.cli.entry import SigTerm, edgepress, run
+from edgepress.cli.entry import SigTerm, run
+from edgepress.cli.program import edgepress
 from edgepress.cli.verb_list import VERBS
 from edgepress.errors import EdgepressError, InputError
 from edgepress.hashed_tree import hash_tree

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from edgepress.cli.entry import edgepress
+from edgepress.cli.program import edgepress
 from edgepress.cli.verbs.inspect import described
 from edgepress.storage import write_json
 

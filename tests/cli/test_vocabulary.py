@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 import edgepress
 import pytest
-from edgepress.cli.entry import edgepress as program
 from edgepress.cli.entry import run
 from edgepress.cli.help_sections import EXAMPLES, SECTIONS
+from edgepress.cli.program import edgepress as program
 from edgepress.cli.verb import Verb
 from edgepress.cli.verb_list import ENVIRONMENT, FIRST_STEPS, VERBS
 

@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from edgepress.cli.entry import edgepress
+from edgepress.cli.program import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
 from edgepress.errors import (

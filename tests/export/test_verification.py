@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from edgepress.cli.entry import edgepress
+from edgepress.cli.program import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.errors import BundleError, EdgepressError, InputError
 from edgepress.export.api import FORMATS, export_bundle

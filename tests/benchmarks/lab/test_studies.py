@@ -14,7 +14,7 @@ from edgepress.benchmarks.lab.study.pico import smallest
 from edgepress.benchmarks.lab.study.schema import Study, load_study, names, parse
 from edgepress.benchmarks.lab.study.sources import Sources
 from edgepress.benchmarks.quality import greedy_text
-from edgepress.cli.entry import edgepress
+from edgepress.cli.program import edgepress
 from edgepress.compress.recipe import load_recipe
 from edgepress.compress.recipe import parse as parse_recipe
 from edgepress.errors import InputError, UnknownName

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from edgepress.cli.entry import edgepress
+from edgepress.cli.program import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.anatomy import module_name
 from edgepress.compress.model.block_anatomy import Attention, BlockAnatomy

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from edgepress.cli.entry import edgepress
+from edgepress.cli.program import edgepress
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.checkpoint.block_sizes import layer_counts
 from edgepress.compress.model.hearing.alignment_heads import renumbered

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records.subjects import open_subject
-from edgepress.cli.entry import edgepress
+from edgepress.cli.program import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import BundleError, CheckpointError, GateFailed, InputError

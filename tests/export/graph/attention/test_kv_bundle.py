@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from edgepress.cli.entry import edgepress
+from edgepress.cli.program import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import GateFailed, InputError
