@@ -78,6 +78,7 @@ def validate_needs(
     }
     models = list(named.values())
     decodes = max(model.vocabulary for model in models) > 0
+    replies = 0 if any(model.passing for model in models) else replies  # one that is streamed writes none
     tokens = windows * length + replies * _REPLY if decodes else sentences * _PARAGRAPH + _BESIDE
     tokens += _slice_tokens(slices, "decoder" if decodes else "encoder")
     at_once = length if decodes else 32 * _PARAGRAPH
@@ -85,7 +86,7 @@ def validate_needs(
     states = _FLOAT * at_once * max(16 * widest, _LOGITS * max(model.vocabulary for model in models))
     fixed = LIBRARIES + states
     steps = new_tokens * -(-replies // REPLIES_AT_ONCE) if decodes else 0
-    writing = steps * sum(model.loaded for model in models if not model.passing) / _BYTES
+    writing = steps * sum(model.loaded for model in models) / _BYTES
     work = Work(sum(FORWARD * tokens * model.weights for model in models))
     hashed = sum(model.files for model in models)
     bundles = fixed + 2 * min(model.loaded for model in models)

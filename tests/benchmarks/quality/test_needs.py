@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from edgepress.benchmarks.quality.needs import validate_needs
 from edgepress.benchmarks.quality.validate import plan_validation
+from edgepress.terminal import Silent
 
 
 def test_an_embedding_takes_an_encoder_no_time(
@@ -27,3 +29,14 @@ def test_slices_are_counted(pico_llama: Path, pico_text: Path) -> None:
     )
     assert none < some < more
     assert plan_validation(pico_llama, pico_llama, text=pico_text, slices=("positions",)).seconds == none
+
+
+def test_a_model_that_is_streamed_is_planned_without_replies(pico_llama: Path) -> None:
+    """A validation leaves them out: every token would read the whole model."""
+
+    def seconds(memory: int, replies: int) -> float:
+        sizes = {"windows": 4, "length": 64, "sentences": 0, "memory": memory, "replies": replies}
+        return validate_needs(pico_llama, pico_llama, progress=Silent(), **sizes).seconds
+
+    assert seconds(1 << 40, 20) > seconds(1 << 40, 0)
+    assert seconds(1 << 16, 20) == seconds(1 << 16, 0)
