@@ -15,7 +15,7 @@ from ..compress.text.corpus import text_paths
 from ..errors import GateFailed, InputError, Interrupted
 from ..output_paths import refuse_nesting
 from ..staging import Staging
-from ..terminal import Progress, Silent
+from ..terminal import Progress, ProgressTask, Silent
 from .candidates import Space, space_of
 from .found_recipe import recipe_of
 from .job import Job, Wish, refuse_impossible
@@ -164,16 +164,17 @@ def _predicted(job: Job, space: Space) -> dict[str, Any]:
     """
     budgets, corrections, method = job.wish.budgets, job.corrections(), METHODS[0]
     objective = space.sizes if objective_of(space, budgets) == DISK.name else space.damages
-    found = solve(objective, corrections.limits(space, budgets, method))
-    if isinstance(found, Infeasible):
-        return {"feasible": False}
+    with job.progress.task("solving under the budgets", 1 + _STEPS) as task:
+        found = solve(objective, corrections.limits(space, budgets, method))
+        task.advance(1, "the first choice")
+        if isinstance(found, Infeasible):
+            return {"feasible": False}
+        front = list(_front(space, found.options, task))
     return {
         "feasible": True,
         "gap": found.gap,
         "predicted": corrections.predicted(space, found.options, method, budgets),
-        "front": [
-            corrections.predicted(space, options, method, ()) for options in _front(space, found.options)
-        ],
+        "front": [corrections.predicted(space, options, method, ()) for options in front],
         "compress_seconds": _compress_seconds(job, space, found.options),
     }
 
@@ -183,18 +184,21 @@ def _compress_seconds(job: Job, space: Space, options: tuple[int, ...]) -> dict[
     if all(unit.is_table or option.scheme is None for unit, option in space.chosen(options)):
         return {}
     found, file = {}, job.directory / "planned.yaml"
-    for method in METHODS:
-        recipe = recipe_of(space, options, method, job.settings)
-        found[method.name] = planned_seconds(job.wish.model, recipe, job.texts.calibration, file)
+    with job.progress.task("planning each method", len(METHODS)) as task:
+        for method in METHODS:
+            recipe = recipe_of(space, options, method, job.settings)
+            found[method.name] = planned_seconds(job.wish.model, recipe, job.texts.calibration, file)
+            task.advance(1, method.name)
     return found
 
 
-def _front(space: Space, options: Sequence[int]) -> Iterator[tuple[int, ...]]:
+def _front(space: Space, options: Sequence[int], task: ProgressTask) -> Iterator[tuple[int, ...]]:
     """The best choices from the smallest size to that of ``options``."""
     size = Limit(DISK.name, space.sizes, 0.0)
     least = sum(min(row) for row in space.sizes)
     for step in range(_STEPS):
         room = least + step / (_STEPS - 1) * (size.used(options) - least)
         found = solve(space.damages, [replace(size, bound=room)])
+        task.advance(1, "the front below its size")
         if not isinstance(found, Infeasible):
             yield found.options

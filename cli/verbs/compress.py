@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -217,9 +218,12 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
     widths = mixed_strip(source.anatomy, source.schemes)
     lines += ["  bits by layer, block 0 to the last:", *(f"    {line}" for line in widths)] if widths else []
     lines += [f"  note: {note}" for note in manifest["notes"]]
-    lines += [f"  runs on: {line}" for line in manifest["runs_on"]]
+    others = [line for line in manifest["runs_on"] if not line.startswith("integers: ")]
+    lines += [f"  runs on: {line}" for line in others]
     opening = manifest["opens_in"]["transformers"]
     lines.append(f"  opens in transformers: {': '.join(filter(None, opening.values()))}")
+    if others != manifest["runs_on"]:
+        lines.append(f"  next: edgepress export {shlex.quote(output)} -o BUNDLE")
     document = {
         "output": str(path),
         "bytes": size,

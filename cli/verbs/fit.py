@@ -213,8 +213,8 @@ def _plan(planned: dict[str, Any]) -> str:
             f"  result   {_sized(planned, planned['predicted'])} rounded to nearest; trials do better"
         )
         lines += [f"  front    {_sized(planned, one)}" for one in planned["front"]]
-    times = [f"{name} {_minutes(value)}" for name, value in planned.get("compress_seconds", {}).items()]
-    lines += [f"  time     to compress once: {'; '.join(times)}"] if times else []
+    for name, value in planned.get("compress_seconds", {}).items():
+        lines.append(f"  time     {_minutes(value)} to compress once by {name}")
     lines.append(f"  time     no trial begins after {planned['hours']:g} hours")
     return "\n".join(lines)
 

@@ -148,7 +148,8 @@ def _hearing(path: Path, threads: int | None, provider: str) -> SpeechToTextMode
 
 def _statistics(result: Generation) -> str:
     speed = f", {result.tokens_per_second:.1f} tokens/s after it" if result.tokens_per_second else ""
+    ends = {"eos": "ended by the model", "stop": "ended by --stop", "length": "cut at --max-new-tokens"}
     return (
-        f"{result.prompt_tokens} prompt + {len(result.token_ids)} new tokens "
-        f"({result.finish_reason}): first token after {1000 * result.ttft_s:.0f} ms{speed}"
+        f"{result.prompt_tokens} prompt + {len(result.token_ids)} new tokens, "
+        f"{ends[result.finish_reason]}: first token after {1000 * result.ttft_s:.0f} ms{speed}"
     )

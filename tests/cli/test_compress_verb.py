@@ -29,6 +29,7 @@ def test_each_step_says_what_it_measured_and_nothing_else(
     assert lines["rotate"].startswith("21 ok; KL to the original")  # it rounds nothing: no error
     assert "worst relative error 0." in lines["gptq"] and "KL to the original" in lines["gptq"]
     assert lines["tune"].startswith("KL to the original") and " tokens" in lines["tune"]
+    assert lines["next"] == f"edgepress export {tmp_path / 'out'} -o BUNDLE" and "runs on" not in lines
 
 
 def test_a_pass_that_learned_tells_its_own_measure_and_what_did_not_go_well() -> None:

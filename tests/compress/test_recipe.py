@@ -47,7 +47,7 @@ def test_the_list_says_purpose_cost_and_what_each_gave(capsys: pytest.CaptureFix
     assert run(["recipe", "list"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("fast ") and all(f"\n{name} " in f"\n{shown}" for name in names())
-    assert "needs text" in shown and "SmolLM2: 91 MB of 544; on news KL 0.173" in shown
+    assert "needs text" in shown and "SmolLM2: 91 MB of 542; on news KL 0.173" in shown
     assert "the text is lost" in shown and "open in plain transformers" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
     assert "cost: 102 CPU s, 0.7 GB; needs text" in shown and "MiniLM: not measured" not in shown
