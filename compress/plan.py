@@ -85,7 +85,10 @@ def plan(
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)
     added = [step.added_bytes(source.anatomy) for _, step in recipe.steps]
     less = [step.bytes_before - step.bytes_after for step in steps]
-    sizes = [checkpoint + more for more in accumulate(map(sub, added, less))]
+    # A matrix that is added is stored as the embedding is.
+    itemsize = source.stored_type(f"{source.anatomy.embedding}.weight").itemsize
+    stored = [more * itemsize // 4 for more in added]
+    sizes = [checkpoint + more for more in accumulate(map(sub, stored, less))]
     at_once, rates = min(batch_size, samples) * length, measured_rates()
     return Plan(
         model=name,

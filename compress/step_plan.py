@@ -60,20 +60,32 @@ def step_plans(source: WeightSource, recipe: Recipe) -> tuple[list[StepPlan], An
         scheme = step.weight_scheme
         label = scheme.name if scheme else step.label
         if step.on_tables:
-            plans.append(_on_tables(source, name, label, after_it))
+            plans.append(_on_tables(source, name, label, anatomy, after_it))
         else:
+            if after_it.hidden_size != anatomy.hidden_size:  # embedding and head are as wide as the model
+                before += _tables_bytes(source, anatomy)
+                after += _tables_bytes(source, after_it)
             plans.append(StepPlan(name, label, len(selected), sum(map(weights_of, selected)), before, after))
         anatomy = after_it
     return plans, anatomy, bits
 
 
-def _on_tables(source: WeightSource, name: str, label: str, left: Anatomy) -> StepPlan:
+def _on_tables(source: WeightSource, name: str, label: str, anatomy: Anatomy, left: Anatomy) -> StepPlan:
     """A pass on embedding and head, which keeps their type and ``left.vocab_size`` rows."""
-    anatomy = source.anatomy
-    tables = [anatomy.embedding, *([anatomy.head] if anatomy.head and not anatomy.tied else [])]
-    stored = sum(source.stored_bytes(f"{table}.weight") for table in tables)
-    weights = len(tables) * anatomy.vocab_size * anatomy.hidden_size
-    return StepPlan(name, label, 0, weights, stored, stored * left.vocab_size // anatomy.vocab_size)
+    weights = len(_tables(anatomy)) * anatomy.vocab_size * anatomy.hidden_size
+    return StepPlan(name, label, 0, weights, _tables_bytes(source, anatomy), _tables_bytes(source, left))
+
+
+def _tables(anatomy: Anatomy) -> list[str]:
+    """The embedding, and the head where it is another matrix."""
+    return [anatomy.embedding, *([anatomy.head] if anatomy.head and not anatomy.tied else [])]
+
+
+def _tables_bytes(source: WeightSource, left: Anatomy) -> int:
+    """Bytes of embedding and head in their type, with the vocabulary and the width that are ``left``."""
+    stored = sum(source.stored_bytes(f"{table}.weight") for table in _tables(source.anatomy))
+    whole = source.anatomy.vocab_size * source.anatomy.hidden_size
+    return stored * left.vocab_size * left.hidden_size // whole
 
 
 def _bits_after(step: Pass, left: Linear | None) -> dict[str, float]:

@@ -11,7 +11,7 @@ Of the pruning passes the slowest and the closest: two matrix products a round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -19,11 +19,14 @@ from pydantic import Field
 from torch import Tensor
 
 from ...terminal import Tick
+from ..model.block_anatomy import Linear
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed
 from ..prune.gram_pruning import FIT_STEPS, GramPruning, StackedRows
 from ..solve.damped_cholesky import InverseFactor
 from ..solve.paced import paced
 
+_EIGENVECTORS = 4  # what they take of a square, in Cholesky factors with the inverse
 _PULL, _GROWTH = 0.1, 1.3  # the first ρ, where H has a unit diagonal, and the factor on it after each round
 
 
@@ -37,6 +40,14 @@ class Alps(GramPruning):
         "fit_steps": Fixed(FIT_STEPS, "the splitting leaves a weight near the least-squares one"),
     }
     rounds: int = Field(20, ge=1, le=1000, description="rounds of the splitting (ADMM)")
+
+    def work(self, groups: Sequence[Sequence[Linear]], tokens: int, batch_tokens: int) -> Work:
+        """As a column recursion's, and the eigenvectors and the products of every round."""
+        total = super().work(groups, tokens, batch_tokens)
+        for group in groups:
+            wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
+            total += Work(products=(2 * self.rounds + 1) * rows * wide**2, factors=_EIGENVECTORS * wide**3)
+        return total
 
     def solve(
         self, rows: StackedRows, hessian: Tensor, factor: InverseFactor, tick: Tick

@@ -14,6 +14,7 @@ from edgepress import export_bundle
 from edgepress.compress import plan, rates
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.bundle_size import bits_in_bundle
+from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.pipeline.advance import Work
 from edgepress.compress.rates import Rates, measured_rates
@@ -181,6 +182,38 @@ def test_a_pass_on_embedding_and_head_is_planned_with_their_weights(
     assert step.bytes_after == step.bytes_before
     assert smaller.bytes_after == smaller.bytes_before * 100 // rows
     assert whole.result_bytes - cut.result_bytes == step.bytes_after - smaller.bytes_after
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"pass": "rtn", "scheme": "W4A16-g32"},
+        {"pass": "rotate"},
+        {"pass": "width", "keep": 0.5, "multiple": 32},
+        {"pass": "narrow", "keep": 0.7},
+        {"pass": "layers", "keep": 0.5},
+        {"pass": "vocabulary", "size": 300},
+    ],
+    ids=lambda step: step["pass"],
+)
+def test_the_planned_size_is_that_of_the_result(
+    make_decoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    recipe: Callable[..., str],
+    step: dict[str, Any],
+    tied: bool,
+) -> None:
+    """Within 2 %, in bfloat16 too: what a pass adds is stored as the model is."""
+    model = make_decoder(tmp_path / "m", tie_word_embeddings=tied, num_hidden_layers=4, dtype="bfloat16")
+    chosen = {"recipe": recipe(tmp_path, step), "calibration": str(pico_text), "samples": 4, "length": 32}
+    planned = plan_model(str(model), **chosen).result_bytes  # type: ignore[arg-type]
+    out = compress_model(str(model), output=tmp_path / "o", **chosen)  # type: ignore[arg-type]
+    reader = WeightSource.open(out).reader
+    assert "BF16" in reader.dtypes.values()
+    assert sum(map(reader.nbytes, reader.shapes)) == pytest.approx(planned, rel=0.02)
 
 
 def test_a_dry_run_refuses_what_the_run_would(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
