@@ -18,6 +18,31 @@ _ORDER = (
     *("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "load_ms", "load_cold_ms", "rss_peak_bytes", "device_bytes"),
 )
 
+# What records call them is in `--json`; a reader gets words.
+_WORDS = {
+    "decode_tps": "decode",
+    "prefill_tps": "prefill, the prompt",
+    "rtfx": "rtfx (sound)",
+    "sentences_per_second": "sentences",
+    "images_per_second": "images",
+    "latency_ms": "latency, one alone",
+    "ttft_ms": "first token",
+    "tpot_ms": "each further token",
+    "itl_ms": "between tokens",
+    "e2e_ms": "whole reply",
+    "load_ms": "load",
+    "load_cold_ms": "load, cold",
+    "rss_peak_bytes": "peak RSS",
+    "device_bytes": "on disk after a run",
+    "disk_bytes": "on disk",
+    "decode_j_per_token": "energy a token",
+}
+
+
+def in_words(metric: str) -> str:
+    """What is measured or predicted as ``metric``, such as ``decode_tps``."""
+    return _WORDS.get(metric, metric.replace("_", " "))
+
 
 def measurement_table(line: Measurement) -> RenderableType:
     """The metrics of ``line``, what speaks for and against them, and the accounts of operators."""
@@ -37,7 +62,7 @@ def measurement_table(line: Measurement) -> RenderableType:
         interval = " – ".join(digits(bound / scale) for bound in metric.ci95) if metric.ci95 else ""
         numbers = [digits(None if value is None else value / scale) for value in (metric.p90, metric.p99)]
         median = digits(None if metric.value is None else metric.value / scale)
-        table.add_row(name, median, interval, *numbers, unit, str(metric.n))
+        table.add_row(in_words(name), median, interval, *numbers, unit, str(metric.n))
     accounts = [_rendered(found) for found in account_tables(line.per_op)] if line.per_op else []
     return Group(table, *map(Text, _remarks(line)), *accounts)
 

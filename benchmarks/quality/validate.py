@@ -231,7 +231,10 @@ def _needs(
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str]) -> None:
     kinds = [one.kind if one.answering is None else "encoder–decoder" for one in (subject, original)]
     if kinds[0] != kinds[1]:
-        raise InputError(f"a model of kind {kinds[0]!r} is compared with one of kind {kinds[1]!r}")
+        raise InputError(
+            f"a model of kind {kinds[0]!r} is compared with one of kind {kinds[1]!r}",
+            fix="give the model that it was made from: --against MODEL",
+        )
     require_labels(subject, original)
     if is_cut(subject, original):
         return

@@ -20,6 +20,7 @@ from ..bundle_options import (
     threads,
 )
 from ..bundle_options import dry_run as dry_run_option
+from ..measurement_table import in_words
 from ..verb import Verb
 from ..verb import output as output_options
 
@@ -45,7 +46,7 @@ def _predicted(
     if prediction is None:
         return {}, ""
     main = [one for one in prediction.quantities[:2] if one.value is not None]
-    rates = ", ".join(f"{one.name} {one.low:,.0f} to {one.high:,.0f} {one.unit}" for one in main)
+    rates = ", ".join(f"{in_words(one.name)} {one.low:,.0f} to {one.high:,.0f} {one.unit}" for one in main)
     said = f"predicted here from its kernel table: {rates} with {prediction.threads} threads"
     return {"predicted": prediction.as_dict()}, said
 

@@ -11,6 +11,7 @@ from ...errors import EdgepressError, InputError, together
 from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import COUNT, threads
+from ..measurement_table import in_words
 from ..verb import Verb, output
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _table(one: Prediction) -> RenderableType:
         table.add_column(heading, justify="right")
     table.add_column("unit")
     for quantity in one.quantities:
-        table.add_row(quantity.name, *_numbers(quantity))
+        table.add_row(in_words(quantity.name), *_numbers(quantity))
     return table
 
 

@@ -55,7 +55,7 @@ def command(
             fix="copy or make it again; do not run it",
         )
     size = f"{found.files} files, {found.bytes / 1e6:.1f} MB"
-    text = f"{path}: {size}, all as published\n{found.manifest_sha256}\n{signature}"
+    text = f"{path}: {size}, all as published\nSHA-256 of the manifest: {found.manifest_sha256}\n{signature}"
     terminal.document(found.as_dict() | {"signature": signature}, None if terminal.quiet else text)
 
 
