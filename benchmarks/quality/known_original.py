@@ -9,32 +9,25 @@ replies as the original reads them, is not, and neither is what slices ask.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeGuard
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.text.greedy_loops import prompt_ids
 from ..records import record
 from ..records.answer_cache import LARGEST, AnswerCache
 from ..records.answer_subjects import AnswerModel
-from ..records.arithmetic import arithmetic_of
 from ..records.behind_blocks import BehindBlocks
 from ..records.subjects import OpenModel, Step
+from .known_answers import is_finite, known_replies, known_rows
 
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float32]
-REPLIES, STATES, EMBEDDINGS, LABELS = "replies", "last states", "embeddings", "logits of labels"
-
-
-def cache_of(model: OpenModel) -> AnswerCache:
-    """That of ``model``; it keeps nothing on a GPU, which may sum in another order each time."""
-    here = model.runtime.get("device", "cpu") == "cpu"
-    return AnswerCache(arithmetic_of(model.content_sha256, model.runtime) if here else None)
+STATES, EMBEDDINGS, LABELS = "last states", "embeddings", "logits of labels"
 
 
 class KnownOriginal:
@@ -93,30 +86,22 @@ class KnownOriginal:
         def write() -> list[list[int]]:
             return self._model.greedy(prompts, new_tokens, step)
 
-        replies = _replies(self._cache, ids, limits, write)
+        replies = known_replies(self._cache, ids, len(ids), limits, write)
         self._expect([np.array([*one, *reply], np.int64) for one, reply in zip(ids, replies, strict=False)])
         return replies
 
     def embeddings(self, texts: Sequence[str]) -> Numbers:
         """As :meth:`.subjects.OpenModel.embeddings`."""
-        return self._rows(EMBEDDINGS, texts, len(texts), lambda: self._model.embeddings(texts))
+        rows, asked = len(texts), list(texts)
+        return known_rows(self._cache, EMBEDDINGS, asked, rows, lambda: self._model.embeddings(texts))
 
     def label_logits(self, texts: Sequence[str]) -> Numbers:
         """As :meth:`.subjects.OpenModel.label_logits`."""
         count = len(texts)
         if self.label_form.by_token:
             count = sum(map(len, self.tokenizer.encode_batch(texts, max_length=self.max_length)))
-        return self._rows(LABELS, texts, count, lambda: self._model.label_logits(texts))
-
-    def _rows(self, what: str, texts: Sequence[str], count: int, compute: Callable[[], Numbers]) -> Numbers:
-        """So many rows of numbers."""
-        found = (self._cache.read(what, list(texts)) or {}).get("rows")
-        if _finite(found) and found.ndim > 1 and len(found) == count:
-            self._cache.use(what)
-            return found
-        rows = compute()
-        self._cache.write(what, list(texts), {"rows": rows})
-        return rows
+        asked = list(texts)
+        return known_rows(self._cache, LABELS, asked, count, lambda: self._model.label_logits(texts))
 
     def describe(self) -> record.Subject:
         """As :meth:`.subjects.OpenModel.describe`."""
@@ -139,7 +124,7 @@ class _Texts:
         """Take the states that were kept, of all texts or none."""
         rows = (cache.read(STATES, self._asked()) or {}).get("states")
         ends = np.cumsum(list(self.lengths.values()))
-        if not _finite(rows) or rows.shape != (ends[-1], width):
+        if not is_finite(rows) or rows.shape != (ends[-1], width):
             return
         parts = np.split(rows, ends[:-1])
         self.states = {text: part[None] for text, part in zip(self.lengths, parts, strict=True)}
@@ -180,43 +165,5 @@ class _KnownAnswers:
         def write() -> list[list[int]]:
             return self._model.answers(inputs, new_tokens, step)
 
-        return _replies(self._cache, inputs, (new_tokens, self.vocabulary), write)
-
-
-def _replies(
-    cache: AnswerCache,
-    inputs: Sequence[Sequence[int]],
-    limits: tuple[int, int],
-    write: Callable[[], list[list[int]]],
-) -> list[list[int]]:
-    """A reply an input; ``limits`` are the tokens of one, and above which no id is."""
-    asked = [list(map(list, inputs)), *limits, REPLIES_AT_ONCE]
-    known = _ragged(cache.read(REPLIES, asked) or {}, len(inputs), *limits)
-    if known is not None:
-        cache.use(REPLIES)
-        return known
-    replies = write()
-    if replies:
-        lengths = np.array([len(reply) for reply in replies], np.int64)
-        ids = np.array([token for reply in replies for token in reply], np.int64)
-        cache.write(REPLIES, asked, {"ids": ids, "lengths": lengths})
-    return replies
-
-
-def _ragged(
-    found: dict[str, NDArray[Any]], count: int, new_tokens: int, vocabulary: int
-) -> list[list[int]] | None:
-    """So many replies, where the arrays hold such."""
-    ids, lengths = found.get("ids"), found.get("lengths")
-    if ids is None or lengths is None or ids.dtype != np.int64 or lengths.dtype != np.int64:
-        return None
-    fits = ids.ndim == 1 and lengths.shape == (count,) and lengths.sum() == len(ids) > 0
-    if not fits or lengths.min() < 1 or lengths.max() > new_tokens:
-        return None
-    if ids.min() < 0 or ids.max() >= vocabulary:
-        return None
-    return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
-
-
-def _finite(rows: NDArray[Any] | None) -> TypeGuard[Numbers]:
-    return rows is not None and rows.dtype == np.float32 and bool(np.isfinite(rows).all())
+        asked, limits = list(map(list, inputs)), (new_tokens, self.vocabulary)
+        return known_replies(self._cache, asked, len(asked), limits, write)

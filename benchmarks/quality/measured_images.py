@@ -17,11 +17,13 @@ from ...runtime.session.needs import Needs, available_memory
 from ...storage import sha256_file, sha256_json
 from ...terminal import Progress
 from ..records import record as records
+from ..records.answer_cache import AnswerCache
 from ..records.image_subjects import ImageSubject, Vectors, open_image_subject
 from ..records.record import Measurement
 from .accuracy import require_finite
 from .embedding_scores import of_vectors
 from .held_out_text import Placement, chosen
+from .known_answers import cache_of, known_rows
 from .measured_kinds import Measured
 from .metrics import neighbour_overlap
 from .needs import validate_needs
@@ -66,9 +68,11 @@ def validate_images(
     same = str(subject) == str(against)
     opened = original if same else open_image_subject(subject, **opening)
     require_labels(opened, original)
-    result = measured_images(opened, original, files, progress)
+    cache = cache_of(original)
+    result = measured_images(opened, original, files, cache, progress)
+    cache.say(progress)
     result.workload.update(kind="quality", text=Path(str(sample.folder)).name, placement=sample.placement)
-    lines = lines_of(opened, original, result, sample.seed, sample.command)
+    lines = lines_of(opened, original, result, sample.seed, sample.command, cache.used)
     if sample.record is not None:
         for line in lines[-1:] if same else lines:
             records.append(sample.record, line)
@@ -108,17 +112,22 @@ def shown_images(folder: str | Path | None, count: int, placement: Placement) ->
 
 
 def measured_images(
-    subject: ImageSubject, original: ImageSubject, files: Sequence[Path], progress: Progress
+    subject: ImageSubject,
+    original: ImageSubject,
+    files: Sequence[Path],
+    cache: AnswerCache,
+    progress: Progress,
 ) -> Measured:
-    """Run both models on ``files``; ``subject`` may be ``original`` itself.
+    """Run both models on ``files``; ``subject`` may be ``original`` itself, whose ``cache`` it is.
 
     Raises:
         GateFailed: logits or embeddings that are not finite.
         InputError: embeddings of different width.
     """
     what = "logits" if original.labels else "embeddings"
+    hashes = list(map(sha256_file, files))
     with progress.task("validating", 2) as task:
-        theirs = original.answers(files)
+        theirs = known_rows(cache, what, hashes, len(files), lambda: original.answers(files))
         task.advance(1)
         mine = theirs if subject is original else subject.answers(files)
         task.advance(1)
@@ -126,9 +135,7 @@ def measured_images(
     require_finite("the original", theirs, what)
     require_finite("the compressed model", mine, what)
     scores = _of_labels(original, mine, theirs) if original.labels else _of_embeddings(mine, theirs)
-    return Measured(
-        scores, {"images": len(files), "images_sha256": sha256_json(list(map(sha256_file, files)))}
-    )
+    return Measured(scores, {"images": len(files), "images_sha256": sha256_json(hashes)})
 
 
 def _of_embeddings(mine: Vectors, theirs: Vectors) -> dict[str, Scores]:

@@ -4,6 +4,7 @@ sounds, whose words both are given one after the other.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,12 @@ from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_file, sha256_json
 from ...terminal import Progress
 from ..records import record as records
+from ..records.answer_cache import AnswerCache
 from ..records.record import Measurement
 from ..records.sound_subjects import SoundSubject, open_sound_subject
 from .greedy_text import Replying, answer_scores, reply_scores, sample_replies
 from .held_out_text import Placement, chosen
+from .known_answers import cache_of, known_replies
 from .measured_images import ImageSample
 from .measured_kinds import Measured
 from .measured_pairs import NEW_TOKENS
@@ -72,14 +75,14 @@ def validate_sounds(
     same = str(subject) == str(against)
     opened = original if same else open_sound_subject(subject, **opening)
     tokenizer = Tokenizer.open(source.reader.path)
-    result = _measured(opened, original, said, tokenizer, progress)
+    result, cache = _measured(opened, original, said, tokenizer, progress), cache_of(original)
     if replies:
-        result = _with_replies(
-            result, opened, original, said, [file.name for file in files], tokenizer, progress
-        )
+        names = [file.name for file in files]
+        result = _with_replies(result, opened, original, said, names, tokenizer, cache, progress)
+    cache.say(progress)
     result.workload.update(kind="quality", text=Path(str(sample.folder)).name, placement=sample.placement)
     result.workload["sounds_sha256"] = sha256_json(list(map(sha256_file, files)))
-    lines = lines_of(opened, original, result, sample.seed, sample.command)
+    lines = lines_of(opened, original, result, sample.seed, sample.command, cache.used)
     if sample.record is not None:
         for line in lines[-1:] if same else lines:
             records.append(sample.record, line)
@@ -192,11 +195,14 @@ def _with_replies(
     said: Sequence[Said],
     names: Sequence[str],
     tokenizer: Tokenizer,
+    cache: AnswerCache,
     progress: Progress,
 ) -> Measured:
     """``found`` with every metric of what both write of the sounds by themselves."""
     sounds = [one.sound for one in said]
-    theirs = _replies(original, sounds, progress)
+    heard = [hashlib.sha256(sound.tobytes()).hexdigest() for sound in sounds]
+    limits = NEW_TOKENS, tokenizer.vocab_size
+    theirs = known_replies(cache, heard, len(heard), limits, lambda: _replies(original, sounds, progress))
     mine = theirs if subject is original else _replies(subject, sounds, progress)
     read, own = ([tokenizer.decode(ids) for ids in replies] for replies in (mine, theirs))
     scores = found.scores | reply_scores(mine, theirs, None, None) | answer_scores(read, own)

@@ -35,7 +35,8 @@ from ..records.subjects import OpenModel, open_subject
 from .accuracy import is_cut
 from .held_out_pairs import answers_in_text, chosen_pairs, grouped_pairs
 from .held_out_text import Placement
-from .known_original import KnownOriginal, cache_of
+from .known_answers import cache_of
+from .known_original import KnownOriginal
 from .measured_images import ImageSample, image_needs, shown_images, validate_images
 from .measured_kinds import (
     DEFAULT_LENGTH,

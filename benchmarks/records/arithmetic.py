@@ -20,7 +20,7 @@ _CODE = (
     *("benchmarks/quality", "benchmarks/records", "runtime"),
     *("compress/model", "compress/numbers", "compress/pipeline"),
 )
-_LIBRARIES = ("numpy", "tokenizers", "torch", "transformers", "onnxruntime", "onnxruntime-gpu")
+_LIBRARIES = ("numpy", "pillow", "tokenizers", "torch", "transformers", "onnxruntime", "onnxruntime-gpu")
 # Of variables that choose instructions or orders of summation.
 _VARIABLES = ("ATEN_", "DNNL_", "EDGEPRESS_KERNELS", "MKL_", "ONEDNN_", "OPENBLAS_", "TORCH_")
 _FLAGS = ("model name", "flags", "CPU part", "Features")

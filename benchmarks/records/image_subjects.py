@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -34,6 +35,11 @@ class ImageSubject(Protocol):
     labels: tuple[str, ...]
     label_form: LabelForm
     runtime: dict[str, Any]
+
+    @property
+    def content_sha256(self) -> str:
+        """The hash of all that its answers are made of."""
+        ...
 
     def answers(self, files: Sequence[Path]) -> Vectors:
         """Embeddings ``[len(files), size]``, or a classifier's logits ``[len(files), labels]``."""
@@ -82,6 +88,11 @@ class ImageBundleSubject:
     def answers(self, files: Sequence[Path]) -> Vectors:
         """As :meth:`ImageSubject.answers`."""
         return self._model.logits(files) if self.labels else self._model.encode(files)
+
+    @property
+    def content_sha256(self) -> str:
+        """As :class:`ImageSubject` has it."""
+        return self._model.bundle.manifest_sha256
 
     def describe(self) -> Subject:
         """As :meth:`ImageSubject.describe`."""
@@ -140,9 +151,14 @@ class ImageCheckpointSubject:
             return label_logits
         return tower_vectors if self._tower is not None else lambda output: output.last_hidden_state[:, 0]
 
+    @cached_property
+    def content_sha256(self) -> str:
+        """As :class:`ImageSubject` has it."""
+        return self._source.reader.fingerprint()
+
     def describe(self) -> Subject:
         """As :meth:`ImageSubject.describe`."""
         from .checkpoint_subject import describe_checkpoint
 
         kind: Literal["classifier", "encoder"] = "classifier" if self.labels else "encoder"
-        return describe_checkpoint(self._source, self._resolved, kind)
+        return describe_checkpoint(self._source, self._resolved, kind, lambda: self.content_sha256)

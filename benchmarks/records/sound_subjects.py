@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -36,6 +37,11 @@ class SoundSubject(Protocol):
     labels: tuple[str, ...]
     label_form: LabelForm
     runtime: dict[str, Any]
+
+    @property
+    def content_sha256(self) -> str:
+        """The hash of all that its answers are made of."""
+        ...
 
     def logits(self, sound: Samples, written: NDArray[np.int64]) -> NDArray[np.float32]:
         """``[1, tokens, vocab]`` after each of the tokens ``written [1, tokens]`` of ``sound [samples]``."""
@@ -106,6 +112,11 @@ class SoundBundleSubject:
                 sounds[start : start + REPLIES_AT_ONCE], max_new_tokens=room, step=step
             )
         ]
+
+    @property
+    def content_sha256(self) -> str:
+        """As :class:`SoundSubject` has it."""
+        return self._model.bundle.manifest_sha256
 
     def describe(self) -> Subject:
         """As :meth:`SoundSubject.describe`."""
@@ -185,8 +196,13 @@ class SoundCheckpointSubject:
                         step()
         return found
 
+    @cached_property
+    def content_sha256(self) -> str:
+        """As :class:`SoundSubject` has it."""
+        return self._source.reader.fingerprint()
+
     def describe(self) -> Subject:
         """As :meth:`SoundSubject.describe`."""
         from .checkpoint_subject import describe_checkpoint
 
-        return describe_checkpoint(self._source, self._resolved, "decoder")
+        return describe_checkpoint(self._source, self._resolved, "decoder", lambda: self.content_sha256)

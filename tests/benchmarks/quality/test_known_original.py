@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgepress.benchmarks.quality.known_original import REPLIES, KnownOriginal, cache_of
+from edgepress.benchmarks.quality.known_answers import REPLIES, cache_of
+from edgepress.benchmarks.quality.known_original import KnownOriginal
 from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records import answer_cache, streamed_subject
 from edgepress.benchmarks.records.answer_cache import AnswerCache
@@ -138,6 +139,23 @@ def test_an_encoder_decoder(pico_t5: Path, pico_text: Path, tmp_path: Path, fold
         return validate_bundle(worse, pico_t5, text=pico_text, sentences=3, length=24, threads=1)
 
     three_times(folder, validate, "replies")
+
+
+@pytest.mark.chain
+def test_a_model_that_reads_images(
+    make_vision: Callable[..., Path], pico_images: list[Path], tmp_path: Path, folder: Path
+) -> None:
+    model = make_vision(tmp_path / "model", "vit", labels=["cat", "dog", "boat"])
+    worse = noisy(model, tmp_path / "worse", 0.1)
+    three_times(folder, lambda: validate_bundle(worse, model, text=pico_images[0].parent), "logits")
+
+
+@pytest.mark.chain
+def test_a_model_that_hears(pico_whisper: Path, pico_sounds: Path, tmp_path: Path, folder: Path) -> None:
+    worse = noisy(pico_whisper, tmp_path / "worse", 0.1)
+    three_times(
+        folder, lambda: validate_bundle(worse, pico_whisper, text=pico_sounds, sentences=3), "replies"
+    )
 
 
 @pytest.mark.chain
