@@ -166,7 +166,7 @@ JAMBA = {
 }
 BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
 
-# Name → family, what its config says besides, and how it is saved.
+# Name → family, what its config says beside that, and how it is saved.
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama": ("llama", {}, {}),
     "llama-small": ("llama", {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 8}, {}),
