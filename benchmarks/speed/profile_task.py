@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...devices.bandwidth import beyond_cache
 from ...devices.energy import Meter, NoMeter, find_meter
+from ...devices.processor import read_processor
 from ...devices.quick_rates import QuickRates, quick_rates
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
@@ -134,15 +136,23 @@ def profile_needs(task: ProfileTask) -> Needs:
     return Needs(
         "profile",
         sizes,
-        _SELF + max(_memory(bundle, task.workload) for bundle in task.bundles),
+        _together(task.bundles, task.workload, task.provider),
         1 << 20,
         seconds,
-        _shorter(task.bundles, task.workload),
+        _shorter(task),
     )
 
 
 def _files(bundle: Bundle) -> int:
     return sum(int(entry["bytes"]) for entry in bundle.manifest["files"].values())
+
+
+def _together(bundles: Sequence[Bundle], workload: Workload, provider: str) -> int:
+    """Resident bytes of this process, and of a worker or what measures the bandwidth under a decoder."""
+    largest = max(_memory(bundle, workload) for bundle in bundles)
+    if provider == "cpu" and any(bundle.kind == "decoder" for bundle in bundles):
+        largest = max(largest, beyond_cache(read_processor().last_level_cache_bytes))
+    return _SELF + largest
 
 
 def _memory(bundle: Bundle, workload: Workload) -> int:
@@ -188,10 +198,10 @@ def _seconds(bundle: Bundle, task: ProfileTask, rates: QuickRates) -> float:
     return protocol.blocks * (block + loads + protocol.block_ms / 1e3) + _AROUND + size / 1e9
 
 
-def _shorter(bundles: Sequence[Bundle], workload: Workload) -> tuple[tuple[str, int], ...]:
+def _shorter(task: ProfileTask) -> tuple[tuple[str, int], ...]:
     """Half the prompt and half the new tokens, for as long as that helps."""
-    if not isinstance(workload, TimedGeneration):
+    if not isinstance(task.workload, TimedGeneration):
         return ()
-    half = TimedGeneration(workload.prompt_tokens // 2, workload.new_tokens // 2)
-    needed = _SELF + max(_memory(bundle, half) for bundle in bundles)
+    half = TimedGeneration(task.workload.prompt_tokens // 2, task.workload.new_tokens // 2)
+    needed = _together(task.bundles, half, task.provider)
     return ((f"--prompt-tokens {half.prompt_tokens} --max-new-tokens {half.new_tokens}", needed),)

@@ -8,7 +8,9 @@ import pytest
 from edgepress.benchmarks.speed import profile_task
 from edgepress.benchmarks.speed.profile_task import ProfileTask, profile_needs
 from edgepress.benchmarks.speed.protocol import Protocol
+from edgepress.devices.bandwidth import beyond_cache
 from edgepress.devices.energy import Meter, NoMeter
+from edgepress.devices.processor import read_processor
 from edgepress.devices.quick_rates import QuickRates
 from edgepress.export.api import export_bundle
 
@@ -34,6 +36,14 @@ def test_slower_memory_and_products_take_longer(decoder: Path, monkeypatch: pyte
         found.append(seconds(decoder))
     fast, slow, slower = found
     assert slow > 2 * fast and slower - fast == pytest.approx(2 * (slow - fast), rel=0.01)
+
+
+def test_memory_that_bandwidth_is_measured_in_is_planned(decoder: Path) -> None:
+    """A pico bundle takes less than the part of memory that no cache serves."""
+    lengths = {"prompt_tokens": 64, "new_tokens": 64, "batch": 1, "threads": 1, "protocol": Protocol()}
+    how = {"provider": "cpu", "energy": False, **lengths}
+    needs = profile_needs(ProfileTask.opened([decoder], **how))  # type: ignore[arg-type]
+    assert needs.memory > beyond_cache(read_processor().last_level_cache_bytes)
 
 
 def test_energy_takes_time_only_where_a_meter_is(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
