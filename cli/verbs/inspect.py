@@ -18,6 +18,8 @@ from ..bundle_options import named_model
 from ..verb import Verb, output
 
 _DEEP = 8  # levels of a manifest that a table shows
+# What a reader looks for in a bundle; other fields of its manifest follow as they are.
+_FIRST = ("what", "described", "kind", "scheme", "size_bytes", "layers")
 _BRIEF = 112  # characters of a field that fit two rows of a table
 
 
@@ -142,7 +144,9 @@ def _inline(value: Any, deep: int = _DEEP) -> str:
 def _bundle_fields(document: dict[str, Any]) -> dict[str, Any]:
     """The manifest, whose fields may be anything but for the size."""
     size = document.get("size_bytes")
-    return document if size is None else {**document, "size_bytes": f"{size / 1e6:.1f} MB"}
+    shown = {**document, "size_bytes": f"{size / 1e6:.1f} MB"} if isinstance(size, int) else document
+    names = dict.fromkeys([*(name for name in _FIRST if name in shown), *shown])
+    return {name: shown[name] for name in names}
 
 
 def _checkpoint_fields(document: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def test_a_bundle_fits_a_screen_and_layers_shows_all(tmp_path: Path) -> None:
     output = _inspected(tmp_path / "b", layers=layers, **fields)
     assert len(output.splitlines()) <= 24 and "120 × W4A16-g64 ok" in output and "--layers" in output
     assert "12.3 MB" in output and names[7] not in output
+    assert [line.split()[0] for line in output.splitlines()[1:4]] == ["what", "size_bytes", "layers"]
     whole = CliRunner().invoke(edgepress, ["inspect", str(tmp_path / "b"), "--layers"]).output
     assert all(name in whole for name in names) and whole.count("a word") > 1000
 
@@ -67,6 +68,8 @@ def test_a_manifest_without_end_is_cut(tmp_path: Path) -> None:
     assert "…" in _inspected(tmp_path / "bundle", deep=deep)
 
 
-@pytest.mark.parametrize("key", ["bytes", "params", "widths", "runs_on", "block_sizes", "layers"])
+@pytest.mark.parametrize(
+    "key", ["bytes", "params", "widths", "runs_on", "block_sizes", "layers", "size_bytes"]
+)
 def test_what_a_checkpoint_has_may_be_anything_in_a_bundle(tmp_path: Path, key: str) -> None:
     assert "strange" in _inspected(tmp_path / "bundle", **{key: [{"strange": 1}, 7]})
