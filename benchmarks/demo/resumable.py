@@ -87,8 +87,8 @@ class _Clock:
         self.planned, self.spent = self.planned + planned, self.spent + spent
 
     def describe(self) -> str:
-        """``1:05 so far, about 6 min left``."""
+        """``1:05, about 6 min left``."""
         pace = (self.spent + PRIOR_SECONDS) / (self.planned + PRIOR_SECONDS)
         left = self.left * pace
         rest = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
-        return f"{int(self.spent) // 60}:{int(self.spent) % 60:02d} so far, about {rest} left"
+        return f"{int(self.spent) // 60}:{int(self.spent) % 60:02d}, about {rest} left"

@@ -82,7 +82,7 @@ def test_each_step_is_titled_with_what_is_left(bench: Bench) -> None:
             notes.append(text)
 
     bench.run(Notes())
-    assert notes[0] == "[1/2] first  (0:00 so far, about 30 s left)"
-    assert notes[1].startswith("[2/2] second  (0:00 so far, about ")
+    assert notes[0] == "[1/2] first  (0:00, about 30 s left)"
+    assert notes[1].startswith("[2/2] second  (0:00, about ")
     bench.run(Notes())
     assert notes[2] == "[1/2] first: already there and verified, skipped"
