@@ -106,6 +106,13 @@ def left_running(device: Loopback) -> list[psutil.Process]:
     return [*found, *device.sessions()]
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Empty where it has ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
+
+
 def eventually(true: Callable[[], bool]) -> bool:
     pause = threading.Event()
     return any(true() or pause.wait(0.1) for _ in range(300))
@@ -183,7 +190,7 @@ def test_a_target_is_refused_and_an_unknown_name_told(
 def test_a_kill_there_is_typed_and_leaves_nothing(machine: Loopback, bundle: Path) -> None:
     def kill() -> None:
         for process in machine.sessions():
-            if "edgepress.benchmarks.speed.far_end" in process.cmdline():
+            if "edgepress.benchmarks.speed.far_end" in command_of(process):
                 process.kill()
 
     with pytest.raises(DeviceError, match="was lost"):
@@ -200,7 +207,7 @@ def test_a_kill_here_leaves_nothing_there(machine: Loopback, bundle: Path) -> No
     )
     working = ("edgepress.benchmarks.speed.worker", "edgepress.devices.bandwidth")
     assert eventually(
-        lambda: any(name in " ".join(one.cmdline()) for one in left_running(machine) for name in working)
+        lambda: any(name in " ".join(command_of(one)) for one in left_running(machine) for name in working)
     )
     near.send_signal(signal.SIGKILL)
     near.wait()

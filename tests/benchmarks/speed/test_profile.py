@@ -185,7 +185,7 @@ def test_the_table(decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert code == 0
     assert all(
         word in streams.out
-        for word in ("decode_tps", "rss_peak_bytes", "roofline", "time:", "suspect", "kernels", "by layer")
+        for word in ("decode", "peak RSS", "roofline", "time:", "suspect", "kernels", "by layer")
     )
     assert streams.err == ""
 
