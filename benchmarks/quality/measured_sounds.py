@@ -200,9 +200,9 @@ def _with_replies(
 ) -> Measured:
     """``found`` with every metric of what both write of the sounds by themselves."""
     sounds = [one.sound for one in said]
-    heard = [hashlib.sha256(sound.tobytes()).hexdigest() for sound in sounds]
+    digests = [hashlib.sha256(sound.tobytes()).hexdigest() for sound in sounds]
     limits = NEW_TOKENS, tokenizer.vocab_size
-    theirs = known_replies(cache, heard, len(heard), limits, lambda: _replies(original, sounds, progress))
+    theirs = known_replies(cache, digests, len(digests), limits, lambda: _replies(original, sounds, progress))
     mine = theirs if subject is original else _replies(subject, sounds, progress)
     read, own = ([tokenizer.decode(ids) for ids in replies] for replies in (mine, theirs))
     scores = found.scores | reply_scores(mine, theirs, None, None) | answer_scores(read, own)

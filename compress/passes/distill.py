@@ -112,10 +112,6 @@ class Distill(Selective, Learning):
             raise ValueError("student has its own layers: leave out student_layers")
         return self
 
-    def working_bytes(self, weights: int) -> int:
-        """See :meth:`sweep_bytes`."""
-        return 0
-
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """The copies of the weights, a micro-batch, and the teacher where it stays. Where no whole weight
         learns blocks come one at a time: its weights and what they become, the factors that learn.

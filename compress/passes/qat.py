@@ -61,10 +61,6 @@ class Qat(Selective, Learning):
     def weight_scheme(self) -> Scheme | None:
         return self.scheme
 
-    def working_bytes(self, weights: int) -> int:
-        """See :meth:`sweep_bytes`."""
-        return 0
-
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """See :data:`.student_memory.CODES`."""
         return self.held_bytes(source, CODES, embedding=self.embedding)

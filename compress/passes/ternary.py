@@ -94,10 +94,6 @@ class Ternary(Selective, Learning):
     def weight_scheme(self) -> Scheme:
         return Scheme(bits=_BITS, group_size=self.group_size)
 
-    def working_bytes(self, weights: int) -> int:
-        """See :meth:`sweep_bytes`."""
-        return 0
-
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """See :data:`.student_memory.CODES`."""
         return self.held_bytes(source, CODES, embedding=self.embedding)

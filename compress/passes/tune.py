@@ -37,10 +37,6 @@ class Tune(Learning):
         description="kinds of parameters that learn: scales, zero_points, norms, biases, embedding",
     )
 
-    def working_bytes(self, weights: int) -> int:
-        """Blocks come one at a time: see :meth:`sweep_bytes`."""
-        return 0
-
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """Codes of a byte, or weights where nothing is quantized; what learns; a micro-batch."""
         learned = scales * len(_OF_CODES.intersection(self.learn))

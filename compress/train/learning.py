@@ -79,6 +79,10 @@ class Learning(ModelPass):
         asked = tokens if self.training.cache else learned + held_out
         return float(weights) * (asked + (4 if self.training.checkpointing else 3) * learned + held_out)
 
+    def working_bytes(self, weights: int) -> int:
+        """Nothing beside :meth:`sweep_bytes`, which each pass that learns has."""
+        return 0
+
     def disk_bytes(self, anatomy: Anatomy, tokens: int, scales: int) -> int:
         """The teacher's answers, of a decoder logits with their places, of others states; and what a killed
         run goes on from, two of them while the new one is written.
