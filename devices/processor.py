@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
+from ..cpuinfo import first_processor
+
 # In the names of /proc/cpuinfo: x86 first, then Arm.
 ISA = (
     *("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16"),
@@ -37,7 +39,7 @@ class Processor(BaseModel):
 
 def read_processor(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Processor:
     """Describe the CPU. The paths are for tests."""
-    fields = _cpuinfo(proc / "cpuinfo")
+    fields = first_processor(proc / "cpuinfo")
     flags = set((fields.get("flags") or fields.get("Features") or "").split()) or _apple_flags()
     return Processor(
         model=_model(fields, proc),
@@ -49,20 +51,6 @@ def read_processor(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Proc
         last_level_cache_bytes=_last_level_cache(sys / "devices/system/cpu/cpu0/cache"),
         virtualized="hypervisor" in flags if fields else None,
     )
-
-
-def _cpuinfo(path: Path) -> dict[str, str]:
-    """The fields of the first processor that the file lists."""
-    fields: dict[str, str] = {}
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return fields
-    for line in text.splitlines():
-        name, separator, value = line.partition(":")
-        if separator:
-            fields.setdefault(name.strip(), value.strip())
-    return fields
 
 
 def _model(fields: dict[str, str], proc: Path) -> str:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ...cpuinfo import first_processor
 from ...runtime.kernels.library import library
 from ...storage import sha256_file, sha256_json
 
@@ -23,7 +24,7 @@ _CODE = (
 _LIBRARIES = ("numpy", "pillow", "tokenizers", "torch", "transformers", "onnxruntime", "onnxruntime-gpu")
 # Of variables that choose instructions or orders of summation.
 _VARIABLES = ("ATEN_", "DNNL_", "EDGEPRESS_KERNELS", "MKL_", "ONEDNN_", "OPENBLAS_", "TORCH_")
-_FLAGS = ("model name", "flags", "CPU part", "Features")
+_FIELDS = ("model name", "flags", "CPU part", "Features")
 
 
 def arithmetic_of(model: str, runtime: Mapping[str, Any]) -> str:
@@ -58,11 +59,8 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _processor() -> list[str]:
+def _processor() -> list[Any]:
     """The first processor's name and instructions."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    stated = {line.partition(":")[0].strip(): line for line in reversed(lines) if line.startswith(_FLAGS)}
-    return [platform.machine(), *([stated[name] for name in sorted(stated)] or [platform.processor()])]
+    said = first_processor()
+    known = {name: said[name] for name in _FIELDS if name in said}
+    return [platform.machine(), known or platform.processor()]

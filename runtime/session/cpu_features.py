@@ -1,12 +1,12 @@
-"""The CPU as the runtime sees it: whether its 8-bit products are exact, and which kind of CPU it is."""
+"""The CPU as the runtime sees it: whether its 8-bit products are exact."""
 
 from __future__ import annotations
 
 import platform
-import re
 from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
+from ...cpuinfo import CPUINFO, first_processor
+
 _X86 = ("x86_64", "amd64", "i386", "i686")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
@@ -17,9 +17,5 @@ def products_saturate(cpuinfo: Path = CPUINFO) -> bool:
     # unless the CPU has VNNI. ``session.x64quantprecision`` makes it exact everywhere for 40 % of the speed.
     if platform.machine().lower() not in _X86:
         return False
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return True
-    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return flags is None or _VNNI.isdisjoint(flags[1].split())
+    flags = first_processor(cpuinfo).get("flags")
+    return flags is None or _VNNI.isdisjoint(flags.split())
