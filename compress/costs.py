@@ -16,12 +16,12 @@ from .model.anatomy import Anatomy
 from .model.block_anatomy import BlockAnatomy
 from .model.checkpoint.shard_writer import ONE_FILE
 from .model.weights import WeightSource
-from .pipeline.advance import FORWARD, Work, block_weights, block_work, weights_of
+from .pipeline.advance import FORWARD, LOGITS, Work, block_weights, block_work, weights_of
 from .pipeline.algorithm import Pass
 from .pipeline.block_pass import PREPARED_AT_ONCE, BlockPass
 from .pipeline.chain import stages_of
 from .pipeline.damage_probe import PROBED_AT_ONCE
-from .pipeline.model_pass import ModelPass
+from .pipeline.model_pass import ModelPass, Workload
 from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .pipeline.statistics import STATISTIC_BYTES
 from .rates import Rates
@@ -186,7 +186,7 @@ def probe_work(source: WeightSource, recipe: Recipe) -> Work:
     """What it takes to measure the original and what each step leaves of it."""
     tokens, steps = len(TEXTS) * TOKENS, len(recipe.steps)
     whole = sum(map(block_weights, source.anatomy.blocks))
-    return Work(tokens * (FORWARD * whole * (1 + steps) + 2 * _head_weights(source) * steps))
+    return Work(tokens * (FORWARD * whole * (1 + steps) + 2 * LOGITS * _head_weights(source) * steps))
 
 
 def _head_weights(source: WeightSource) -> int:
@@ -241,11 +241,11 @@ def seconds_of(
 ) -> float:
     """How long the whole recipe takes at ``rates``; of a pass whose time is bounded what it may take."""
     total = rates.seconds(work_of(source, recipe, samples, length, batch_tokens))
-    # What works on the whole model measures by its logits: of a small model the head is as much work.
-    whole, tokens = sum(map(block_weights, source.anatomy.blocks)) + _head_weights(source), samples * length
-    for only in (step for _, step in recipe.steps if isinstance(step, ModelPass)):
-        seen = only.seen(tokens if recipe.calibrated else 0, samples)
+    whole, head = sum(map(block_weights, source.anatomy.blocks)), _head_weights(source)
+    tokens = samples * length if recipe.calibrated else 0
+    for only, scales in _model_passes(source, recipe):
+        seen = only.seen(tokens, samples)
         bound = math.inf if only.max_seconds is None else only.max_seconds
-        work = Work(only.multiplications(whole, seen)) + only.solving(source.anatomy)
-        total += min(rates.seconds(work), bound)
+        load = Workload(source.anatomy, seen, scales, FORWARD * whole, LOGITS * head)
+        total += min(rates.seconds(only.work(load)), bound)
     return total

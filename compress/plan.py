@@ -14,13 +14,12 @@ from .costs import LIBRARIES, predict_disk, predict_memory, probe_work, seconds_
 from .model.graph_limits import require_graph
 from .model.weights import WeightSource
 from .model_checks import check_cache, check_kind, check_shapes
+from .pipeline.advance import Work
 from .rates import measured_rates
 from .recipe import Recipe
 from .recipe_words import check_head, check_requantized
 from .step_plan import StepPlan, step_plans
 from .text.probe_text import TEXTS, TOKENS
-
-_START = 5.0  # seconds until torch and transformers are there
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ def plan(
         bundle_bytes=bundle_bytes(source, left, bits, recipe.tables, sum(added)),
         peak_memory=memory_of(source, recipe, samples, length, batch_size),
         disk=predict_disk(source, recipe, tokens, sizes),
-        seconds=_START
-        + (checkpoint + 3 * sizes[-1]) / rates.hashed
+        seconds=rates.start
+        + rates.seconds(Work(stored=checkpoint + 3 * sizes[-1]))
         + seconds_of(source, recipe, samples, length, at_once, rates),
         probe_tokens=len(TEXTS) * TOKENS,
         probe_seconds=rates.seconds(probe_work(source, recipe)),

@@ -4,16 +4,20 @@ the user's cache, so that the same command has the same plan.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import inspect
 import json
 import math
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 
 import torch
+from torch.nn.functional import linear
 
 from .. import __version__
 from ..storage import cache_directory, sha256_json, write_atomic
@@ -25,6 +29,14 @@ from .solve.damped_cholesky import factorize
 
 _SCHEME = Scheme.parse("W4A16-g64")
 _SIDE, _ROWS, _WIDE = 512, 2048, 128  # of the matrices that are worked on
+# Tokens and layers of the products: more layers than the processor's cache holds, as in a model.
+_TOKENS, _LAYERS, _OUT, _IN = 256, 4, 2048, 1024
+# Bytes of bfloat16 that are read, hashed and made float32: so many that the memory for them is new every
+# time, which on many a machine takes longer than what is written into it.
+_STORED = 16 << 20
+# Starting is about as much Python as compiling the module argparse so many times: importing torch and
+# transformers and making a model's modules takes 5.6 s where that takes 6.2 ms.
+_START = 900
 # Repeats of each kind at least, and seconds for it: the fastest counts, which other work disturbs least.
 _REPEATS, _SECONDS = 3, 0.1
 _IDLE = 0.8  # the share of its processors above which a machine is not busy
@@ -35,8 +47,9 @@ _FURTHER = 0.8
 
 @dataclass(frozen=True)
 class Rates:
-    """A second's worth of each kind of :class:`~edgepress.compress.pipeline.advance.Work`, and bytes read and
-    hashed. ``share``: of the processors that this process got while it measured.
+    """A second's worth of each kind of :class:`~edgepress.compress.pipeline.advance.Work`. ``start``: seconds
+    until torch, transformers and a model's modules are there. ``share``: of the processors that this process
+    got while it measured.
     """
 
     products: float
@@ -44,14 +57,14 @@ class Rates:
     columns: float
     entries: float
     roundings: float
-    hashed: float
+    stored: float
+    start: float
     share: float = 1.0
 
-    def seconds(self, work: Work, hashed: float = 0.0) -> float:
-        """How long ``work`` takes, and hashing so many bytes."""
+    def seconds(self, work: Work) -> float:
+        """How long ``work`` takes, the start left out."""
         rates = asdict(self)
-        done = {**asdict(work), "hashed": hashed}
-        return float(sum(amount / rates[kind] for kind, amount in done.items()))
+        return float(sum(amount / rates[kind] for kind, amount in asdict(work).items()))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -117,21 +130,38 @@ def _of_one_thread() -> Rates:
     def recursion(rows: int) -> Callable[[], object]:
         return lambda: quantize_in_order(weight[:rows], grid[0][:rows], None, factor, order, _SCHEME)
 
-    data = bytes(2 << 20)
-    product = _fastest(lambda: square @ square)
-    factors = _fastest(lambda: factorize(gram, 0.01))
+    products = _products(generator)
+    factors = _SIDE**3 / _fastest(lambda: factorize(gram, 0.01))
     few, many = _fastest(recursion(16)), _fastest(recursion(_ROWS))
     rounding = _fastest(lambda: fit_grid(weight, _SCHEME))
-    hashing = _fastest(lambda: hashlib.sha256(data).digest())
-    far = _ROWS * _WIDE**2 / 2 * product / _SIDE**3  # products of the larger recursion, which count as such
+    far = _ROWS * _WIDE**2 / 2 / products  # products of the larger recursion, which count as such
     return Rates(
-        products=_SIDE**3 / product,
-        factors=_SIDE**3 / factors,
+        products=products,
+        factors=factors,
         columns=_WIDE / few,
         entries=_ROWS * _WIDE / max(many - few - far, 0.2 * many),
         roundings=_ROWS * _WIDE * grids_tried(_SCHEME) / rounding,
-        hashed=len(data) / hashing,
+        stored=_STORED / _fastest(_read_stored(bytes(_STORED))),
+        start=_START * _fastest(_compile),
     )
+
+
+def _products(generator: torch.Generator) -> float:
+    """Multiply-adds a second of layers one after another."""
+    rows = torch.randn(_TOKENS, _IN, generator=generator)
+    layers = cycle([torch.randn(_OUT, _IN, generator=generator) for _ in range(_LAYERS)])
+    return _TOKENS * _OUT * _IN / _fastest(lambda: linear(rows, next(layers)))
+
+
+def _read_stored(data: bytes) -> Callable[[], object]:
+    """What reads a weight of ``data``: its hash, a copy, and the float32 of it."""
+    weight = torch.zeros(len(data) // 2, dtype=torch.bfloat16)
+    return lambda: (hashlib.sha256(data).digest(), weight.clone(), weight.float())
+
+
+def _compile() -> object:
+    """Work of Python's, of which starting consists."""
+    return compile(inspect.getsource(argparse), "argparse", "exec")
 
 
 def _share() -> float:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 FORMATS = "edgepress.export.formats"
 _SMALL_FILES = 16 << 20
-_START = 6.0  # seconds until torch and what builds graphs are there
 
 # Given the finished bundle and the same model's in float32, both still unpublished; raises what refuses it.
 Gate = Callable[[Path, Path], object]
@@ -161,9 +160,10 @@ def _prepared(
     without = export_needs(job.source, validate=False)
     read = sum(map(job.source.reader.nbytes, job.source.reader.shapes))
     written = prepared.disk_bytes + (0 if twin is None else twin[1].disk_bytes) + _SMALL_FILES
-    seconds = measured_rates().seconds(Work(found.multiplications), 2 * read + 2 * written)
+    rates = measured_rates()
+    seconds = rates.start + rates.seconds(Work(found.multiplications, stored=2 * (read + written)))
     less = (("--no-validate", without.memory),) if choice.validate else ()
-    needs = Needs("export", {str(job.path): read}, found.memory, written, _START + seconds, less)
+    needs = Needs("export", {str(job.path): read}, found.memory, written, seconds, less)
     return job, prepared, twin, needs
 
 

@@ -28,7 +28,6 @@ _LOGITS = 6
 # Tokens of a paragraph of an encoder, those of the texts that come beside the sentences, and of the replies.
 _PARAGRAPH, _BESIDE, _REPLY = 128, 77_000, 160
 _SENTENCE = 10  # tokens of one of a slice, about
-_START = 6.0  # seconds until torch and transformers are there
 # Bytes of weights a second while replies are written, some of them side by side: torch reads weights for few
 # rows at a third of what the memory gives.
 _BYTES = 1.2e10
@@ -87,8 +86,8 @@ def validate_needs(
     fixed = LIBRARIES + states
     steps = new_tokens * -(-replies // REPLIES_AT_ONCE) if decodes else 0
     writing = steps * sum(model.loaded for model in models) / _BYTES
-    work = Work(sum(FORWARD * tokens * model.weights for model in models))
-    hashed = sum(model.files for model in models)
+    products = sum(FORWARD * tokens * model.weights for model in models)
+    rates, work = measured_rates(), Work(products, stored=sum(model.files for model in models))
     bundles = fixed + 2 * min(model.loaded for model in models)
     together = max(sum(model.loaded for model in models), *(model.passing for model in models))
     return Needs(
@@ -96,7 +95,7 @@ def validate_needs(
         {name: model.files for name, model in named.items()},
         fixed + together,
         1 << 20,
-        _START + measured_rates().seconds(work, hashed) + writing,
+        rates.start + rates.seconds(work) + writing,
         (("--against a bundle of the original, with as many bits", bundles),),
     )
 

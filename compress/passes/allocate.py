@@ -19,10 +19,10 @@ from ...errors import RecipeError, ShapeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.advance import Work
+from ..pipeline.advance import FORWARD, Work
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import BlockPass, Selective
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
@@ -162,17 +162,17 @@ class Allocate(Selective, ModelPass):
             return gptq_observers_bytes(list(block.linears()), len(self.schemes))
         return len(self.schemes) * sum(sizes) // 4 + 3 * max(sizes)
 
-    def multiplications(self, weights: int, tokens: int) -> float:
-        """A backward sweep with a product for each width, and what is looked at first; then the quantizing
-        sweep.
+    def work(self, load: Workload) -> Work:
+        """A backward sweep with a product for each width, and what is looked at first, with what GPTQ takes
+        to find the codes that are measured; then the quantizing sweep.
         """
-        measured = min(tokens, MEASURED_TOKENS) * (3 + len(self.schemes)) if self.measures else 0
-        looked = _LOOKING * min(tokens, self.looked_tokens)
-        return float(weights) * (measured + looked + 4 * tokens)
-
-    def solving(self, anatomy: Anatomy) -> Work:
-        """What GPTQ takes to find the codes that are measured."""
-        return Work() if self.damping is None else gptq_codes_work(self.selected(anatomy), self.schemes)
+        measured = min(load.tokens, MEASURED_TOKENS) if self.measures else 0
+        widths = len(self.schemes) * load.blocks / FORWARD
+        looked = load.backward * min(load.tokens, self.looked_tokens)
+        products = measured * (load.backward + widths) + looked + 3 * load.blocks * load.tokens
+        anatomy = load.anatomy
+        codes = Work() if self.damping is None else gptq_codes_work(self.selected(anatomy), self.schemes)
+        return Work(products) + codes
 
     def apply(self, stage: Stage) -> StageResult:
         """Measure, solve, quantize.

@@ -18,9 +18,10 @@ from torch import Tensor
 from ...errors import RecipeError
 from ..measure.sensitivity import WeightLosses
 from ..model.block_anatomy import BlockAnatomy, Linear
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import BlockPass, Selective
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
@@ -101,9 +102,9 @@ class AllocateSparsity(Selective, ModelPass):
         sizes = [float_bytes(linear) for linear in block.linears()]
         return sum(sizes) + 3 * max(sizes)
 
-    def multiplications(self, weights: int, tokens: int) -> float:
+    def work(self, load: Workload) -> Work:
         """A backward sweep with the squares of the gradients, then the pruning sweep."""
-        return float(weights) * (4 * min(tokens, MEASURED_TOKENS) + 4 * tokens)
+        return Work(load.backward * min(load.tokens, MEASURED_TOKENS) + 3 * load.blocks * load.tokens)
 
     def apply(self, stage: Stage) -> StageResult:
         """Measure, solve, prune.

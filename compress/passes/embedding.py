@@ -22,7 +22,7 @@ from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import COMPARED, MEASURED_TOKENS, Stage, StageResult
 from ..solve.damped_cholesky import damping_status
 from ..solve.group_solving import DAMPING
@@ -98,14 +98,12 @@ class Embedding(ModelPass):
         more = max(0, read - MEASURED_TOKENS)
         return more * (len(anatomy.blocks) + 3) * anatomy.hidden_size * 4
 
-    def multiplications(self, weights: int, tokens: int) -> float:
-        """A sweep forth and back."""
-        return 4.0 * weights * min(tokens, TOKENS)
-
-    def solving(self, anatomy: Anatomy) -> Work:
-        """Of each row the recursion, its error, and two descents of two products."""
+    def work(self, load: Workload) -> Work:
+        """A sweep forth and back; of each row the recursion, its error, and two descents of two products."""
+        anatomy = load.anatomy
         tables = 1 if anatomy.tied else 2
-        return Work(6.0 * tables * anatomy.vocab_size * anatomy.hidden_size**2)
+        solved = 6.0 * tables * anatomy.vocab_size * anatomy.hidden_size**2
+        return Work(load.backward * min(load.tokens, TOKENS) + solved)
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         """As it was.

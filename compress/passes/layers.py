@@ -26,12 +26,13 @@ from ..model.hearing.alignment_heads import renumbered
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.block_shards import BlockWriter, numbered
 from ..pipeline.forward import BatchSplitter
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.cut_repair import CutRepair
@@ -154,10 +155,10 @@ class Layers(ModelPass):
         refit = 0 if self.repair == "none" else max(refit_bytes(block.last) for block in blocks)
         return max(sum(map(float_bytes, block.linears())) for block in blocks) + refit
 
-    def multiplications(self, weights: int, tokens: int) -> float:
-        """The original and the shortened model once each, and what greedy tries."""
+    def work(self, load: Workload) -> Work:
+        """The original and the shortened model once each with the Grams, and what greedy tries."""
         tried = 0.5 * (1 - self.keep) * 30**2 * _MEASURED if self.criterion == "greedy" else 0
-        return float(weights) * (3 * tokens + tried)
+        return Work(2 * load.blocks * load.tokens + load.forward * tried)
 
     def apply(self, stage: Stage) -> StageResult:
         """Choose, refit, and write the model with the blocks that stay, numbered again.

@@ -28,7 +28,7 @@ from ..model.weights import WeightSource
 from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import Selective
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..prune.structured.budget import WEIGHTS, BlockPart, BudgetOption, room_for
@@ -169,17 +169,15 @@ class Narrow(Selective, ModelPass):
         largest = max(weights_in(list(block.linears())) for block in source.anatomy.blocks)
         return 4 * largest + 16 * max(readers, default=0) ** 2
 
-    def solving(self, anatomy: Anatomy) -> Work:
-        """The inverse of a reader's Gram without one round of units after the other: the cube of its inputs,
-        twice as slow for want of memory's bandwidth; where losses are measured, and for the cut.
+    def work(self, load: Workload) -> Work:
+        """A backward sweep where losses are measured, then the sweep and its collections. The inverse of a
+        reader's Gram without one round of units after the other: the cube of its inputs, twice as slow for
+        want of memory's bandwidth; where losses are measured, and for the cut.
         """
-        readers = (item.part.reader(item.block).in_features for item in self.items(anatomy))
-        return Work(2.0 * (1 + self.measures) * sum(wide**3 for wide in readers))
-
-    def multiplications(self, weights: int, tokens: int) -> float:
-        """A backward sweep where losses are measured, then the sweep and its collections."""
-        measured = 4 * min(tokens, MEASURED_TOKENS) if self.measures else 0
-        return float(weights) * (measured + (1 + len(self.parts)) * tokens * self.calibrated)
+        readers = (item.part.reader(item.block).in_features for item in self.items(load.anatomy))
+        solved = 2.0 * (1 + self.measures) * sum(wide**3 for wide in readers)
+        measured = load.backward * min(load.tokens, MEASURED_TOKENS) if self.measures else 0
+        return Work(solved + measured + (1 + len(self.parts)) * load.blocks * load.tokens * self.calibrated)
 
     def apply(self, stage: Stage) -> StageResult:
         """Find the widths, cut and repair.

@@ -33,11 +33,12 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..model.weights import WeightSource
 from ..numbers.scheme import AnySchemeOption, Scheme
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.forward import BatchSplitter
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import Stage, StageResult
 from ..rotate.learned_rotation import LearnedRotation, Reader, learn
 from ..rotate.rotation import (
@@ -102,9 +103,9 @@ class Rotate(ModelPass):
         """Next to nothing beside the embedding and the head: a block at a time."""
         return 0
 
-    def multiplications(self, weights: int, tokens: int) -> float:
+    def work(self, load: Workload) -> Work:
         """Products with a matrix as wide as the hidden states."""
-        return float(weights) * 2048
+        return Work(load.blocks * load.anatomy.hidden_size)
 
     def added_bytes(self, anatomy: Anatomy) -> int:
         return 4 * anatomy.vocab_size * anatomy.hidden_size if self.residual and anatomy.tied else 0

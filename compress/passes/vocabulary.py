@@ -24,10 +24,11 @@ from ..model.anatomy import Anatomy
 from ..model.checkpoint.reader import CheckpointReader
 from ..model.checkpoint.vocabulary_check import TOKENIZER
 from ..model.weights import WeightSource
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import Stage, StageResult
 from ..text.calibration_audio import spoken
 from ..text.corpus import plain, read_corpus
@@ -90,9 +91,9 @@ class Vocabulary(ModelPass):
         """Embedding and head as they are read, which the plan counts for any model."""
         return 0
 
-    def multiplications(self, weights: int, tokens: int) -> float:
+    def work(self, load: Workload) -> Work:
         """None: rows are copied."""
-        return 0.0
+        return Work()
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
         """With ``size`` tokens at most; how many of them occur is known when the text has been read."""

@@ -30,12 +30,13 @@ from ..model.anatomy import Anatomy
 from ..model.checkpoint.block_sizes import hidden_fits
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
+from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.forward import BatchSplitter
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.residual_basis import (
@@ -145,9 +146,9 @@ class Width(ModelPass):
         ends = 4 * (anatomy.vocab_size * 2 * (hidden + kept) + tokens * (2 * hidden + kept))
         return max(*blocks, ends, 40 * hidden**2)
 
-    def multiplications(self, weights: int, tokens: int) -> float:
+    def work(self, load: Workload) -> Work:
         """The original twice, the narrower model once, and their Grams."""
-        return float(weights) * 4 * tokens
+        return Work(4 * load.blocks * load.tokens)
 
     def apply(self, stage: Stage) -> StageResult:
         """Find the basis, cut and repair block after block.

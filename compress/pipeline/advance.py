@@ -15,8 +15,9 @@ from ..model.block_anatomy import BlockAnatomy, Linear
 if TYPE_CHECKING:
     from .block_pass import BlockPass
 
-# A forward pass in units of its matrix products.
-FORWARD = 1.5
+# A forward pass of a block in units of its matrix products, and logits in those of a head: few tokens at
+# once, from a table that is made float32 for each few of them, and then compared.
+FORWARD, LOGITS = 1.5, 3.0
 # In multiply-adds, where all kinds of work are counted alike: a weight of a column recursion, and one that is
 # rounded to a grid.
 _ENTRY, _ROUNDING = 200, 60
@@ -32,6 +33,7 @@ class Work:
         products: multiply-adds of float32 matrix products; factors: those of Cholesky factors and inverses.
         columns: of recursions that work one after another; entries: the weights in them.
         roundings: weights, times the grids that each is rounded to.
+        stored: bytes of files that are read or written, hashed, and made float32 or of it.
     """
 
     products: float = 0.0
@@ -39,6 +41,7 @@ class Work:
     columns: float = 0.0
     entries: float = 0.0
     roundings: float = 0.0
+    stored: float = 0.0
 
     def __add__(self, other: Work) -> Work:
         return Work(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..model.anatomy import Anatomy
@@ -14,6 +15,35 @@ from .block_pass import BlockPass
 if TYPE_CHECKING:
     from ..model.weights import WeightSource
     from .stage import Stage, StageResult
+
+
+# A backward sweep in units of a forward pass: forth, again, and two products on the way back. Of the head in
+# units of its logits: its table gets no gradient.
+_BACKWARD, _BACKWARD_HEAD = 3.0, 4 / 3
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the work of a pass is planned from: the ``anatomy``, the ``tokens`` of calibration text that it
+    reads, how many ``scales`` the codes have in all, and what one token takes, in multiply-adds: a forward
+    pass through the ``blocks``, and its ``logits``.
+    """
+
+    anatomy: Anatomy
+    tokens: int
+    scales: int
+    blocks: float
+    logits: float
+
+    @property
+    def forward(self) -> float:
+        """A token through the whole model."""
+        return self.blocks + self.logits
+
+    @property
+    def backward(self) -> float:
+        """A token through the whole model and back."""
+        return _BACKWARD * self.blocks + _BACKWARD_HEAD * self.logits
 
 
 class ModelPass(Pass):
@@ -63,13 +93,9 @@ class ModelPass(Pass):
         """
         return 0
 
-    def multiplications(self, weights: int, tokens: int) -> float:
-        """Multiply-adds for a model with so many weights in its blocks; by default one forward pass."""
-        return float(weights) * tokens
-
-    def solving(self, anatomy: Anatomy) -> Work:
-        """Work beside that, which depends on the shapes of single layers; none by default."""
-        return Work()
+    def work(self, load: Workload) -> Work:
+        """Its work in all; by default a forward pass through the blocks."""
+        return Work(load.tokens * load.blocks)
 
     def apply(self, stage: Stage) -> StageResult:
         """Read the model of ``stage`` and write the changed one into its output directory."""

@@ -22,8 +22,9 @@ from ...errors import TrainingError
 from ..measure.precision import Precision, chosen
 from ..model.anatomy import Anatomy, module_name
 from ..model.weights import WeightSource
+from ..pipeline.advance import Work
 from ..pipeline.block import LayerStatus
-from ..pipeline.model_pass import ModelPass
+from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.processes import FSDP
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
@@ -72,12 +73,18 @@ class Learning(ModelPass):
     def knows_hearing(self) -> bool:
         return True
 
-    def multiplications(self, weights: int, tokens: int) -> float:
-        """The teacher, three passes a step, and the measurements of what is held out."""
-        learned = tokens * self.training.epochs if self.training.tokens is None else self.training.tokens
-        held_out = held_out_tokens(tokens) * (self.training.measurements + 1)
-        asked = tokens if self.training.cache else learned + held_out
-        return float(weights) * (asked + (4 if self.training.checkpointing else 3) * learned + held_out)
+    def work(self, load: Workload) -> Work:
+        """The teacher, three passes a step, and the measurements of what is held out, after each of which
+        what a killed run goes on from is written.
+        """
+        training, tokens = self.training, load.tokens
+        learned = tokens * training.epochs if training.tokens is None else training.tokens
+        measured = training.measurements + 1
+        held_out = held_out_tokens(tokens) * measured
+        asked = tokens if training.cache else learned + held_out
+        once_more = load.blocks if training.checkpointing else 0.0
+        products = (asked + held_out) * load.forward + learned * (load.backward + once_more)
+        return Work(products, stored=measured * self._state_bytes(load.anatomy, load.scales))
 
     def working_bytes(self, weights: int) -> int:
         """Nothing beside :meth:`sweep_bytes`, which each pass that learns has."""
@@ -87,13 +94,16 @@ class Learning(ModelPass):
         """The teacher's answers, of a decoder logits with their places, of others states; and what a killed
         run goes on from, two of them while the new one is written.
         """
-        # The parameters, their best values, two moments, and the average where there is one.
-        state = 4 * (4 + bool(self.training.ema)) * self.learned_numbers(anatomy, scales)
+        state = self._state_bytes(anatomy, scales)
         if self.teacher_stays:
             return 2 * state
         decodes = anatomy.kind != "encoder"
         answer = 8 * min(self.training.top_k, anatomy.vocab_size) if decodes else 4 * anatomy.hidden_size
         return 2 * state + tokens * answer
+
+    def _state_bytes(self, anatomy: Anatomy, scales: int) -> int:
+        """The parameters, their best values, two moments, and the average where there is one."""
+        return 4 * (4 + bool(self.training.ema)) * self.learned_numbers(anatomy, scales)
 
     def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:
         """How many numbers learn, norms and biases left out, when the codes have so many ``scales``; by

@@ -16,8 +16,11 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.bundle_size import bits_in_bundle
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.passes.distill import Distill
 from edgepress.compress.pipeline.advance import Work
+from edgepress.compress.pipeline.model_pass import Workload
 from edgepress.compress.rates import Rates, measured_rates
+from edgepress.compress.text.micro_batches import held_out_tokens
 from edgepress.errors import EdgepressError, ShapeError, UnknownName
 
 from ..conftest import save_decoder
@@ -88,7 +91,7 @@ def test_what_is_cut_away_is_in_no_bundle(pico_llama: Path, tmp_path: Path) -> N
     assert cut.bundle_bytes < cut.checkpoint_bytes + 400_000 + 60_000
 
 
-RATES = Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9)
+RATES = Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9, 4.0)
 
 
 def test_a_busy_machine_is_said_and_changes_no_figure(
@@ -138,15 +141,36 @@ def test_rates_are_of_one_thread_and_more_of_them_add(monkeypatch: pytest.Monkey
     finally:
         torch.set_num_threads(before)
     assert found.products == pytest.approx(2.6 * RATES.products)
-    assert (found.columns, found.hashed) == (RATES.columns, RATES.hashed)
+    assert (found.columns, found.stored, found.start) == (RATES.columns, RATES.stored, RATES.start)
 
 
 def test_each_kind_of_work_has_its_rate() -> None:
-    assert RATES.seconds(Work(products=2e10, roundings=4e9), hashed=1e9) == pytest.approx(1 + 2 + 1)
+    assert RATES.seconds(Work(products=2e10, roundings=4e9, stored=1e9)) == pytest.approx(1 + 2 + 1)
     whole = RATES.seconds(Work(1e9, 1e9, 100, 1e6, 1e9))
     assert whole == pytest.approx(
         sum(RATES.seconds(Work(*one)) for one in [(1e9, 1e9), (0, 0, 100, 1e6, 1e9)])
     )
+
+
+def test_a_plan_begins_with_the_start(pico_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for start in (4.0, 9.0):
+        monkeypatch.setattr(plan, "measured_rates", lambda start=start: replace(RATES, start=start))
+        found[start] = plan_model(str(pico_llama), scheme="W4A16-g32").seconds
+    assert found[4.0] > 4 and found[9.0] - found[4.0] == pytest.approx(5)
+
+
+def test_learning_is_planned_with_logits_the_way_back_and_what_a_killed_run_needs(pico_llama: Path) -> None:
+    anatomy = WeightSource.open(pico_llama).anatomy
+    load = Workload(anatomy, tokens=64, scales=10, blocks=6, logits=9)
+
+    def work(**training: Any) -> Work:
+        return Distill(training={"tokens": 100, "measurements": 1, **training}).work(load)  # type: ignore[arg-type]
+
+    plain, held_out = work(), held_out_tokens(64)
+    assert plain.products == (64 + 2 * held_out) * (6 + 9) + 100 * (3 * 6 + 4 / 3 * 9)
+    assert work(checkpointing=True).products - plain.products == 100 * 6
+    assert work(measurements=3).stored == 2 * plain.stored > 0
 
 
 def test_answers_of_a_teacher_count_as_disk(pico_llama: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_presets_go_from_seconds_without_data_to_everything_that_helps(pico_
     assert not fast.calibrated and balanced.calibrated and best.calibrated
     assert [name for name, _ in best.steps] == ["awq", "gptq", "tune"]
     source = WeightSource.open(pico_llama)
-    rates = Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9)
+    rates = Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9, 4.0)
     work = [seconds_of(source, recipe, 64, 64, 1024, rates) for recipe in (fast, balanced, best)]
     assert work == sorted(work)
 

@@ -198,7 +198,7 @@ def compressed(known: Case, passes: str, folder: Path, patch: pytest.MonkeyPatch
     recipe = folder / "r.yaml"
     recipe.write_text(f"passes: [{passes}]")
     made = calibration(known.batches)
-    patch.setattr(plan, "measured_rates", lambda: Rates(1e10, 1e10, 1e4, 1e8, 1e9, 1e9))
+    patch.setattr(plan, "measured_rates", lambda: Rates(1e10, 1e10, 1e4, 1e8, 1e9, 1e9, 4.0))
     patch.setattr(Job, "calibration", lambda job: made if job.recipe.calibrated else None)
     return compress_model(str(known.model), output=folder / "out", recipe=str(recipe))
 

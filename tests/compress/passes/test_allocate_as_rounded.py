@@ -204,6 +204,6 @@ def test_the_plan_counts_it(make_decoder: Callable[..., Path], tmp_path: Path) -
     assert predict_memory(source, solved, 8 * length, tokens, length, resident=0) > block_bytes(block) + held
     disk, without = (predict_disk(source, one, tokens, [0]) for one in (solved, known))
     assert disk - without >= 4 * 256 * LOOKED_TOKENS * 3
-    rates = Rates(*[1e9] * 6)
+    rates = Rates(*[1e9] * 7)
     seconds = [seconds_of(source, one, 24, length, 8 * length, rates) for one in (solved, nearest, known)]
     assert seconds == sorted(seconds, reverse=True)

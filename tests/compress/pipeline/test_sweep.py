@@ -367,7 +367,7 @@ def test_plan_asks_more_time_for_more_work(pico_llama: Path, tmp_path: Path) -> 
 
     def work(*passes: dict[str, Any]) -> float:
         recipe = parse({"passes": [{**one, "scheme": "W4A16-g32"} for one in passes]}, "here")
-        return seconds_of(source, recipe, 64, 64, 1024, Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9))
+        return seconds_of(source, recipe, 64, 64, 1024, Rates(2e10, 1.5e10, 2e4, 1e8, 2e9, 1e9, 4.0))
 
     gptq = {"pass": "gptq"}
     ascending = [
