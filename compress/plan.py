@@ -22,6 +22,9 @@ from .step_plan import StepPlan, step_plans
 from .text.probe_text import TEXTS, TOKENS
 
 
+_TEXT = 0.5  # of the start also reading text and making tokens of it
+
+
 @dataclass(frozen=True)
 class Plan:
     """What :func:`plan` predicts. Bytes, and seconds at this machine's measured rates.
@@ -101,7 +104,7 @@ def plan(
         bundle_bytes=bundle_bytes(source, left, bits, recipe.tables, sum(added)),
         peak_memory=memory_of(source, recipe, samples, length, batch_size),
         disk=predict_disk(source, recipe, tokens, sizes),
-        seconds=rates.start
+        seconds=rates.start * (1 + _TEXT * recipe.calibrated)
         + rates.seconds(Work(stored=checkpoint + 3 * sizes[-1]))
         + seconds_of(source, recipe, samples, length, at_once, rates),
         probe_tokens=len(TEXTS) * TOKENS,

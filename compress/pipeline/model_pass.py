@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 # A backward sweep in units of a forward pass: forth, again, and two products on the way back. Of the head in
-# units of its logits: its table gets no gradient.
-_BACKWARD, _BACKWARD_HEAD = 3.0, 4 / 3
+# units of its logits: labels are drawn of them, and its table gets no gradient.
+_BACKWARD, _BACKWARD_HEAD = 3.0, 2.0
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_learning_is_planned_with_logits_the_way_back_and_what_a_killed_run_need
         return Distill(training={"tokens": 100, "measurements": 1, **training}).work(load)  # type: ignore[arg-type]
 
     plain, held_out = work(), held_out_tokens(64)
-    assert plain.products == (64 + 2 * held_out) * (6 + 9) + 100 * (3 * 6 + 4 / 3 * 9)
+    assert plain.products == (64 + 2 * held_out) * (6 + 9) + 100 * (3 * 6 + 2 * 9)
     assert work(checkpointing=True).products - plain.products == 100 * 6
     assert work(measurements=3).stored == 2 * plain.stored > 0
 
