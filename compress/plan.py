@@ -21,7 +21,6 @@ from .recipe_words import check_head, check_requantized
 from .step_plan import StepPlan, step_plans
 from .text.probe_text import TEXTS, TOKENS
 
-
 _TEXT = 0.5  # of the start also reading text and making tokens of it
 
 
