@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import cycle
-from pathlib import Path
 
 import torch
 from torch.nn.functional import linear
 
 from .. import __version__
+from ..cpuinfo import first_processor
 from ..storage import cache_directory, sha256_json, write_atomic
 from .numbers.grid import fit_grid, grids_tried
 from .numbers.scheme import Scheme
@@ -95,11 +95,8 @@ def measured_rates() -> Rates:
 
 def _machine() -> str:
     """What the rates depend on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line for line in lines if line.startswith(("model name", "CPU part", "flags"))][:2]
+    processor = first_processor()
+    names = [processor[name] for name in ("model name", "CPU part", "flags") if name in processor]
     known = [names or platform.processor(), platform.machine(), torch.get_num_threads(), _FURTHER]
     return sha256_json([*known, torch.__version__, __version__])[:16]
 
