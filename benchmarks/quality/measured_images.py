@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +15,9 @@ from ...runtime.images.image_file import image_files
 from ...runtime.session.needs import Needs, available_memory
 from ...storage import sha256_file, sha256_json
 from ...terminal import Progress
-from ..records import record as records
 from ..records.answer_cache import AnswerCache
 from ..records.image_subjects import ImageSubject, Vectors, open_image_subject
+from ..records.named_model import NamedModel
 from ..records.record import Measurement
 from .accuracy import require_finite
 from .embedding_scores import of_vectors
@@ -27,7 +26,7 @@ from .known_answers import cache_of, known_rows
 from .measured_kinds import Measured
 from .metrics import neighbour_overlap
 from .needs import validate_needs
-from .quality_lines import lines_of, require_labels
+from .quality_run import QualityRun, require_labels
 from .scores import Scores, log_softmax, metric_files
 from .token_damage import require_same_width
 
@@ -35,53 +34,38 @@ LEAST = 2  # images, so that there are neighbours
 
 
 @dataclass(frozen=True)
-class ImageSample:
-    """What of the images in a ``folder`` is measured, at most ``count``, and how that is recorded."""
+class FileSample:
+    """At most so many of the images or sounds in a ``folder``, spread over it or the first ones."""
 
     folder: str | Path | None
     count: int
-    placement: Placement
-    seed: int
-    record: str | Path | None
-    command: str
+    placement: Placement = "spread"
+
+    @property
+    def name(self) -> str:
+        """Of the folder, as lines have it."""
+        return Path(str(self.folder)).name
 
 
 def validate_images(
-    subject: str | Path,
-    against: str | Path,
-    sample: ImageSample,
-    device: str,
-    threads: int | None,
-    slices: Sequence[str],
-    max_memory: float | None,
-    progress: Progress,
+    subject: NamedModel, against: NamedModel, sample: FileSample, slices: Sequence[str], run: QualityRun
 ) -> Measurement:
     """:func:`.validate.validate_bundle` of a model that reads images."""
     if slices:
         raise InputError("slices are of text, and this model reads images", fix="leave --slices out")
     files = shown_images(sample.folder, sample.count, sample.placement)
-    if device == "cpu":
-        needs = image_needs(subject, against, files, max_memory, progress)
-        progress.note(needs.headline(needs.require(Path(sample.record or "."), max_memory)))
-    opening: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    original = open_image_subject(against, **opening)
-    same = str(subject) == str(against)
-    opened = original if same else open_image_subject(subject, **opening)
+    if run.device == "cpu":
+        run.require(image_needs(subject, against, files, run.max_memory, run.progress))
+    opened, original = run.opened(subject, against, open_image_subject)
     require_labels(opened, original)
     cache = cache_of(original)
-    result = measured_images(opened, original, files, cache, progress)
-    cache.say(progress)
-    result.workload.update(kind="quality", text=Path(str(sample.folder)).name, placement=sample.placement)
-    lines = lines_of(opened, original, result, sample.seed, sample.command, cache.used)
-    if sample.record is not None:
-        for line in lines[-1:] if same else lines:
-            records.append(sample.record, line)
-    return lines[-1]
+    result = measured_images(opened, original, files, cache, run.progress)
+    return run.append(run.lines(opened, original, result, cache, sample.name, sample.placement))
 
 
 def image_needs(
-    subject: str | Path,
-    against: str | Path,
+    subject: NamedModel,
+    against: NamedModel,
     files: Sequence[Path],
     max_memory: float | None,
     progress: Progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,16 +38,24 @@ PASSAGES, PROBED = 500, 256
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """How much of the text is measured, and where in it; ``tokens``: whether what each token of a decoder's
-    windows lost is kept. ``replies``: whether decoders write some.
+    """How much of the text is measured, and where in it; ``replies``: whether decoders write some.
+
+    ``slices`` are names of groups that are compared, whose shared texts may be measured by one ``half``: the
+    first (0) or the second (1) of every two.
     """
 
     windows: int = DEFAULT_WINDOWS
     length: int = DEFAULT_LENGTH
     sentences: int = DEFAULT_SENTENCES
     placement: Placement = "spread"
-    tokens: bool = False
     replies: bool = True
+    slices: Sequence[str] = ()
+    half: int | None = None
+
+    @property
+    def tokens(self) -> bool:
+        """Whether what each token of a decoder's windows lost is kept."""
+        return bool(self.slices)
 
 
 @dataclass(frozen=True)

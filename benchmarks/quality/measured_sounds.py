@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,32 +26,29 @@ from ...runtime.session.needs import Needs, available_memory
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_file, sha256_json
 from ...terminal import Progress
-from ..records import record as records
 from ..records.answer_cache import AnswerCache
+from ..records.named_model import NamedModel
 from ..records.record import Measurement
 from ..records.sound_subjects import SoundSubject, open_sound_subject
 from .greedy_text import Replying, answer_scores, reply_scores, sample_replies
 from .held_out_text import Placement, chosen
 from .known_answers import cache_of, known_replies
-from .measured_images import ImageSample
+from .measured_images import FileSample
 from .measured_kinds import Measured
 from .measured_pairs import NEW_TOKENS
 from .needs import validate_needs
-from .quality_lines import lines_of
+from .quality_run import QualityRun
 from .written_scores import Written, score_written
 
 Ids = NDArray[np.int64]
 
 
 def validate_sounds(
-    subject: str | Path,
-    against: str | Path,
-    sample: ImageSample,
-    device: str,
-    threads: int | None,
+    subject: NamedModel,
+    against: NamedModel,
+    sample: FileSample,
     slices: Sequence[str],
-    max_memory: float | None,
-    progress: Progress,
+    run: QualityRun,
     *,
     replies: bool = True,
 ) -> Measurement:
@@ -65,33 +61,24 @@ def validate_sounds(
     if slices:
         raise InputError("slices are of text, and this model hears", fix="leave --slices out")
     files = shown_sounds(sample.folder, sample.count, sample.placement)
-    if device == "cpu":
-        needs = sound_needs(subject, against, files, max_memory, progress)
-        progress.note(needs.headline(needs.require(Path(sample.record or "."), max_memory)))
+    progress = run.progress
+    if run.device == "cpu":
+        run.require(sound_needs(subject, against, files, run.max_memory, progress))
     source = _original(against, progress)
     said = _said(source, files)
-    opening: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    original = open_sound_subject(against, **opening)
-    same = str(subject) == str(against)
-    opened = original if same else open_sound_subject(subject, **opening)
+    opened, original = run.opened(subject, against, open_sound_subject)
     tokenizer = Tokenizer.open(source.reader.path)
     result, cache = _measured(opened, original, said, tokenizer, progress), cache_of(original)
     if replies:
         names = [file.name for file in files]
         result = _with_replies(result, opened, original, said, names, tokenizer, cache, progress)
-    cache.say(progress)
-    result.workload.update(kind="quality", text=Path(str(sample.folder)).name, placement=sample.placement)
     result.workload["sounds_sha256"] = sha256_json(list(map(sha256_file, files)))
-    lines = lines_of(opened, original, result, sample.seed, sample.command, cache.used)
-    if sample.record is not None:
-        for line in lines[-1:] if same else lines:
-            records.append(sample.record, line)
-    return lines[-1]
+    return run.append(run.lines(opened, original, result, cache, sample.name, sample.placement))
 
 
 def sound_needs(
-    subject: str | Path,
-    against: str | Path,
+    subject: NamedModel,
+    against: NamedModel,
     files: Sequence[Path],
     max_memory: float | None,
     progress: Progress,
@@ -139,8 +126,8 @@ class Said:
     words: Ids
 
 
-def _original(against: str | Path, progress: Progress) -> WeightSource:
-    if (Path(against) / MANIFEST).is_file():
+def _original(against: NamedModel, progress: Progress) -> WeightSource:
+    if (against.path / MANIFEST).is_file():
         raise InputError(
             f"{against} is a bundle, and what hears is compared with a checkpoint",
             fix="compare with the model that it was made from",

@@ -58,14 +58,15 @@ def reads_images(model: NamedModel) -> bool:
 
 
 def open_image_subject(
-    model: str | Path, *, device: str, threads: int | None, progress: Progress
+    model: str | Path | NamedModel, *, device: str, threads: int | None, progress: Progress
 ) -> ImageSubject:
     """Open ``model``; raises as :func:`.subjects.open_subject`, and InputError for one that reads text."""
-    if (Path(model) / MANIFEST).is_file():
-        return ImageBundleSubject(Path(model), threads)
+    named = NamedModel.of(model, progress)
+    if (named.path / MANIFEST).is_file():
+        return ImageBundleSubject(named.path, threads)
     require("torch", "compress")
     require("transformers", "compress")
-    return ImageCheckpointSubject(str(model), device, threads, progress)
+    return ImageCheckpointSubject(named.name, device, threads, progress)
 
 
 class ImageBundleSubject:

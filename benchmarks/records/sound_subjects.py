@@ -67,14 +67,15 @@ def reads_sounds(model: NamedModel) -> bool:
 
 
 def open_sound_subject(
-    model: str | Path, *, device: str, threads: int | None, progress: Progress
+    model: str | Path | NamedModel, *, device: str, threads: int | None, progress: Progress
 ) -> SoundSubject:
     """Open ``model``; raises as :func:`.subjects.open_subject`, and InputError for one that reads text."""
-    if (Path(model) / MANIFEST).is_file():
-        return SoundBundleSubject(Path(model), threads)
+    named = NamedModel.of(model, progress)
+    if (named.path / MANIFEST).is_file():
+        return SoundBundleSubject(named.path, threads)
     require("torch", "compress")
     require("transformers", "compress")
-    return SoundCheckpointSubject(str(model), device, threads, progress)
+    return SoundCheckpointSubject(named.name, device, threads, progress)
 
 
 class SoundBundleSubject:
