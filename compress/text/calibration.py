@@ -21,11 +21,11 @@ import torch
 from ...errors import CalibrationError, InputError, UnknownName
 from ...limits import require_seed
 from ...runtime.text.tokenizer import Tokenizer
-from .calibration_rows import Chat, decoder_rows, encoder_rows, encoder_texts, pairs
+from .calibration_rows import Chat, decoder_rows, encoder_rows
 from .corpus import LICENSES, read_corpus, text_sha256
 from .probe_text import refuse_probe
 from .protected_text import ProtectedGroup, ProtectedText, protected_groups
-from .token_batch import Row, TokenBatch, batched, hash_of, padded_row, rows_of
+from .token_batch import Row, TokenBatch, batched, hash_of, rows_of
 
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
 
@@ -160,17 +160,13 @@ def calibration_from(
         raise InputError("only a decoder has a chat template", fix="leave --chat out")
     corpus = read_corpus(source, field=field, paired=kind == "encoder_decoder")
     refuse_probe(corpus.texts(), source)
-    generator = np.random.default_rng(require_seed(seed))
+    drawing = samples, length, np.random.default_rng(require_seed(seed))
     if kind == "decoder":
-        cut, rendered = decoder_rows(corpus, tokenizer, samples, length, generator, chat)
-        rows, truncated = list(map(Row, cut)), 0
+        drawn = decoder_rows(corpus, tokenizer, *drawing, chat)
     else:
-        answers = pairs(corpus) if kind == "encoder_decoder" else {}
-        texts = dict.fromkeys(answers) or encoder_texts(corpus, labels)
-        rows, truncated = encoder_rows(texts, source, tokenizer, samples, length, generator, answers)
-        rendered = False
-        if filled is not None:
-            rows = [padded_row(row, filled, tokenizer.pad_id or 0) for row in rows]
+        paired = kind == "encoder_decoder"
+        drawn = encoder_rows(corpus, tokenizer, *drawing, paired=paired, labels=labels, filled=filled)
+    rows = drawn.rows
     _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
     tokens = sum(len(row.ids) for row in rows)
     protected = protected_groups(protect, tokenizer, decodes=kind == "decoder", tokens=tokens, length=length)
@@ -185,8 +181,8 @@ def calibration_from(
         effective_tokens=tokens,
         documents=len(corpus.distinct()),
         duplicates=corpus.duplicates,
-        truncated=truncated,
-        chat=rendered,
+        truncated=drawn.truncated,
+        chat=drawn.rendered,
         sha256=hash_of(batches),
         text_sha256=text_sha256(source),
         license=LICENSES.get(source),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,10 +11,19 @@ from ...errors import CalibrationError, InputError
 from ...runtime.text.tokenizer import Tokenizer
 from .corpus import Corpus, labelled_texts, paragraphs, plain
 from .jsonl_rows import Conversation, Document
-from .token_batch import SEPARATOR, Ids, Row, starts_with_bos, token_stream, windows
+from .token_batch import SEPARATOR, Row, padded_row, starts_with_bos, token_stream, windows
 
 Chat = Literal["auto", "always", "never"]
 _CHATS_AT_ONCE = 64
+
+
+class Drawn(NamedTuple):
+    """Rows of a text; how many of its texts were longer than they, and whether the chat template had a part
+    in them."""
+
+    rows: list[Row]
+    truncated: int
+    rendered: bool
 
 
 def decoder_rows(
@@ -24,9 +33,8 @@ def decoder_rows(
     length: int,
     generator: np.random.Generator,
     chat: Chat,
-) -> tuple[list[Ids], bool]:
-    """So many windows of ``length`` tokens ``[length]``, drawn without replacement, and whether the chat
-    template had a part in the text.
+) -> Drawn:
+    """So many windows of ``length`` tokens ``[length]``, drawn without replacement.
 
     Raises:
         CalibrationError: the text is too short; says what would fit.
@@ -41,7 +49,7 @@ def decoder_rows(
             why=f"{len(texts)} distinct documents were read, {corpus.duplicates} repetitions left out",
             fix=_what_fits(len(stream), len(cut), samples),
         )
-    return list(cut[generator.permutation(len(cut))[:samples]]), rendered
+    return Drawn(list(map(Row, cut[generator.permutation(len(cut))[:samples]])), 0, rendered)
 
 
 def _what_fits(tokens: int, fitting: int, samples: int) -> str:
@@ -91,32 +99,29 @@ def pairs(corpus: Corpus) -> dict[str, str]:
     return {plain(document): target for document, target in reversed([*known]) if target is not None}
 
 
-def encoder_texts(corpus: Corpus, labels: Sequence[str]) -> dict[str, int | None]:
-    """Distinct texts, each with its label's place where the corpus has labels that the model knows."""
-    if labels and corpus.labels:
-        known = labelled_texts(corpus, labels)
-        return dict(reversed(known))  # of equal texts the first counts
-    return dict.fromkeys(part for document in corpus.distinct() for part in paragraphs(plain(document)))
-
-
 def encoder_rows(
-    texts: Mapping[str, int | None],
-    source: str,
+    corpus: Corpus,
     tokenizer: Tokenizer,
     samples: int,
     length: int,
     generator: np.random.Generator,
-    answers: Mapping[str, str],
-) -> tuple[list[Row], int]:
-    """So many of ``texts``, drawn without replacement, of at most ``length`` tokens, the longest first, with
-    what ``answers`` has for them; and how many of them were longer.
+    *,
+    paired: bool,
+    labels: Sequence[str],
+    filled: int | None,
+) -> Drawn:
+    """So many texts, drawn without replacement, of at most ``length`` tokens, the longest first; with what is
+    written of each where they are ``paired``, or else its place among ``labels``. Those of a model that reads
+    padding are ``filled`` up to so many tokens.
 
     Raises:
-        CalibrationError: there are fewer texts.
+        CalibrationError: there are fewer texts, or some are paired and others not.
     """
+    answers = pairs(corpus) if paired else {}
+    texts = dict.fromkeys(answers) or _labelled(corpus, labels)
     if len(texts) < samples:
         raise CalibrationError(
-            f"{source} has {len(texts)} distinct texts, {samples} samples were asked for",
+            f"{corpus.source} has {len(texts)} distinct texts, {samples} samples were asked for",
             fix=f"--samples {len(texts)} would fit; or give more text",
         )
     named = list(texts)
@@ -132,4 +137,14 @@ def encoder_rows(
     ]
     # Rows of like length share a batch, so that little of it is padding.
     rows.sort(key=lambda row: len(row.ids), reverse=True)
-    return rows, sum(len(ids) > length for ids in whole)
+    if filled is not None:
+        rows = [padded_row(row, filled, tokenizer.pad_id or 0) for row in rows]
+    return Drawn(rows, sum(len(ids) > length for ids in whole), rendered=False)
+
+
+def _labelled(corpus: Corpus, labels: Sequence[str]) -> dict[str, int | None]:
+    """Distinct texts, each with its label's place where the corpus has labels that the model knows."""
+    if labels and corpus.labels:
+        known = labelled_texts(corpus, labels)
+        return dict(reversed(known))  # of equal texts the first counts
+    return dict.fromkeys(part for document in corpus.distinct() for part in paragraphs(plain(document)))
