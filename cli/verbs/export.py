@@ -21,7 +21,6 @@ from ..verb import output as output_options
 
 if TYPE_CHECKING:
     from ...benchmarks.records.record import Measurement
-    from ...export.api import Gate
 
 
 @click.command("export", cls=Verb)
@@ -81,11 +80,6 @@ def command(
     output: str | None,
     overwrite: bool,
     no_validate: bool,
-    text: str | None,
-    kv: str | None,
-    provider: str,
-    operators: str | None,
-    activations: str,
     require_faster: bool,
     record: Path | None,
     max_memory: float | None,
@@ -93,6 +87,7 @@ def command(
     download: bool,
     dry_run: bool,
     terminal: Terminal,
+    **options: Any,
 ) -> None:
     """Export CHECKPOINT: a compressed checkpoint, an HF directory, a .gguf file, a demo name, or a hub id.
 
@@ -108,67 +103,53 @@ def command(
     from ...runtime.bundle.directory import MANIFEST
     from ...storage import read_json
 
-    chosen: dict[str, Any] = {
-        "format": format_,
-        "validate": not no_validate,
-        "text": text,
-        "kv": kv,
-        "provider": provider,
-        "operators": operators,
-        "activations": activations,
-        "progress": progress,
-    }
+    chosen = {"format": format_, "validate": not no_validate, "progress": progress, **options}
     if dry_run:
-        place = output or "."
         needs = plan_export(checkpoint, output=output or "bundle", gate=require_faster, **chosen)
-        print_plan(terminal, needs, Path(place), max_memory)
+        print_plan(terminal, needs, Path(output or "."), max_memory)
         return
     if output is None:
         raise click.UsageError("missing -o DIRECTORY: where should the bundle go?")
     run = record or Path("runs") / f"{Path(output).name}.jsonl"
-    if require_faster:
-        from ...benchmarks.records.record import refuse_foreign
-
-        refuse_foreign(run)
-    measured: list[Measurement] = []
+    gate = _Faster(run, terminal) if require_faster else None
     path = export_bundle(
-        checkpoint,
-        output=output,
-        overwrite=overwrite,
-        gate=_gate(measured, terminal) if require_faster else None,
-        max_memory=max_memory,
-        **chosen,
+        checkpoint, output=output, overwrite=overwrite, gate=gate, max_memory=max_memory, **chosen
     )
-    for line in measured:
-        _append(run, line, terminal)
     manifest = read_json(path / MANIFEST)
     keys = ("name", "described", "kind", "scheme", "weights", "graph", "parity")
     document = {"output": str(path), **{key: manifest[key] for key in keys}}
-    if measured:
-        document["faster_than_float"] = measured[0].compare
+    if gate is not None:
+        document["faster_than_float"] = gate.recorded()
     terminal.document(document, _summary(path, manifest))
 
 
-def _gate(measured: list[Measurement], terminal: Terminal) -> Gate:
-    """The gate of --require-faster, which leaves its line in ``measured``."""
-    from ...benchmarks.speed.faster import require_faster
+class _Faster:
+    """The gate of --require-faster; its measurement goes to the file ``run`` once the bundle is published."""
 
-    command = given_command()
+    def __init__(self, run: Path, terminal: Terminal) -> None:
+        from ...benchmarks.records.record import refuse_foreign
 
-    def gate(bundle: Path, baseline: Path) -> None:
-        measured.append(require_faster(bundle, baseline, command=command, progress=terminal.progress))
+        refuse_foreign(run)
+        self._run, self._terminal, self._command = run, terminal, given_command()
+        self._line: Measurement | None = None
 
-    return gate
+    def __call__(self, bundle: Path, baseline: Path) -> None:
+        from ...benchmarks.speed.faster import require_faster
 
+        progress = self._terminal.progress
+        self._line = require_faster(bundle, baseline, command=self._command, progress=progress)
 
-def _append(run: Path, line: Measurement, terminal: Terminal) -> None:
-    from ...benchmarks.records.record import append
+    def recorded(self) -> dict[str, Any]:
+        """The comparison with float32, after it was appended to the run file."""
+        from ...benchmarks.records.record import append
 
-    append(run, line)
-    assert line.compare is not None
-    low, high = line.compare["ci95"]
-    ratio = f"{line.compare['ratio_median']:.2f} × ({low:.2f} – {high:.2f})"
-    terminal.say(f"{line.compare['metric']}: {ratio} that of float32, recorded in {run}")
+        assert self._line is not None and self._line.compare is not None
+        append(self._run, self._line)
+        found = self._line.compare
+        low, high = found["ci95"]
+        ratio = f"{found['ratio_median']:.2f} × ({low:.2f} – {high:.2f})"
+        self._terminal.say(f"{found['metric']}: {ratio} that of float32, recorded in {self._run}")
+        return found
 
 
 # What a proof calls its distances, and what a reader does.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,6 +16,10 @@ from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, max_memory, name
 from ..bundle_options import download as download_option
 from ..bundle_options import dry_run as dry_run_option
 from ..verb import Verb, output
+
+if TYPE_CHECKING:
+    from ...benchmarks.quality.acceptance import Gate
+    from ...benchmarks.records.record import Measurement
 
 # From the options of the verb to the metric they limit.
 GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
@@ -29,7 +34,8 @@ GATES: dict[str, tuple[str, Literal["max", "min"]]] = {
     "min_label_agreement": ("label_agreement", "min"),
     "min_label_accuracy": ("label_accuracy", "min"),
 }
-
+# Those that a plan depends on.
+_PLANNED = ("text", "field", "windows", "length", "sentences", "slices")
 
 MEASURED = """What is measured, of
 
@@ -153,73 +159,93 @@ def command(
     Both read the same text; one JSON line is appended to the run file, which `edgepress compare` and
     `edgepress report` read. What is measured of each kind of model stands below the options.
     """
-    from ...benchmarks.records.record import refuse_foreign
-
     path = record or Path("runs") / f"{Path(subject).resolve().name}.jsonl"
-    refuse_foreign(path)
-    result = path.with_suffix(".eval_results.yaml")
-    if hub_benchmark is not None:
-        from ...benchmarks.quality.eval_results import check_benchmark
-
-        check_benchmark(hub_benchmark, result)
-    card = None
-    if options["slices"]:
-        from ...benchmarks.quality.measured_card import card_beside, check_card
-
-        card = card_beside(path)
-        check_card(card)
+    beside = _Beside(path, slices=bool(options["slices"]), benchmark=hub_benchmark)
+    beside.check()
     _check_words(subject, against, options["text"], options["field"], download=download)
     progress = terminal.progress  # a clock that ticks while torch is imported
-    from ...benchmarks.quality.acceptance import Gate, failure
-    from ...benchmarks.quality.quality_table import render
+    from ...benchmarks.quality.acceptance import Gate
     from ...benchmarks.quality.validate import plan_validation, validate_bundle
-    from ...compress.text.corpus import CORPORA
 
-    gates = [Gate(*GATES[name], options.pop(name)) for name in GATES if options[name] is not None]
+    gates = [Gate(*GATES[name], options[name]) for name in GATES if options[name] is not None]
     options = {name: value for name, value in options.items() if name not in GATES}
+    shared: dict[str, Any] = {"max_memory": max_memory, "progress": progress}
     if dry_run:
-        planned = {
-            name: options[name] for name in ("text", "field", "windows", "length", "sentences", "slices")
-        }
-        needs = plan_validation(
-            subject, against, max_memory=max_memory, progress=progress, **_text(planned, CORPORA)
-        )
-        print_plan(terminal, needs, path, max_memory)
+        planned = {name: options[name] for name in _PLANNED}
+        print_plan(terminal, plan_validation(subject, against, **_text(planned), **shared), path, max_memory)
         return 0
-    line = validate_bundle(
-        subject,
-        against,
-        record=path,
-        command=_reproduce(subject, against, options),
-        max_memory=max_memory,
-        progress=progress,
-        **_text(options, CORPORA),
-    )
+    words = _reproduce(subject, against, options)
+    line = validate_bundle(subject, against, record=path, command=words, **_text(options), **shared)
+    return _report(line, gates, beside, Path(subject), terminal)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """The run file ``record``, and what is written beside it: of ``slices`` the model's card, and the result
+    on a ``benchmark`` of the hub.
+    """
+
+    record: Path
+    slices: bool
+    benchmark: str | None
+
+    @property
+    def _result(self) -> Path:
+        return self.record.with_suffix(".eval_results.yaml")
+
+    def check(self) -> None:
+        """Refuse files that are somebody else's, before anything is measured."""
+        from ...benchmarks.records.record import refuse_foreign
+
+        refuse_foreign(self.record)
+        if self.benchmark is not None:
+            from ...benchmarks.quality.eval_results import check_benchmark
+
+            check_benchmark(self.benchmark, self._result)
+        if self.slices:
+            from ...benchmarks.quality.measured_card import card_beside, check_card
+
+            check_card(card_beside(self.record))
+
+    def write(self, line: Measurement, subject: Path, terminal: Terminal) -> None:
+        """Write what is asked for of ``line``, which is in the run file; say where all of it is."""
+        terminal.say(f"recorded in {self.record}")
+        if self.slices:
+            from ...benchmarks.quality.measured_card import card_beside, write_measured_card
+
+            card = card_beside(self.record)
+            if write_measured_card(line, subject, card):
+                terminal.say(f"the model card, with the group that loses most, in {card}")
+        if self.benchmark is not None:
+            from ...benchmarks.quality.eval_results import write_eval_results
+
+            write_eval_results(line, self.benchmark, self._result)
+            terminal.say(f"result for .eval_results/ of the model's repository in {self._result}")
+
+
+def _report(
+    line: Measurement, gates: Sequence[Gate], beside: _Beside, subject: Path, terminal: Terminal
+) -> int:
+    """Show ``line`` and write what goes beside it; the exit code, or the error of the gates that it fails."""
+    from ...benchmarks.quality.acceptance import failure
+    from ...benchmarks.quality.quality_table import render
+
     checked = [gate.check(line) for gate in gates]
     failed = failure(checked)
     terminal.document({**line.model_dump(by_alias=True, mode="json"), "gates": checked}, render(line))
-    terminal.say(f"recorded in {path}")
-    if card is not None:
-        from ...benchmarks.quality.measured_card import write_measured_card
-
-        if write_measured_card(line, Path(subject), card):
-            terminal.say(f"the model card, with the group that loses most, in {card}")
-    if hub_benchmark is not None:
-        from ...benchmarks.quality.eval_results import write_eval_results
-
-        write_eval_results(line, hub_benchmark, result)
-        terminal.say(f"result for .eval_results/ of the model's repository in {result}")
+    beside.write(line, subject, terminal)
     if failed is not None and not terminal.as_json:
         raise failed
     return 0 if failed is None else failed.exit_code
 
 
-def _text(options: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
+def _text(options: dict[str, Any]) -> dict[str, Any]:
     """The options of the verb as the function has them, which tells a corpus from a path."""
-    text = options["text"]
-    if "slices" in options:
-        options = {**options, "slices": options["slices"].split(",") if options["slices"] else ()}
-    return {**options, "text": None, "corpus": text} if text in corpora else options
+    from ...compress.text.corpus import CORPORA
+
+    text, slices = options["text"], options["slices"]
+    options = {**options, "slices": slices.split(",") if slices else ()}
+    return {**options, "text": None, "corpus": text} if text in CORPORA else options
 
 
 def _check_words(subject: str, against: str, text: str, field: str, *, download: bool) -> None:
