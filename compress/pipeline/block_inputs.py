@@ -180,6 +180,21 @@ class Stream:
         shutil.rmtree(self._folder(block), ignore_errors=True)
 
 
+def begin(streams: Sequence[Stream], skeleton: Skeleton, batches: Iterable[Tokens], *, write: bool) -> None:
+    """Give ``streams`` what they keep of ``batches`` for all blocks and, with ``write``, the inputs of the
+    first block: captured once for all of them.
+    """
+    entries: list[BatchContext] = []
+    for number, (hidden, waiting, entry) in enumerate(capture(skeleton, batches)):
+        entries.append(entry)
+        for stream in streams if write else ():
+            if number == 0:
+                stream.drop(0)
+            stream.write(0, number, hidden, waiting)
+    for stream in streams:
+        stream.entries = entries
+
+
 def real_rows(batch: Batch) -> Tensor:
     """The states ``[tokens, hidden]`` of the real tokens of ``batch``."""
     rows = batch.hidden.flatten(0, 1)

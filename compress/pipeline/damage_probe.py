@@ -30,6 +30,7 @@ from ..text.calibration_audio import probe_sounds
 from ..text.calibration_images import probe_images
 from ..text.probe_text import describe, probe_batches
 from ..text.token_batch import TokenBatch
+from .block_inputs import Stream, begin
 from .last_states import last_states
 from .sealed import SEAL_BYTES, ends_with_seal, sealed
 
@@ -134,6 +135,54 @@ class DamageProbe:
     def _through(self, skeleton: Skeleton, title: str) -> Tensor:
         """The states ``[tokens, hidden]`` of the text behind the last block."""
         return last_states(skeleton, self.batches, self.directory / "activations", self.progress, title)
+
+
+class SweptProbes:
+    """The text of a ``probe`` on its way through a sweep of ``source``: a stream behind each of its steps, of
+    which there are so many, and one of the original where the sweep reads that and nobody ran it yet. None
+    of them without a probe that knows the source. ``stream`` makes one, without states, by its name.
+    """
+
+    def __init__(
+        self,
+        probe: DamageProbe | None,
+        source: WeightSource,
+        steps: int,
+        stream: Callable[[str], Stream],
+    ) -> None:
+        self.probe = probe if probe is not None and probe.knows(source) else None
+        self.source, self._stream = source, stream
+        self.steps = [stream(f"probe-{number}") for number in range(steps if self.probe is not None else 0)]
+        self.unchanged: list[Stream] = []
+
+    @property
+    def streams(self) -> list[Stream]:
+        """All of them."""
+        return [*self.steps, *self.unchanged]
+
+    @property
+    def tokens(self) -> int:
+        """Of all streams."""
+        batches = [] if self.probe is None else self.probe.batches
+        return len(self.streams) * sum(batch.attention_mask.numel() for batch in batches)
+
+    def begin(self, skeleton: Skeleton, start: int) -> None:
+        """Get ready at the block ``start``, where earlier ones are swept."""
+        if self.probe is None:
+            return
+        original = self._stream("probe-original")
+        if self.probe.lacks(self.source) and (start == 0 or original.holds(start)):
+            self.unchanged = [original]
+        begin(self.streams, skeleton, self.probe.batches, write=start == 0)
+
+    def damage(self, skeleton: Skeleton) -> list[dict[str, Any]]:
+        """Of each step, as :meth:`DamageProbe.compare` has it, once all blocks are swept."""
+        if self.probe is None:
+            return []
+        end = len(self.source.anatomy.blocks)
+        for stream in self.unchanged:
+            self.probe.keep(torch.cat(list(stream.rows(end))))
+        return [self.probe.compare(skeleton, torch.cat(list(stream.rows(end)))) for stream in self.steps]
 
 
 def _ids(batch: TokenBatch) -> Tensor:

@@ -146,6 +146,18 @@ def nonfinite(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return (broken if mask is None else broken & mask).any(-1)
 
 
+class SampleCount:
+    """How many samples of a stream left a block, and how many of them are ``bad``: see :func:`nonfinite`."""
+
+    def __init__(self) -> None:
+        self.bad = self.total = 0
+
+    def add(self, output: Tensor, batch: Batch) -> None:
+        """Count the samples of ``batch``, whose ``output [batch, tokens, hidden]`` this is."""
+        self.total += len(output) if batch.mask is None else int(batch.mask.any(1).sum())
+        self.bad += int(nonfinite(output, batch.mask).sum())
+
+
 def require_few(bad: int, total: int, who: str) -> None:
     """Refuse to go on without ``bad`` of ``total`` samples, which ``who`` turns into NaN or infinity: one, or
     one in a hundred, may be left out.

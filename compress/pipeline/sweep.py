@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from ...storage import sha256_json
 from ...terminal import Progress, Tick, unseen
@@ -27,17 +27,15 @@ from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
-from ..text.token_batch import TokenBatch
 from .advance import FORWARD, BlockAdvance, block_weights, block_work, forwards_tick
 from .block import Block, LayerStatus, Statistics
-from .block_inputs import Stream
+from .block_inputs import Stream, begin
 from .block_pass import BlockPass
 from .block_shards import BlockWriter, Masks
-from .capture import BatchContext, capture
 from .collect import Side, collect, coverage
-from .damage_probe import DamageProbe
+from .damage_probe import DamageProbe, SweptProbes
 from .device import return_small_blocks
-from .forward import Batch, BatchSplitter, nonfinite, require_few
+from .forward import BatchSplitter, SampleCount, require_few
 from .journal import Journal
 from .stage import Stage, StageResult, prepared
 
@@ -72,23 +70,19 @@ class Sweep:
         self.source, self.steps, self.calibration = source, steps, calibration
         self.device, self.journal, self.progress = device, journal, progress
         self.masks = masks or Masks()
-        self.probe = probe if probe is not None and probe.knows(source) else None
         self.prepared: Sequence[Sequence[Path]] = ()
         self.smaller = BatchSplitter(progress.note)
         self.tick: Tick = unseen
         self.writer = BlockWriter(source, schemes, journal.directory)
-        self.nonfinite = (0, 0)  # samples of the stream that ran last: with NaN or infinity, and in all
+        self.samples = SampleCount()  # of the stream that ran last, where it calibrates
         coarse = all(step.coarse for group in steps for _, step in group)
         self.coarse = coarse and source.anatomy.hidden_size >= WIDE
         self.compares = any(step.compares for group in steps for _, step in group)
-        self.inputs = self._stream("inputs", [])
-        self.originals = self._stream("originals", [])
-        measured = range(len(steps) if self.probe is not None else 0)
-        self.probes = [self._stream(f"probe-{number}", []) for number in measured]
-        self.unchanged: list[Stream] = []  # the probe in the original, where nobody ran it yet
+        self.inputs, self.originals = self._stream("inputs"), self._stream("originals")
+        self.probes = SweptProbes(probe, source, len(steps), self._stream)
 
-    def _stream(self, name: str, entries: Sequence[BatchContext]) -> Stream:
-        return Stream(self.journal.directory / "activations" / name, entries, self.device)
+    def _stream(self, name: str) -> Stream:
+        return Stream(self.journal.directory / "activations" / name, [], self.device)
 
     @property
     def _runs(self) -> list[Stream]:
@@ -109,13 +103,8 @@ class Sweep:
         )
         skeleton = Skeleton(self.source, self.device)
         if self.calibration is not None:
-            self._capture(skeleton, self._runs, self.calibration.batches, write=start == 0)
-        if self.probe is not None:
-            original = self._stream("probe-original", [])
-            if self.probe.lacks(self.source) and (start == 0 or original.holds(start)):
-                self.unchanged = [original]
-            streams = [*self.probes, *self.unchanged]
-            self._capture(skeleton, streams, self.probe.batches, write=start == 0)
+            begin(self._runs, skeleton, self.calibration.batches, write=start == 0)
+        self.probes.begin(skeleton, start)
         with self.progress.task("compressing blocks", len(blocks)) as task:
             task.advance(start)
             for anatomy in blocks[start:]:
@@ -128,18 +117,9 @@ class Sweep:
             [LayerStatus(**status) for unit in units for status in unit["statuses"]],
             {name: Scheme.parse(scheme) for unit in units for name, scheme in unit["schemes"].items()},
             self.writer.forms,
-            self._damage(skeleton),
+            self.probes.damage(skeleton),
             kv_scheme=self.steps[-1][-1][1].kv_scheme,  # the last pass, if any
         )
-
-    def _damage(self, skeleton: Skeleton) -> list[dict[str, Any]]:
-        """Of each step, as :meth:`.damage_probe.DamageProbe.compare` has it."""
-        if self.probe is None:
-            return []
-        end = len(self.source.anatomy.blocks)
-        for stream in self.unchanged:
-            self.probe.keep(torch.cat(list(stream.rows(end))))
-        return [self.probe.compare(skeleton, torch.cat(list(stream.rows(end)))) for stream in self.probes]
 
     def _work(self, anatomy: BlockAnatomy) -> float:
         """Multiply-adds for a block."""
@@ -148,30 +128,13 @@ class Sweep:
         passes = [step for group in self.steps for _, step in group]
         samples = sum(size[0] for size in sizes)
         work = block_work(anatomy, passes, tokens, samples, most).multiplications
-        probes = [] if self.probe is None else self.probe.batches
-        streams = len(self.probes) + len(self.unchanged)
-        measured = streams * sum(batch.attention_mask.numel() for batch in probes)
-        return work + FORWARD * measured * block_weights(anatomy)
-
-    def _capture(
-        self, skeleton: Skeleton, streams: Sequence[Stream], batches: Sequence[TokenBatch], *, write: bool
-    ) -> None:
-        """Embed ``batches`` for ``streams``: what each keeps for all blocks, and the first block's inputs."""
-        entries: list[BatchContext] = []
-        for number, (hidden, waiting, entry) in enumerate(capture(skeleton, batches)):
-            entries.append(entry)
-            for stream in streams if write else ():
-                if number == 0:
-                    stream.drop(0)
-                stream.write(0, number, hidden, waiting)
-        for stream in streams:
-            stream.entries = entries
+        return work + FORWARD * self.probes.tokens * block_weights(anatomy)
 
     def _sweep_block(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> list[LayerStatus]:
         block = self._load(skeleton, anatomy)
         for following in self.source.anatomy.blocks[anatomy.index + 1 : anatomy.index + 2]:
             self.source.reader.expect(f"{following.prefix}.")  # the disk works while this block is solved
-        left = self._leave(skeleton, block, self.unchanged)
+        left = self._leave(skeleton, block, self.probes.unchanged)
         if self.compares:
             block.original = copy.deepcopy(block.module)
             block.references = lambda: self.originals.batches(anatomy.index)
@@ -179,7 +142,7 @@ class Sweep:
             left += self._leave(skeleton, block, [self.originals])
         for place, step in enumerate(self.steps):
             self._apply(block, step, place)
-            left += self._leave(skeleton, block, self.probes[place : place + 1])
+            left += self._leave(skeleton, block, self.probes.steps[place : place + 1])
         block.statistics, block.original = {}, None
         left += self._leave(skeleton, block, self._runs[:1])
         self._report_nonfinite(block)
@@ -191,7 +154,7 @@ class Sweep:
                 "schemes": {name: tensor.scheme.name for name, tensor in block.quantized.items()},
             }
         )
-        for stream in (*self._runs, *self.probes, *self.unchanged):
+        for stream in (*self._runs, *self.probes.streams):
             stream.drop(anatomy.index)
         skeleton.free(anatomy.prefix)
         return_small_blocks()
@@ -254,25 +217,16 @@ class Sweep:
     def _leave(self, skeleton: Skeleton, block: Block, streams: Sequence[Stream]) -> list[Path]:
         """Run ``streams`` through the block as it is; returns the files that hold the next block's inputs."""
         files: list[Path] = []
-
-        def check(output: Tensor, batch: Batch) -> None:
-            if calibrates:
-                self._count(output, batch)
-
         with block.simulated(skeleton), forwards_tick(block.linears.values(), self.tick):
             for stream in streams:
-                self.nonfinite = (0, 0)
+                self.samples = SampleCount()
                 calibrates = stream in self._runs
+                check = self.samples.add if calibrates else None
                 with self._computes() if calibrates else nullcontext():
                     files += stream.advance(
                         block.anatomy.index, block.module, self.smaller, keep=True, check=check
                     )
         return files
-
-    def _count(self, output: Tensor, batch: Batch) -> None:
-        bad, total = self.nonfinite
-        samples = len(output) if batch.mask is None else int(batch.mask.any(1).sum())
-        self.nonfinite = bad + int(nonfinite(output, batch.mask).sum()), total + samples
 
     def _report_nonfinite(self, block: Block) -> None:
         """Say which layers were calibrated without some of the samples: those that end in NaN or infinity.
@@ -280,7 +234,7 @@ class Sweep:
         Raises:
             CalibrationError: they are more than one in a hundred; names the block.
         """
-        bad, total = self.nonfinite
+        bad, total = self.samples.bad, self.samples.total
         require_few(bad, total, block.anatomy.prefix)
         if bad:
             text = f"{bad} of {total} samples are not finite here and were left out"
