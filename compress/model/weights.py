@@ -22,18 +22,18 @@ from ..numbers.table_rounding import quantize_table
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
-from .checkpoint.gguf_blocks import row_inputs
+from .checkpoint.logical_tensors import coded_by_others, coded_linears, logical_shapes, stored_parts
 from .checkpoint.quantization_config import INTEGER, PACKED, TRANSPOSED
 from .checkpoint.reader import CheckpointReader
-from .checkpoint.stated_schemes import is_transposed, schemes_of
-from .checkpoint.stored_tensors import BLOCKS, PARTS, restored, restored_input_scale
+from .checkpoint.stated_schemes import is_transposed
+from .checkpoint.stored_tensors import restored, restored_input_scale
 from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
 from .checkpoint.vocabulary_check import check_vocabulary
 from .config_check import check_settings, check_sizes
 from .family import anatomy_of, stored_transposed
 from .hearing.feature_extractor import with_log_mel
 from .image_processor import at_size
-from .kv_scheme import KVScales, KVScheme, is_scale, kv_scheme_of, restored_scales
+from .kv_scheme import KVScales, KVScheme, kv_scheme_of, restored_scales
 from .pooling import embeds_sentences
 
 MANIFEST = "edgepress.json"
@@ -42,12 +42,6 @@ AS_EMBEDDING = "embedding"  # of the head: as the embedding is
 
 # Rows of an embedding or head that are rounded at once.
 _TABLE_ROWS = 8192
-_QUANTIZED_PARTS = frozenset(
-    {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", BLOCKS, *PARTS}
-)
-# A quantized linear of compressed-tensors or edgepress has one of them, the reader knows of others; the last
-# is GPTQ's and AWQ's, where no config says so.
-_HAVE_CODES = ("weight_scale", BLOCKS, "qweight")
 
 
 class WeightSource:
@@ -68,21 +62,17 @@ class WeightSource:
     def __init__(self, reader: CheckpointReader, manifest: dict[str, Any]) -> None:
         self.reader, self.manifest = reader, manifest
         self.kv_scheme: KVScheme | None = kv_scheme_of(reader.config)
-        codes = (name.rpartition(".") for name in reader.shapes)
-        quantized = {module: part for module, _, part in codes if part in _HAVE_CODES}
-        self.schemes: dict[str, Scheme] = schemes_of(reader.config, list(quantized)) if quantized else {}
-        for module, scheme in self.schemes.items():
-            if scheme.of_gguf != (quantized[module] == BLOCKS):
-                raise CheckpointError(f"{module} is stored in another form than its scheme {scheme.name}")
+        self.schemes: dict[str, Scheme] = coded_linears(reader)
         check_settings(reader.config)
         check_types(reader.dtypes, reader.shapes, self.schemes)
         self._transposed = stored_transposed(reader.config)
         self.packed_transposed = is_transposed(reader.config)
-        self.shapes = self._logical_shapes()
+        cached = self.kv_scheme is not None
+        self.shapes = logical_shapes(reader, self.schemes, self._transposed, caches=cached)
         self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
         if embeds_sentences(reader.path):
             self.anatomy = self.anatomy.without_head()
-        self.schemes |= self._schemes_of_others()
+        self.schemes |= coded_by_others(reader, self.anatomy)
         if self.anatomy.patches is not None:
             self.anatomy = at_size(self.anatomy, reader.path)
         self.anatomy = with_log_mel(self.anatomy, reader.path)
@@ -107,34 +97,6 @@ class WeightSource:
         source = cls(reader, manifest)
         check_vocabulary(reader, source.anatomy)
         return source
-
-    def _logical_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, shape in self.reader.shapes.items():
-            if self.kv_scheme is not None and is_scale(name):
-                continue
-            module, _, part = name.rpartition(".")
-            if module not in self.schemes or part not in _QUANTIZED_PARTS:
-                turned = module not in self.schemes and self._is_transposed(name)
-                shapes[name] = shape[::-1] if turned else shape
-            elif part == BLOCKS:
-                shapes[f"{module}.weight"] = (shape[0], row_inputs(self.schemes[module], shape[1]))
-            elif part == "weight_packed" and self.schemes[module].format != "int":
-                shapes[f"{module}.weight"] = (shape[0], 2 * shape[1])
-            elif part == "weight_shape":
-                sizes = tuple(int(size) for size in self.reader.read([name])[name])
-                shapes[f"{module}.weight"] = sizes[::-1] if self.packed_transposed else sizes
-        return shapes
-
-    def _schemes_of_others(self) -> dict[str, Scheme]:
-        """Of the linears that another tool has quantized, on grids that a scheme has."""
-        coded = self.reader.coded.by_module
-        found = {
-            linear.name: self.reader.scheme(linear.name)
-            for linear in self.anatomy.linears()
-            if linear.name in coded
-        }
-        return {name: scheme for name, scheme in found.items() if scheme is not None}
 
     @property
     def conv1d(self) -> bool:
@@ -281,8 +243,8 @@ class WeightSource:
         module = name.removesuffix(".weight")
         if module not in self.schemes and module not in self.unpacked:
             return self.reader.nbytes(name)
-        parts = (f"{module}.{part}" for part in ("weight", *_QUANTIZED_PARTS))
-        return sum(self.reader.nbytes(part) for part in parts if part in self.reader.shapes)
+        parts = (part for part in stored_parts(module) if part in self.reader.shapes)
+        return sum(map(self.reader.nbytes, parts))
 
     def outer_bytes(self) -> int:
         """Bytes on disk of everything outside the blocks."""
