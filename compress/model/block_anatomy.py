@@ -1,7 +1,7 @@
 """``BlockAnatomy``: where the parts of one transformer block are, and how they follow each other.
 
 Sizes come from the shapes of the stored tensors, so that layers of unequal width need no special case. The
-parts are those of :mod:`.block_parts` and :mod:`.mixer_anatomy`.
+parts are those of :mod:`.block_parts`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal
 from ...errors import CheckpointError
 from .block_parts.attention_anatomy import Attention, Latent
 from .block_parts.linear_anatomy import Linear, Norm, Role, Rope
+from .block_parts.mixer_anatomy import Mixer
 from .block_parts.mlp_anatomy import Experts, Mlp, RouterForm
-from .mixer_anatomy import Mixer
 
 __all__ = [
     "Attention",

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ..model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
-from ..model.mixer_anatomy import HeadedStateSpace, Mixer, ShortConvolution, StateSpace
+from ..model.block_parts.mixer_anatomy import HeadedStateSpace, Mixer, ShortConvolution, StateSpace
 from ..pipeline.block import Block
 
 EXPONENTS = tuple(step / 10 for step in range(1, 11))

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Norm
-from ...compress.model.mixer_anatomy import HeadedStateSpace, StateSpace
+from ...compress.model.block_parts.mixer_anatomy import HeadedStateSpace, StateSpace
 from .attention.attention import CausalInputs, causal_attention
 from .attention.padding import keep
 from .build import Build

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Attention, BlockAnatomy
-from ...compress.model.mixer_anatomy import ShortConvolution, StateSpace
+from ...compress.model.block_parts.mixer_anatomy import ShortConvolution, StateSpace
 from .attention.cache_io import past, present
 from .build import Build
 from .states import carried, state

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.model.mixer_anatomy import CausalConvolution, ShortConvolution
+from ...compress.model.block_parts.mixer_anatomy import CausalConvolution, ShortConvolution
 from .attention.padding import keep
 from .build import Build
 from .graph_writer import Array

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Norm
-from ...compress.model.mixer_anatomy import HeadedStateSpace, StateSpace
+from ...compress.model.block_parts.mixer_anatomy import HeadedStateSpace, StateSpace
 from .build import Build
 from .convolution_nodes import convolved
 from .graph_writer import Array

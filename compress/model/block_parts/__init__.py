@@ -1,1 +1,1 @@
-"""What the anatomy of a block is put together of: linears and norms, attention, MLPs and experts."""
+"""What the anatomy of a block is put together of: linears, norms, attention, other mixers, MLPs, experts."""

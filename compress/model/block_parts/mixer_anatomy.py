@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .block_parts.linear_anatomy import Linear, Norm
+    from .linear_anatomy import Linear, Norm
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..anatomy import Shapes
-from ..mixer_anatomy import CausalConvolution
+from ..block_parts.mixer_anatomy import CausalConvolution
 from ._tensors import shape_of
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import BlockAnatomy
-from ..mixer_anatomy import Mixer
+from ..block_parts.mixer_anatomy import Mixer
 from ._config import SizeKeys
 from ._state_space import CONTEXT
 from ._tensors import (

@@ -8,7 +8,7 @@ from math import ceil, inf, isfinite
 from ....errors import CheckpointError
 from ..anatomy import Shapes
 from ..block_anatomy import Norm
-from ..mixer_anatomy import HeadedStateSpace, StateSpace
+from ..block_parts.mixer_anatomy import HeadedStateSpace, StateSpace
 from ._convolution import causal_convolution
 from ._tensors import Config, integer, linear, norm, shape_of, text
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp
-from ..mixer_anatomy import StateSpace
+from ..block_parts.mixer_anatomy import StateSpace
 from ._config import SizeKeys, head_size
 from ._experts import ExpertNames
 from ._state_space import MODULES, TENSORS, StateSpaceKeys, state_space

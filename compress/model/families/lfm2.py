@@ -8,7 +8,7 @@ from __future__ import annotations
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm
-from ..mixer_anatomy import ShortConvolution
+from ..block_parts.mixer_anatomy import ShortConvolution
 from ._config import SizeKeys, head_size, longest, rope
 from ._convolution import causal_convolution
 from ._tensors import (

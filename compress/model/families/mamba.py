@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from ..anatomy import Anatomy, Shapes
-from ..mixer_anatomy import StateSpace
+from ..block_parts.mixer_anatomy import StateSpace
 from ._mamba_like import LOOKS_AT_WEIGHTS, SIZES, mamba_like
 from ._state_space import MODULES, TENSORS, StateSpaceKeys, state_space
 from ._tensors import Config
