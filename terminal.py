@@ -1,8 +1,9 @@
 """What the user sees: progress with an ETA, notes on stderr, and one JSON document on stdout.
 
 Long work reports through a :class:`Progress`, which every floor may hold; only the CLI decides what it looks
-like. On a terminal it is a bar (:mod:`.terminal_bars`); elsewhere a line at each tenth or every 30 seconds.
-Whatever is shown may hold names from files, so it goes through :mod:`.escaping` here.
+like. On a terminal it is a bar (:mod:`.terminal_bars`); elsewhere a line at each tenth, but not two in a
+second, or every 30 seconds. Whatever is shown may hold names from files, so it goes through :mod:`.escaping`
+here.
 """
 
 from __future__ import annotations
@@ -125,6 +126,9 @@ class Silent:
         """Nothing to show."""
 
 
+_APART = 1.0  # seconds between two tenths that are shown
+
+
 class _LineTask:
     def __init__(self, label: str, total: float, interval: float) -> None:
         self.label, self.total, self.interval = label, max(total, 1e-9), interval
@@ -135,17 +139,19 @@ class _LineTask:
     def advance(self, amount: float = 1, detail: str = "") -> None:
         self.done += amount
         now = time.monotonic()
-        tenth = int(10 * self.done / self.total)
-        if tenth > self.tenth or now - self.last >= self.interval:
+        tenth, waited = int(10 * self.done / self.total), now - self.last
+        # The last tenth is always said: of work that takes no second it is the only line.
+        if (tenth > self.tenth and (waited >= _APART or tenth >= 10)) or waited >= self.interval:
             self.tenth, self.last = max(tenth, self.tenth), now
             elapsed = now - self.start
             eta = elapsed * (self.total - self.done) / self.done if self.done else 0.0
-            share = f"{100 * self.done / self.total:.0f} % after {elapsed:.0f} s, ETA {max(eta, 0):.0f} s"
+            left = f", ETA {eta:.0f} s" if eta > 0 else ""
+            share = f"{100 * self.done / self.total:.0f} % after {elapsed:.0f} s{left}"
             _write_note(f"{self.label}: {share}  {detail}".rstrip())
 
 
 class Lines:
-    """Off a terminal: one line per tenth of the work or per 30 seconds, never an animation."""
+    """Off a terminal: a line per tenth of the work, not two in a second, or per 30 seconds, no animation."""
 
     def __init__(self, interval: float = 30.0) -> None:
         self.interval = interval

@@ -66,9 +66,19 @@ def test_at_most_one_line_a_tenth(amounts: list[float]) -> None:
 def test_every_tenth_is_shown_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Lines().task("windows", 200) as task:
         for _ in range(200):
+            clock.now += 0.0625
             task.advance()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" after")[0] for line in lines] == [f"windows: {10 * n} %" for n in range(1, 11)]
+
+
+def test_of_work_that_takes_no_second_the_end_is_shown(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Lines().task("hashing", 20) as task:
+        for _ in range(20):
+            task.advance()
+    assert capsys.readouterr().err.splitlines() == ["hashing: 100 % after 0 s"]
 
 
 def test_eta_is_what_the_rate_so_far_says(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +89,7 @@ def test_eta_is_what_the_rate_so_far_says(clock: Clock, capsys: pytest.CaptureFi
         task.advance(6)
     assert capsys.readouterr().err.splitlines() == [
         "blocks: 25 % after 6 s, ETA 18 s  model.layers.1",
-        "blocks: 100 % after 24 s, ETA 0 s",
+        "blocks: 100 % after 24 s",
     ]
 
 
@@ -98,7 +108,7 @@ def test_work_of_no_size_and_work_beyond_its_size(clock: Clock, capsys: pytest.C
     with Lines().task("more", 2) as task:
         clock.now += 3
         task.advance(3)
-    assert capsys.readouterr().err.splitlines() == ["more: 150 % after 3 s, ETA 0 s"]
+    assert capsys.readouterr().err.splitlines() == ["more: 150 % after 3 s"]
 
 
 def test_a_long_line_is_broken_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
