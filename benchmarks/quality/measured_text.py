@@ -108,7 +108,17 @@ def _read(
     memory: int,
     progress: Progress,
 ) -> tuple[Corpus, Needs]:
-    """The ``text``, and what ``sample`` of it needs; of pairs also says where their outputs come from."""
+    """The ``text``, and what ``sample`` of it needs; of pairs also says where their outputs come from.
+
+    Raises:
+        InputError: models of different kinds.
+    """
+    if subject.kind != against.kind:
+        kinds = [one.kind.replace("_", "–") for one in (subject, against)]
+        raise InputError(
+            f"a model of kind {kinds[0]!r} is compared with one of kind {kinds[1]!r}",
+            fix="give the model that it was made from: --against MODEL",
+        )
     chosen_slices(sample.slices)
     paired = answers_in_text(against)
     corpus = text.read(paired=paired)
@@ -149,12 +159,6 @@ def _add_slices(line: Measurement, found: dict[str, Any]) -> None:
 
 def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str], slices: Sequence[str]) -> None:
     """Raise InputError where the two cannot be compared on ``texts``, or by ``slices``."""
-    kinds = [one.kind if one.answering is None else "encoder–decoder" for one in (subject, original)]
-    if kinds[0] != kinds[1]:
-        raise InputError(
-            f"a model of kind {kinds[0]!r} is compared with one of kind {kinds[1]!r}",
-            fix="give the model that it was made from: --against MODEL",
-        )
     require_labels(subject, original)
     if slices and original.label_form != LabelForm():
         raise InputError(

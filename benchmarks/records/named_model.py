@@ -61,3 +61,8 @@ class NamedModel:
         from ...compress.model.weights import WeightSource
 
         return WeightSource.open(self.resolved.path)
+
+    @property
+    def kind(self) -> str:
+        """``decoder``, ``encoder`` or ``encoder_decoder``; raises as :attr:`bundle` or :attr:`source`."""
+        return self.source.anatomy.kind if self.bundle is None else self.bundle.kind

@@ -18,12 +18,15 @@ from pydantic import Field
 from ...errors import TrainingError
 from ..model.anatomy import Anatomy
 from ..model.weights import WeightSource
+from ..pipeline.advance import Work, weights_of
 from ..pipeline.algorithm import Fixed, whole_model
+from ..pipeline.model_pass import Workload
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
 from ..train.student_memory import streamed_bytes
 from ..train.students.student import Kind, Student
 
+_AS_BFLOAT16 = 2  # a weight that is made of its code takes about as long as one that is read in two bytes
 _OF_CODES = {"scales", "zero_points"}  # kinds of which a group of codes has one
 
 
@@ -45,6 +48,12 @@ class Tune(Learning):
         tables = 24 if "embedding" in self.learn else 0
         micro_batch = self.training.micro_batch_tokens
         return streamed_bytes(source, micro_batch, learned, matrices=1 if scales else 4, tables=tables)
+
+    def work(self, load: Workload) -> Work:
+        """Also all matrices, which are made of their codes for every micro-batch, forth and back."""
+        made = 2 * sum(map(weights_of, load.anatomy.linears()))
+        times = self.learned_tokens(load.tokens) / self.training.micro_batch_tokens
+        return super().work(load) + Work(stored=_AS_BFLOAT16 * times * made)
 
     def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:
         table = anatomy.vocab_size * anatomy.hidden_size if "embedding" in self.learn else 0

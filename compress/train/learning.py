@@ -77,8 +77,7 @@ class Learning(ModelPass):
         """The teacher, three passes a step, and the measurements of what is held out, after each of which
         what a killed run goes on from is written.
         """
-        training, tokens = self.training, load.tokens
-        learned = tokens * training.epochs if training.tokens is None else training.tokens
+        training, tokens, learned = self.training, load.tokens, self.learned_tokens(load.tokens)
         measured = training.measurements + 1
         held_out = held_out_tokens(tokens) * measured
         asked = tokens if training.cache else learned + held_out
@@ -100,6 +99,10 @@ class Learning(ModelPass):
         decodes = anatomy.kind != "encoder"
         answer = 8 * min(self.training.top_k, anatomy.vocab_size) if decodes else 4 * anatomy.hidden_size
         return 2 * state + tokens * answer
+
+    def learned_tokens(self, tokens: int) -> int:
+        """How many it learns from of so many ``tokens`` of text, one that is read again counted again."""
+        return tokens * self.training.epochs if self.training.tokens is None else self.training.tokens
 
     def _state_bytes(self, anatomy: Anatomy, scales: int) -> int:
         """The parameters, their best values, two moments, and the average where there is one."""

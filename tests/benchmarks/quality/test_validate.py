@@ -15,7 +15,7 @@ from edgepress.benchmarks.quality.acceptance import Gate, failure
 from edgepress.benchmarks.quality.greedy_text import verdict
 from edgepress.benchmarks.quality.metrics import loops as loops_metric
 from edgepress.benchmarks.quality.scores import Scores
-from edgepress.benchmarks.quality.validate import validate_bundle
+from edgepress.benchmarks.quality.validate import plan_validation, validate_bundle
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.cli.entry import run
@@ -164,8 +164,9 @@ def test_embeddings_do_not_depend_on_their_batch(encoder: Path) -> None:
 def test_models_that_do_not_belong_together_are_refused(
     pico_llama: Path, encoder: Path, pico_text: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="'decoder' is compared with one of kind 'encoder'"):
-        validate_bundle(pico_llama, encoder, text=pico_text, **WINDOWS)
+    for measure in (plan_validation, validate_bundle):
+        with pytest.raises(InputError, match="'decoder' is compared with one of kind 'encoder'"):
+            measure(pico_llama, encoder, text=pico_text, windows=2, length=32)
     other = tmp_path / "other"
     shutil.copytree(pico_llama, other)
     content = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
