@@ -72,29 +72,20 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
                 "kv_cache, embedding, layers, and block_qat without fisher",
             )
-        if anatomy.kind == "encoder_decoder" and step.kv_scheme is not None:
-            raise RecipeError(
-                f"pass {name} does not work on encoder–decoders: {anatomy.model_type} is one",
-                why="GroupQueryAttention, the operator that reads codes, attends to what was written alone; "
-                "Attention, which also reads what an encoder gave, takes float: codes would be unpacked "
-                "ahead of every token",
-                fix="leave it out; fewer heads or layers of the decoder (passes narrow, layers) make both of "
-                "its caches smaller",
-            )
         if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
             raise RecipeError(
                 f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
                 why=step.why_no_encoder_decoder(anatomy),
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
                 "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
-                "qat, ternary and distill",
+                "qat, ternary, distill and kv_cache",
             )
         if anatomy.hearing is not None and not step.knows_hearing:
             raise RecipeError(
                 f"pass {name} does not work on models that hear as asked: {anatomy.model_type} is one",
                 fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
                 "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
-                "qat, ternary and distill",
+                "qat, ternary, distill and kv_cache",
             )
 
 
@@ -107,7 +98,7 @@ def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> N
         RecipeError: names the pass and the way out.
     """
     name, last = recipe.steps[-1]
-    if last.kv_scheme is not None and anatomy.kind != "decoder":
+    if last.kv_scheme is not None and anatomy.kind == "encoder":
         raise RecipeError(f"pass {name}: an encoder ({anatomy.model_type}) has no key/value cache")
     if present is not None and last.kv_scheme is None:
         raise RecipeError(

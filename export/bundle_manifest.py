@@ -123,12 +123,10 @@ def parameters(job: ExportJob) -> int:
 def decoder_section(job: ExportJob) -> dict[str, Any]:
     """Shapes, type and cost of the cache, limits and special tokens of a decoder."""
     anatomy, tokens = job.source.anatomy, GenerationTokens.of(job.source)
-    cache, scheme = FLOAT if job.as_float else job.kv_dtype, job.source.kv_scheme
     section = {
         "layers": [{"kv_heads": part.kv_heads, "head_dim": part.head_dim} for part in anatomy.attentions()],
         **_states(anatomy),
-        "kv_dtype": cache,
-        "kv_scheme": None if scheme is None or cache not in CODES else scheme.name,
+        **_cache(job),
         "context_length": anatomy.max_positions,
         "vocab_size": anatomy.vocab_size,
         "bos_token_id": tokens.one("bos_token_id"),
@@ -137,6 +135,12 @@ def decoder_section(job: ExportJob) -> dict[str, Any]:
     }
     per_token = read(DecoderSection, section).kv_bytes_per_token
     return section | {"kv_bytes_per_token": per_token}
+
+
+def _cache(job: ExportJob) -> dict[str, Any]:
+    """Type and scheme of the cache."""
+    cache, scheme = FLOAT if job.as_float else job.kv_dtype, job.source.kv_scheme
+    return {"kv_dtype": cache, "kv_scheme": None if scheme is None or cache not in CODES else scheme.name}
 
 
 def _states(anatomy: Anatomy) -> dict[str, Any]:
@@ -157,11 +161,13 @@ def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:
         CheckpointError: nothing says what answers begin with.
     """
     anatomy, tokens = job.source.anatomy, GenerationTokens.of(job.source)
+    layers = [
+        {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}
+        for block in anatomy.stacks()[1].blocks
+    ]
     return {
-        "layers": [
-            {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}
-            for block in anatomy.stacks()[1].blocks
-        ],
+        "layers": layers,
+        **_cache(job),
         "max_length": anatomy.max_positions if anatomy.hearing is None else anatomy.hearing.tokens,
         "context_length": anatomy.max_positions,
         "vocab_size": anatomy.vocab_size,

@@ -31,6 +31,7 @@ _DISK_BAND = 0.10
 # What stands in front of a transcript: a bundle says it, a plan takes what multilingual ones have.
 _SPOKEN, _ASKED = 3, "language, task and times are taken to be three tokens in front of the answer"
 
+_UNPACKED = "making floats of the codes in its caches is not counted"
 _HEADLESS = "what is made of the last states is not counted"
 
 
@@ -158,10 +159,11 @@ def _of_kind(subject: Subject, model: PlannedModel) -> Subject:
         subject,
         does=partial(writing, model),
         reads=partial(reading, model),
-        kv_bytes=int(CACHE_BYTES["float32"]) * numbers,
+        kv_bytes=int(CACHE_BYTES[model.cache] * numbers),
         values=6 * len(deep) + 3,
         vocab=anatomy.vocab_size,
         held=False,
+        notes=subject.notes if model.cache == "float32" else (*subject.notes, _UNPACKED),
     )
     hearing = anatomy.hearing
     if hearing is None or hearing.log_mel is None:

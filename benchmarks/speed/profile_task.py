@@ -163,8 +163,7 @@ def _memory(bundle: Bundle, workload: Workload) -> int:
     if isinstance(workload, TimedAnswer):
         both = bundle.encoder_decoder
         read = _SOUND_STATES if workload.seconds else workload.prompt_tokens
-        width = sum(2 * layer.kv_heads * layer.head_dim for layer in both.layers)
-        return size + 4 * ((read + workload.new_tokens) * width + both.vocab_size)
+        return size + both.kv_bytes_per_token * (read + workload.new_tokens) + 4 * both.vocab_size
     decoder = bundle.decoder
     tokens = workload.prompt_tokens + workload.new_tokens
     return size + decoder.kv_bytes_per_token * tokens + 4 * decoder.vocab_size

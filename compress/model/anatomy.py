@@ -119,6 +119,13 @@ class Anatomy:
         """Of the blocks that attend."""
         return [block.mixer for block in self.blocks if isinstance(block.mixer, Attention)]
 
+    def cached(self, block: BlockAnatomy) -> tuple[Attention, ...]:
+        """The attentions of ``block`` whose keys and values are kept from token to token: a decoder's, and in
+        the decoder of an encoder–decoder also the one that reads the encoder's states.
+        """
+        decodes = self.kind == "decoder" or block.cross is not None
+        return tuple(block.attentions()) if decodes else ()
+
     @property
     def attends(self) -> bool:
         """Whether every block does."""

@@ -1,11 +1,12 @@
-"""``KVScheme``: how a decoder's key/value cache is quantized; ``KVScales``: the scales of one block; and how
-a checkpoint stores both.
+"""``KVScheme``: how a decoder's key/value cache is quantized; ``KVScales``: the scales of one attention; and
+how a checkpoint stores both.
 
 Symmetric integers with static scales: a cache is written one token at a time, so that its grid must be known
 before the text is. ``ATTENTION.k_scale`` and ``ATTENTION.v_scale`` are compressed-tensors' names. One scale a
 layer is its own form, ``kv_cache_scheme`` with the strategy ``tensor``. For a scale for each channel of a
 head it has no form (version 0.20 knows ``tensor`` and ``attn_head``), so that the scheme is edgepress's own
-key of the config: other readers see a float cache, and two tensors a layer that they do not know.
+key of the config: other readers see a float cache, and two tensors a layer that they do not know. So it is of
+encoder–decoders with either: compressed-tensors would look for scales in the attention of encoders, too.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class KVScheme(BaseModel):
 
 @dataclass(frozen=True)
 class KVScales:
-    """The scales of one block, float32: ``key`` of keys after rope, as they are cached, and ``value``."""
+    """The scales of one attention, float32: ``key`` of keys after rope, as they are cached, and ``value``."""
 
     scheme: KVScheme
     key: Tensor
@@ -74,12 +75,10 @@ OWN_KEY = "edgepress_kv_cache"
 KEY_SCALE, VALUE_SCALE = "k_scale", "v_scale"
 
 
-def stored_scales(attention: Attention, scales: KVScales) -> dict[str, Tensor]:
-    """The tensors that store the scales of one block."""
-    return {
-        f"{attention.module}.{KEY_SCALE}": scales.key,
-        f"{attention.module}.{VALUE_SCALE}": scales.value,
-    }
+def stored_scales(scales: Mapping[str, KVScales]) -> dict[str, Tensor]:
+    """The tensors that store ``scales``, by the module of their attention."""
+    keys = {f"{module}.{KEY_SCALE}": one.key for module, one in scales.items()}
+    return keys | {f"{module}.{VALUE_SCALE}": one.value for module, one in scales.items()}
 
 
 def is_scale(name: str) -> bool:
@@ -88,7 +87,7 @@ def is_scale(name: str) -> bool:
 
 
 def restored_scales(attention: Attention, scheme: KVScheme, read: Callable[[str], Tensor]) -> KVScales:
-    """The scales of one block; ``read`` gives a stored tensor by name.
+    """The scales of one attention; ``read`` gives a stored tensor by name.
 
     Raises:
         CheckpointError: they are missing, of another shape, or not positive and finite.
@@ -123,11 +122,19 @@ def ecosystem_form(scheme: KVScheme) -> dict[str, Any] | None:
     }
 
 
-def own_form(scheme: KVScheme | None) -> dict[str, Any]:
-    """The entries of ``config.json`` for a scheme that compressed-tensors has no form for."""
-    if scheme is None or ecosystem_form(scheme) is not None:
-        return {}
-    return {OWN_KEY: {"num_bits": scheme.bits, "strategy": "channel"}}
+def own_form(scheme: KVScheme) -> dict[str, Any]:
+    """The entries of ``config.json`` for a scheme that compressed-tensors is not to see."""
+    return {OWN_KEY: {"num_bits": scheme.bits, "strategy": scheme.granularity.removeprefix("per-")}}
+
+
+def stated(scheme: KVScheme | None, kind: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """``kv_cache_scheme`` of ``quantization_config`` for a model of this ``kind``, or None, and what
+    ``config.json`` says in its place.
+    """
+    if scheme is None:
+        return None, {}
+    form = None if kind == "encoder_decoder" else ecosystem_form(scheme)
+    return form, own_form(scheme) if form is None else {}
 
 
 def kv_scheme_of(config: Mapping[str, Any]) -> KVScheme | None:
@@ -143,7 +150,10 @@ def kv_scheme_of(config: Mapping[str, Any]) -> KVScheme | None:
         return None
     for bits, granularity in product((8, 4), ("per-tensor", "per-channel")):
         scheme = KVScheme.model_validate({"bits": bits, "granularity": granularity})
-        if _says(named, ecosystem_form(scheme)) and own_form(scheme).get(OWN_KEY) == own:
+        form = ecosystem_form(scheme)
+        if own is None and form is not None and _says(named, form):
+            return scheme
+        if named is None and own_form(scheme)[OWN_KEY] == own:
             return scheme
     raise CheckpointError(
         f"this scheme of a key/value cache is not supported: {named if own is None else own!r}",
@@ -151,8 +161,8 @@ def kv_scheme_of(config: Mapping[str, Any]) -> KVScheme | None:
     )
 
 
-def _says(named: Any, form: dict[str, Any] | None) -> bool:
+def _says(named: Any, form: dict[str, Any]) -> bool:
     """Whether a stored ``kv_cache_scheme`` is ``form``; other writers omit defaults and add their own."""
-    if form is None or not isinstance(named, dict):
-        return named is form
+    if not isinstance(named, dict):
+        return False
     return all(named.get(key, value) == value for key, value in form.items()) and "num_bits" in named

@@ -7,6 +7,7 @@ passes on what it gets to the cache that the caller brought, if any.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from inspect import signature
 from typing import Any
 
@@ -20,6 +21,9 @@ CACHE_NAMES = ("cache", "past_key_values", "layer_past", "past_key_value")
 
 # From key and value ``[batch, kv_heads, tokens, head_dim]`` to those that attention reads.
 Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+# The two caches of the decoder of an encoder–decoder, in transformers' one.
+_BOTH = ("self_attention_cache", "cross_attention_cache")
 
 
 class _Tap:
@@ -43,6 +47,18 @@ class _Tap:
         return getattr(self._inner, name)
 
 
+def _tapped(change: Change, inner: Any, repeats: int) -> Any:
+    """What attention is given in the place of the cache ``inner``: of two caches, both of them changed, in
+    one that shares with ``inner`` which layers have read the encoder's states.
+    """
+    if not all(hasattr(inner, part) for part in _BOTH):
+        return _Tap(change, inner, repeats)
+    both = copy(inner)
+    for part in _BOTH:
+        setattr(both, part, _Tap(change, getattr(inner, part), repeats))
+    return both
+
+
 def tap(attention: nn.Module, change: Change) -> RemovableHandle:
     """Let ``change`` work on the keys and values of the module ``attention`` until the handle is removed.
 
@@ -63,6 +79,6 @@ def tap(attention: nn.Module, change: Change) -> RemovableHandle:
     repeats = module.num_heads // module.num_kv_heads if grouped else 1
 
     def give(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        return positional, {**named, name: _Tap(change, named.get(name), repeats)}
+        return positional, {**named, name: _tapped(change, named.get(name), repeats)}
 
     return attention.register_forward_pre_hook(give, with_kwargs=True)

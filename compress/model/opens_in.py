@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..numbers.scheme import Scheme
 from .checkpoint.block_sizes import BLOCK_SIZES
 from .family import flattens_tokens, looks_at_weights, splits_matrices
-from .kv_scheme import ecosystem_form
+from .kv_scheme import stated
 from .weights import WeightSource
 
 Answer = Literal["yes", "differs", "no"]
@@ -99,7 +99,7 @@ def _packed(scheme: Scheme) -> bool:
 def _differences(source: WeightSource, schemes: Mapping[str, Scheme]) -> list[str]:
     found = []
     if source.kv_scheme is not None:
-        own = ecosystem_form(source.kv_scheme) is None
+        own = stated(source.kv_scheme, source.anatomy.kind)[0] is None
         why = "its scheme is edgepress's own" if own else "5.20 to 5.23 rounded it"
         found.append(f"the key/value cache stays in float there ({why})")
     experts = (linear for block in source.anatomy.blocks for linear in block.expert_linears())

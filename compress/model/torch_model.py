@@ -109,8 +109,7 @@ def round_cache(model: nn.Module, source: WeightSource) -> list[RemovableHandle]
     """
     handles = []
     for block in source.anatomy.blocks:
-        scales = source.block_scales(block)
-        if scales is not None:
-            attention = model.get_submodule(module_name(source.anatomy, block.attention.module))
+        for module, scales in source.block_scales(block).items():
+            attention = model.get_submodule(module_name(source.anatomy, module))
             handles.append(tap(attention, scales.round))
     return handles

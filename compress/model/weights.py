@@ -227,9 +227,10 @@ class WeightSource:
             return None
         return restored_scales(attention, self.kv_scheme, self._one)
 
-    def block_scales(self, block: BlockAnatomy) -> KVScales | None:
-        """:meth:`kv_scales` of a block; None where it has no attention."""
-        return self.kv_scales(block.attention) if block.attends else None
+    def block_scales(self, block: BlockAnatomy) -> dict[str, KVScales]:
+        """:meth:`kv_scales` of a block by the module of their attention; none where its cache is in float."""
+        found = {part.module: self.kv_scales(part) for part in self.anatomy.cached(block)}
+        return {module: scales for module, scales in found.items() if scales is not None}
 
     def quantized(self, block: BlockAnatomy, device: torch.device) -> dict[str, QTensor]:
         """The linears of ``block`` that are stored quantized."""

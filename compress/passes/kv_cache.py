@@ -1,9 +1,10 @@
 """Quantized key/value caches: int8 or int4 codes with static scales found on calibration text.
 
-Keys are looked at after rope, as runtimes cache them. Scales for each channel of each head follow the outlier
-channels of keys (KIVI, Liu et al. 2024, arXiv 2402.02750; KVQuant, Hooper et al. 2024, arXiv 2401.18079);
-here they are static and symmetric, the form that ONNX Runtime's attention reads. No weight changes, and the
-scales belong to the weights as they are: this is the last pass of a recipe.
+Keys are looked at after rope, as runtimes cache them. The decoder of an encoder–decoder has two caches, of
+what was written and of what was read. Scales for each channel of each head follow the outlier channels of
+keys (KIVI, Liu et al. 2024, arXiv 2402.02750; KVQuant, Hooper et al. 2024, arXiv 2401.18079); here they are
+static and symmetric, the form that ONNX Runtime's attention reads. No weight changes, and the scales belong
+to the weights as they are: this is the last pass of a recipe.
 
 ``absmax`` spans the largest value, ``percentile`` a fraction of all values (McKinstry et al. 2018, arXiv
 1809.04191), and ``mse`` takes from a ladder of spans the one with the smallest squared rounding error (Banner
@@ -22,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..model.anatomy import Anatomy
-from ..model.block_anatomy import Linear
+from ..model.block_anatomy import Attention, Linear
 from ..model.kv_scheme import KVScales, KVScheme
 from ..model.kv_tap import tap
 from ..pipeline.algorithm import Fixed, whole_model
@@ -70,7 +71,9 @@ class KVCache(BlockPass):
         return linear.role in ("k", "v", "qkv")
 
     def selected(self, anatomy: Anatomy) -> list[Linear]:
-        return super().selected(anatomy) if anatomy.kind == "decoder" else []
+        cached = [part for block in anatomy.blocks for part in anatomy.cached(block)]
+        held = {linear.name for part in cached for linear in part.projections}
+        return [linear for linear in super().selected(anatomy) if linear.name in held]
 
     def working_bytes(self, layers: Sequence[Linear]) -> int:
         """The histograms of keys and values, and what one is evaluated with."""
@@ -78,33 +81,38 @@ class KVCache(BlockPass):
         return rows * BINS * 4 * 8
 
     def apply(self, block: Block) -> None:
-        if not block.anatomy.attends:
-            return  # its states stay in float
+        for part in block.cached:  # none where states, or what an encoder attends to, stay in float
+            self._round(block, part)
+
+    def _round(self, block: Block, attention: Attention) -> None:
+        """Find the scales of the cache of ``attention``."""
         absmax: list[Tensor] = [torch.zeros(1), torch.zeros(1)]
 
         def widen(part: int, values: Tensor) -> None:
             absmax[part] = torch.maximum(absmax[part].to(values.device), values.abs().amax(1))
 
-        self._look(block, widen)
+        self._look(block, attention, widen)
         histograms = [Histogram(largest) for largest in absmax]
-        self._look(block, lambda part, values: histograms[part].update(values))
-        shape = self.kv_scheme.scale_shape(block.anatomy.attention)
+        self._look(block, attention, lambda part, values: histograms[part].update(values))
+        shape = self.kv_scheme.scale_shape(attention)
         scales = [search(histogram, self.bits, self.search, _PERCENTILE) for histogram in histograms]
-        block.kv = KVScales(self.kv_scheme, *(scale.reshape(shape).cpu() for scale in scales))
+        found = (scale.reshape(shape).cpu() for scale in scales)
+        block.kv[attention.module] = KVScales(self.kv_scheme, *found)
         for part, histogram, scale in zip(("key", "value"), histograms, scales, strict=True):
             power = power_of(histogram)
             error = float(error_of(histogram, scale, self.bits).sum()) / power if power > 0 else 0.0
-            name = f"{block.anatomy.attention.module}.{part}_cache"
+            name = f"{attention.module}.{part}_cache"
             block.statuses.append(LayerStatus(name, "kv_cache", self.label, "ok", error, "cache"))
 
-    def _look(self, block: Block, see: See) -> None:
+    def _look(self, block: Block, attention: Attention, see: See) -> None:
         """Show ``see`` the keys and values of every real token, grouped as the scales are."""
-        module = block.module.get_submodule(block.local(block.anatomy.attention.module))
+        module = block.module.get_submodule(block.local(attention.module))
+        reads = attention is block.anatomy.cross
         for batch in block.batches():
 
             def watch(key: Tensor, value: Tensor, batch: Batch = batch) -> tuple[Tensor, Tensor]:
                 for part, values in enumerate((key, value)):
-                    grouped = self._grouped(values, batch.mask)
+                    grouped = self._grouped(values, batch.memory_mask if reads else batch.mask)
                     if grouped.numel():
                         see(part, grouped)
                 raise StopForward

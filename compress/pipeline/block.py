@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...errors import EdgepressError
 from ...terminal import Tick, unseen
 from ..model.anatomy import module_name
-from ..model.block_anatomy import BlockAnatomy, Linear
+from ..model.block_anatomy import Attention, BlockAnatomy, Linear
 from ..model.checkpoint.tensor_check import all_finite
 from ..model.kv_scheme import KVScales
 from ..model.kv_tap import tap
@@ -80,7 +80,7 @@ class Block:
         stored_types: precision on disk of the block's parameters; float32 for those not named.
         masks: bool ``[out, in]``, True keeps. quantized: the layers that are quantized by now.
         changed: parameters that passes replaced.
-        kv: how its keys and values are cached, or None in float.
+        cached: the attentions whose keys and values are cached; kv: by their module, how those are rounded.
         prepared: what passes found of it ahead of the sweep (:meth:`.algorithm.BlockPass.prepare`).
         tick: receives the multiply-adds that are done.
     """
@@ -98,7 +98,8 @@ class Block:
     masks: dict[str, Tensor] = field(default_factory=dict)
     quantized: dict[str, QTensor] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
-    kv: KVScales | None = None
+    cached: tuple[Attention, ...] = ()
+    kv: dict[str, KVScales] = field(default_factory=dict)
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     statuses: list[LayerStatus] = field(default_factory=list)
     tick: Tick = unseen
@@ -190,13 +191,11 @@ class Block:
         }
         for name, rounding in names.items():
             wrap(skeleton.model, name, rounding)
-        cache = None
-        if self.kv is not None:
-            cache = tap(skeleton.submodule(self.anatomy.attention.module), self.kv.round)
+        caches = [tap(skeleton.submodule(module), scales.round) for module, scales in self.kv.items()]
         try:
             yield
         finally:
-            if cache is not None:
+            for cache in caches:
                 cache.remove()
             for name in names:
                 unwrap(skeleton.model, name)

@@ -83,8 +83,8 @@ class BlockPass(Selective):
 
     @property
     def knows_encoder_decoders(self) -> bool:
-        """A block is one of either stack; but not their caches."""
-        return self.kv_scheme is None
+        """A block is one of either stack."""
+        return True
 
     @property
     def knows_hearing(self) -> bool:

@@ -49,8 +49,7 @@ class BlockWriter:
     def write(self, block: Block) -> Path:
         """Write the block, and its masks beside it; returns the path of the block's file."""
         changed = {name: block.parameter(name) for name in block.changed}
-        extra = {} if block.kv is None else stored_scales(block.anatomy.attention, block.kv)
-        return self.part(block.anatomy, block.quantized, changed, block.masks, extra)
+        return self.part(block.anatomy, block.quantized, changed, block.masks, stored_scales(block.kv))
 
     def part(
         self,

@@ -34,7 +34,7 @@ from ..model.checkpoint.quantization_config import (
 )
 from ..model.checkpoint.shard_writer import copy_companions, join
 from ..model.family import pooler
-from ..model.kv_scheme import OWN_KEY, KVScheme, ecosystem_form, own_form
+from ..model.kv_scheme import OWN_KEY, KVScheme, stated
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
@@ -239,10 +239,10 @@ def assemble(
         join(result.parts, directory, tick=task.advance)
     config = {name: value for name, value in source.reader.config.items() if name != "quantization_config"}
     config.pop(OWN_KEY, None)
-    config |= result.config | own_form(result.kv_scheme)
+    cache, own = stated(result.kv_scheme, source.anatomy.kind)
+    config |= result.config | own
     if config.get(BLOCK_SIZES) is None:
         config.pop(BLOCK_SIZES, None)
-    cache = None if result.kv_scheme is None else ecosystem_form(result.kv_scheme)
     if PUBLISHED in result.forms.values():
         config["quantization_config"] = published_config(cache)
     elif result.schemes or cache is not None:

@@ -171,6 +171,7 @@ class Sweep:
             collector=None if self.calibration is None else self._collect,
             stored_types=self.writer.stored_types(anatomy),
             masks=self.masks.of(anatomy, self.device),
+            cached=self.source.anatomy.cached(anatomy),
             tick=self.tick,
             quantized=self.source.quantized(anatomy, self.device),
             prepared={

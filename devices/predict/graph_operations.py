@@ -40,7 +40,8 @@ _MEASURED = (
 _FREE = frozenset({"Reshape", "Identity", "Unsqueeze", "Squeeze", "PoolTokens", "UnpackTokens", "Slice"})
 # What a Scan carries from token to token; no kernel table times it.
 CARRIED = "Scan"
-_IMAGE, _SOUND, _CROSS = "pixel_values", "audio", "cross."
+_IMAGE, _SOUND, _CROSS, _PAST = "pixel_values", "audio", "cross.", "past_key_values."
+_READS = ("Cast", "Gather", "Reshape")  # the steps from a cache in codes to numbers
 _LOOKUPS = ("QuantizedRows", "Gather", "GatherBlockQuantized", "EncoderEmbeddings")
 
 
@@ -48,7 +49,9 @@ _Value = tuple[int, int]  # rows and width
 
 
 class _Walk:
-    """Goes through the nodes in the order in which they run; ``fed`` are inputs of numbers, not of tokens."""
+    """Goes through the nodes in the order in which they run; ``fed`` are inputs of numbers, not of tokens.
+    ``written`` are the layers of an encoder–decoder, whose caches may be in other types than ``Attention``.
+    """
 
     def __init__(
         self,
@@ -57,9 +60,11 @@ class _Walk:
         layers: list[KVLayer] | None = None,
         kv_dtype: str = "float32",
         fed: dict[str, _Value] | None = None,
+        written: list[KVLayer] | None = None,
     ) -> None:
         self.graph, self.run, self.kv_dtype = graph, run, kv_dtype
-        self.layers, self.fed = iter(layers or ()), fed or {}
+        self.layers, self.fed, self.written = iter(layers or ()), fed or {}, iter(written or ())
+        self.grown = set[str]()  # what was written before and now, as one value
         self.values: dict[str, _Value] = dict(self.fed)
         # What is computed of how many positions are asked for; rows that are taken by it are so many.
         self.kept = {KEEP}
@@ -71,7 +76,7 @@ class _Walk:
         return self.found
 
     def _node(self, node: Node) -> None:
-        if node.op in _LOOKUPS and not self._chosen(node):
+        if node.op in _LOOKUPS and not self._chosen(node) and not self._unpacks(node):
             self._lookup(node)
             return
         if node.op == "Shape" or self._shaped(node):
@@ -82,6 +87,11 @@ class _Walk:
             self.kept.update(node.outputs if asked else ())
             return
         rows, width = into
+        if node.op == "Concat" and any(name.startswith(_PAST) for name in node.inputs):
+            rows += self.run.past
+            self.grown.update(node.outputs)
+        elif node.op in _READS and any(name in self.grown for name in node.inputs):
+            self.grown.update(node.outputs)
         if asked:
             rows = min(rows, self.run.kept) if self.run.kept else rows
             self._leave(node, rows, width)
@@ -119,6 +129,10 @@ class _Walk:
     def _chosen(self, node: Node) -> bool:
         """Whether ``node`` takes rows of what was computed, and not of a table."""
         return node.op == "Gather" and bool(self.run.length) and node.inputs[0] in self.values
+
+    def _unpacks(self, node: Node) -> bool:
+        """Whether ``node`` looks up what codes that were computed or fed stand for."""
+        return node.op == "Gather" and len(node.inputs) > 1 and node.inputs[1] in self.values
 
     def _shaped(self, node: Node) -> bool:
         """Whether ``node`` only puts rows of images together: repeats a learned one for each, joins those of
@@ -174,6 +188,8 @@ class _Walk:
         if layer is None:  # in standard operators
             heads = node.attributes.get("q_num_heads", heads)
             keys = self._keys(node, rows)
+            if len(node.inputs) > 1 and node.inputs[1] in self.grown:
+                heads = next(self.written).kv_heads
             if keys is not None:
                 self.found.taken["Attention"] = "GroupQueryAttention"
                 sizes = (heads, node.attributes.get("kv_num_heads", heads), width // heads)
@@ -190,6 +206,8 @@ class _Walk:
         if len(node.inputs) > 4 and node.inputs[4]:
             return self.run.past + rows
         read = self.values.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        if read is not None and node.inputs[1] in self.grown:
+            return read[0]
         if read is not None and node.inputs[1] in self.fed:
             return read[0]
         return self.run.length if read is not None and read[0] > rows else None
@@ -219,7 +237,7 @@ def operations_of(graph: GraphFile, bundle: Bundle, run: Run) -> Operations:
         for index, layer in enumerate(bundle.encoder_decoder.layers)
         for part in ("key", "value")
     }
-    return _Walk(graph, run, fed=read).go()
+    return _Walk(graph, run, fed=read, written=list(bundle.encoder_decoder.layers)).go()
 
 
 def reading_of(graph: GraphFile, bundle: Bundle, run: Run) -> Operations:

@@ -17,7 +17,6 @@ from .run import Operations, Run
 
 # Of the graphs that are written, those with a router alone look for the rows of each expert.
 _ROUTED = "NonZero"
-_FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _of_kind(subject: Subject, bundle: Bundle) -> Subject:
     subject = replace(
         subject,
         reads=lambda run: reading_of(graph, bundle, run),
-        kv_bytes=_FLOAT * sum(2 * layer.kv_heads * layer.head_dim for layer in both.layers),
+        kv_bytes=both.kv_bytes_per_token,
         values=6 * len(both.layers) + 3,
         vocab=both.vocab_size,
         context=both.context_length,

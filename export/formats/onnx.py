@@ -113,6 +113,8 @@ def prepare_graphs(job: ExportJob, stacks: tuple[Stack, Stack], *, validate: boo
     needed = graph.nbytes + sum(one.nbytes for one in others)
     if validate and kind == "encoder":
         needed += sum(built(stack, as_float=True).nbytes for stack in built_of)
+        if job.source.anatomy.kind == "encoder_decoder" and job.kv_dtype != FLOAT:
+            needed *= 2  # and as they ship, with caches in float
     if validate and not job.form.built:
         needed += build_graph(WeightView(job.source), opset, job.pooling).nbytes
     return PreparedOnnx(needed, graph, opset, next(iter(others), None))

@@ -18,6 +18,7 @@ from ...compress.model.anatomy import Anatomy
 from ...errors import InputError
 from ...storage import read_json, write_json
 from ..format import ExportFormat, OpenedBy, OutputKind
+from ..graph.attention.cache_io import FLOAT
 from ..graph.forms.plain_rows import to_plain_rows
 from ..graph.forms.providers import CPU, provider_form
 from ..job import ExportJob
@@ -106,6 +107,13 @@ class OnnxHubFormat:
                 f"{job.source.anatomy.model_type}",
                 why="some of its blocks have no keys and values",
                 fix="export to onnx; edgepress and any program that carries the states on run that",
+            )
+        if job.source.anatomy.kind == "encoder_decoder" and job.kv_dtype != FLOAT:
+            raise InputError(
+                f"{job.name} would have caches in {job.kv_dtype}, and the layout of hubs has those of an "
+                "encoder–decoder in float32",
+                why="optimum and transformers.js make them so",
+                fix="take --kv fp32, or export to onnx",
             )
         prepared = prepare_graphs(_standard(job), (HUB.decoder, HUB.encoder), validate=validate)
         for graph in prepared.graphs:

@@ -2,8 +2,9 @@
 
 The encoder's reads a batch of texts, padded on the right, or of sounds, and gives the keys and values that
 each block of the decoder reads of them: the cache of what was read. The decoder's is given those and the
-cache of what was written so far, which ``Attention`` extends; all its rows are equally long, since all
-answers begin at once. Other clients know another layout, :mod:`.hub_stacks`.
+cache of what was written so far, which ``Attention`` extends; both may be in codes or in half precision,
+:mod:`.attention.compact_cache`. All its rows are equally long, since all answers begin at once. Other clients
+know another layout, :mod:`.hub_stacks`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Attention, BlockAnatomy
 from ...compress.model.graph_limits import require_graph
+from .attention.compact_cache import KINDS, cache_dtype, read, stored, stored_width, weighted
 from .audio_nodes import sound_states, spectra_of_sound
 from .build import Build
 from .encoder_decoder_nodes import (
@@ -70,9 +72,9 @@ def _encoder(build: Build, readers: tuple[BlockAnatomy, ...]) -> None:
     for index, reader in enumerate(readers):
         part = cross_of(reader)
         both = project_apart(build, hidden, [part.k, part.v], f"{part.module}.kv", f"{part.module}.split")
-        for kind, value in zip(("key", "value"), both, strict=True):
-            read = graph.node("Identity", f"{part.module}.{kind}", [value])
-            graph.output(read, f"cross.{index}.{kind}", FLOAT, _read_shape(part))
+        for kind, value in zip(KINDS, both, strict=True):
+            read = graph.node("Identity", f"{part.module}.{kind}", [stored(build, part, kind, value)])
+            graph.output(read, f"cross.{index}.{kind}", cache_dtype(build), _read_shape(build, part))
 
 
 def _decoder(build: Build, *, masked: bool) -> None:
@@ -81,24 +83,33 @@ def _decoder(build: Build, *, masked: bool) -> None:
     ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])
     mask = graph.input("encoder_attention_mask", INT64, ["batch_size", READ]) if masked else None
     pasts = [
-        _inputs(build, f"past_key_values.{n}", past_shape(b, "past_length")) for n, b in enumerate(blocks)
+        _inputs(build, f"past_key_values.{n}", past_shape(build, b, "past_length"))
+        for n, b in enumerate(blocks)
     ]
-    read = [_inputs(build, f"cross.{n}", _read_shape(cross_of(b))) for n, b in enumerate(blocks)]
+    caches = [_inputs(build, f"cross.{n}", _read_shape(build, cross_of(b))) for n, b in enumerate(blocks)]
     known = None if mask is None else scores_of_padding(build, ids, mask)
 
     def reader(index: int, part: Attention, query: ir.Value) -> ir.Value:
-        return attention(build, part, [query, *read[index], known], 1)[0]
+        width = part.kv_heads * part.head_dim
+        key, value = (
+            read(build, f"{part.module}.{kind}", cache, [0, 0, width])
+            for kind, cache in zip(KINDS, caches[index], strict=True)
+        )
+        query = weighted(build, part, "key", query)
+        return weighted(build, part, "value", attention(build, part, [query, key, value, known], 1)[0])
 
     logits, presents = decoded(build, ids, pasts, reader)
     for index, (block, present) in enumerate(zip(blocks, presents, strict=True)):
         for kind, value in zip(("key", "value"), present, strict=True):
-            graph.output(value, f"present.{index}.{kind}", FLOAT, past_shape(block, "total_length"))
+            shape = past_shape(build, block, "total_length")
+            graph.output(value, f"present.{index}.{kind}", cache_dtype(build), shape)
     graph.output(logits, "logits", FLOAT, ["batch_size", "sequence_length", build.anatomy.vocab_size])
 
 
 def _inputs(build: Build, name: str, shape: list[int | str]) -> Pair:
-    return build.graph.input(f"{name}.key", FLOAT, shape), build.graph.input(f"{name}.value", FLOAT, shape)
+    dtype = cache_dtype(build)
+    return build.graph.input(f"{name}.key", dtype, shape), build.graph.input(f"{name}.value", dtype, shape)
 
 
-def _read_shape(part: Attention) -> list[int | str]:
-    return ["batch_size", READ, part.kv_heads * part.head_dim]
+def _read_shape(build: Build, part: Attention) -> list[int | str]:
+    return ["batch_size", READ, stored_width(build, part.kv_heads * part.head_dim)]

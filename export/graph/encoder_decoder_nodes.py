@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Attention, BlockAnatomy, Norm
 from .attention.attention import factor
+from .attention.compact_cache import KINDS, CacheKind, is_compact, read, stored, stored_width, weighted
 from .attention.distance_bias import causal_biases
 from .attention.encoder_attention import PADDING_SCORE
 from .attention.encoder_attention import encoder_inputs as attention_inputs
@@ -104,7 +105,53 @@ def _written_attention(
 ) -> tuple[ir.Value, ...]:
     name = part.module
     apart = project_apart(build, value, [part.q, part.k, part.v], f"{name}.qkv", f"{name}.split")
-    return attention(build, part, [*apart, scores, *past], 3)
+    if not is_compact(build):
+        return attention(build, part, [*apart, scores, *past], 3)
+    query, *new = apart
+    presents = [
+        _extended(build, part, kind, cache, one) for kind, cache, one in zip(KINDS, past, new, strict=True)
+    ]
+    whole = [0, 0, -1, part.head_dim]
+    keys, values = (
+        read(build, f"{name}.{kind}", one, whole) for kind, one in zip(KINDS, presents, strict=True)
+    )
+    attended = attention_by_head(build, part, weighted(build, part, "key", query), (keys, values), scores)
+    return weighted(build, part, "value", attended), *presents
+
+
+def _extended(build: Build, part: Attention, kind: CacheKind, cache: ir.Value, new: ir.Value) -> ir.Value:
+    """``cache [batch, kv_heads, past, …]`` and behind it what it keeps of ``new [batch, seq, kv_heads ·
+    head_dim]``.
+    """
+    name = f"{part.module}.{kind}"
+    kept = stored(build, part, kind, new)
+    kept = by_head(build, kept, part.kv_heads, stored_width(build, part.head_dim), name)
+    return build.graph.node("Concat", f"{name}.extended", [cache, kept], axis=2)
+
+
+def by_head(build: Build, value: ir.Value, heads: int, size: int, name: str) -> ir.Value:
+    """``[batch, heads, tokens, size]`` of ``[batch, tokens, heads · size]``."""
+    graph = build.graph
+    shape = graph.constant(f"heads.{heads}.{size}", np.array([0, 0, heads, size], np.int64))
+    apart = graph.node("Reshape", f"{name}.apart", [value, shape])
+    return graph.node("Transpose", f"{name}.by_head", [apart], perm=[0, 2, 1, 3])
+
+
+def attention_by_head(
+    build: Build, part: Attention, query: ir.Value, read: Pair, scores: ir.Value | None
+) -> ir.Value:
+    """The node of ``part`` where keys and values are ``[batch, heads, tokens, head_dim]``; ``query`` and
+    what it gives have their heads side by side.
+    """
+    graph, name = build.graph, part.module
+    query = by_head(build, query, part.heads, part.head_dim, f"{name}.query")
+    attended = graph.node("Attention", name, [query, *read, scores], scale=factor(part))
+    tokens = graph.node("Transpose", f"{name}.tokens", [attended], perm=[0, 2, 1, 3])
+    shape = graph.constant(
+        f"heads.together.{part.heads * part.head_dim}",
+        np.array([0, 0, part.heads * part.head_dim], np.int64),
+    )
+    return graph.node("Reshape", f"{name}.together", [tokens, shape])
 
 
 def attention(
@@ -177,6 +224,7 @@ def cross_of(block: BlockAnatomy) -> Attention:
     return block.cross
 
 
-def past_shape(block: BlockAnatomy, length: str) -> list[int | str]:
+def past_shape(build: Build, block: BlockAnatomy, length: str) -> list[int | str]:
     """Of the keys and values of what was written."""
-    return ["batch_size", block.attention.kv_heads, length, block.attention.head_dim]
+    part = block.attention
+    return ["batch_size", part.kv_heads, length, stored_width(build, part.head_dim)]

@@ -17,11 +17,12 @@ import onnx_ir as ir
 
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import Attention
-from .attention.attention import factor
 from .audio_nodes import sound_states
 from .build import Build
 from .encoder_decoder_nodes import (
     Pair,
+    attention_by_head,
+    by_head,
     cross_of,
     decoded,
     embedded,
@@ -76,12 +77,12 @@ def build_hub_decoder(build: Build, whole: Anatomy) -> None:
     known = None if mask is None else scores_of_padding(build, ids, mask)
 
     def reader(index: int, part: Attention, query: ir.Value) -> ir.Value:
-        return _attention_by_head(build, part, query, read[index], known)
+        return attention_by_head(build, part, query, read[index], known)
 
     logits, presents = decoded(build, ids, pasts, reader)
     graph.output(logits, "logits", FLOAT, ["batch_size", "decoder_sequence_length", whole.vocab_size])
     for index, block in enumerate(blocks):
-        shapes = (past_shape(block, f"{CACHED} + 1"), _by_head_shape(cross_of(block), length))
+        shapes = (past_shape(build, block, f"{CACHED} + 1"), _by_head_shape(cross_of(block), length))
         pairs = {"decoder": presents[index], "encoder": read[index]}
         for (side, pair), shape in zip(pairs.items(), shapes, strict=True):
             for kind, value in zip(_KINDS, pair, strict=True):
@@ -122,7 +123,7 @@ def _read(build: Build, states: ir.Value, cached: ir.Value, kept: list[Pair]) ->
             name = part.module
             both = project_apart(build, states, [part.k, part.v], f"{name}.kv", f"{name}.split")
             made += [
-                _by_head(build, value, part.kv_heads, part.head_dim, f"{name}.{kind}")
+                by_head(build, value, part.kv_heads, part.head_dim, f"{name}.{kind}")
                 for kind, value in zip(_KINDS, both, strict=True)
             ]
         return made
@@ -130,28 +131,6 @@ def _read(build: Build, states: ir.Value, cached: ir.Value, kept: list[Pair]) ->
     found = graph.either("read", cached, (as_they_were, computed))
     build.int8_zeros = None  # those are the branch's
     return list(zip(found[::2], found[1::2], strict=True))
-
-
-def _by_head(build: Build, value: ir.Value, heads: int, size: int, name: str) -> ir.Value:
-    """``[batch, heads, tokens, size]`` of ``[batch, tokens, heads · size]``."""
-    graph = build.graph
-    shape = graph.constant(f"heads.{heads}.{size}", np.array([0, 0, heads, size], np.int64))
-    apart = graph.node("Reshape", f"{name}.apart", [value, shape])
-    return graph.node("Transpose", f"{name}.by_head", [apart], perm=[0, 2, 1, 3])
-
-
-def _attention_by_head(
-    build: Build, part: Attention, query: ir.Value, read: Pair, known: ir.Value | None
-) -> ir.Value:
-    graph, name = build.graph, part.module
-    query = _by_head(build, query, part.heads, part.head_dim, f"{name}.query")
-    attended = graph.node("Attention", name, [query, *read, known], scale=factor(part))
-    tokens = graph.node("Transpose", f"{name}.tokens", [attended], perm=[0, 2, 1, 3])
-    shape = graph.constant(
-        f"heads.together.{part.heads * part.head_dim}",
-        np.array([0, 0, part.heads * part.head_dim], np.int64),
-    )
-    return graph.node("Reshape", f"{name}.together", [tokens, shape])
 
 
 def _as_kept(build: Build, past: ir.Value, part: Attention) -> ir.Value:

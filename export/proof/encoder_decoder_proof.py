@@ -1,6 +1,6 @@
 """The proof of the two graphs of an encoder–decoder, driven by the runtime that ships them: its logits
 elementwise in float, over texts or sounds of unequal length and caches of every depth; when quantized as
-distributions, and elementwise without rounded activations; and greedy answers side by side.
+distributions, and elementwise without rounded activations and caches; and greedy answers side by side.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from ...runtime.bundle.graph_sections import EncoderDecoderSection
 from ...runtime.engine.encoder_decoder import EncoderDecoder
 from ...runtime.session.session import open_session
 from ...terminal import ProgressTask
+from ..graph.attention.cache_io import CODES, FLOAT
 from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
 from .distances import clear_margin, compare, elementwise_bound, gate, rounded
-from .graphs import exact_session, write_float_graph
+from .graphs import exact_session, write_float_cache, write_float_graph
 from .proof_text import Ids, padded, token_rows, token_sentences
 from .reference import Reference
 from .sounds import sounds_of
@@ -102,19 +103,19 @@ def prove_encoder_decoder(
     """
     cases, reference = _cases(job, section), Reference(job.source)
     task.advance(0, "float graphs")
-    floats = graphs
+    floats, in_float = graphs, replace(section, kv_dtype=FLOAT)
     if job.rounds:
         floats = (
             write_float_graph(job, work / "encoder", opset, stack=layout.encoder),
             write_float_graph(job, work / "decoder", opset, stack=layout.decoder),
         )
 
-    def driver(graphs: tuple[Path, Path]) -> EncoderDecoder:
+    def driver(graphs: tuple[Path, Path], section: EncoderDecoderSection = section) -> EncoderDecoder:
         encoder, decoder = map(open_session, graphs)
         return layout.drives(job, encoder, decoder, section)
 
     result: dict[str, Any] = {
-        "float": _elementwise(driver(floats), reference.model, cases, "the float graphs")
+        "float": _elementwise(driver(floats, in_float), reference.model, cases, "the float graphs")
     }
     task.advance(1, "greedy answers")
     if not job.rounds:
@@ -123,7 +124,7 @@ def prove_encoder_decoder(
         task.advance(ENCODER_DECODER_STEPS - 1)
         return result
     text = _texts(job, section)
-    unrounded, model = text.theirs(reference.model), reference.round()
+    unrounded, model = text.theirs(reference.model), reference.round(cache=job.kv_dtype in CODES)
     rows, expected = text.ours(driver(graphs)), text.theirs(model)
 
     def with_rounded_inputs() -> Iterator[Floats]:
@@ -134,9 +135,15 @@ def prove_encoder_decoder(
     result["greedy"] = _greedy(driver(graphs), model, job, margin)
     task.advance(2, "quantized weights")
     exact = reference.with_float_activations()
+    exactly = graphs
+    if job.kv_dtype != FLOAT:
+        exactly = (
+            write_float_cache(job, work / "encoder", opset, layout.encoder),
+            write_float_cache(job, work / "decoder", opset, layout.decoder),
+        )
     with ExitStack() as stack:
-        encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in graphs)
-        unrounding = layout.drives(job, encoder, decoder, section)
+        encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in exactly)
+        unrounding = layout.drives(job, encoder, decoder, in_float)
         result["codes"] = _elementwise(unrounding, exact, cases, "quantized weights, float activations")
     task.advance(1)
     return result

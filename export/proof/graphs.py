@@ -19,7 +19,7 @@ from ..graph.attention.cache_io import CODE_ATTRIBUTES, SCALES_AT
 from ..graph.build import GraphPart, WeightView
 from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
-from ..graph.whole_graph import build_graph, save_graph
+from ..graph.whole_graph import BuiltGraph, build_graph, save_graph
 from ..job import ExportJob
 
 # Accuracy level of MatMulNBits, written or left by fusion, that computes in float32, slowly.
@@ -45,9 +45,19 @@ def write_float_graph(
     as ``read`` has it in memory; returns its path.
     """
     view = WeightView(job.source, as_float=True, read=read)
-    built = build_graph(view, opset, job.pooling, stack=stack)
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "float.onnx"
+    return _written(build_graph(view, opset, job.pooling, stack=stack), directory / "float.onnx")
+
+
+def write_float_cache(job: ExportJob, directory: Path, opset: Opset, stack: Stack) -> Path:
+    """Write the graph of a ``stack`` of an encoder–decoder as it ships, but for its caches, which are in
+    float32; returns its path.
+    """
+    built = build_graph(WeightView(job.source), opset, job.pooling, job.form, stack)
+    return _written(built, directory / "float_cache.onnx")
+
+
+def _written(built: BuiltGraph, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with Silent().task("", built.nbytes) as task:
         save_graph(built.model, path, built.nbytes, task)
     return path

@@ -6,10 +6,17 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from ...compress.model.anatomy import module_name
 from ...compress.model.torch_model import label_logits as logits_of
-from ...compress.model.torch_model import load_model, round_inputs, round_tables, tower_vectors
+from ...compress.model.torch_model import (
+    load_model,
+    round_cache,
+    round_inputs,
+    round_tables,
+    tower_vectors,
+)
 from ...compress.model.weights import WeightSource
 from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap
 
@@ -24,19 +31,25 @@ class Reference:
     def __init__(self, source: WeightSource) -> None:
         self.source = source
         self.model = load_model(source, activations=False, cache=False)
+        self._caches: list[RemovableHandle] = []
 
     def tensor(self, name: str) -> torch.Tensor:
         """The stored tensor ``name`` in float32, as long as the model is not rounded."""
         return self.model.get_parameter(module_name(self.source.anatomy, name)).data
 
-    def round(self) -> nn.Module:
-        """The model as exports store it: embedding rounded, the activations of W8A8 layers too."""
+    def round(self, *, cache: bool = False) -> nn.Module:
+        """The model as exports store it: embedding rounded, the activations of W8A8 layers too, and with
+        ``cache`` keys and values.
+        """
         round_tables(self.model, self.source)
         round_inputs(self.model, self.source)
+        self._caches = round_cache(self.model, self.source) if cache else []
         return self.model
 
     def with_float_activations(self) -> nn.Module:
-        """The model with rounded tables, and activations left in float again."""
+        """The model with rounded tables, and activations and cache left in float again."""
+        while self._caches:
+            self._caches.pop().remove()
         for name, module in list(self.model.named_modules()):
             if isinstance(module, TokenQuantLinear):
                 unwrap(self.model, name)

@@ -100,9 +100,9 @@ class StreamedModel:
         """
         block, model, handles = self.blocks[index], self.skeleton.model, []
         rounded = round_inputs(model, self.source, f"{block.prefix}.")
-        scales = self.source.block_scales(block) if self.kv_dtype in CODES else None
-        if scales is not None:
-            handles.append(tap(self.skeleton.submodule(block.attention.module), scales.round))
+        found = self.source.block_scales(block) if self.kv_dtype in CODES else {}
+        for attention, scales in found.items():
+            handles.append(tap(self.skeleton.submodule(attention), scales.round))
         try:
             with _removed(handles):
                 yield

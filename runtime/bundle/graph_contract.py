@@ -15,7 +15,7 @@ from ...errors import BundleError
 from .cache_names import is_past, present_of
 from .graph_sections import DecoderSection
 
-_TYPES = {
+TYPES = {
     "float32": "tensor(float)",
     "float16": "tensor(float16)",
     "int8": "tensor(int8)",
@@ -40,9 +40,9 @@ def logits_dtype(session: Any, section: DecoderSection) -> type[np.floating]:
     shapes: dict[str, tuple[int, int]] = {}
     for index, layer in section.numbered():
         for part in ("key", "value"):
-            wanted[f"past_key_values.{index}.{part}"] = _TYPES[section.kv_dtype]
+            wanted[f"past_key_values.{index}.{part}"] = TYPES[section.kv_dtype]
             shapes[f"past_key_values.{index}.{part}"] = (layer.kv_heads, layer.width(section.kv_dtype))
-    wanted |= {f"past_{state.name}": _TYPES["float32"] for state in section.states}
+    wanted |= {f"past_{state.name}": TYPES["float32"] for state in section.states}
     problems = [
         f"it has no input {name!r} of {kind}" for name, kind in wanted.items() if _type(inputs, name) != kind
     ]

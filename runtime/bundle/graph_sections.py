@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Literal
@@ -30,6 +31,15 @@ class KVLayer:
     def width(self, dtype: str) -> int:
         """Stored numbers of one head and token in a cache of ``dtype``: two 4-bit codes share a byte."""
         return self.head_dim // 2 if dtype == PACKED else self.head_dim
+
+
+def _require_pairs(dtype: str, layers: Sequence[KVLayer]) -> None:
+    if dtype == PACKED and any(layer.head_dim % 2 for layer in layers):
+        raise ValueError(f"a {PACKED} cache holds two codes a byte, and a head is odd channels wide")
+
+
+def _bytes_per_token(dtype: str, layers: Sequence[KVLayer]) -> int:
+    return sum(2 * layer.kv_heads * layer.width(dtype) for layer in layers) * _ITEM_BYTES[dtype]
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,7 @@ class DecoderSection:
     pad_token_id: Annotated[int | None, optional(TOKEN_ID)] = None
 
     def __post_init__(self) -> None:
-        if self.kv_dtype == PACKED and any(layer.head_dim % 2 for layer in self.layers):
-            raise ValueError(f"a {PACKED} cache holds two codes a byte, and a head is odd channels wide")
+        _require_pairs(self.kv_dtype, self.layers)
         if not (self.layers or self.states):
             raise ValueError("a decoder has at least one layer")
         numbers = range(len(self.layers)) if self.attending is None else self.attending
@@ -82,8 +91,7 @@ class DecoderSection:
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes that one token takes in the cache, keys and values of all layers."""
-        numbers = sum(2 * layer.kv_heads * layer.width(self.kv_dtype) for layer in self.layers)
-        return numbers * _ITEM_BYTES[self.kv_dtype]
+        return _bytes_per_token(self.kv_dtype, self.layers)
 
 
 _INPUTS = choice("input_ids", "attention_mask", "token_type_ids", "pixel_values")
@@ -142,11 +150,12 @@ class EncoderDecoderSection:
     """What is needed to drive the two graphs of an encoder–decoder: a text of at most ``max_length`` tokens,
     or a ``sound``, is read, and one of at most ``context_length`` is written, ``start_token_id`` in front.
     Where there is one, ``first_token_id`` always follows it, or of each place in ``prompt`` the likeliest of
-    its tokens; ``suppressed_ids`` are never written, ``first_suppressed_ids`` not behind the prompt. The
-    cache is in float32.
+    its tokens; ``suppressed_ids`` are never written, ``first_suppressed_ids`` not behind the prompt.
+    ``kv_dtype`` is of both caches; that of what was read is made by the encoder's graph.
     """
 
     layers: Annotated[list[KVLayer], items(section(KVLayer), at_least=1, at_most=4096)]
+    kv_dtype: Annotated[Literal["float32", "float16", "int8", "uint8"], choice(*_ITEM_BYTES)] = "float32"
     max_length: Annotated[int, SIZE]
     context_length: Annotated[int, SIZE]
     vocab_size: Annotated[int, VOCABULARY]
@@ -160,9 +169,17 @@ class EncoderDecoderSection:
     first_suppressed_ids: Annotated[list[int], items(TOKEN_ID, at_most=1 << 16)] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        _require_pairs(self.kv_dtype, self.layers)
         named = [self.start_token_id, *self.suppressed_ids, *self.eos_token_ids, *self.first_suppressed_ids]
         named += [token for place in self.prompt for token in place]
         named += [] if self.sound is None else [*self.sound.languages.values(), *self.sound.tasks.values()]
         named += [token for token in (self.first_token_id, self.pad_token_id) if token is not None]
         if max(named) >= self.vocab_size:
             raise ValueError(f"token id {max(named)} is outside its vocabulary of {self.vocab_size}")
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that one token that is written takes in the cache, keys and values of all layers; one that is
+        read takes as many where both attentions have the same heads.
+        """
+        return _bytes_per_token(self.kv_dtype, self.layers)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...errors import BundleError, InputError
 from ..bundle.bundle import Bundle
+from ..bundle.graph_contract import TYPES
 from ..bundle.graph_sections import EncoderDecoderSection
 from ..session.session import graph_errors_are_typed, owned_value
 from .decoder import Logits
@@ -154,8 +155,9 @@ class EncoderDecoder:
         with graph_errors_are_typed("the encoder's graph failed"):
             found = self.encoder.run_with_ort_values(names, values(fed))
         self._read = dict(zip(names, found, strict=True)) | values(kept)
+        dtype = self.section.kv_dtype
         empty = {
-            f"{_PAST}{index}.{part}": np.zeros((count, layer.kv_heads, 0, layer.head_dim), np.float32)
+            f"{_PAST}{index}.{part}": np.zeros((count, layer.kv_heads, 0, layer.width(dtype)), dtype)
             for index, layer in enumerate(self.section.layers)
             for part in ("key", "value")
         }
@@ -210,6 +212,8 @@ def _checked(encoder: Any, session: Any, section: EncoderDecoderSection) -> list
     caches = [f"{index}.{part}" for index in range(len(section.layers)) for part in ("key", "value")]
     cross = {f"cross.{name}" for name in caches}
     pasts = {node.name: node.shape for node in session.get_inputs() if node.name.startswith(_PAST)}
+    held = [*encoder.get_outputs(), *session.get_inputs(), *session.get_outputs()]
+    held = [node for node in held if node.name.startswith((_PAST, _PRESENT, "cross."))]
     wanted = {"input_ids", *cross, *(f"{_PAST}{name}" for name in caches)}
     wanted |= set() if section.sound is not None else {"encoder_attention_mask"}
     given = {"input_ids", "attention_mask"} if section.sound is None else {SOUND}
@@ -226,11 +230,14 @@ def _checked(encoder: Any, session: Any, section: EncoderDecoderSection) -> list
     elif outputs["logits"].shape[-1] != section.vocab_size:
         problems.append(f"its logits are not over {section.vocab_size} tokens")
     elif any(
-        [pasts[f"{_PAST}{index}.{part}"][place] for place in (1, 3)] != [layer.kv_heads, layer.head_dim]
+        [pasts[f"{_PAST}{index}.{part}"][place] for place in (1, 3)]
+        != [layer.kv_heads, layer.width(section.kv_dtype)]
         for index, layer in enumerate(section.layers)
         for part in ("key", "value")
     ):
         problems.append("its caches have other sizes")
+    elif any(node.type != TYPES[section.kv_dtype] for node in held):
+        problems.append(f"its caches are not in {section.kv_dtype}")
     if problems:
         raise BundleError("the graphs are not those that the manifest describes", why="; ".join(problems))
     return written

@@ -194,6 +194,28 @@ def test_codes_are_proven_and_compute_what_they_stand_for(
         assert np.abs(exact.write(written.numpy()) - want.numpy()).max() < 1e-3
 
 
+def test_what_was_heard_is_kept_in_codes(pico_whisper: Path, pico_sounds: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: r\npasses: [{pass: kv_cache}]\nembedding: null\n")
+    options: dict[str, Any] = {"calibration": str(pico_sounds), "samples": 8}
+    made = compress_model(str(pico_whisper), recipe=str(recipe), output=tmp_path / "c", **options)
+    bundle = export_bundle(made, output=tmp_path / "b")
+    manifest = read_json(bundle / "manifest.json")
+    assert manifest["encoder_decoder"]["kv_scheme"] == "KV8-channel"
+    assert manifest["parity"]["codes"]["max_abs_difference"] < 1e-4
+    model = open_bundle(bundle)
+    assert isinstance(model, SpeechToTextModel)
+    given, written = files(pico_sounds), torch.randint(0, 30, (4, 9), generator=torch.Generator())
+    model.model.hear(model._samples(given))
+    assert {value.data_type() for value in model.model._read.values()} == {"tensor(int8)"}
+    found = np.concatenate([model.model.write(part) for part in np.split(written.numpy(), [1, 5], axis=1)], 1)
+    with torch.no_grad():
+        read = {"input_features": features(made, given), "decoder_input_ids": written}
+        want, far = (load_model(made, cache=codes)(**read).logits.numpy() for codes in (True, False))
+    assert np.abs(found - want).mean() < 0.1 * np.abs(want - far).mean()
+    assert model.generate(given[0], max_new_tokens=NEW).token_ids
+
+
 @pytest.fixture(scope="module")
 def bundle(pico_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(pico_whisper, output=tmp_path_factory.mktemp("speech") / "b", validate=False)

@@ -25,7 +25,8 @@ FLOAT: Literal["float32"] = "float32"
 TYPES: dict[str, str] = {"fp32": FLOAT, "fp16": "float16", "int8": "int8", "int4": "uint8"}
 _BITS = {"int8": 8, "int4": 4}
 CODES = frozenset(TYPES[name] for name in _BITS)
-_DTYPES = {
+PACKED = TYPES["int4"]
+DTYPES = {
     "float32": ir.DataType.FLOAT,
     "float16": ir.DataType.FLOAT16,
     "int8": ir.DataType.INT8,
@@ -43,11 +44,8 @@ def cache_type(source: WeightSource, name: str, requested: str | None) -> str:
     Raises:
         InputError: an encoder, or codes that the checkpoint has no scales for.
     """
-    if requested is not None and source.anatomy.kind != "decoder":
-        what = "an encoder: it has no key/value cache"
-        if source.anatomy.kind == "encoder_decoder":
-            what = "an encoder–decoder: its caches are in float32"
-        raise InputError(f"{name} is {what}", fix="leave --kv out")
+    if requested is not None and source.anatomy.kind == "encoder":
+        raise InputError(f"{name} is an encoder: it has no key/value cache", fix="leave --kv out")
     found = source.kv_scheme
     if requested is None:
         return FLOAT if found is None else TYPES[f"int{found.bits}"]
@@ -72,14 +70,14 @@ def cache_label(source: WeightSource, dtype: str) -> str:
 
 def past(build: Build, block: BlockAnatomy) -> tuple[ir.Value, ir.Value]:
     """The graph inputs that hold the block's keys and values."""
-    shape, dtype = _shape(build, block, "past_capacity"), _DTYPES[build.weights.kv_dtype]
+    shape, dtype = _shape(build, block, "past_capacity"), DTYPES[build.weights.kv_dtype]
     key = build.graph.input(f"past_key_values.{block.index}.key", dtype, shape)
     return key, build.graph.input(f"past_key_values.{block.index}.value", dtype, shape)
 
 
 def present(build: Build, block: BlockAnatomy, values: tuple[ir.Value, ir.Value]) -> None:
     """Make ``values``, the extended keys and values of the block, outputs of the graph."""
-    shape, dtype = _shape(build, block, "present_capacity"), _DTYPES[build.weights.kv_dtype]
+    shape, dtype = _shape(build, block, "present_capacity"), DTYPES[build.weights.kv_dtype]
     for part, value in zip(("key", "value"), values, strict=True):
         build.graph.output(value, f"present.{block.index}.{part}", dtype, shape)
 

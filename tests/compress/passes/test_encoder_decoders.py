@@ -240,8 +240,6 @@ def test_these_of_those_that_want_the_whole_model_know_them() -> None:
 @pytest.mark.parametrize(
     ("family", "options", "why"),
     [
-        ("t5", "kv_cache", "GroupQueryAttention"),
-        ("bart", "kv_cache", "fewer heads or layers of the decoder"),
         ("t5", "width, keep: 0.5", "with repair: none"),
         ("t5", "width, keep: 0.5", "these do.*narrow"),
         ("bart", "width, keep: 0.5", "normalises its embeddings"),

@@ -86,9 +86,8 @@ def test_a_killed_run_goes_on_with_the_same_bytes(
     assert hash_tree(out) == hash_tree(whole)
 
 
-@pytest.mark.parametrize("step", ["kv_cache", "width, keep: 0.5"])
-def test_other_passes_refuse_before_any_work(step: str, pico_whisper: Path, tmp_path: Path) -> None:
+def test_other_passes_refuse_before_any_work(pico_whisper: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(f"name: r\npasses:\n  - {{pass: rtn, scheme: W8A8}}\n  - {{pass: {step}}}\n")
-    with pytest.raises(RecipeError, match=step.partition(",")[0] + " does not work on"):
+    recipe.write_text("name: r\npasses:\n  - {pass: rtn, scheme: W8A8}\n  - {pass: width, keep: 0.5}\n")
+    with pytest.raises(RecipeError, match="width does not work on"):
         plan_model(str(pico_whisper), recipe=str(recipe))
