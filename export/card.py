@@ -155,6 +155,9 @@ def _proof(parity: dict[str, Any]) -> str:
     if "codes" in parity:
         difference = parity["codes"]["max_abs_difference"]
         lines.append(f"- quantized weights against torch: largest difference {difference:.3g}")
+    if "caches" in parity:
+        difference = parity["caches"]["mean_abs_difference"]
+        lines.append(f"- caches in codes against torch: mean difference of a logit {difference:.3g}")
     block = parity.get("quantized", {}).get("block")
     if block is not None:
         lines.append(f"- as shipped, the block farthest from torch: {block['distance']:.3g} of what it adds")

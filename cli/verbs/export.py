@@ -196,6 +196,9 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
     )
     if "codes" in parity:
         lines.append(f"  quantized weights: largest difference {parity['codes']['max_abs_difference']:.3g}")
+    if "caches" in parity:
+        mean, bound = (parity["caches"][name] for name in ("mean_abs_difference", "bound"))
+        lines.append(f"  caches in codes: mean difference {mean:.3g} (bound {bound:.3g})")
     if "quantized" in parity:
         lines.append(f"  as shipped, to the checkpoint: {shown_distances(parity['quantized'])}")
     if "greedy" in parity:

@@ -23,6 +23,7 @@ from ...errors import GateFailed
 ABSOLUTE, RELATIVE = 1e-4, 1e-5
 NOISE = 3.0
 KL_MEAN = 0.05
+CACHE_FRACTION = 0.5
 COSINE_DISTANCE = 0.01
 CLEAR_NATS, CLEAR_SIGMAS = 1.0, 6.0
 CLEAR_AGREEMENT = 0.98
@@ -105,6 +106,25 @@ def compare(
         "positions": int(ids.size),
         "clear_positions": int(clear.sum()),
         "bounds": {"kl_mean": rounded(bound), "top1_agreement_where_clear": CLEAR_AGREEMENT},
+    }
+
+
+def compare_caches(found: Floats, reference: Floats, unrounded: Floats) -> dict[str, Any]:
+    """How far ``found`` lies from ``reference``, both logits of one shape: of graphs whose caches hold codes
+    and which round nothing else, and torch's with keys and values rounded alike.
+
+    ``unrounded`` are torch's without that rounding. A code that falls the other way costs a part of it.
+
+    Raises:
+        GateFailed: farther than :data:`CACHE_FRACTION` of what the rounding costs.
+    """
+    distance, rounding = (float(np.abs(one - reference).mean()) for one in (found, unrounded))
+    bound = max(elementwise_bound(float(np.abs(reference).max())), CACHE_FRACTION * rounding)
+    gate("the mean difference of a logit with the caches as they ship", distance, bound)
+    return {
+        "mean_abs_difference": rounded(distance),
+        "mean_of_rounding": rounded(rounding),
+        "bound": rounded(bound),
     }
 
 

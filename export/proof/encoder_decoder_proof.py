@@ -1,12 +1,13 @@
 """The proof of the two graphs of an encoder–decoder, driven by the runtime that ships them: its logits
 elementwise in float, over texts or sounds of unequal length and caches of every depth; when quantized as
-distributions, and elementwise without rounded activations and caches; and greedy answers side by side.
+distributions, elementwise without rounded activations and caches, and by what codes in the caches cost; and
+greedy answers side by side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ..graph.attention.cache_io import CODES, FLOAT
 from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
-from .distances import clear_margin, compare, elementwise_bound, gate, rounded
+from .distances import clear_margin, compare, compare_caches, elementwise_bound, gate, rounded
 from .graphs import exact_session, write_float_cache, write_float_graph
 from .proof_text import Ids, padded, token_rows, token_sentences
 from .reference import Reference
@@ -135,15 +136,24 @@ def prove_encoder_decoder(
     result["greedy"] = _greedy(driver(graphs), model, job, margin)
     task.advance(2, "quantized weights")
     exact = reference.with_float_activations()
-    exactly = graphs
+
+    @contextmanager
+    def exactly(graphs: tuple[Path, Path], section: EncoderDecoderSection) -> Iterator[EncoderDecoder]:
+        with ExitStack() as stack:
+            encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in graphs)
+            yield layout.drives(job, encoder, decoder, section)
+
+    if job.kv_dtype in CODES:
+        with exactly(graphs, section) as coded:
+            found, expected = text.ours(coded), text.theirs(exact)
+        exact = reference.with_float_cache()
+        result["caches"] = compare_caches(found, expected, text.theirs(exact))
     if job.kv_dtype != FLOAT:
-        exactly = (
+        graphs = (
             write_float_cache(job, work / "encoder", opset, layout.encoder),
             write_float_cache(job, work / "decoder", opset, layout.decoder),
         )
-    with ExitStack() as stack:
-        encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in exactly)
-        unrounding = layout.drives(job, encoder, decoder, in_float)
+    with exactly(graphs, in_float) as unrounding:
         result["codes"] = _elementwise(unrounding, exact, cases, "quantized weights, float activations")
     task.advance(1)
     return result

@@ -46,10 +46,14 @@ class Reference:
         self._caches = round_cache(self.model, self.source) if cache else []
         return self.model
 
-    def with_float_activations(self) -> nn.Module:
-        """The model with rounded tables, and activations and cache left in float again."""
+    def with_float_cache(self) -> nn.Module:
+        """The model with keys and values left in float again."""
         while self._caches:
             self._caches.pop().remove()
+        return self.model
+
+    def with_float_activations(self) -> nn.Module:
+        """The model with rounded tables, and activations left in float again."""
         for name, module in list(self.model.named_modules()):
             if isinstance(module, TokenQuantLinear):
                 unwrap(self.model, name)

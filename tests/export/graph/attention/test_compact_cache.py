@@ -74,6 +74,7 @@ def test_answers_are_those_of_torch_with_rounded_keys_and_values(
     parity = bundle.manifest["parity"]
     assert parity["status"] == "passed"
     assert ("codes" in parity) == (kv != "fp32")
+    assert ("caches" in parity) == (kv in ("int8", "int4"))
 
     driver = EncoderDecoder.open(bundle, threads=1)
     driver.prefill(READ)
@@ -128,13 +129,15 @@ def test_torch_s_own_cache_gives_the_same_answers(
         model = make_encoder_decoder(tmp_path / family, family)
         torch_model: Any = load_model(compressed(model, pico_text, tmp_path / f"c-{family}", 4, "per-tensor"))
         assert read_json(tmp_path / f"c-{family}" / "config.json")["edgepress_kv_cache"] == TENSOR
-        read, state, steps = torch.tensor(READ[1:]), None, []
+        read = torch.tensor(READ[1:])
+        state: Any = None
+        steps: list[Any] = []
         with torch.no_grad():
             states = torch_model.get_encoder()(read)
             for token in WRITTEN[1]:
                 given = {"encoder_outputs": states, "decoder_input_ids": torch.tensor([[token]])}
-                output = torch_model(**given, past_key_values=state, use_cache=True)
-                state = output.past_key_values
+                output = torch_model(**given, cache=state, use_cache=True)
+                state = output.cache
                 steps.append(output.logits[0, 0])
             whole = torch_model(read, decoder_input_ids=torch.tensor([WRITTEN[1]]), use_cache=False).logits[0]
         assert torch.allclose(torch.stack(steps), whole, atol=1e-3)
@@ -157,7 +160,7 @@ def test_a_cache_with_wrong_scales_is_not_published(
         return scales and type(scales)(scales.scheme, scales.key / 8, scales.value / 8)
 
     monkeypatch.setattr(WeightView, "kv_scales", planted)
-    with pytest.raises(GateFailed):
+    with pytest.raises(GateFailed, match="caches as they ship"):
         export_bundle(made, output=tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
