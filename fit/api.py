@@ -21,10 +21,11 @@ from .found_recipe import recipe_of
 from .job import Job, Wish, refuse_impossible
 from .losses import known_losses, losses_file
 from .methods import METHODS
+from .planned_time import seconds_with_room
 from .quantities import DISK
 from .ray_workers import RayWorkers
 from .report import deliver
-from .search import Search, objective_of, planned_seconds
+from .search import Search, objective_of
 from .solve import Infeasible, Limit, solve
 from .worker import outer_search, refuse_budgets, share
 
@@ -135,6 +136,7 @@ def plan_fit(
     wish.check()
     if output is not None:
         refuse_nesting(Path(output), [wish.model, *text_paths(wish.text)])
+    target = Path() if output is None else Path(output)
     with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
         job = Job(wish, Path(folder), progress or Silent())
         losses = known_losses(losses_file(job.fingerprint, job.source.anatomy, job.calibration))
@@ -153,12 +155,12 @@ def plan_fit(
             "hours": wish.hours,
         }
         if losses is not None:
-            return document | _predicted(job, space)
+            return document | _predicted(job, space, target)
         # Every part at its smallest: what a compression takes hardly depends on the bits.
-        return document | {"compress_seconds": _compress_seconds(job, space, (0,) * len(space.units))}
+        return document | {"compress_seconds": _compress_seconds(job, space, (0,) * len(space.units), target)}
 
 
-def _predicted(job: Job, space: Space) -> dict[str, Any]:
+def _predicted(job: Job, space: Space, output: Path) -> dict[str, Any]:
     """What a first trial is predicted to be, its KL before any factor was measured; the same of the front
     below its size; and the seconds that its compression takes by each method.
     """
@@ -175,19 +177,19 @@ def _predicted(job: Job, space: Space) -> dict[str, Any]:
         "gap": found.gap,
         "predicted": corrections.predicted(space, found.options, method, budgets),
         "front": [corrections.predicted(space, options, method, ()) for options in front],
-        "compress_seconds": _compress_seconds(job, space, found.options),
+        "compress_seconds": _compress_seconds(job, space, found.options, output),
     }
 
 
-def _compress_seconds(job: Job, space: Space, options: tuple[int, ...]) -> dict[str, float]:
-    """By method; empty where the budgets leave nothing to compress."""
+def _compress_seconds(job: Job, space: Space, options: tuple[int, ...], output: Path) -> dict[str, float]:
+    """Estimates by method; empty where the budgets leave nothing to compress."""
     if all(unit.is_table or option.scheme is None for unit, option in space.chosen(options)):
         return {}
-    found, file = {}, job.directory / "planned.yaml"
+    found = {}
     with job.progress.task("planning each method", len(METHODS)) as task:
         for method in METHODS:
             recipe = recipe_of(space, options, method, job.settings)
-            found[method.name] = planned_seconds(job.wish.model, recipe, job.texts.calibration, file)
+            found[method.name] = seconds_with_room(job.source, recipe, output, job.wish.device)
             task.advance(1, method.name)
     return found
 

@@ -17,6 +17,8 @@ from ..errors import GateFailed, InputError, require
 from ..limits import require_seed
 from ..runtime.text.tokenizer import Tokenizer
 from ..terminal import Progress
+from .asked.kept_calibration import kept_calibration
+from .asked.texts import Texts, require_groups, split_text, windows_of
 from .budgets import Budget
 from .candidates import Space, model_kind, space_of
 from .corrections import Corrections
@@ -27,7 +29,6 @@ from .methods import METHODS
 from .quantities import ACCURACY, DISK, ENCODER_DECODER, ENERGY, MEMORY, QUANTITIES
 from .search import ROUNDS, Search
 from .spaces import Spaces
-from .texts import Texts, require_groups, split_text, windows_of
 from .trials import Setting
 
 _BATCH_TOKENS = 2048
@@ -123,20 +124,28 @@ class Job:
         if any(one.slice == "tasks" for one in wish.budgets):
             require_groups(self.texts.held_out)
         self.windows = self._windows(tokenizer)
-        self.calibration: Calibration = calibration_from(
-            self.texts.calibration,
-            tokenizer,
-            kind=anatomy.kind,
-            samples=wish.samples,
-            length=self.length,
-            seed=wish.seed,
-            batch_size=max(1, _BATCH_TOKENS // self.length),
-            vocab_size=anatomy.vocab_size,
-            labels=anatomy.classifier.labels if anatomy.classifier and anatomy.labels_texts else (),
-        )
+        self.calibration: Calibration = self._calibration(tokenizer)
         with progress.task("hashing the model", 1) as task:
             self.fingerprint = self.source.reader.fingerprint()
             task.advance(1)
+
+    def _calibration(self, tokenizer: Tokenizer) -> Calibration:
+        wish, anatomy = self.wish, self.source.anatomy
+        settings: dict[str, Any] = {"samples": wish.samples, "length": self.length, "seed": wish.seed}
+        settings["batch_size"] = max(1, _BATCH_TOKENS // self.length)
+        return kept_calibration(
+            self.source,
+            self.texts.calibration,
+            settings,
+            lambda: calibration_from(
+                self.texts.calibration,
+                tokenizer,
+                kind=anatomy.kind,
+                vocab_size=anatomy.vocab_size,
+                labels=anatomy.classifier.labels if anatomy.classifier and anatomy.labels_texts else (),
+                **settings,
+            ),
+        )
 
     def _windows(self, tokenizer: Tokenizer) -> int:
         """Of a decoder's text, as many as both parts have.

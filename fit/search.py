@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..compress.api import plan_model
 from ..errors import GateFailed, InputError
 from ..terminal import Progress
 from .budgets import Budget
@@ -19,10 +18,11 @@ from .corrections import Corrections
 from .figures import qualities
 from .found_recipe import recipe_of
 from .methods import METHODS, Method
+from .planned_time import planned_seconds
 from .quantities import DISK
 from .solve import Infeasible, Limit, Solution, solve
 from .spaces import Spaces
-from .trials import Setting, Trial, quality_of, recipe_text, run_trial
+from .trials import Setting, Trial, quality_of, run_trial
 from .uniform import solve_uniform
 
 ROUNDS = 3  # of each method
@@ -181,12 +181,7 @@ class Search:
         """Seconds of a trial: those of the last one, and what the plan says that compressing takes more."""
         last = self.trials[-1]
         plans = [
-            planned_seconds(
-                self.setting.model,
-                self.recipe(last.options, replace(one, cut=last.method.cut)),
-                self.setting.texts.calibration,
-                self.folder / "planned.yaml",
-            )
+            planned_seconds(self.spaces.source, self.recipe(last.options, replace(one, cut=last.method.cut)))
             for one in (last.method, method)
         ]
         return last.seconds + plans[1] - plans[0]
@@ -243,12 +238,6 @@ class Search:
         if not parts:
             return "no budget alone is in the way: several would have to give way"
         return "with the other budgets kept, " + ", or ".join(parts)
-
-
-def planned_seconds(model: str, recipe: dict[str, Any], calibration: str, file: Path) -> float:
-    """Of the compression by ``recipe``, as its plan says, which reads it from ``file``."""
-    file.write_text(recipe_text(recipe), encoding="utf-8")
-    return float(plan_model(model, recipe=str(file), calibration=calibration, requantize=True).seconds)
 
 
 def objective_of(space: Space, budgets: Sequence[Budget]) -> str:

@@ -30,12 +30,12 @@ from ..export.api import export_bundle
 from ..runtime.bundle.bundle import Bundle
 from ..storage import sha256_json, write_atomic
 from ..terminal import Progress
+from .asked.texts import Texts
 from .budgets import Budget
 from .figures import of_device, originals, qualities
 from .latency import BATCH, NEW_TOKENS, PROMPT
 from .methods import Method
 from .quantities import DISK, ENERGY
-from .texts import Texts
 
 RECIPE, BUNDLE = "recipe.yaml", "bundle"
 _SENTENCES = 256  # of a text, or rows with labels

@@ -200,21 +200,24 @@ def _plan(planned: dict[str, Any]) -> str:
     sizes = f"{DISK.shown(planned['smallest'])} to {DISK.shown(planned['largest'])}"
     lines = [
         f"Plan of fit for {planned['model']}: {', '.join(planned['budgets'])}",
-        f"  space    {planned['units']} units with {planned['options']} options, {sizes}",
+        f"  space    {planned['units']} units with {planned['options']} options, {sizes} (estimates)",
     ]
     if not planned["losses_known"]:
         lines.append(
             f"  result   its {planned['judged']} is predicted once a run has measured the candidates"
         )
     elif not planned["feasible"]:
-        lines.append("  result   none is predicted to keep the budgets, rounded to nearest")
+        lines.append("  result   none is predicted to keep the budgets; a first trial may show otherwise")
     else:
         lines.append(
-            f"  result   {_sized(planned, planned['predicted'])} rounded to nearest; trials do better"
+            f"  result   {_sized(planned, planned['predicted'])}: an estimate from candidates that were "
+            "measured one by one"
         )
-        lines += [f"  front    {_sized(planned, one)}" for one in planned["front"]]
+        lines += [f"  front    {_sized(planned, one)} (estimate)" for one in planned["front"]]
     for name, value in planned.get("compress_seconds", {}).items():
-        lines.append(f"  time     {_minutes(value)} to compress once by {name}")
+        lines.append(f"  time     about {_minutes(value)} to compress once by {name} (estimate)")
+    if planned.get("compress_seconds"):
+        lines.append("  time     more for each trial's export, proof and measurement, which no plan counts")
     lines.append(f"  time     no trial begins after {planned['hours']:g} hours")
     return "\n".join(lines)
 

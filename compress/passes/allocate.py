@@ -136,7 +136,7 @@ class Allocate(Selective, ModelPass):
         """The budget, or the most that the plan gives a layer."""
         if self.plan is None:
             return self.bits
-        planned = {Scheme.parse(name) for name in self.plan.values()}
+        planned = [Scheme.parse(name) for name in set(self.plan.values())]
         return max(scheme.bits_per_weight(in_features) for scheme in planned)
 
     def working_bytes(self, weights: int) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
-from transformers import DynamicCache
 
 from ..model.kv_tap import CACHE_NAMES
 from ..text.micro_batches import MicroBatch
@@ -56,6 +55,8 @@ class OnPolicy:
 
 def continued(model: Any, input_ids: torch.Tensor, begin: int, generator: torch.Generator) -> torch.Tensor:
     """``input_ids [rows, length]`` with all from the place ``begin`` on drawn from ``model``."""
+    from transformers import DynamicCache  # only here: a plan of what learns has no need of it
+
     device = next(model.parameters()).device
     accepted = signature(model.forward).parameters
     cache = {next(name for name in CACHE_NAMES if name in accepted): DynamicCache(config=model.config)}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgepress.fit.asked.texts import Texts
 from edgepress.fit.budgets import parse
 from edgepress.fit.quantities import SLICE_KL
-from edgepress.fit.texts import Texts
 from edgepress.fit.trials import Setting
 
 GPTQ, RTN = ({"passes": [{"pass": name, "scheme": "W4A16-g32"}]} for name in ("gptq", "rtn"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from edgepress.compress.text.corpus import read_corpus
 from edgepress.errors import CalibrationError
-from edgepress.fit.texts import Texts, split_text
+from edgepress.fit.asked.texts import Texts, split_text
 
 
 def parts(texts: Texts) -> list[list[str]]:

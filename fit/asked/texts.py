@@ -11,13 +11,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..compress.text.calibration_rows import pairs
-from ..compress.text.corpus import CORPORA, Corpus, plain, read_corpus
-from ..compress.text.jsonl_rows import Document, Label
-from ..compress.text.token_batch import token_stream
-from ..errors import CalibrationError, InputError
-from ..runtime.text.tokenizer import Tokenizer
-from ..storage import sha256_file, write_atomic
+from ...compress.text.calibration_rows import pairs
+from ...compress.text.corpus import CORPORA, Corpus, plain, read_corpus
+from ...compress.text.jsonl_rows import Document, Label
+from ...compress.text.token_batch import token_stream
+from ...errors import CalibrationError, InputError
+from ...runtime.text.tokenizer import Tokenizer
+from ...storage import sha256_file, write_atomic
 
 # Runs of a file's documents, in their order: neighbours may be alike, so that parts are cut in few places.
 _RUNS = 12

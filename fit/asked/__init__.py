@@ -1,0 +1,1 @@
+"""What is asked for: its text in parts, and what of that is calibrated on."""

@@ -1,0 +1,64 @@
+"""What a compression takes by the plan of its recipe: estimates, of time from the rates that were measured of
+this machine. No text is read, and the model is not opened again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..compress.job import BATCH_TOKENS
+from ..compress.memory_budget import available_memory, require_memory
+from ..compress.model.weights import WeightSource
+from ..compress.pipeline.device import choose_device
+from ..compress.plan import Plan, plan
+from ..compress.recipe import Recipe, parse
+from ..disk import require_disk
+
+
+def planned_seconds(source: WeightSource, recipe: Mapping[str, Any]) -> float:
+    """Of the compression of ``source`` by ``recipe``.
+
+    Raises:
+        EdgepressError: the recipe is none for this model, as :func:`~edgepress.compress.plan.plan` says it.
+    """
+    return _planned(source, _parsed(recipe)).seconds
+
+
+def seconds_with_room(source: WeightSource, recipe: Mapping[str, Any], folder: Path, device: str) -> float:
+    """The same, where this machine has room for it: memory of the ``device``, and the disk of ``folder``.
+
+    Raises:
+        OutOfResource: says what would fit. EdgepressError: as :func:`planned_seconds`.
+    """
+    parsed = _parsed(recipe)
+    found, available = _planned(source, parsed), available_memory(choose_device(device))
+    require_disk(folder, found.disk)
+    if found.peak_memory > available:
+        require_memory(source, parsed, *_sizes(source, parsed), available)
+    return found.seconds
+
+
+def _parsed(recipe: Mapping[str, Any]) -> Recipe:
+    return parse(dict(recipe), "a recipe of fit")
+
+
+def _planned(source: WeightSource, recipe: Recipe) -> Plan:
+    samples, length, batch_size = _sizes(source, recipe)
+    return plan(
+        source,
+        recipe,
+        name=source.reader.path.name,
+        samples=samples,
+        length=length,
+        batch_size=batch_size,
+        requantize=True,
+    )
+
+
+def _sizes(source: WeightSource, recipe: Recipe) -> tuple[int, int, int]:
+    """Sequences, their tokens, and how many go through a block at once."""
+    settings = recipe.calibration
+    length = min(settings.length, source.anatomy.max_positions)
+    return settings.samples, length, max(1, BATCH_TOKENS // length)

@@ -1,0 +1,47 @@
+"""What a method takes is what ``compress`` plans for its recipe, without the model being opened again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from edgepress.compress.api import plan_model
+from edgepress.compress.model.weights import WeightSource
+from edgepress.errors import OutOfResource
+from edgepress.fit import planned_time
+from edgepress.fit.candidates import space_of
+from edgepress.fit.found_recipe import recipe_of
+from edgepress.fit.methods import METHODS, Method
+from edgepress.fit.planned_time import planned_seconds, seconds_with_room
+
+SETTINGS = {"samples": 16, "length": 32, "seed": 0}
+
+
+@pytest.mark.parametrize("method", [*METHODS, Method(packaged="w4a16-gptq")])
+def test_it_is_what_compress_plans(
+    method: Method, pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "EDGEPRESS_CACHE", str(tmp_path / "cache")
+    )  # where the first keeps this machine's rates
+    source = WeightSource.open(pico_llama)
+    space = space_of(source, None)
+    recipe = recipe_of(space, (0,) * len(space.units), method, SETTINGS)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    planned = plan_model(
+        str(pico_llama), recipe=str(tmp_path / "recipe.yaml"), calibration=str(pico_text), requantize=True
+    )
+    assert planned_seconds(source, recipe) == pytest.approx(planned.seconds)
+    assert seconds_with_room(source, recipe, tmp_path, "cpu") == pytest.approx(planned.seconds)
+
+
+def test_what_has_no_room_is_refused(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = WeightSource.open(pico_llama)
+    space = space_of(source, None)
+    recipe = recipe_of(space, (0,) * len(space.units), METHODS[0], SETTINGS)
+    monkeypatch.setattr(planned_time, "available_memory", lambda _: 1_000_000)
+    with pytest.raises(OutOfResource, match="are there"):
+        seconds_with_room(source, recipe, tmp_path, "cpu")
