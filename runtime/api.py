@@ -165,7 +165,7 @@ class TextModel:
             ids,
             max_new_tokens=max_new_tokens,
             sampling=sampling,
-            stop=[stop] if isinstance(stop, str) else stop,
+            stop=stop,
             eos_ids=frozenset(self.decoder.section.eos_token_ids),
             resume=resume,
         )
@@ -200,7 +200,7 @@ class TextModel:
             [self.prompt_ids(prompt, chat=chat) for prompt in prompts],
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
-            stop=[stop] if isinstance(stop, str) else stop,
+            stop=stop,
             eos_ids=frozenset(section.eos_token_ids),
         )
 

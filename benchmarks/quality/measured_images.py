@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...compress.text.drawn_files import distinct_files
 from ...errors import InputError
 from ...runtime.images.image_file import image_files
 from ...runtime.session.needs import Needs, available_memory
@@ -88,8 +89,7 @@ def shown_images(folder: str | Path | None, count: int, placement: Placement) ->
             "a model that reads images is compared on images, and none are given",
             fix="pass --images FOLDER, with images that it was not calibrated with",
         )
-    first = {sha256_file(file): file for file in reversed(image_files(Path(folder)))}
-    found = sorted(first.values())
+    found = sorted(distinct_files(image_files(Path(folder))).values())
     if min(len(found), count) < LEAST:
         raise InputError(f"{folder} has {len(found)} distinct images, {LEAST} are the least", fix="give more")
     return [found[index] for index in chosen(len(found), min(count, len(found)), placement)]

@@ -18,6 +18,7 @@ from ...compress.model.hearing.speech_words import words_of
 from ...compress.model.models import resolve
 from ...compress.model.weights import WeightSource
 from ...compress.text.calibration_audio import said_in
+from ...compress.text.drawn_files import distinct_files
 from ...errors import InputError
 from ...runtime.audio.wav_file import Samples, read_sound, sound_files
 from ...runtime.bundle.directory import MANIFEST
@@ -110,8 +111,7 @@ def shown_sounds(folder: str | Path | None, count: int, placement: Placement) ->
             fix="pass --audio FOLDER, with WAV files that it was not calibrated with, and beside each "
             "NAME.wav what is said in it as NAME.txt",
         )
-    first = {sha256_file(file): file for file in reversed(sound_files(Path(folder)))}
-    found = sorted(first.values())
+    found = sorted(distinct_files(sound_files(Path(folder))).values())
     return [found[index] for index in chosen(len(found), min(count, len(found)), placement)]
 
 

@@ -50,13 +50,10 @@ def preprocessing_of(directory: Path) -> Preprocessing | None:
         CheckpointError: a processor that is not known here, or settings that it cannot have.
         InputError: a file that is not JSON.
     """
-    path = next((directory / name for name in FILES if is_regular(directory / name)), None)
-    if path is None:
+    stated = stated_settings(directory, "image_processor")
+    if stated is None:
         return None
-    content = read_json(path)
-    settings = content.get("image_processor", content) if isinstance(content, dict) else None
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
+    path, settings = stated
     named = settings.get("image_processor_type", settings.get("feature_extractor_type"))
     known = [found for start, found in _CLASSES.items() if str(named).startswith(start)]
     if not known:
@@ -68,6 +65,23 @@ def preprocessing_of(directory: Path) -> Preprocessing | None:
         return _read(settings, known[0])
     except Unusable as error:
         raise CheckpointError(f"{path} says nothing usable", why=str(error)) from None
+
+
+def stated_settings(directory: Path, section: str) -> tuple[Path, dict[str, Any]] | None:
+    """The file of the model in ``directory`` that says how its inputs are prepared, and what it says, which
+    is a ``section`` of newer ones; None where there is no such file.
+
+    Raises:
+        CheckpointError: it holds no JSON object. InputError: it is not JSON.
+    """
+    path = next((directory / name for name in FILES if is_regular(directory / name)), None)
+    if path is None:
+        return None
+    content = read_json(path)
+    settings = content.get(section, content) if isinstance(content, dict) else None
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return path, settings
 
 
 def require_preprocessing(directory: Path) -> Preprocessing:

@@ -23,7 +23,7 @@ from .drawn_files import draw_files, require_sizes
 from .log_mel import LogMel
 from .probe_text import TEXTS, TOKENS, refuse_probe
 from .spectra import spectra
-from .token_batch import Ids, Row, TokenBatch, batched, hash_of
+from .token_batch import Ids, Row, TokenBatch, batched
 
 _PROBE_SEED = 20_252
 _OWN_TOKENS = "<|"
@@ -71,24 +71,12 @@ def calibration_of_sounds(
     refuse_probe(texts, source)
     answers = [words.ids(text) for text in texts]
     _require_known(answers, drawn.chosen, words)
-    batches = tuple(
+    batches = (
         _batch([read_sound(file, _sound(how)) for file in drawn.chosen[part]], answers[part], how, tokens)
         for part in (slice(start, start + batch_size) for start in range(0, samples, batch_size))
     )
-    return Calibration(
-        batches=batches,
-        source=source,
-        seed=seed,
-        samples=samples,
-        length=tokens,
-        effective_tokens=samples * tokens,
-        documents=drawn.distinct,
-        duplicates=drawn.duplicates,
-        truncated=sum(len(ids) == words.longest for ids in answers),
-        chat=False,
-        sha256=hash_of(batches),
-        text_sha256=drawn.sha256,
-    )
+    truncated = sum(len(ids) == words.longest for ids in answers)
+    return drawn.calibration(batches, tokens=tokens, truncated=truncated)
 
 
 def _sound(how: LogMel) -> Sound:

@@ -13,7 +13,7 @@ from ...runtime.images.image_file import image_files
 from ...runtime.images.prepared import read_images
 from .calibration import Calibration
 from .drawn_files import draw_files, require_sizes
-from .token_batch import TokenBatch, hash_of
+from .token_batch import TokenBatch
 
 PROBES = 8
 _PROBE_SEED = 20_251
@@ -31,21 +31,7 @@ def calibration_of_images(
     """
     require_sizes(samples, batch_size)
     drawn = draw_files(image_files(Path(source)), "images", source, samples=samples, seed=seed)
-    batches = tuple(_batches(drawn.chosen, how, tokens, batch_size))
-    return Calibration(
-        batches=batches,
-        source=source,
-        seed=seed,
-        samples=samples,
-        length=tokens,
-        effective_tokens=samples * tokens,
-        documents=drawn.distinct,
-        duplicates=drawn.duplicates,
-        truncated=0,
-        chat=False,
-        sha256=hash_of(batches),
-        text_sha256=drawn.sha256,
-    )
+    return drawn.calibration(_batches(drawn.chosen, how, tokens, batch_size), tokens=tokens)
 
 
 def _batches(files: Sequence[Path], how: Preprocessing, tokens: int, batch_size: int) -> Iterator[TokenBatch]:

@@ -96,7 +96,8 @@ class _Reply:
         self.finished: FinishReason | None = None
         self._prompt_tokens, self._limit, self._eos_ids = len(prompt_ids), max_new_tokens, eos_ids
         self._sampler = Sampler(sampling or Sampling(), prompt_ids if seen is None else seen)
-        self._words, self._stops = IncrementalDecoder(tokenizer), StopStrings(stop)
+        self._words = IncrementalDecoder(tokenizer)
+        self._stops = StopStrings([stop] if isinstance(stop, str) else stop)  # a text is a sequence as well
         self._pieces: list[str] = []
 
     def choose(self, logits: Logits) -> None:

@@ -82,7 +82,7 @@ class SpeechToTextModel:
             self._places(prompt),
             max_new_tokens=self._room(prompt, max_new_tokens),
             sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
-            stop=[stop] if isinstance(stop, str) else stop,
+            stop=stop,
             eos_ids=frozenset(self.model.section.eos_token_ids),
         )
         return TextStream(pieces)
@@ -119,7 +119,7 @@ class SpeechToTextModel:
             [self._places(prompt)] * len(sounds),
             max_new_tokens=self._room(prompt, max_new_tokens),
             sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
-            stop=[stop] if isinstance(stop, str) else stop,
+            stop=stop,
             eos_ids=frozenset(self.model.section.eos_token_ids),
             step=step,
         )

@@ -76,7 +76,7 @@ class TextToTextModel:
             self.input_ids(text),
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
-            stop=[stop] if isinstance(stop, str) else stop,
+            stop=stop,
             eos_ids=frozenset(self.model.section.eos_token_ids),
             seen=[self.model.section.start_token_id],
         )
@@ -109,7 +109,7 @@ class TextToTextModel:
             [self.input_ids(text) for text in texts],
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
-            stop=[stop] if isinstance(stop, str) else stop,
+            stop=stop,
             eos_ids=frozenset(self.model.section.eos_token_ids),
             seen=[self.model.section.start_token_id],
         )

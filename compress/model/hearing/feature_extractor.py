@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CheckpointError
-from ....storage import is_regular, read_json
 from ...text.log_mel import RATE, LogMel
 from ..anatomy import Anatomy
 from ..families._tensors import integer
-from ..image_processor import FILES
+from ..image_processor import FILES, stated_settings
 from .hearing import Hearing
 
 EXTRACTOR = "WhisperFeatureExtractor"
@@ -28,13 +27,10 @@ def log_mel_of(directory: Path) -> LogMel | None:
         CheckpointError: an extractor that is not known here, or settings that it cannot have.
         InputError: a file that is not JSON.
     """
-    path = next((directory / name for name in FILES if is_regular(directory / name)), None)
-    if path is None:
+    stated = stated_settings(directory, "feature_extractor")
+    if stated is None:
         return None
-    content = read_json(path)
-    settings = content.get("feature_extractor", content) if isinstance(content, dict) else None
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
+    path, settings = stated
     named = settings.get("feature_extractor_type")
     if named != EXTRACTOR:
         raise CheckpointError(
