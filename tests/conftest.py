@@ -12,6 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgepress.benchmarks.lab.same_bytes.pico_families import (
+    BART,
+    DEBERTA,
+    DECODER,
+    DISTILBERT,
+    ENCODER,
+    MODELS,
+    SPECIAL,
+    T5,
+    VISION,
+    WHISPER,
+)
 from hypothesis import settings
 
 from .loopback import Loopback, client, require_sshd, stubs
@@ -166,84 +178,14 @@ def _save(model: Any, folder: Path, shard: str | None) -> None:
     model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
 
 
-# What a family needs beside (or against) the sizes that all pico decoders have.
+# What a decoder's config says beside the sizes of all, as the lab has it. Of these families tests say it.
+_SAID_BY_TESTS = ("mistral", "mixtral", "olmoe", "granitemoe", "qwen2_moe", "qwen3_moe")
 OWN_SIZES: dict[str, dict[str, Any]] = {
-    "bitnet": {"num_key_value_heads": 1},
-    "opt": {"ffn_dim": 128},
-    "phi": {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False},
-    "gpt2": {"n_inner": 128},
-    "gpt_neox": {"num_attention_heads": 2, "head_dim": 32, "rotary_pct": 0.5, "tie_word_embeddings": False},
-    "phi3": {"eos_token_id": 2, "sliding_window": None},
-    "smollm3": {"no_rope_layer_interval": 2},
-    "stablelm": {"head_dim": None, "num_attention_heads": 2, "partial_rotary_factor": 0.5},
-    "starcoder2": {"head_dim": None, "sliding_window": 24},
-    "gemma3_text": {
-        "head_dim": 32,
-        "query_pre_attn_scalar": 24,
-        "sliding_window": 24,
-        "sliding_window_pattern": 2,
-    },
-    "gptj": {"n_inner": 128, "rotary_dim": 16, "num_attention_heads": 2, "tie_word_embeddings": False},
-    "helium": {"num_key_value_heads": 4},
-    "mamba": {"state_size": 8},
-    "jamba": {
-        "num_hidden_layers": 4,
-        "attn_layer_period": 3,
-        "attn_layer_offset": 1,
-        "num_experts": 1,
-        "mamba_d_state": 8,
-        "tie_word_embeddings": False,
-    },
-    "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 2, "state_size": 8, "chunk_size": 16},
-    "lfm2": {"num_hidden_layers": 4, "layer_types": ["conv", "conv", "full_attention", "conv"]},
-    "falcon": {"ffn_hidden_size": 128, "num_attention_heads": 2},
-    "bloom": {"seq_length": 512},
-    "ministral": {"sliding_window": 24},
-    "mpt": {"max_seq_len": 512},
-    "cohere": {"logit_scale": 0.5},
-    "cohere2": {"logit_scale": 0.5, "sliding_window": 24, "sliding_window_pattern": 2},
-    "nemotron": {"head_dim": 32, "num_attention_heads": 2},
-    "glm4": {"head_dim": 32, "num_attention_heads": 2},
-    "olmo3": {"sliding_window": 24},
-    "exaone4": {"sliding_window": 24, "sliding_window_pattern": 2},
-    "granite": {
-        "embedding_multiplier": 3.0,
-        "attention_multiplier": 0.2,
-        "residual_multiplier": 0.5,
-        "logits_scaling": 2.0,
-    },
-    "gemma": {"head_dim": 32, "num_key_value_heads": 1},
-    "deepseek_v3": {
-        "n_routed_experts": 8,
-        "num_experts_per_tok": 3,
-        "n_group": 4,
-        "topk_group": 2,
-        "first_k_dense_replace": 1,
-        "moe_intermediate_size": 32,
-        "num_key_value_heads": 4,
-        "q_lora_rank": 32,
-        "kv_lora_rank": 32,
-        "qk_rope_head_dim": 16,
-        "qk_nope_head_dim": 16,
-        "v_head_dim": 24,
-        "tie_word_embeddings": False,
-    },
-    "gpt_oss": {
-        "num_local_experts": 6,
-        "num_experts_per_tok": 2,
-        "sliding_window": 24,
-        "swiglu_limit": 0.7,
-        "intermediate_size": 32,
-        "tie_word_embeddings": False,
-    },
-    "gemma2": {
-        "head_dim": 32,
-        "query_pre_attn_scalar": 24,
-        "sliding_window": 24,
-        "attn_logit_softcapping": 3.0,
-        "final_logit_softcapping": 5.0,
-    },
+    family: changes
+    for family, changes, _ in reversed(MODELS.values())  # of a family that has several the first counts
+    if family not in _SAID_BY_TESTS
 }
+OWN_SIZES["jamba"] = OWN_SIZES["jamba"] | {"num_experts": 1}
 
 
 def save_decoder(
@@ -254,20 +196,7 @@ def save_decoder(
 
     folder.mkdir(parents=True, exist_ok=True)
     size = save_tokenizer(folder, encoder=False)
-    settings: dict[str, Any] = {
-        "vocab_size": size,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-    }
+    settings: dict[str, Any] = DECODER | {"vocab_size": size}
     settings.update(OWN_SIZES.get(model_type, {}))
     settings.update(changes)
     if model_type in ("falcon", "bloom", "mpt"):
@@ -278,14 +207,6 @@ def save_decoder(
 
 # Encoders that transformers builds without a pooling layer.
 POOLERLESS = ("distilbert", "electra", "modernbert", "eurobert", "deberta-v2")
-DEBERTA = {
-    "relative_attention": True,
-    "share_att_key": True,
-    "pos_att_type": "p2c|c2p",
-    "position_biased_input": False,
-    "position_buckets": 16,
-    "norm_rel_ebd": "layer_norm",
-}
 
 
 def save_encoder(
@@ -310,28 +231,10 @@ def save_encoder(
 
     folder.mkdir(parents=True, exist_ok=True)
     size = save_tokenizer(folder, encoder=True)
-    settings: dict[str, Any] = {"vocab_size": size, "pad_token_id": 0}
-    if model_type == "distilbert":
-        settings |= {
-            "dim": 64,
-            "hidden_dim": 128,
-            "n_layers": 2,
-            "n_heads": 4,
-            "max_position_embeddings": 128,
-        }
-    else:
-        settings |= {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 130,
-        }
-    if model_type in ("modernbert", "eurobert"):  # whose special tokens are of the published vocabulary
-        settings |= {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-        settings |= {"mask_token_id": 4}
-    if model_type == "deberta-v2":
-        settings |= DEBERTA
+    own = {"distilbert": DISTILBERT, "deberta-v2": DEBERTA}
+    settings = own.get(model_type, ENCODER) | {"vocab_size": size}
+    if model_type in ("modernbert", "eurobert"):
+        settings |= SPECIAL
     if labels:
         settings["id2label"] = dict(enumerate(labels))
     settings.update(changes)
@@ -374,22 +277,8 @@ def save_encoder_decoder(
     if model_type == "whisper":
         return save_whisper(folder, **changes)
     folder.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {
-        "vocab_size": save_ended_tokenizer(folder),
-        "d_model": 32,
-        "decoder_start_token_id": 0,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-        "tie_word_embeddings": not own_head,
-    }
-    if model_type in ("bart", "marian"):
-        sides: dict[str, Any] = {"encoder": (3, 4, 64), "decoder": (2, 2, 96)}
-        for side, (layers, heads, width) in sides.items():
-            settings |= {f"{side}_layers": layers, f"{side}_attention_heads": heads}
-            settings |= {f"{side}_ffn_dim": width}
-        settings |= {"forced_eos_token_id": None, "scale_embedding": True, "max_position_embeddings": 160}
-    else:
-        settings |= {"d_kv": 8, "d_ff": 64, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
+    settings = (BART | {"scale_embedding": True}) if model_type in ("bart", "marian") else T5
+    settings = settings | {"vocab_size": save_ended_tokenizer(folder), "tie_word_embeddings": not own_head}
     model: Any = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(model_type, **settings | changes))
     if own_head:
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.get_input_embeddings().weight))
@@ -453,17 +342,8 @@ def save_whisper(folder: Path, *, settings: dict[str, Any] | None = None, **chan
     stated = spoken_settings() | (settings or {})
     given = {key: value for key, value in stated.items() if value is not None}
     ids = ("decoder_start_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
-    config: dict[str, Any] = {
-        "vocab_size": save_spoken_tokenizer(folder),
-        "d_model": 32,
-        "num_mel_bins": 16,
-        "max_source_positions": 100,
-        "max_target_positions": 64,
-        "begin_suppress_tokens": None,
-        **{key: spoken_settings()[key] for key in ids},
-    }
-    for side, (layers, heads, width) in {"encoder": (3, 4, 64), "decoder": (2, 2, 96)}.items():
-        config |= {f"{side}_layers": layers, f"{side}_attention_heads": heads, f"{side}_ffn_dim": width}
+    config = WHISPER | {"vocab_size": save_spoken_tokenizer(folder)}
+    config |= {key: spoken_settings()[key] for key in ids}
     config |= changes
     model: Any = AutoModelForSpeechSeq2Seq.from_config(AutoConfig.for_model("whisper", **config))
     _save(model, folder, None)
@@ -535,13 +415,7 @@ def save_vision(
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "preprocessor_config.json", PROCESSORS[model_type] | (processor or {}))
-    settings: dict[str, Any] = {
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "image_size": 32,
-        "patch_size": 8,
-    }
+    settings: dict[str, Any] = {**VISION}
     settings |= {"mlp_ratio": 2} if model_type == "dinov2" else {"intermediate_size": 128}
     if labels:
         settings["id2label"] = dict(enumerate(labels))
