@@ -8,7 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from edgepress.errors import InputError, OutOfResource, OutputExists
 from edgepress.hashed_tree import SIGNATURE, hash_tree
 from edgepress.staging import MARK, Staging
 from edgepress.storage import write_json
+
+NOBODY = 65_534
 
 
 def names(folder: Path) -> list[str]:
@@ -246,11 +249,30 @@ def test_parents_that_cannot_be_written(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write into a read-only directory")
-def test_a_read_only_parent(tmp_path: Path) -> None:
-    (tmp_path / "parent").mkdir(mode=0o500)
+@pytest.fixture
+def folder_of_a_user(tmp_path: Path) -> Iterator[Path]:
+    """A folder of this user's. Root may write anywhere: where tests run as root, this one does as nobody."""
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory() as name:  # pytest's own are below one of root's alone
+        os.chown(name, NOBODY, -1)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_read_only_parent(folder_of_a_user: Path) -> None:
+    parent = folder_of_a_user / "parent"
+    publish(parent / "out", "old")
+    parent.chmod(0o500)
     with pytest.raises(InputError, match="cannot write"):
-        publish(tmp_path / "parent" / "out", "new")
+        publish(parent / "new", "new")
+    parent.chmod(0o700)
+    assert names(parent) == ["out"]
 
 
 @pytest.mark.parametrize(
