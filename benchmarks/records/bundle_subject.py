@@ -53,12 +53,7 @@ class BundleSubject:
         if self._encoder is not None and self.labels:
             self.label_form = LabelForm(self._bundle.encoder.labelled, self._bundle.encoder.several)
         self.max_length = _longest(self._bundle)
-        self.runtime: dict[str, Any] = {
-            "name": "onnxruntime",
-            "version": version("onnxruntime"),
-            "threads": threads,
-            **operators_of(self._bundle),
-        }
+        self.runtime = runtime_of(self._bundle, threads)
 
     def read_ahead(self, windows: NDArray[np.int64]) -> None:
         """Nothing: the bundle is mapped."""
@@ -115,6 +110,12 @@ def _longest(bundle: Bundle) -> int:
         both = bundle.encoder_decoder
         return min(both.max_length, both.context_length - 1)
     return bundle.decoder.context_length if bundle.kind == "decoder" else bundle.encoder.max_length
+
+
+def runtime_of(bundle: Bundle, threads: int) -> dict[str, Any]:
+    """What runs ``bundle``, for a record: ONNX Runtime, and whose operators."""
+    running = {"name": "onnxruntime", "version": version("onnxruntime"), "threads": threads}
+    return {**running, **operators_of(bundle)}
 
 
 def operators_of(bundle: Bundle) -> dict[str, Any]:

@@ -76,12 +76,7 @@ class CheckpointSubject:
         self.behind_blocks: BehindBlocks | None = None
         if anatomy.kind == "decoder":
             self.behind_blocks = TorchBehindBlocks(self._model, self._device, anatomy.hidden_size)
-        self.runtime: dict[str, Any] = {
-            "name": "torch",
-            "version": torch.__version__,
-            "device": str(self._device),
-            "threads": torch.get_num_threads(),
-        }
+        self.runtime = torch_runtime(self._device)
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits ``[batch, length, vocab]`` at every position of ``input_ids [batch, length]``."""
@@ -195,6 +190,12 @@ class CheckpointSubject:
         """The checkpoint as records name it."""
         kind = "classifier" if self.labels else self.kind
         return describe_checkpoint(self._source, self._resolved, kind, lambda: self.content_sha256)
+
+
+def torch_runtime(device: torch.device) -> dict[str, Any]:
+    """What runs a checkpoint, for a record: torch, where and with how many threads."""
+    version, threads = torch.__version__, torch.get_num_threads()
+    return {"name": "torch", "version": version, "device": str(device), "threads": threads}
 
 
 def describe_checkpoint(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,7 +20,7 @@ from ...runtime.engine.label_form import LabelForm
 from ...runtime.images.prepared import read_images
 from ...runtime.session.threads import thread_budget
 from ...terminal import Progress
-from .bundle_subject import describe_bundle, operators_of
+from .bundle_subject import describe_bundle, runtime_of
 from .named_model import NamedModel
 from .record import Subject
 
@@ -79,12 +78,7 @@ class ImageBundleSubject:
         self._model = ImageModel(Bundle.open(path), threads=threads)
         section, self.labels = self._model.section, self._model.labels
         self.label_form = LabelForm(section.labelled, section.several) if self.labels else LabelForm()
-        self.runtime: dict[str, Any] = {
-            "name": "onnxruntime",
-            "version": version("onnxruntime"),
-            "threads": threads,
-            **operators_of(self._model.bundle),
-        }
+        self.runtime = runtime_of(self._model.bundle, threads)
 
     def answers(self, files: Sequence[Path]) -> Vectors:
         """As :meth:`ImageSubject.answers`."""
@@ -113,6 +107,7 @@ class ImageCheckpointSubject:
         from ...compress.model.torch_model import load_model
         from ...compress.model.weights import WeightSource
         from ...compress.pipeline.device import choose_device
+        from .checkpoint_subject import torch_runtime
 
         self._resolved = resolve(model, progress)
         self._source = WeightSource.open(self._resolved.path)
@@ -126,12 +121,7 @@ class ImageCheckpointSubject:
         self._device = choose_device(device)
         torch.set_num_threads(require_threads(threads) or thread_budget())
         self._model = load_model(self._resolved.path, device=self._device)
-        self.runtime: dict[str, Any] = {
-            "name": "torch",
-            "version": torch.__version__,
-            "device": str(self._device),
-            "threads": torch.get_num_threads(),
-        }
+        self.runtime = torch_runtime(self._device)
 
     def answers(self, files: Sequence[Path]) -> Vectors:
         """As :meth:`ImageSubject.answers`."""

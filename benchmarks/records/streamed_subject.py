@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress
 from .answer_subjects import AnswerModel
 from .behind_blocks import BehindBlocks
-from .checkpoint_subject import describe_checkpoint
+from .checkpoint_subject import describe_checkpoint, torch_runtime
 from .record import Subject
 
 Ids = NDArray[np.int64]
@@ -83,13 +83,7 @@ class StreamedSubject:
         self._states: dict[bytes, torch.Tensor] = {}
         self._open = ExitStack()
         self._head: Head | None = None
-        self.runtime: dict[str, Any] = {
-            "name": "torch",
-            "version": torch.__version__,
-            "device": str(self._skeleton.device),
-            "threads": torch.get_num_threads(),
-            "streamed": True,
-        }
+        self.runtime = {**torch_runtime(self._skeleton.device), "streamed": True}
 
     def read_ahead(self, windows: Ids) -> None:
         """Send ``windows [n, length]`` through the blocks, in one pass over the weights."""
