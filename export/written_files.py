@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compress.bill_of_materials import BOM, EXPORT_TOOLS, write_bill_of_materials
-from ..compress.model.checkpoint.reader import LICENSES
+from ..compress.model.checkpoint.companions import LICENSES
 from ..compress.model_card import CARD
 from ..hashed_tree import hash_tree
 from ..runtime.bundle.directory import MANIFEST

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ....errors import CheckpointError, InputError
 from ....foreign import memory_shortage
-from ....storage import is_regular, sha256_file, sha256_json
+from ....storage import sha256_file, sha256_json
 from ....terminal import Tick, unseen
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from ..family import stored_transposed
 from .coded_weights import CodedWeight, CodedWeights, Notes, coded_weights
+from .companions import companions
 from .header import METADATA, TensorEntry
 from .linear_shapes import LINEARS, linear_shapes
 from .older_names import modern_names
@@ -31,32 +32,6 @@ from .policy import CONFIG, inside, read_config
 from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
 from .stacked_experts import apart
 from .tensor_check import TORCH_TYPES, NonFinite, refuse_non_finite
-
-# What a licence asks to be kept with the work.
-LICENSES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*")
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "spiece.model",
-    "source.spm",
-    "target.spm",
-    "target_vocab.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template*",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "modules.json",
-    "sentence_*_config.json",
-    "config_sentence_transformers.json",
-    "[0-9]_*/config.json",
-    *LICENSES,
-)
 
 
 class CheckpointReader:
@@ -186,16 +161,8 @@ class CheckpointReader:
         return inside(self.path, name)
 
     def companions(self) -> list[str]:
-        """Relative names of the files that belong to the model beside config and weights (tokenizer, …).
-
-        Raises:
-            InputError: one of them is no regular file.
-        """
-        found = [(path, pattern) for pattern in COMPANIONS for path in self.path.glob(pattern)]
-        files = {
-            path for path, pattern in found if not ("*" in pattern and path.is_dir()) and is_regular(path)
-        }
-        return sorted(path.relative_to(self.path).as_posix() for path in files)
+        """As :func:`.companions.companions`."""
+        return companions(self.path)
 
     def fingerprint(self, tick: Tick = unseen) -> str:
         """Hex SHA-256 over the content of config, weights and companions: equal models have equal ones.
