@@ -14,9 +14,10 @@ from ..records.bundle_subject import describe_bundle, operators_of
 from ..records.energy_metrics import energy_metrics
 from ..records.energy_record import Energy
 from ..records.record import Measurement, Metric, Subject, Validity
-from .latency import ArmSamples, half_width, quantities, summarize_arm
+from .latency import ArmSamples, half_width, summarize_arm
 from .protocol import WIDE, Protocol, timer_overhead_ns
 from .roofline import Roofline, impossible
+from .work.quantities import quantities
 from .work.timed_work import Workload
 
 # Fewer blocks than this, and the numbers are a hint.

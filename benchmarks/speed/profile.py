@@ -26,12 +26,13 @@ from .arm import Arm
 from .bundle_roofs import account_of, bandwidths, roofline_of
 from .energy_windows import measure_energy
 from .foreseen import apart, foreseen
-from .latency import load_cold, measure_arms, per_block, quantities
+from .latency import load_cold, measure_arms, per_block
 from .latency_line import Conditions, MeasuredArm, measurement_line
 from .paired import compare_rates
 from .profile_task import ProfileTask, profile_needs
 from .protocol import Protocol
 from .sitting import Sitting, Watch
+from .work.quantities import quantities
 
 
 @shortages_are_typed()

@@ -15,11 +15,11 @@ from edgepress.benchmarks.speed.latency import (
     load_cold,
     measure_arms,
     per_block,
-    quantities,
     summarize_arm,
 )
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.benchmarks.speed.work.loaded_work import Sample
+from edgepress.benchmarks.speed.work.quantities import quantities
 from edgepress.benchmarks.speed.work.timed_work import Embedding, TimedGeneration
 from edgepress.terminal import Silent
 

@@ -9,10 +9,10 @@ import pytest
 from edgepress.benchmarks.page.compare import compare_runs
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.records.record import read
-from edgepress.benchmarks.speed.latency import quantities
 from edgepress.benchmarks.speed.profile import plan_profile, profile_bundle
 from edgepress.benchmarks.speed.profile_task import workload_of
 from edgepress.benchmarks.speed.protocol import Protocol
+from edgepress.benchmarks.speed.work.quantities import quantities
 from edgepress.benchmarks.speed.work.timed_answer import TimedAnswer
 from edgepress.benchmarks.speed.work.timed_images import TimedImages
 from edgepress.benchmarks.speed.work.timed_work import from_json, to_json
