@@ -13,7 +13,7 @@ from ...runtime.bundle.directory import CHECKPOINT_MANIFEST, MANIFEST
 from ...runtime.bundle.verification import verify_directory
 from ...storage import sha256_file
 from ...terminal import Progress
-from ..page.join import Aspect, aspect_of
+from ..page.result_groups import Aspect, aspect_of
 from ..records import record
 from .demo_plan import DemoModel, DemoSize, DemoVersion
 from .resumable import ResumableStep

@@ -15,7 +15,7 @@ from ..records.energy_metrics import IDLE_WATTS, metric_name
 from ..records.energy_record import Energy
 from ..records.record import Measurement
 from .carbon import Grid
-from .join import ResultGroup, ResultRow
+from .result_groups import ResultGroup, ResultRow
 from .results_table import MARKS
 
 MOST_ROWS = 12

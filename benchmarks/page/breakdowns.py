@@ -15,7 +15,7 @@ from .account_table import AccountTable, account_tables
 from .bars import HorizontalBar, bars
 from .headline import headline
 from .heat_grid import Grid, damage, heat_grid, widths
-from .join import ResultGroup, ResultRow
+from .result_groups import ResultGroup, ResultRow
 
 MOST_GRIDS = 6
 MOST_PROFILES = 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..records import numerals
-from .join import OF_IMAGES
+from .result_groups import OF_IMAGES
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from ..records.record import Measurement, read
 from . import results_table as table
 from .account_table import why_uncounted
 from .columns import COLUMNS, DEVICE, ENERGY
-from .join import MetricReading, ResultGroup, ResultRow, aspect_of, join
+from .join import join
+from .result_groups import MetricReading, ResultGroup, ResultRow, aspect_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

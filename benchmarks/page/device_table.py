@@ -14,8 +14,8 @@ from . import results_table as table
 from .columns import SIZE
 from .conclusion import AGREE, SPEED, column
 from .headline import LOSS, headline, speed, why
-from .join import ResultGroup, ResultRow
 from .predicted import PredictedDevice, banded
+from .result_groups import ResultGroup, ResultRow
 from .results_table import Cell
 
 LONGEST_NAME = 80

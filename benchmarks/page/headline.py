@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..records import numerals
-from .join import ResultGroup, ResultRow
+from .result_groups import ResultGroup, ResultRow
 
 SMALLEST_LOSS = 1e-6
 

@@ -10,8 +10,8 @@ from functools import partial
 from . import headline, svg
 from . import results_table as table
 from .device_table import device_names, views
-from .join import OF_IMAGES, ResultGroup, ResultRow
 from .predicted import PredictedDevice, labelled
+from .result_groups import OF_IMAGES, ResultGroup, ResultRow
 
 SIZES = ({"width": 540.0, "height": 360.0}, {"width": 350.0, "height": 330.0})
 MOST = 16  # labels beyond this many cannot be distinguished

@@ -19,7 +19,7 @@ from ..records import numerals
 from ..records.conditions import clip
 from . import results_table as table
 from .account_table import AccountTable
-from .join import ResultGroup
+from .result_groups import ResultGroup
 
 MOST_BYTES = 4 << 20
 _TOGETHER = ",\N{NO-BREAK SPACE}"

@@ -20,8 +20,9 @@ from ..records.conditions import machine
 from ..records.record import Measurement, read, run_files
 from .carbon import Grid, parse_grid
 from .heat_grid import SHADES
-from .join import ResultGroup, join
+from .join import join
 from .predicted import Predicted, read_predictions
+from .result_groups import ResultGroup
 from .sections import section
 
 MOST_BYTES = 300_000

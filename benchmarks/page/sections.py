@@ -24,8 +24,8 @@ from .columns import ENERGY
 from .conclusion import sentences
 from .device_table import DeviceTable, device_names, device_table, views
 from .headline import headline
-from .join import OF_IMAGES, ResultGroup, aspect_of
 from .plots import plots, predicted_plots
+from .result_groups import OF_IMAGES, ResultGroup, aspect_of
 from .slice_chart import slice_figures
 from .svg import Figure
 from .tiles import Tile, tiles

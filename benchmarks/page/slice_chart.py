@@ -15,7 +15,7 @@ from markupsafe import Markup
 from ..records import numerals
 from ..records.conditions import clip
 from . import svg
-from .join import ResultGroup, ResultRow
+from .result_groups import ResultGroup, ResultRow
 from .svg import GLYPH, drawing, element
 
 MOST_CHARTS = 4

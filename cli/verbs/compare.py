@@ -14,7 +14,7 @@ from ...terminal import Terminal
 from ..verb import Verb, output
 
 if TYPE_CHECKING:
-    from ...benchmarks.page.join import ResultGroup
+    from ...benchmarks.page.result_groups import ResultGroup
 
 
 @click.command("compare", cls=Verb)

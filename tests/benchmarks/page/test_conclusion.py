@@ -10,8 +10,9 @@ from edgepress.benchmarks.page.conclusion import sentences
 from edgepress.benchmarks.page.device_table import device_table
 from edgepress.benchmarks.page.headline import headline, why
 from edgepress.benchmarks.page.heat_grid import damage, level
-from edgepress.benchmarks.page.join import ResultGroup, join
+from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.plots import plots
+from edgepress.benchmarks.page.result_groups import ResultGroup
 from edgepress.benchmarks.page.sections import not_measured
 from edgepress.benchmarks.page.tiles import tiles
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity

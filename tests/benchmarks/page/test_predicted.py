@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from edgepress.benchmarks.page import predicted
 from edgepress.benchmarks.page.device_table import device_table
-from edgepress.benchmarks.page.join import ResultGroup, join
+from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.predicted import Predicted, read_predictions
 from edgepress.benchmarks.page.report import render_report
+from edgepress.benchmarks.page.result_groups import ResultGroup
 from edgepress.benchmarks.records.record import Measurement
 from edgepress.devices.predict.prediction import Prediction, Quantity
 from edgepress.errors import InputError
