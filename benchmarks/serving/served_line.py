@@ -26,49 +26,61 @@ def served_line(
     command: str,
 ) -> Measurement:
     """The line of ``level``; ``states`` are of the machine before and after it."""
-    protocol = asked.protocol
-    fewest, most = protocol.blocks, protocol.most_seconds
-    metrics, samples = _metrics(level, server, protocol)
+    metrics, samples = _metrics(level, server, asked.protocol)
     happened, doubts = disturbance(*states)
-    if metrics["ttft_ms"].n < ENOUGH_BLOCKS:
-        doubts.append(f"only {metrics['ttft_ms'].n} requests: at least {ENOUGH_BLOCKS} make an interval")
-    elif half_width(metrics["output_tps"]) > WIDE:
-        spread = 100 * half_width(metrics["output_tps"])
-        doubts.append(f"noisy: the interval of the median throughput is ± {spread:.0f} % wide")
     before, after = (state.model_dump(mode="json") for state in states)
     return Measurement(
         command=command,
         subject=subject,
-        workload={
-            "kind": "generate",
-            "scenario": "server",
-            "batch": 1,
-            "concurrency": level.concurrency,
-            "prompt_tokens": asked.prompt_tokens,
-            "new_tokens": asked.new_tokens,
-            "sampling": "greedy",
-            "seed": protocol.seed,
-            "includes": {"tokenize": False, "sample": True, "load": False, "http": True},
-        },
+        workload=_workload(level, asked),
         runtime=_runtime(server),
         device=machine.model_dump(mode="json"),
         state={"before": before, "after": after, "between": happened},
-        protocol={
-            "requests": metrics["ttft_ms"].n,
-            "seconds": level.ended - level.began,
-            "windows": protocol.blocks,
-            "order": "a closed loop: each stream sends its next request when its last is answered",
-            "warm_up": "the first request of each stream",
-            "stop_rule": f"{fewest} requests, one a stream, then up to 100 for {most:g} s",
-            "timer": "perf_counter",
-            "load": "from the start of the server's process to its first answer",
-            "rss_method": "sum over the server's processes, once a second",
-            "seed": protocol.seed,
-        },
+        protocol=_protocol(level, asked.protocol, metrics["ttft_ms"].n),
         samples=samples,
         metrics=metrics,
-        validity=Validity.of([], doubts),
+        validity=Validity.of([], [*doubts, *_doubts(metrics)]),
     )
+
+
+def _workload(level: Level, asked: LoadAsked) -> dict[str, Any]:
+    return {
+        "kind": "generate",
+        "scenario": "server",
+        "batch": 1,
+        "concurrency": level.concurrency,
+        "prompt_tokens": asked.prompt_tokens,
+        "new_tokens": asked.new_tokens,
+        "sampling": "greedy",
+        "seed": asked.protocol.seed,
+        "includes": {"tokenize": False, "sample": True, "load": False, "http": True},
+    }
+
+
+def _protocol(level: Level, protocol: Protocol, requests: int) -> dict[str, Any]:
+    fewest, most = protocol.blocks, protocol.most_seconds
+    return {
+        "requests": requests,
+        "seconds": level.ended - level.began,
+        "windows": protocol.blocks,
+        "order": "a closed loop: each stream sends its next request when its last is answered",
+        "warm_up": "the first request of each stream",
+        "stop_rule": f"{fewest} requests, one a stream, then up to 100 for {most:g} s",
+        "timer": "perf_counter",
+        "load": "from the start of the server's process to its first answer",
+        "rss_method": "sum over the server's processes, once a second",
+        "seed": protocol.seed,
+    }
+
+
+def _doubts(metrics: dict[str, Metric]) -> list[str]:
+    """Why the numbers may be off, beside what happened on the machine."""
+    requests, spread = metrics["ttft_ms"].n, half_width(metrics["output_tps"])
+    if requests < ENOUGH_BLOCKS:
+        return [f"only {requests} requests: at least {ENOUGH_BLOCKS} make an interval"]
+    if spread > WIDE:
+        return [f"noisy: the interval of the median throughput is ± {100 * spread:.0f} % wide"]
+    return []
 
 
 def _metrics(

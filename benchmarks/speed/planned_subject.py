@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ...compress.job import CalibrationChoice, Job
+from ...compress.model.anatomy import Anatomy
 from ...compress.model.models import resolve
 from ...compress.model.weights import WeightSource
 from ...compress.numbers.scheme import Scheme
@@ -98,27 +99,7 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
         CheckpointError: nothing is predicted of such models, or of their bundles alone.
     """
     anatomy = model.anatomy
-    if anatomy.has_experts:
-        raise CheckpointError(
-            f"a {anatomy.model_type} model is a mixture of experts, of which nothing is predicted",
-            why="what a token reads depends on the experts that it goes to",
-            fix="export it and measure the bundle: edgepress profile BUNDLE",
-        )
-    if anatomy.has_latents:
-        raise CheckpointError(
-            f"attention of a {anatomy.model_type} model is latent, of which nothing is predicted",
-            fix="export it and measure the bundle: edgepress profile BUNDLE",
-        )
-    if anatomy.hearing is not None and anatomy.hearing.log_mel is None:
-        raise CheckpointError(
-            f"{name} does not say how it hears, and nothing is predicted of it",
-            fix="add its preprocessor_config.json",
-        )
-    if not anatomy.attends:
-        raise CheckpointError(
-            f"some blocks of a {anatomy.model_type} model have no attention: bundles alone are predicted",
-            fix="export it, and predict or measure the bundle: edgepress predict BUNDLE, or profile BUNDLE",
-        )
+    _refuse_unpredictable(anatomy, name)
     tokenizer = folder / "tokenizer.json"
     read = tokenizer.stat().st_size if tokenizer.is_file() else 0
     decoder = anatomy.kind == "decoder"
@@ -140,6 +121,31 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
         notes=model.notes,
     )
     return _of_kind(subject, model)
+
+
+def _refuse_unpredictable(anatomy: Anatomy, name: str) -> None:
+    """Raise CheckpointError for a model ``name`` of which nothing is predicted, or of its bundle alone."""
+    if anatomy.has_experts:
+        raise CheckpointError(
+            f"a {anatomy.model_type} model is a mixture of experts, of which nothing is predicted",
+            why="what a token reads depends on the experts that it goes to",
+            fix="export it and measure the bundle: edgepress profile BUNDLE",
+        )
+    if anatomy.has_latents:
+        raise CheckpointError(
+            f"attention of a {anatomy.model_type} model is latent, of which nothing is predicted",
+            fix="export it and measure the bundle: edgepress profile BUNDLE",
+        )
+    if anatomy.hearing is not None and anatomy.hearing.log_mel is None:
+        raise CheckpointError(
+            f"{name} does not say how it hears, and nothing is predicted of it",
+            fix="add its preprocessor_config.json",
+        )
+    if not anatomy.attends:
+        raise CheckpointError(
+            f"some blocks of a {anatomy.model_type} model have no attention: bundles alone are predicted",
+            fix="export it, and predict or measure the bundle: edgepress predict BUNDLE, or profile BUNDLE",
+        )
 
 
 def _of_kind(subject: Subject, model: PlannedModel) -> Subject:

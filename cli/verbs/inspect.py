@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,6 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
     source = WeightSource.open(path)
     coded = source.reader.coded
     anatomy, made = source.anatomy, source.manifest.get("source")
-    layers = []
-    for linear in anatomy.linears():
-        scheme = source.schemes.get(linear.name)
-        stored = source.stored_bytes(f"{linear.name}.weight")
-        layers.append(
-            {
-                "name": linear.name,
-                "shape": [linear.out_features, linear.in_features],
-                "scheme": scheme.name if scheme else _stored_as(source, linear.name),
-                "bytes": stored,
-            }
-        )
     first = next(iter(anatomy.attentions()), None)
     return {
         "path": str(path),
@@ -70,7 +59,18 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "runs_on": runs_on(source.schemes.values()) or None,
         "opens_in": {"transformers": opens_in_transformers(source).as_dict()},
         "described": made.get("described") if isinstance(made, dict) else None,
-        "layers": layers,
+        "layers": [_layer(source, linear) for linear in anatomy.linears()],
+    }
+
+
+def _layer(source: Any, linear: Any) -> dict[str, Any]:
+    """A linear with its shape and scheme, and its bytes on disk."""
+    scheme = source.schemes.get(linear.name)
+    return {
+        "name": linear.name,
+        "shape": [linear.out_features, linear.in_features],
+        "scheme": scheme.name if scheme else _stored_as(source, linear.name),
+        "bytes": source.stored_bytes(f"{linear.name}.weight"),
     }
 
 
@@ -81,17 +81,10 @@ def _stored_as(source: Any, module: str) -> str:
 
 
 def _parameters(source: Any) -> int:
-    total = 0
-    for name, shape in source.shapes.items():
-        if name.rpartition(".")[2] not in ("weight", "bias"):
-            continue
-        if name in source.anatomy.copies():
-            continue
-        count = 1
-        for size in shape:
-            count *= size
-        total += count
-    return total
+    """How many numbers weights and biases are, a copy of another not counted."""
+    copies = source.anatomy.copies()
+    shapes = {name: shape for name, shape in source.shapes.items() if name not in copies}
+    return sum(prod(shape) for name, shape in shapes.items() if name.endswith((".weight", ".bias")))
 
 
 def inspect_bundle(path: Path) -> dict[str, Any]:

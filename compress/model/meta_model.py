@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,14 @@ from .repeated_block import repeat
 from .separate_experts import separated
 
 GENERATION = "generation_config.json"
+_WITHOUT_HEAD = "AutoModel"
+# By what has labels.
+_OF_LABELS = {
+    "text": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "span": "AutoModelForQuestionAnswering",
+    "image": "AutoModelForImageClassification",
+}
 
 
 def build(path: Path, anatomy: Anatomy) -> nn.Module:
@@ -48,54 +57,44 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
 
 
 def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
-    import transformers
     from accelerate import init_empty_weights
-    from transformers import (
-        MODEL_MAPPING,
-        AutoConfig,
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoModelForImageClassification,
-        AutoModelForQuestionAnswering,
-        AutoModelForSeq2SeqLM,
-        AutoModelForSequenceClassification,
-        AutoModelForSpeechSeq2Seq,
-        AutoModelForTokenClassification,
-        GenerationConfig,
-    )
+    from transformers import AutoConfig, GenerationConfig
 
     config = AutoConfig.from_pretrained(path)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     if any(block.repeats > 1 for block in anatomy.blocks):  # each of them repeats itself
         config.num_hidden_layers = len(anatomy.blocks)
-    kinds = {
-        "text": AutoModelForSequenceClassification,
-        "token": AutoModelForTokenClassification,
-        "span": AutoModelForQuestionAnswering,
-        "image": AutoModelForImageClassification,
-    }
-    # The form of attention is transformers' choice: torch's fused one, save for models that it does not fit.
     with init_empty_weights(include_buffers=False):
-        if anatomy.tower is not None:  # none of the Auto classes keeps a projection
-            built = getattr(transformers, anatomy.tower.architecture)
-            model = built._from_config(config, dtype=torch.float32)
-        elif anatomy.kind == "decoder":
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        elif anatomy.hearing is not None:
-            model = AutoModelForSpeechSeq2Seq.from_config(config, dtype=torch.float32)
-        elif anatomy.kind == "encoder_decoder":
-            model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
-        elif anatomy.classifier is not None:
-            model = kinds[anatomy.classifier.labelled].from_config(config, dtype=torch.float32)
-        else:
-            built = MODEL_MAPPING[type(config)]
-            pools = "add_pooling_layer" in signature(built.__init__).parameters
-            pooler = {"add_pooling_layer": False} if pools else {}
-            model = AutoModel.from_config(config, dtype=torch.float32, **pooler)
+        model = _made(config, anatomy)
     if anatomy.kind == "encoder_decoder" and (path / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(path)
     return model  # type: ignore[no-any-return]
+
+
+def _made(config: Any, anatomy: Anatomy) -> Any:
+    """transformers' model of ``config``. The form of attention is its choice: torch's fused one, save for
+    models that it does not fit.
+    """
+    import transformers
+
+    if anatomy.tower is not None:  # none of the Auto classes keeps a projection
+        return getattr(transformers, anatomy.tower.architecture)._from_config(config, dtype=torch.float32)
+    name, options = _auto_class(anatomy), {}
+    if name == _WITHOUT_HEAD:
+        built = transformers.MODEL_MAPPING[type(config)]
+        pools = "add_pooling_layer" in signature(built.__init__).parameters
+        options = {"add_pooling_layer": False} if pools else {}
+    return getattr(transformers, name).from_config(config, dtype=torch.float32, **options)
+
+
+def _auto_class(anatomy: Anatomy) -> str:
+    """Which of transformers' Auto classes has the head of such a model."""
+    if anatomy.kind == "decoder":
+        return "AutoModelForCausalLM"
+    if anatomy.kind == "encoder_decoder":
+        return "AutoModelForSeq2SeqLM" if anatomy.hearing is None else "AutoModelForSpeechSeq2Seq"
+    return _WITHOUT_HEAD if anatomy.classifier is None else _OF_LABELS[anatomy.classifier.labelled]
 
 
 def _linear(model: nn.Module, name: str) -> nn.Module:
