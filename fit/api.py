@@ -76,7 +76,9 @@ def fit_model(
             deliver(job, search, best, stage)
             said = search.said(best.measured)
             raise Interrupted(
-                "interrupted", why=f"{target} holds the best so far: {said}", fix="--overwrite searches again"
+                "interrupted",
+                why=f"{target} holds the best so far: {said}, on the text that it was chosen by",
+                fix="--overwrite searches again",
             ) from None
 
 

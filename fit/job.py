@@ -121,6 +121,8 @@ class Job:
         tokenizer = Tokenizer.open(self.resolved.path)
         paired = model_kind(anatomy) == ENCODER_DECODER
         self.texts: Texts = split_text(wish.text, wish.field, directory / "text", paired=paired)
+        if self.texts.repeated:
+            progress.note(f"{self.texts.repeated} documents of the text are there already, and left out")
         if any(one.slice == "tasks" for one in wish.budgets):
             require_groups(self.texts.held_out)
         self.windows = self._windows(tokenizer)

@@ -23,6 +23,9 @@ from .trials import BUNDLE, RECIPE, Trial, recipe_text
 
 REPORT, RUNS, FRONT, SCHEMA = "fit.json", "runs.jsonl", "front.html", "edgepress.fit/1"
 _HELD_OUT = "held-out.jsonl"
+# What the held-out text was to the delivered trial: no choice was made on it; it refused trials that were
+# chosen first, so that it had a part in the choice; or it was not read, since the search was interrupted.
+APART, CHOSEN_BY, NOT_READ = "apart", "chosen-by", "not-read"
 _ON_PAGE = 40  # trials, of more the best: a page has its most bytes
 
 
@@ -54,10 +57,14 @@ def _front(search: Search) -> list[Measurement]:
     for number, trial in sorted(numbered[:_ON_PAGE], key=lambda one: one[0]):
         named: dict[str, Any] = {"name": f"trial {number}: {trial.method.name}", "layers": [], "recipe": None}
         for line in trial.lines:
-            if line.workload.get("text") != _HELD_OUT:
+            if not _is_held_out(line):
                 subject = line.subject.model_copy(update=named)
                 found.append(line.model_copy(update={"subject": subject}))
     return found
+
+
+def _is_held_out(line: Measurement) -> bool:
+    return line.workload.get("text") == _HELD_OUT
 
 
 def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
@@ -66,7 +73,8 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
     whole = search.spaces.of(trial.method.cut)
     own = [] if job.texts.calibration in CORPORA else ["--text", "calibration.jsonl"]
     own += [word for one in search.setting.protected(trial.recipe) for word in ("--protect", one.name)]
-    held_out = [qualities(line, budgets) for line in trial.lines if line.workload.get("text") == _HELD_OUT]
+    held_out = [qualities(line, budgets) for line in trial.lines if _is_held_out(line)]
+    judged = [number for number, one in enumerate(search.trials, 1) if any(map(_is_held_out, one.lines))]
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -75,6 +83,9 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
         "measured": trial.measured,
         "judged": space.judged.name,
         "held_out": held_out[0] if held_out else {},
+        "held_out_status": CHOSEN_BY if len(judged) > 1 else APART if judged else NOT_READ,
+        "held_out_trials": judged,
+        "documents": {**job.texts.documents, "repeated": job.texts.repeated},
         "objective": search.objective,
         "gap": search.gap,
         "repeat": ["edgepress", "compress", wish.model, "-r", RECIPE, *own, "-o", "checkpoint"],

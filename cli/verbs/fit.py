@@ -223,10 +223,10 @@ def _plan(planned: dict[str, Any]) -> str:
 
 
 def _summary(target: str, found: dict[str, Any]) -> str:
-    held_out = found["held_out"]
-    size = _sized(found, found["measured"])
-    size += f"; {_figures(held_out)} on text that the search did not see" if held_out else ""
-    lines = [f"{target}: {found['model']}, {size}", f"  keeps {', '.join(found['budgets'])}, as measured"]
+    lines = [
+        f"{target}: {found['model']}, {_delivered(found)}",
+        f"  keeps {', '.join(found['budgets'])}, as measured",
+    ]
     for trial in found["trials"]:
         sizes = ", measured ".join(_sized(found, trial[name]) for name in ("predicted", "measured"))
         lines.append(f"  trial {trial['number']}, {trial['method']}: predicted {sizes}")
@@ -239,6 +239,20 @@ def _summary(target: str, found: dict[str, Any]) -> str:
     lines += [f"  {line}" for line in found["prices"]]
     lines.append(f"  again, in {target}: {' '.join(found['repeat'])}")
     return "\n".join(lines)
+
+
+def _delivered(found: dict[str, Any]) -> str:
+    """Size, and the figures of quality with what they are of."""
+    held_out, others = found["held_out"], len(found["held_out_trials"]) - 1
+    if not held_out:
+        return f"{_sized(found, found['measured'])} on the text that it was chosen by"
+    disk = f"disk {_shown('disk', found['measured']['disk'])}; {_figures(held_out)}"
+    if not others:
+        return f"{disk} on text that no choice was made on"
+    return (
+        f"{disk} on text that refused {others} better trials, and so had a part in the choice: "
+        "`edgepress validate bundle --text OTHER` measures on another"
+    )
 
 
 def _minutes(seconds: float) -> str:

@@ -99,20 +99,37 @@ class Stage:
             raise CalibrationError(f"{who} needs calibration text", fix="pass --text FILE")
         return self.calibration
 
-    def measured(self, who: str, measure: Measure, looked_at: int = 0) -> dict[str, Tensor]:
+    def measured(self, who: str, measure: Measure) -> dict[str, Tensor]:
         """What ``measure`` finds of all blocks on a few tokens, for ``who``; small things, that fit together.
-        Observers that look first are shown ``looked_at`` tokens of other text, of the same where there is no
-        other. Raises what :meth:`text` and :meth:`.backward_sweep.BackwardSweep.run` do.
+        Raises what :meth:`text` and :meth:`.backward_sweep.BackwardSweep.run` do.
+        """
+        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
+        return self.measured_on(first_tokens(own, MEASURED_TOKENS), who, measure)
+
+    def looked_at(self, who: str, tokens: int) -> list[MicroBatch]:
+        """So many ``tokens`` of ordinary text behind what is measured on."""
+        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
+        return first_tokens(own[len(first_tokens(own, MEASURED_TOKENS)) :], tokens)
+
+    def apart(self, who: str, tokens: int) -> tuple[list[MicroBatch], list[MicroBatch]]:
+        """What is measured on, and so many ``tokens`` of other text that observers are shown first: behind
+        it, or every second micro-batch of a text that is all measured on.
+
+        Raises:
+            CalibrationError: there is one sequence, or less, which cannot be both.
         """
         own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
         first = first_tokens(own, MEASURED_TOKENS)
-        return self.measured_on(first, who, measure, self.looked_at(who, looked_at))
-
-    def looked_at(self, who: str, tokens: int) -> list[MicroBatch]:
-        """So many ``tokens`` of ordinary text behind what is measured on, or of that where nothing is."""
-        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
-        first = first_tokens(own, MEASURED_TOKENS)
-        return first_tokens(own[len(first) :], tokens) or first_tokens(first, tokens)
+        if len(own) > len(first):
+            return first, first_tokens(own[len(first) :], tokens)
+        if len(own) < 2:
+            raise CalibrationError(
+                f"{who} has {sum(batch.tokens for batch in own)} tokens in {len(own)} sequence to calibrate "
+                "on, and needs 2 sequences",
+                why="losses are measured on other text than the codes are found on",
+                fix="give --samples 2 or more, and enough text for them",
+            )
+        return own[::2], first_tokens(own[1::2], tokens)
 
     def has_other_text(self, who: str) -> bool:
         """Whether there is ordinary text behind what is measured on."""

@@ -83,9 +83,15 @@ class GptqBatchLosses(GptqChangeLosses, BatchChangeLosses):
 def gptq_costs(
     stage: Stage, who: str, schemes: Sequence[Scheme], linears: Iterable[Linear], damping: float = DAMPING
 ) -> Costs:
-    """As :func:`.scheme_costs.scheme_costs`, with the codes that GPTQ finds with ``damping``."""
+    """As :func:`.scheme_costs.scheme_costs`, with the codes that GPTQ finds with ``damping`` on other text.
+
+    Raises:
+        CalibrationError: there is no other; and what the former raises.
+    """
     fits = fitting(schemes, linears)
-    return named(fits, stage.measured(who, _measure(stage, fits, GptqChangeLosses, damping), LOOKED_TOKENS))
+    measured_on, other = stage.apart(who, LOOKED_TOKENS)
+    measure = _measure(stage, fits, GptqChangeLosses, damping)
+    return named(fits, stage.measured_on(measured_on, who, measure, other))
 
 
 def costs_as_rounded(

@@ -90,10 +90,25 @@ class Calibration:
         or ``samples`` is None."""
         if samples is None or samples >= self.samples:
             return self
+        return self._only_rows(self._places(samples))
+
+    def parted(self, samples: int) -> tuple[Calibration, Calibration]:
+        """So many of its own rows, evenly spread, at most half of them; and the others, which are at least
+        one where it has two.
+        """
+        taken = self._places(max(1, min(samples, self.samples // 2)))
+        return self._only_rows(taken), self._only_rows(sorted({*range(self.samples)} - {*taken}))
+
+    def _places(self, samples: int) -> list[int]:
+        return [index * self.samples // samples for index in range(samples)]
+
+    def _only_rows(self, places: Sequence[int]) -> Calibration:
+        """The rows of its own at these ``places``, and all of protected groups."""
         if self.batches[0].input_ids.is_floating_point():
-            return self._spread_floats(samples)
+            return self._only_floats(places)
+        samples = len(places)
         rows = [row for batch in self.own().batches for row in rows_of(batch)]
-        rows = [rows[index * self.samples // samples] for index in range(samples)]
+        rows = [rows[place] for place in places]
         batches = tuple(batched(rows, len(self.batches[0].input_ids), pad=0))
         batches += tuple(batch for group in self.protected for batch in group.batches)
         tokens = sum(len(row.ids) for row in rows)
@@ -101,11 +116,10 @@ class Calibration:
             self, batches=batches, samples=samples, effective_tokens=tokens, sha256=hash_of(batches)
         )
 
-    def _spread_floats(self, samples: int) -> Calibration:
-        """:meth:`spread` of images, and of sounds with what is said in them."""
-        size = len(self.batches[0].input_ids)
-        places = [index * self.samples // samples for index in range(samples)]
-        chosen = torch.cat([batch.input_ids for batch in self.batches])[places]
+    def _only_floats(self, places: Sequence[int]) -> Calibration:
+        """:meth:`_only_rows` of images, and of sounds with what is said in them."""
+        size, samples = len(self.batches[0].input_ids), len(places)
+        chosen = torch.cat([batch.input_ids for batch in self.batches])[list(places)]
         said = [row for batch in self.batches if batch.answers for row in rows_of(batch.answers)]
         written = [*batched([said[place] for place in places], size, pad=0)] if said else []
         batches = tuple(

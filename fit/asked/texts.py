@@ -1,12 +1,13 @@
 """The text in three parts: what candidates are calibrated on, what the search judges them by (development),
-and what nothing sees until the result is there (held out).
+and what nothing sees until the result is there (held out). No document is in two of them: of equal ones the
+first counts.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,16 @@ Row = tuple[Document, Label, str | None, str | None]
 
 @dataclass(frozen=True)
 class Texts:
-    """``calibration`` is a demo corpus, whose articles have a split of their own, or a file as the others."""
+    """``calibration`` is a demo corpus, whose articles have a split of their own, or a file as the others.
+    ``repeated``: documents that were left out, since they were there already; ``documents``: by part, of a
+    demo corpus without what it is calibrated on.
+    """
 
     calibration: str
     development: Path
     held_out: Path
+    repeated: int = 0
+    documents: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def hashes(self) -> list[str]:
@@ -53,23 +59,39 @@ def split_text(source: str, field: str, directory: Path, *, paired: bool = False
     """
     split = "held-out" if source in CORPORA else "calibration"
     corpus = read_corpus(source, field=field, split=split, paired=paired)  # type: ignore[arg-type]
-    rows = _rows(corpus, paired=paired)
+    whole = _rows(corpus, paired=paired)
+    rows = _distinct(whole)
+    repeated = len(whole) - len(rows)
     directory.mkdir(parents=True, exist_ok=True)
     if source in CORPORA:
         halves = {"development": rows[::2], "held-out": rows[1::2]}
-        return Texts(source, *(_write(directory, name, found) for name, found in halves.items()))
-    run_of = _runs(corpus.documents)
+        counts = {name: len(found) for name, found in halves.items()}
+        development, held_out = (_write(directory, name, found) for name, found in halves.items())
+        return Texts(source, development, held_out, repeated, counts)
+    run_of = _runs([document for document, *_ in rows])
     parts: dict[str, list[Row]] = {"calibration": [], "development": [], "held-out": []}
     for run, row in zip(run_of, rows, strict=True):
         name = "development" if run in _DEVELOPMENT else "held-out" if run in _HELD_OUT else "calibration"
         parts[name].append(row)
     if not all(parts.values()):
+        count = f"{len(rows)} different" if repeated else f"{len(rows)}"
         raise CalibrationError(
-            f"{source} has {len(rows)} documents, too few to calibrate on, to search by and to judge by",
+            f"{source} has {count} documents, too few to calibrate on, to search by and to judge by",
+            why="no choice is made on the text that the result is judged by",
             fix="give more documents: paragraphs of a .txt file, rows of a .jsonl file, or several files",
         )
     calibration, development, held_out = (_write(directory, name, found) for name, found in parts.items())
-    return Texts(str(calibration), development, held_out)
+    counts = {name: len(found) for name, found in parts.items()}
+    return Texts(str(calibration), development, held_out, repeated, counts)
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each document: two that differ in label, group or target alone are the same text."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        text = row[0] if isinstance(row[0], str) else json.dumps(row[0], sort_keys=True)
+        first.setdefault(text.strip(), row)
+    return list(first.values())
 
 
 def _rows(corpus: Corpus, *, paired: bool) -> list[Row]:

@@ -11,6 +11,7 @@ import torch
 from edgepress.compress.bundle_size import bits_in_bundle, bundle_bytes
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.calibration import Calibration, calibration_from
+from edgepress.compress.text.token_batch import rows_of
 from edgepress.fit import losses as losses_module
 from edgepress.fit.candidates import space_of
 from edgepress.fit.losses import Losses, known_losses, losses_file, measure_losses
@@ -64,6 +65,34 @@ def test_losses_fall_with_the_bits_and_are_measured_once(
         assert found["W2A16-g32"] > least * found["W4A16-g32"] > 4 * least * found["W8A16-g32"] >= 0
     assert known_losses(losses_file("fingerprint", anatomy, calibration(model, pico_text))) == losses
     assert known_losses(losses_file("another", anatomy, calibration(model, pico_text))) is None
+
+
+@pytest.mark.chain
+def test_tables_are_measured_on_other_text_than_they_are_rounded_by(
+    pico_llama: Path,
+    pico_text: Path,
+    measured: Callable[[Path, Path], Losses],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hessians, states = losses_module.table_hessians, losses_module.last_states
+    seen: dict[str, set[tuple[int, ...]]] = {"rounded by": set(), "measured on": set()}
+
+    def rows(batches: Any) -> set[tuple[int, ...]]:
+        return {tuple(row.ids) for batch in batches for row in rows_of(batch)}
+
+    def rounded_by(stage: Any, who: str) -> Any:
+        seen["rounded by"] |= rows(stage.calibration.batches)
+        return hessians(stage, who)
+
+    def measured_on(skeleton: Any, batches: Any, *rest: Any, **options: Any) -> Any:
+        seen["measured on"] |= rows(batches)
+        return states(skeleton, batches, *rest, **options)
+
+    monkeypatch.setattr(losses_module, "table_hessians", rounded_by)
+    monkeypatch.setattr(losses_module, "last_states", measured_on)
+    measured(pico_llama, pico_text)
+    assert {name: len(found) for name, found in seen.items()} == {"rounded by": 4, "measured on": 4}
+    assert not seen["rounded by"] & seen["measured on"]
 
 
 @pytest.mark.chain

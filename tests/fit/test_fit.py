@@ -76,6 +76,8 @@ def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
     assert 5e7 < found["measured"]["memory on here"] <= 2e9 and found["measured"]["decode on here"] > 1
     assert found["measured"]["energy on here"] > 0
     assert found["held_out"]["KL"] > 0 and 0 <= found["gap"] < 0.01
+    assert (found["held_out_status"], found["held_out_trials"]) == ("apart", [found["chosen"]])
+    assert found["documents"]["held-out"] > 0 and found["documents"]["repeated"] == 0
     report = read_json(out / "fit.json")
     assert not check_tree(out, report["files"], skip=frozenset({"fit.json"}))
     assert report["trials"][report["chosen"] - 1]["measured"] == found["measured"]
@@ -137,6 +139,26 @@ def test_the_worst_group_of_a_slice_is_bounded_like_all_else(
     assert "## Who loses more" in card and f"{max(one['harm'] for one in groups[1]):.1%}" in card
     # Halves share no choice between two sentences.
     assert sum(sum(one["items"] for one in each) for each in groups) == len(choices(0))
+
+
+def test_a_choice_by_the_held_out_text_is_said_to_be_one(
+    fit: Fit, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, judged = search_module.qualities, 0
+
+    def missed_once(*arguments: Any) -> dict[str, float]:
+        nonlocal judged
+        judged += 1
+        return {"KL": 9.0} if judged == 1 else found(*arguments)
+
+    monkeypatch.setattr(search_module, "qualities", missed_once)
+    monkeypatch.setattr(search_module, "METHODS", (Method(), Method("rtn")))
+    monkeypatch.setattr(search_module, "ROUNDS", 1)
+    monkeypatch.setattr(search_module.Search, "_promises", lambda *_: True)
+    assert fit("--max-kl", "0.5", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["held_out_status"], report["held_out_trials"]) == ("chosen-by", [1, 2])
+    assert any("misses KL ≤ 0.5 on held-out text" in one for one in report["why_no_more"])
 
 
 def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
@@ -218,7 +240,8 @@ def test_an_interrupt_leaves_the_best_so_far(
     assert fit("--max-kl", "0.5") == 130
     assert "holds the best so far" in capsys.readouterr().err
     assert Bundle.open(tmp_path / "o" / "bundle").kind == "decoder"
-    assert len(read_json(tmp_path / "o" / "fit.json")["trials"]) == 1
+    report = read_json(tmp_path / "o" / "fit.json")
+    assert len(report["trials"]) == 1 and report["held_out_status"] == "not-read"
 
 
 def test_an_interrupt_before_the_last_judgement_leaves_it_too(

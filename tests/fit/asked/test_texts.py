@@ -30,6 +30,28 @@ def test_each_document_is_in_one_part(tmp_path: Path, lengths: list[int]) -> Non
         assert sum(after != before + 1 for before, after in pairwise(numbers)) == 1  # two runs
 
 
+def test_what_is_repeated_is_in_one_part(tmp_path: Path) -> None:
+    rows = [{"text": f"{number % 30} and more words", "label": number % 2} for number in range(90)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    texts = split_text(str(tmp_path / "rows.jsonl"), "text", tmp_path / "parts")
+    found = parts(texts)
+    documents = [document for part in found for document in part]
+    assert len(documents) == len(set(documents)) == 30 and texts.repeated == 60
+    assert list(texts.documents.values()) == list(map(len, found)) and min(map(len, found)) > 0
+
+
+def test_what_differs_in_spaces_around_it_is_the_same(tmp_path: Path) -> None:
+    rows = [{"text": f"{number // 2} {'x' * 40}{' ' * (number % 2)}"} for number in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert split_text(str(tmp_path / "rows.jsonl"), "text", tmp_path / "parts").repeated == 20
+
+
+def test_few_documents_that_are_repeated_are_too_few(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join(["one", "two"] * 20))
+    with pytest.raises(CalibrationError, match="2 different documents, too few"):
+        split_text(str(tmp_path / "text.txt"), "text", tmp_path / "parts")
+
+
 def test_conversations_and_labels_stay(tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": f"say {n}"}], "label": n % 2} for n in range(24)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -1,0 +1,80 @@
+"""What codes are found on is other text than what their losses are measured on, however little there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.pipeline import stage as stage_module
+from edgepress.compress.pipeline.block_shards import Masks
+from edgepress.compress.pipeline.stage import Stage
+from edgepress.compress.text.calibration import Calibration, calibration_from
+from edgepress.compress.text.micro_batches import MicroBatch
+from edgepress.compress.text.token_batch import rows_of
+from edgepress.errors import CalibrationError
+from edgepress.runtime.text.tokenizer import Tokenizer
+from edgepress.terminal import Silent
+
+
+def calibrated(model: Path, text: Path, samples: int) -> Calibration:
+    kind: Any = WeightSource.open(model).anatomy.kind
+    return calibration_from(str(text), Tokenizer.open(model), kind=kind, samples=samples, length=32)
+
+
+def stage_of(model: Path, calibration: Calibration, folder: Path) -> Stage:
+    source = WeightSource.open(model)
+    return Stage(source, source, folder, calibration, Masks(), torch.device("cpu"), Silent())
+
+
+def rows(micro_batches: list[MicroBatch]) -> list[tuple[int, ...]]:
+    pairs = [zip(each.input_ids, each.attention_mask, strict=True) for each in micro_batches]
+    found = [one[mask != 0] for pair in pairs for one, mask in pair]
+    return [tuple(row.tolist()) for row in found]
+
+
+@pytest.mark.parametrize("kind", ["pico_llama", "pico_bert", "pico_t5"])
+@pytest.mark.parametrize(("samples", "most"), [(2, 4096), (3, 4096), (16, 4096), (40, 4096), (16, 256)])
+def test_the_parts_share_no_row(
+    kind: str,
+    samples: int,
+    most: int,
+    request: pytest.FixtureRequest,
+    pico_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage_module, "MEASURED_TOKENS", most)
+    model = request.getfixturevalue(kind)
+    calibration = calibrated(model, pico_text, samples)
+    measured, looked = (rows(part) for part in stage_of(model, calibration, tmp_path).apart("fit", 8192))
+    assert measured and looked and not set(measured) & set(looked)
+    assert len(measured) + len(looked) == samples
+    if calibration.effective_tokens <= most:
+        assert min(len(measured), len(looked)) >= samples // 3
+
+
+def test_one_sequence_is_too_few(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
+    stage = stage_of(pico_llama, calibrated(pico_llama, pico_text, 1), tmp_path)
+    with pytest.raises(CalibrationError, match="32 tokens in 1 sequence") as error:
+        stage.apart("fit", 8192)
+    assert "--samples 2" in error.value.fix
+
+
+@pytest.mark.parametrize("kind", ["pico_llama", "pico_t5"])
+@pytest.mark.parametrize(("samples", "asked", "taken"), [(16, 4, 4), (16, 90, 8), (3, 4, 1), (2, 1, 1)])
+def test_rows_of_a_calibration_are_parted(
+    kind: str, samples: int, asked: int, taken: int, request: pytest.FixtureRequest, pico_text: Path
+) -> None:
+    whole = calibrated(request.getfixturevalue(kind), pico_text, samples)
+    some, others = whole.parted(asked)
+    assert (some.samples, others.samples) == (taken, samples - taken)
+    each = [
+        [tuple(row.ids) for one in part.batches for row in rows_of(one)] for part in (whole, some, others)
+    ]
+    assert sorted(each[0]) == sorted(each[1] + each[2])
+    if samples % taken == 0:
+        assert each[1] == each[0][:: samples // taken]
+    assert len({one.sha256 for one in (whole, some, others)}) == 3
