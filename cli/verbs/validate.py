@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +14,7 @@ from .. import completion
 from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, max_memory, named_model, print_plan, threads
 from ..bundle_options import download as download_option
 from ..bundle_options import dry_run as dry_run_option
+from ..run_file import RunFile
 from ..verb import Verb, output
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ def command(
     `edgepress report` read. What is measured of each kind of model stands below the options.
     """
     path = record or Path("runs") / f"{Path(subject).resolve().name}.jsonl"
-    beside = _Beside(path, slices=bool(options["slices"]), benchmark=hub_benchmark)
-    beside.check()
+    run = RunFile(path, slices=bool(options["slices"]), benchmark=hub_benchmark)
+    run.check()
     _check_words(subject, against, options["text"], options["field"], download=download)
     progress = terminal.progress  # a clock that ticks while torch is imported
     from ...benchmarks.quality.acceptance import Gate
@@ -176,56 +176,10 @@ def command(
         return 0
     words = _reproduce(subject, against, options)
     line = validate_bundle(subject, against, record=path, command=words, **_text(options), **shared)
-    return _report(line, gates, beside, Path(subject), terminal)
+    return _report(line, gates, run, Path(subject), terminal)
 
 
-@dataclass(frozen=True)
-class _Beside:
-    """The run file ``record``, and what is written beside it: of ``slices`` the model's card, and the result
-    on a ``benchmark`` of the hub.
-    """
-
-    record: Path
-    slices: bool
-    benchmark: str | None
-
-    @property
-    def _result(self) -> Path:
-        return self.record.with_suffix(".eval_results.yaml")
-
-    def check(self) -> None:
-        """Refuse files that are somebody else's, before anything is measured."""
-        from ...benchmarks.records.record import refuse_foreign
-
-        refuse_foreign(self.record)
-        if self.benchmark is not None:
-            from ...benchmarks.quality.eval_results import check_benchmark
-
-            check_benchmark(self.benchmark, self._result)
-        if self.slices:
-            from ...benchmarks.quality.measured_card import card_beside, check_card
-
-            check_card(card_beside(self.record))
-
-    def write(self, line: Measurement, subject: Path, terminal: Terminal) -> None:
-        """Write what is asked for of ``line``, which is in the run file; say where all of it is."""
-        terminal.say(f"recorded in {self.record}")
-        if self.slices:
-            from ...benchmarks.quality.measured_card import card_beside, write_measured_card
-
-            card = card_beside(self.record)
-            if write_measured_card(line, subject, card):
-                terminal.say(f"the model card, with the group that loses most, in {card}")
-        if self.benchmark is not None:
-            from ...benchmarks.quality.eval_results import write_eval_results
-
-            write_eval_results(line, self.benchmark, self._result)
-            terminal.say(f"result for .eval_results/ of the model's repository in {self._result}")
-
-
-def _report(
-    line: Measurement, gates: Sequence[Gate], beside: _Beside, subject: Path, terminal: Terminal
-) -> int:
+def _report(line: Measurement, gates: Sequence[Gate], run: RunFile, subject: Path, terminal: Terminal) -> int:
     """Show ``line`` and write what goes beside it; the exit code, or the error of the gates that it fails."""
     from ...benchmarks.quality.acceptance import failure
     from ...benchmarks.quality.quality_table import render
@@ -233,7 +187,7 @@ def _report(
     checked = [gate.check(line) for gate in gates]
     failed = failure(checked)
     terminal.document({**line.model_dump(by_alias=True, mode="json"), "gates": checked}, render(line))
-    beside.write(line, subject, terminal)
+    run.write_beside(line, subject, terminal)
     if failed is not None and not terminal.as_json:
         raise failed
     return 0 if failed is None else failed.exit_code
