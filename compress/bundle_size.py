@@ -54,7 +54,9 @@ def bundle_bytes(
     """
     linears = list(left.linears())
     total = sum(one.out_features * one.in_features * bits.get(one.name, _FLOAT) for one in linears)
-    named = [left.embedding, *([left.head] if left.head is not None and not left.tied else [])]
+    # What makes states of squares of an image is no table, and stays in float.
+    named = [] if left.patches is not None else [left.embedding]
+    named += [left.head] if left.head is not None and not left.tied else []
     width = sum(bits_in_bundle(scheme, left.hidden_size) for _, scheme in zip(named, tables, strict=False))
     if left.kind == "encoder_decoder" and left.hearing is None:  # both graphs look up in the table
         width += bits_in_bundle(tables[0], left.hidden_size)

@@ -16,9 +16,10 @@ from ..errors import GateFailed, InputError, Interrupted
 from ..output_paths import refuse_nesting
 from ..staging import Staging
 from ..terminal import Progress, ProgressTask, Silent
+from .asked.wish import Wish
 from .candidates import Space, space_of
 from .found_recipe import recipe_of
-from .job import Job, Wish, refuse_impossible
+from .job import Job, refuse_impossible
 from .losses import known_losses, losses_file
 from .methods import METHODS
 from .planned_time import seconds_with_room

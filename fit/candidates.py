@@ -1,7 +1,7 @@
 """What each part of a model may become, with what it costs: damage, bytes shipped, bytes resident.
 
 A unit is a group of linears that read the same inputs, which get one scheme since fast runtimes keep them as
-one matrix; the embedding; or a head of its own.
+one matrix; the embedding; or a head of its own. What makes states of an image stays in float.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from ..compress.solve.scheme_costs import divides
 from ..compress.solve.table_solving import gains
 from .losses import Losses, linear_schemes, table_schemes
 from .packaged import Given
-from .quantities import CLASSIFIER, COSINE, DECODER, ENCODER, ENCODER_DECODER, KL, Quantity
+from .quantities import (
+    CLASSIFIER,
+    COSINE,
+    DECODER,
+    ENCODER_DECODER,
+    IMAGE_CLASSIFIER,
+    IMAGE_ENCODER,
+    KL,
+    Quantity,
+)
 
 # Resident bytes of a process that runs a bundle, without its weights: the least (MiniLM's). Budgets below
 # that are refused before anything is measured; a trial says how much more it is.
@@ -98,7 +107,7 @@ def space_of(source: WeightSource, losses: Losses | None, given: Given | None = 
         for block in anatomy.blocks
         for group in block.inputs()
     ]
-    named = [("embedding", anatomy.embedding)]
+    named = [("embedding", anatomy.embedding)] if anatomy.patches is None else []
     named += [("head", anatomy.head)] if anatomy.head is not None and not anatomy.tied else []
     for name, module in named:
         weights = anatomy.vocab_size * anatomy.hidden_size * _stored(anatomy, module)
@@ -112,7 +121,7 @@ def space_of(source: WeightSource, losses: Losses | None, given: Given | None = 
     cache = _cache_bytes(anatomy)
     resident = _RUNTIME + 4 * anatomy.vocab_size + cache
     shipped = _rest(source, units)
-    judged = COSINE if model_kind(anatomy) == ENCODER else KL
+    judged = COSINE if model_kind(anatomy) in COSINE.models else KL
     resident += shipped
     shrinks = cache if anatomy.kind == DECODER else 0.0
     return Space(tuple(units), shipped, resident, shrinks, judged, solves_tables=gains(anatomy))
@@ -125,6 +134,8 @@ def _stored(anatomy: Anatomy, module: str) -> int:
 
 def model_kind(anatomy: Anatomy) -> str:
     """Of those that quantities are measured of."""
+    if anatomy.patches is not None:
+        return IMAGE_ENCODER if anatomy.classifier is None else IMAGE_CLASSIFIER
     return CLASSIFIER if anatomy.classifier is not None else anatomy.kind
 
 
@@ -183,7 +194,7 @@ def _rest(source: WeightSource, units: Sequence[Unit]) -> float:
         if not unit.is_table
         for name in unit.modules
     }
-    both = (tables[0], tables[1] if len(tables) > 1 else tables[0])
+    both = (tables[0], tables[-1]) if tables else (None, None)
     whole = bundle_bytes(source, source.anatomy, bits, both, 0)
     return whole - sum(option.size for _, option in first)
 

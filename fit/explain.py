@@ -79,7 +79,7 @@ def units_of(space: Space, options: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def strips(source: WeightSource, space: Space, options: Sequence[int]) -> list[str]:
-    """The bits of linears, a line a kind, a digit a block; and the tables."""
+    """The bits of linears, a line a kind, a digit a block; and the tables, if there are any."""
     chosen = space.chosen(options)
     schemes = {
         name: option.scheme
@@ -88,4 +88,4 @@ def strips(source: WeightSource, space: Space, options: Sequence[int]) -> list[s
         for name in unit.modules
     }
     tables = [f"{unit.name} {option.name}" for unit, option in chosen if unit.is_table]
-    return [*strip(source.anatomy, schemes), ", ".join(tables)]
+    return [*strip(source.anatomy, schemes), *([", ".join(tables)] if tables else [])]

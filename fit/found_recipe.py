@@ -43,9 +43,9 @@ def recipe_of(
     return {
         "name": "fit",
         "passes": method.passes(
-            plan, _rounded(space, tables), tied=len(tables) == 1, length=calibration["length"]
+            plan, _rounded(space, tables), tied=len(tables) < 2, length=calibration["length"]
         ),
-        "embedding": tables[0],
+        "embedding": tables[0] if tables else None,
         # One that is stored as the embedding is not named: a pass that rounds both says it in this way.
         **({"head": tables[1]} if len(set(tables)) > 1 else {}),
         "calibration": calibration,
@@ -55,7 +55,12 @@ def recipe_of(
 def _rounded(space: Space, tables: Sequence[str | None]) -> list[dict[str, Any]]:
     """The pass that rounds embedding and head, where it does so in all of their schemes."""
     schemes = [Scheme.parse(name) for name in tables if name is not None]
-    if not space.solves_tables or len(schemes) < len(tables) or not all(map(kept_on_grid, schemes)):
+    if (
+        not tables
+        or not space.solves_tables
+        or len(schemes) < len(tables)
+        or not all(map(kept_on_grid, schemes))
+    ):
         return []
     own = {"head": tables[1]} if len(tables) > 1 else {}
     return [{"pass": "embedding", "scheme": tables[0], **own}]

@@ -30,16 +30,10 @@ _WITHOUT_FIGURES: tuple[tuple[Callable[[Anatomy], bool], str, str, str], ...] = 
         _BY_SCHEME,
     ),
     (
-        lambda anatomy: anatomy.patches is not None,
-        "reads images, and fit measures with text",
-        "",
-        _BY_RECIPE,
-    ),
-    (
-        lambda anatomy: anatomy.tower is not None,
-        "is one of two encoders, whose vectors fit has no figures for",
-        "",
-        _BY_RECIPE,
+        lambda anatomy: anatomy.tower is not None and anatomy.patches is None,
+        "is the encoder of texts of two encoders, whose vectors fit has no figures for",
+        "validate measures sentence embeddings, and these are compared with vectors of images",
+        f"{_BY_RECIPE}; fit takes the other one: MODEL:image",
     ),
     (
         lambda anatomy: anatomy.hearing is not None,

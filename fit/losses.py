@@ -49,7 +49,7 @@ _TEXTS = "apart"  # which are rounded by, and which measured on
 @dataclass(frozen=True)
 class Losses:
     """Nats of KL a token of a decoder, or a squared relative distance of an encoder, by the name of a linear,
-    the embedding or the head, and by the name of a scheme.
+    the embedding or the head, and by the name of a scheme; a model of images has no such tables.
     """
 
     linears: dict[str, dict[str, float]]
@@ -94,7 +94,7 @@ def measure_losses(
         return known
     stage = Stage(source, source, directory, calibration, Masks(), device, progress)
     linears = gptq_costs(stage, "fit", linear_schemes(source.anatomy), list(source.anatomy.linears()))
-    found = Losses(linears, _table_losses(stage, calibration))
+    found = Losses(linears, {} if source.anatomy.patches is not None else _table_losses(stage, calibration))
     make_folder(file.parent)
     write_sealed(file, asdict(found))
     return found

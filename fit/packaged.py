@@ -64,6 +64,8 @@ def given_by(source: WeightSource, name: str) -> Given | None:
         scheme not in candidates or not divides(scheme, linears[linear]) for linear, scheme in schemes.items()
     ):
         return None
+    if anatomy.patches is not None:  # without tables
+        return schemes
     if any(scheme not in tables for scheme in recipe.tables):
         return None
     own = {} if anatomy.head is None or anatomy.tied else {anatomy.head: recipe.tables[1]}

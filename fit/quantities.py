@@ -16,7 +16,9 @@ _NATS = {"": 1.0, "nats": 1.0}
 _SHARES = {"": 1.0, "%": 0.01}
 DECODER, ENCODER, CLASSIFIER = "decoder", "encoder", "classifier"
 ENCODER_DECODER = "encoder_decoder"
+IMAGE_ENCODER, IMAGE_CLASSIFIER = "encoder of images", "classifier of images"
 _TEXTS = (ENCODER, CLASSIFIER)
+_IMAGES = (IMAGE_ENCODER, IMAGE_CLASSIFIER)
 _WRITE = (DECODER, ENCODER_DECODER)
 _ALL = (*_WRITE, *_TEXTS)
 
@@ -76,8 +78,17 @@ class Quantity:
         return f"{value:.{4 if self.units is _SHARES else 3}g}{self.unit and ' '}{self.unit}"
 
 
-DISK = Quantity("disk", "--max-disk", "max", _BYTES, "60MB")
-MEMORY = Quantity("memory", "--max-memory", "max", _BYTES, "300MB", ("rss_peak_bytes",), on_device=True)
+DISK = Quantity("disk", "--max-disk", "max", _BYTES, "60MB", models=(*_ALL, *_IMAGES))
+MEMORY = Quantity(
+    "memory",
+    "--max-memory",
+    "max",
+    _BYTES,
+    "300MB",
+    ("rss_peak_bytes",),
+    on_device=True,
+    models=(*_ALL, *_IMAGES),
+)
 DECODE = Quantity(
     "decode",
     "--min-decode",
@@ -122,7 +133,14 @@ ENERGY = Quantity(
     unit="J",
 )
 KL = Quantity(
-    "KL", "--max-kl", "max", _NATS, "0.1", ("kl", "label_kl"), models=(*_WRITE, CLASSIFIER), original=0.0
+    "KL",
+    "--max-kl",
+    "max",
+    _NATS,
+    "0.1",
+    ("kl", "label_kl"),
+    models=(*_WRITE, CLASSIFIER, IMAGE_CLASSIFIER),
+    original=0.0,
 )
 SLICE_KL = Quantity(
     "worst KL",
@@ -135,7 +153,15 @@ SLICE_KL = Quantity(
     original=0.0,
 )
 COSINE = Quantity(
-    "cosine", "--min-cosine", "min", _SHARES, "0.98", ("cosine",), models=(ENCODER,), most=1.0, original=1.0
+    "cosine",
+    "--min-cosine",
+    "min",
+    _SHARES,
+    "0.98",
+    ("cosine",),
+    models=(ENCODER, IMAGE_ENCODER),
+    most=1.0,
+    original=1.0,
 )
 SPEARMAN = Quantity(
     "Spearman",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -22,7 +23,7 @@ from .search import Search, excess
 from .trials import BUNDLE, RECIPE, Trial, recipe_text
 
 REPORT, RUNS, FRONT, SCHEMA = "fit.json", "runs.jsonl", "front.html", "edgepress.fit/1"
-_HELD_OUT = "held-out.jsonl"
+_HELD_OUT = "held-out"  # a file of text, or a folder of images
 # What the held-out text was to the delivered trial: no choice was made on it; it refused trials that were
 # chosen first, so that it had a part in the choice; or it was not read, since the search was interrupted.
 APART, CHOSEN_BY, NOT_READ = "apart", "chosen-by", "not-read"
@@ -35,8 +36,7 @@ def deliver(job: Job, search: Search, trial: Trial, stage: Staging) -> dict[str,
     stage.result.mkdir()
     shutil.copytree(trial.bundle, stage.result / BUNDLE)
     write_atomic(stage.result / RECIPE, recipe_text(trial.recipe).encode())
-    if job.texts.calibration not in CORPORA:
-        shutil.copyfile(job.texts.calibration, stage.result / "calibration.jsonl")
+    _copy_calibration(job.texts.calibration, stage.result)
     for line in trial.lines:
         records.append(stage.result / RUNS, line)
     sliced = [line for line in trial.lines if "slices" in (line.compare or {})]
@@ -47,6 +47,14 @@ def deliver(job: Job, search: Search, trial: Trial, stage: Staging) -> dict[str,
     write_json(stage.result / REPORT, {**found, "files": hash_tree(stage.result)})
     stage.publish()
     return found
+
+
+def _copy_calibration(source: str, result: Path) -> None:
+    """What the recipe is repeated with, unless everyone has it."""
+    if Path(source).is_dir():
+        shutil.copytree(source, result / Path(source).name)
+    elif source not in CORPORA:
+        shutil.copyfile(source, result / Path(source).name)
 
 
 def _front(search: Search) -> list[Measurement]:
@@ -64,14 +72,15 @@ def _front(search: Search) -> list[Measurement]:
 
 
 def _is_held_out(line: Measurement) -> bool:
-    return line.workload.get("text") == _HELD_OUT
+    return Path(str(line.workload.get("text"))).stem == _HELD_OUT
 
 
 def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
     wish, budgets, space = job.wish, job.wish.budgets, search.spaces.of(trial.method.space)
     # What another budget would bring, of all candidates: a packaged recipe has none.
     whole = search.spaces.of(trial.method.cut)
-    own = [] if job.texts.calibration in CORPORA else ["--text", "calibration.jsonl"]
+    given = Path(job.texts.calibration)
+    own = [] if job.texts.calibration in CORPORA else ["--images" if given.is_dir() else "--text", given.name]
     own += [word for one in search.setting.protected(trial.recipe) for word in ("--protect", one.name)]
     held_out = [qualities(line, budgets) for line in trial.lines if _is_held_out(line)]
     judged = [number for number, one in enumerate(search.trials, 1) if any(map(_is_held_out, one.lines))]

@@ -10,7 +10,8 @@ from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..errors import InputError
 from ..storage import sha256_json
 from ..terminal import Progress
-from .job import Job, Wish
+from .asked.wish import Wish
+from .job import Job
 from .outer_search import OuterSearch
 from .quantities import TIMED
 from .search import Search

@@ -32,12 +32,12 @@ from ..verb import Verb, output
 @click.option(
     "--max-kl",
     metavar="NATS",
-    help="KL divergence from the original, a token or (of a classifier) a text, such as 0.1.",
+    help="KL divergence from the original, a token or (of a classifier) a text or image, such as 0.1.",
 )
 @click.option(
     "--min-cosine",
     metavar="SHARE",
-    help="Mean cosine to the embeddings of the original, an encoder, such as 0.98.",
+    help="Mean cosine to the embeddings of the original, an encoder of texts or images, such as 0.98.",
 )
 @click.option(
     "--min-spearman",
@@ -64,8 +64,11 @@ from ..verb import Verb, output
 )
 @click.option(
     "--text",
+    "--images",
+    "text",
     shell_complete=completion.texts,
-    help="Text to calibrate on, search by and judge by, split in three: file, directory, demo corpus.",
+    help="Text to calibrate on, search by and judge by, split in three: file, directory, demo corpus; of a "
+    "model that reads images a directory of those.",
 )
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
 @click.option(
@@ -73,7 +76,7 @@ from ..verb import Verb, output
     type=click.IntRange(1, 100_000),
     default=128,
     show_default=True,
-    help="Calibration sequences.",
+    help="Calibration sequences, or images.",
 )
 @click.option(
     "--length",
@@ -140,7 +143,7 @@ def command(
         _work(target, threads, terminal)
         return
     if model is None or text is None:
-        raise click.UsageError(f"missing {'MODEL' if model is None else '--text'}")
+        raise click.UsageError(f"missing {'MODEL' if model is None else '--text (or --images)'}")
     named_model(model, download=download)
     from ...fit.budgets import parse
     from ...fit.quantities import QUANTITIES
@@ -152,7 +155,7 @@ def command(
     ]
     progress = terminal.progress  # a clock that ticks while torch is imported
     from ...fit.api import fit_model, plan_fit
-    from ...fit.job import Wish
+    from ...fit.asked.wish import Wish
 
     wish = Wish(model, tuple(budgets), text, threads=threads, **options)
     if dry_run:
@@ -245,13 +248,13 @@ def _delivered(found: dict[str, Any]) -> str:
     """Size, and the figures of quality with what they are of."""
     held_out, others = found["held_out"], len(found["held_out_trials"]) - 1
     if not held_out:
-        return f"{_sized(found, found['measured'])} on the text that it was chosen by"
+        return f"{_sized(found, found['measured'])} on the part that it was chosen by"
     disk = f"disk {_shown('disk', found['measured']['disk'])}; {_figures(held_out)}"
     if not others:
-        return f"{disk} on text that no choice was made on"
+        return f"{disk} on the part that no choice was made on"
     return (
-        f"{disk} on text that refused {others} better trials, and so had a part in the choice: "
-        "`edgepress validate bundle --text OTHER` measures on another"
+        f"{disk} on a part that refused {others} better trials, so that it took part in the choice: "
+        "edgepress validate measures on others"
     )
 
 

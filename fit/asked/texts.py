@@ -18,11 +18,11 @@ from ...compress.text.jsonl_rows import Document, Label
 from ...compress.text.token_batch import token_stream
 from ...errors import CalibrationError, InputError
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import sha256_file, write_atomic
+from ...storage import sha256_file, sha256_json, write_atomic
 
 # Runs of a file's documents, in their order: neighbours may be alike, so that parts are cut in few places.
-_RUNS = 12
-_DEVELOPMENT, _HELD_OUT = (2, 8), (5, 11)
+RUNS = 12
+DEVELOPMENT, HELD_OUT = (2, 8), (5, 11)
 _WINDOWS = 16
 
 Row = tuple[Document, Label, str | None, str | None]
@@ -30,9 +30,9 @@ Row = tuple[Document, Label, str | None, str | None]
 
 @dataclass(frozen=True)
 class Texts:
-    """``calibration`` is a demo corpus, whose articles have a split of their own, or a file as the others.
-    ``repeated``: documents that were left out, since they were there already; ``documents``: by part, of a
-    demo corpus without what it is calibrated on.
+    """``calibration`` is a demo corpus, whose articles have a split of their own, or a file as the others; of
+    images all are folders. ``repeated``: documents that were left out, since they were there already;
+    ``documents``: by part, of a demo corpus without what it is calibrated on.
     """
 
     calibration: str
@@ -46,7 +46,12 @@ class Texts:
         """Of the parts."""
         parts = [self.development, self.held_out]
         parts += [] if self.calibration in CORPORA else [Path(self.calibration)]
-        return [sha256_file(path) for path in parts]
+        return [_hash_of(path) for path in parts]
+
+
+def _hash_of(part: Path) -> str:
+    """Of a file, or of the files in a folder, in their order."""
+    return sha256_json(list(map(sha256_file, sorted(part.iterdir())))) if part.is_dir() else sha256_file(part)
 
 
 def split_text(source: str, field: str, directory: Path, *, paired: bool = False) -> Texts:
@@ -71,7 +76,7 @@ def split_text(source: str, field: str, directory: Path, *, paired: bool = False
     run_of = _runs([document for document, *_ in rows])
     parts: dict[str, list[Row]] = {"calibration": [], "development": [], "held-out": []}
     for run, row in zip(run_of, rows, strict=True):
-        name = "development" if run in _DEVELOPMENT else "held-out" if run in _HELD_OUT else "calibration"
+        name = "development" if run in DEVELOPMENT else "held-out" if run in HELD_OUT else "calibration"
         parts[name].append(row)
     if not all(parts.values()):
         count = f"{len(rows)} different" if repeated else f"{len(rows)}"
@@ -110,7 +115,7 @@ def _runs(documents: Sequence[Document]) -> list[int]:
     lengths = [len(plain(document)) for document in documents]
     ends = list(accumulate(lengths))
     return [
-        min(_RUNS - 1, int(_RUNS * (end - length / 2) / ends[-1]))
+        min(RUNS - 1, int(RUNS * (end - length / 2) / ends[-1]))
         for end, length in zip(ends, lengths, strict=True)
     ]
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.pipeline.sealed import write_sealed
+from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
-from edgepress.fit.job import Wish
 from edgepress.fit.methods import Method
 from edgepress.fit.quantities import DECODE, DISK
 from edgepress.storage import read_json

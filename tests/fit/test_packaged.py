@@ -11,10 +11,11 @@ import yaml
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.recipe_files import FOLDER
+from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.found_recipe import recipe_of
-from edgepress.fit.job import Job, Wish
+from edgepress.fit.job import Job
 from edgepress.fit.method_space import PRESETS, first_of
 from edgepress.fit.methods import Method
 from edgepress.fit.outer_search import OuterSearch

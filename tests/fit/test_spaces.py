@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
-from edgepress.fit.job import Job, Wish
+from edgepress.fit.job import Job
 from edgepress.fit.methods import Method
 from edgepress.fit.quantities import DISK
 from edgepress.fit.solve import Solution

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ....compress.pipeline.sealed import read_sealed, write_sealed
+from ....fit.asked.wish import Wish
 from ....fit.budgets import Budget
-from ....fit.job import Job, Wish
+from ....fit.job import Job
 from ....fit.method_space import PRESETS
 from ....fit.outer_search import OuterSearch, by_parzen
 from ....fit.quantities import DISK, KL

@@ -1,0 +1,115 @@
+"""``Wish``: what is asked for. What cannot be is refused before anything heavy is imported or made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...benchmarks.quality.subgroups.items import load_slice
+from ...compress.model.model_names import read_by_model
+from ...compress.text.corpus import require_text
+from ...compress.text.jsonl_rows import FIELD
+from ...devices.energy import NoMeter, find_meter
+from ...errors import InputError, require
+from ...limits import require_seed
+from ...runtime.images.image_file import image_files
+from ..budgets import Budget
+from ..figures import no_meter
+from ..latency import costs_of
+from ..quantities import ENERGY, QUANTITIES
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: a model, budgets, and ``text`` (of a model that reads images a folder of those),
+    with how much of it is calibrated on.
+
+    ``trials``: of methods that Optuna samples; 0: the usual methods in their order.
+    """
+
+    model: str
+    budgets: tuple[Budget, ...]
+    text: str
+    field: str = FIELD
+    samples: int = 128
+    length: int = 512
+    seed: int = 0
+    hours: float = 1.0
+    threads: int | None = None
+    device: str = "auto"
+    trials: int = 0
+
+    def check(self) -> None:
+        """Refuse what cannot be before anything heavy is imported or made.
+
+        Raises:
+            InputError: no budget, or one of the speed of a device without a kernel table, or of a slice that
+                has no KL.
+            UnknownName: no such slice.
+            MissingDependency: a package that this needs.
+            EdgepressError: no such text, or no images.
+        """
+        for module, extra in (("torch", "compress"), ("transformers", "compress"), ("scipy", "fit")):
+            require(module, extra)
+        if self.trials:
+            require("optuna", "search")
+        if not self.budgets:
+            raise InputError("no budget is given", fix="for example --max-disk 60MB, or --max-kl 0.1")
+        for budget in self.budgets:
+            if budget.slice is not None:
+                require_slice(budget.slice)
+        costs_of(self.budgets, self.threads)
+        self._refuse_uncounted()
+        require_seed(self.seed)
+        if read_by_model(self.model) == "images":
+            self._check_images()
+        else:
+            require_text(self.text)
+
+    def _check_images(self) -> None:
+        require("PIL", "images")
+        image_files(Path(self.text))
+        if self.field != FIELD:
+            raise InputError("images have no field", fix="leave --field out")
+
+    def _refuse_uncounted(self) -> None:
+        """Energy that nothing counts here; other devices say so when they are measured.
+
+        Raises:
+            MissingDependency: says why, and how it is modelled.
+        """
+        for one in self.budgets:
+            if one.quantity is ENERGY and one.watts is None and one.device == "here":
+                found = find_meter("cpu")
+                if isinstance(found, NoMeter):
+                    raise no_meter(one, found.reason)
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """For processes in other directories: paths are absolute."""
+        paths = {
+            name: str(Path(value).absolute())
+            for name, value in (("model", self.model), ("text", self.text))
+            if Path(value).exists()
+        }
+        budgets = [[one.quantity.name, one.bound, one.device, one.slice, one.watts] for one in self.budgets]
+        return {**asdict(replace(self, budgets=())), **paths, "budgets": budgets}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Wish:
+        """What :attr:`as_json` gave."""
+        quantities = {one.name: one for one in QUANTITIES}
+        budgets = tuple(Budget(quantities[name], *rest) for name, *rest in found["budgets"])
+        return cls(**{**found, "budgets": budgets})
+
+
+def require_slice(name: str) -> None:
+    """Refuse a slice that says nothing of a decoder's distributions.
+
+    Raises:
+        UnknownName: there is none of this name. InputError: it has no KL.
+    """
+    if "decoder" not in load_slice(name).kinds:
+        raise InputError(f"the slice {name} has no KL of a decoder", fix="take languages, or people")

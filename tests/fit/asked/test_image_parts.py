@@ -1,0 +1,96 @@
+"""Images in three parts: each in one, whatever it is called; too few, and what is no image, is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from edgepress.errors import CalibrationError, InputError
+from edgepress.fit.asked import image_parts
+from edgepress.fit.asked.image_parts import split_images
+from edgepress.fit.asked.texts import Texts
+from edgepress.storage import sha256_file
+from edgepress.terminal import Silent
+
+from ...conftest import save_images
+
+Split = Callable[..., Texts]
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    def call(folder: Path, samples: int = 8, seed: int = 0) -> Texts:
+        return split_images(str(folder), tmp_path / "work", samples=samples, seed=seed, progress=Silent())
+
+    return call
+
+
+def parts(texts: Texts) -> list[list[str]]:
+    folders = (Path(texts.calibration), texts.development, texts.held_out)
+    return [[sha256_file(file) for file in sorted(folder.iterdir())] for folder in folders]
+
+
+@pytest.mark.parametrize("count", [12, 13, 30, 47])
+def test_each_image_is_in_one_part(split: Split, tmp_path: Path, count: int) -> None:
+    files = save_images(tmp_path / "images", count)
+    found = parts(split(tmp_path / "images"))
+    images = [image for part in found for image in part]
+    assert len(images) == len(set(images)) and set(images) <= set(map(sha256_file, files))
+    assert len(found[0]) == 8 and min(map(len, found[1:])) >= count // 6 - 1
+    places = [[sha256_file(file) for file in files].index(image) for image in found[1]]
+    assert places == sorted(places)
+
+
+def test_equal_images_count_once(split: Split, tmp_path: Path) -> None:
+    files = save_images(tmp_path / "images", 15)
+    (tmp_path / "images" / "more").mkdir()
+    for file in files:
+        shutil.copyfile(file, tmp_path / "images" / "more" / file.name)
+    texts = split(tmp_path / "images")
+    assert texts.repeated == 15 and sum(map(len, parts(texts))) <= 15
+    assert len({image for part in parts(texts) for image in part}) == sum(map(len, parts(texts)))
+    assert list(texts.documents.values()) == list(map(len, parts(texts)))
+
+
+def test_the_same_images_are_copied_once(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_images(tmp_path / "images", 12)
+    first = split(tmp_path / "images")
+    monkeypatch.setattr(image_parts, "_copy", lambda *_: pytest.fail("copied again"))
+    assert split(tmp_path / "images") == first and split(tmp_path / "images").hashes == first.hashes
+    monkeypatch.undo()
+    other = split(tmp_path / "images", samples=7)
+    assert other.calibration != first.calibration and other.hashes[:2] == first.hashes[:2] != other.hashes[1:]
+    assert not list((tmp_path / "work").glob(".*"))
+
+
+def test_a_part_that_is_measured_on_is_bounded(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_parts, "MEASURED", 3)
+    save_images(tmp_path / "images", 40)
+    assert [len(part) for part in parts(split(tmp_path / "images"))] == [8, 3, 3]
+
+
+def test_too_few_images(split: Split, tmp_path: Path) -> None:
+    save_images(tmp_path / "images", 11)
+    with pytest.raises(CalibrationError, match="11 different images, 12 are the least"):
+        split(tmp_path / "images")
+    save_images(tmp_path / "images", 12)
+    with pytest.raises(
+        CalibrationError, match="12 different images, 8 of them to calibrate on, and 9"
+    ) as error:
+        split(tmp_path / "images", samples=9)
+    assert "--samples 8 would fit" in error.value.fix
+
+
+def test_what_is_no_image_is_refused_before_anything_is_measured(split: Split, tmp_path: Path) -> None:
+    files = save_images(tmp_path / "images", 12)
+    for file in files:
+        file.write_bytes(b"no image" + file.name.encode())
+    with pytest.raises(InputError):
+        split(tmp_path / "images")
+    assert not list((tmp_path / "work").iterdir())
