@@ -17,6 +17,7 @@ from edgepress.compress.bundle_size import bits_in_bundle
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.distill import Distill
+from edgepress.compress.passes.tune import Tune
 from edgepress.compress.pipeline.advance import Work
 from edgepress.compress.pipeline.model_pass import Workload
 from edgepress.compress.rates import Rates, measured_rates
@@ -171,6 +172,15 @@ def test_learning_is_planned_with_logits_the_way_back_and_what_a_killed_run_need
     assert plain.products == (64 + 2 * held_out) * (6 + 9) + 100 * (3 * 6 + 2 * 9)
     assert work(checkpointing=True).products - plain.products == 100 * 6
     assert work(measurements=3).stored == 2 * plain.stored > 0
+
+
+def test_tuning_is_planned_with_matrices_made_of_codes_for_each_micro_batch(pico_llama: Path) -> None:
+    anatomy = WeightSource.open(pico_llama).anatomy
+    load, matrices = Workload(anatomy, tokens=64, scales=0, blocks=6, logits=9), 2 * 2
+    matrices *= sum(linear.out_features * linear.in_features for linear in anatomy.linears())
+    for micro_batch, times in ((64, 10), (32, 20)):
+        tune = Tune(training={"tokens": 640, "micro_batch_tokens": micro_batch})  # type: ignore[arg-type]
+        assert tune.work(load).stored == times * matrices
 
 
 def test_answers_of_a_teacher_count_as_disk(pico_llama: Path, tmp_path: Path) -> None:
