@@ -22,7 +22,7 @@ from .pipeline.block_pass import PREPARED_AT_ONCE, BlockPass
 from .pipeline.chain import stages_of
 from .pipeline.damage_probe import PROBED_AT_ONCE
 from .pipeline.model_pass import ModelPass, Workload
-from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS
+from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS, Steps
 from .pipeline.statistics import STATISTIC_BYTES
 from .rates import Rates
 from .recipe import Recipe
@@ -48,14 +48,10 @@ def block_bytes(block: BlockAnatomy) -> int:
     return sum(map(weights_of, block.linears())) * FLOAT
 
 
-def _block_passes(recipe: Recipe) -> list[BlockPass]:
-    return [step for _, step in recipe.steps if isinstance(step, BlockPass)]
-
-
-def _swept(recipe: Recipe) -> list[BlockPass]:
+def _swept(steps: Steps) -> list[BlockPass]:
     """The block passes, those that a model pass ends with included."""
     found: list[BlockPass] = []
-    for _, step in recipe.steps:
+    for _, step in steps:
         found += (
             [step]
             if isinstance(step, BlockPass)
@@ -107,7 +103,7 @@ def predict_memory(
     ``length`` and ``batch_tokens`` at once; ``resident`` is what the process holds before it starts.
     """
     anatomy = source.anatomy
-    peaks, passes = [_probe_bytes(source, recipe)], _swept(recipe)
+    peaks, passes = [_probe_bytes(source, recipe)], _swept(recipe.steps)
     bits = [bits for _, step in recipe.steps if (bits := step.bits_per_weight(1024)) is not None]
     codes = 1 + max(bits) / 8 if bits else 0.0  # of a weight: a byte, and what it becomes on disk
     compares = any(step.compares for step in passes)
@@ -227,13 +223,16 @@ def work_of(source: WeightSource, recipe: Recipe, samples: int, length: int, bat
     """The work of the whole recipe but for what a pass bounds by the clock: what each pass says of its own,
     and the forward passes that make the inputs of the next block.
     """
-    total, steps = Work(), _block_passes(recipe)
+    total = probe_work(source, recipe)
     tokens = samples * length if recipe.calibrated else 0
-    for block in source.anatomy.blocks:
-        total += block_work(block, steps, tokens, samples, batch_tokens)
     whole = sum(map(block_weights, source.anatomy.blocks))
-    total += Work(4.0 * whole * max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0))
-    return total + probe_work(source, recipe)
+    for stage in stages_of(recipe.steps):
+        steps = _swept(stage)
+        for block in source.anatomy.blocks:
+            total += block_work(block, steps, tokens, samples, batch_tokens)
+        prepared = max((min(step.prepared_tokens or 0, tokens) for step in steps), default=0)
+        total += Work(4.0 * whole * prepared)
+    return total
 
 
 def seconds_of(

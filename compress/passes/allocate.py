@@ -18,8 +18,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from ...errors import RecipeError, ShapeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
+from ..numbers.grid import grids_tried
 from ..numbers.scheme import Scheme, SchemeOption
-from ..pipeline.advance import FORWARD, Work
+from ..pipeline.advance import FORWARD, Work, weights_of
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import BlockPass, Selective
 from ..pipeline.model_pass import ModelPass, Workload
@@ -32,8 +33,8 @@ from ..solve.knapsack import choose
 from ..solve.scheme_costs import divides
 from ..solve.worst_choice import WorstSolution, choose_worst
 
-# What a token that is looked at takes of each weight: two passes forward, and about as much for the Grams.
-_LOOKING = 4
+# What a token that is looked at takes, in forward passes: two, and about as much as one for the Grams.
+_LOOKING = 3
 # How much more than without protected groups ordinary text may lose.
 MOST_OF_ORDINARY = 0.03
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
@@ -163,16 +164,18 @@ class Allocate(Selective, ModelPass):
         return len(self.schemes) * sum(sizes) // 4 + 3 * max(sizes)
 
     def work(self, load: Workload) -> Work:
-        """A backward sweep with a product for each width, and what is looked at first, with what GPTQ takes
-        to find the codes that are measured; then the quantizing sweep.
+        """A backward sweep with a product for each width, what is looked at first, and what it takes to find
+        the codes that are measured. The quantizing sweep is planned as such.
         """
-        measured = min(load.tokens, MEASURED_TOKENS) if self.measures else 0
+        if not self.measures:
+            return Work()
         widths = len(self.schemes) * load.blocks / FORWARD
-        looked = load.backward * min(load.tokens, self.looked_tokens)
-        products = measured * (load.backward + widths) + looked + 3 * load.blocks * load.tokens
-        anatomy = load.anatomy
-        codes = Work() if self.damping is None else gptq_codes_work(self.selected(anatomy), self.schemes)
-        return Work(products) + codes
+        looked = _LOOKING * load.blocks * min(load.tokens, self.looked_tokens)
+        products = min(load.tokens, MEASURED_TOKENS) * (load.backward + widths) + looked
+        linears = self.selected(load.anatomy)
+        if self.damping is not None:
+            return Work(products) + gptq_codes_work(linears, self.schemes)
+        return Work(products, roundings=sum(map(weights_of, linears)) * sum(map(grids_tried, self.schemes)))
 
     def apply(self, stage: Stage) -> StageResult:
         """Measure, solve, quantize.

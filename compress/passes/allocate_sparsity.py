@@ -103,8 +103,8 @@ class AllocateSparsity(Selective, ModelPass):
         return sum(sizes) + 3 * max(sizes)
 
     def work(self, load: Workload) -> Work:
-        """A backward sweep with the squares of the gradients, then the pruning sweep."""
-        return Work(load.backward * min(load.tokens, MEASURED_TOKENS) + 3 * load.blocks * load.tokens)
+        """A backward sweep with the squares of the gradients; the pruning sweep is planned as such."""
+        return Work(load.backward * min(load.tokens, MEASURED_TOKENS))
 
     def apply(self, stage: Stage) -> StageResult:
         """Measure, solve, prune.

@@ -189,7 +189,7 @@ def test_the_plan_counts_it(make_decoder: Callable[..., Path], tmp_path: Path) -
     sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 2048, "num_hidden_layers": 3}
     source = WeightSource.open(make_decoder(tmp_path / "m", **sizes))
     given = {one.name: dict.fromkeys(SCHEMES, 1.0) for one in source.anatomy.linears()}
-    # The same sweep behind it, with losses that are known, found to nearest and found by GPTQ.
+    # With losses that are known and that GPTQ finds, the same sweep behind them; and all to nearest.
     known, nearest, solved = (
         parse({"name": "mixed", "passes": [one]}, "r.yaml")
         for one in (step(GPTQ, costs=given), step({"pass": "rtn"}), step(GPTQ))
@@ -205,5 +205,7 @@ def test_the_plan_counts_it(make_decoder: Callable[..., Path], tmp_path: Path) -
     disk, without = (predict_disk(source, one, tokens, [0]) for one in (solved, known))
     assert disk - without >= 4 * 256 * LOOKED_TOKENS * 3
     rates = Rates(*[1e9] * 7)
-    seconds = [seconds_of(source, one, 24, length, 8 * length, rates) for one in (solved, nearest, known)]
-    assert seconds == sorted(seconds, reverse=True)
+    solves, rounds, knows = (
+        seconds_of(source, one, 24, length, 8 * length, rates) for one in (solved, nearest, known)
+    )
+    assert solves > max(rounds, knows)
