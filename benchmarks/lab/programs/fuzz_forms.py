@@ -19,7 +19,9 @@ from ..same_bytes.pico_models import make_subjects
 from .fuzz_models import WORDS, Reader
 
 _MODEL, _BLOCK, _SIZE = "llama-small", "model.layers.0.", 16
-_MIXTURE = "gpt_oss"
+_MIXTURE, _CONFIG = "gpt_oss", "config.json"
+# Settings that stand in a file of their own.
+_BESIDE = {"quanto-4": "quanto_qmap.json"}
 Parts = dict[str, Tensor]
 
 
@@ -93,6 +95,18 @@ def _quanto(out: int, inputs: int) -> Parts:
     return {"weight._data": _bytes(out, inputs).view(torch.int8), "weight._scale": torch.rand(out, 1)}
 
 
+def _quanto_of(bits: int) -> Callable[[int, int], Parts]:
+    """Groups one below the other, several of which share bytes; shifts are floats, or of 2 bits integers."""
+
+    def parts_of(out: int, inputs: int) -> Parts:
+        groups = out * inputs // _SIZE
+        shift = torch.rand(groups, 1) if bits == 4 else _bytes(groups, 1).view(torch.int8)
+        packed = _bytes(groups * bits // 8, _SIZE)
+        return {"weight._data._data": packed, "weight._scale": torch.rand(groups, 1), "weight._shift": shift}
+
+    return parts_of
+
+
 def _torchao(out: int, inputs: int) -> Parts:
     shape = (inputs // _SIZE, out)
     parts = {f"_weight_{part}": torch.rand(shape) for part in ("scale", "zero_point")}
@@ -119,6 +133,14 @@ _GROUP = {
     "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": _SIZE, "symmetric": True},
 }
 _GROUPS = {"config_groups": {"group_0": _GROUP}}
+_PROJECTIONS = ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down")
+
+
+def _every(kind: str) -> dict[str, Any]:
+    """What optimum-quanto says of the linears of the first block."""
+    return {f"{_BLOCK}{part}_proj": {"weights": kind, "activations": "none"} for part in _PROJECTIONS}
+
+
 _FORMS: dict[str, tuple[dict[str, Any], Callable[[int, int], Parts]]] = {
     "gptq": ({"bits": 4, "group_size": _SIZE, "checkpoint_format": "gptq"}, _gptq),
     "awq": ({"bits": 4, "group_size": _SIZE, "version": "gemm"}, _awq),
@@ -129,6 +151,10 @@ _FORMS: dict[str, tuple[dict[str, Any], Callable[[int, int], Parts]]] = {
     "compressed-tensors": ({"format": "pack-quantized", **_GROUPS}, _packed),
     "marlin-24": ({"quant_method": "compressed-tensors", "format": "marlin-24", **_GROUPS}, _marlin),
     "quanto": ({"q": {"weights": "qint8"}}, _quanto),
+    **{
+        f"quanto-{bits}": ({"quant_method": "quanto", **_every(f"qint{bits}")}, _quanto_of(bits))
+        for bits in (4, 2)
+    },
     "torchao": ({"quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}}, _torchao),
 }
 
@@ -143,8 +169,10 @@ def stored_forms(folder: Path) -> Reader:
     for method, (settings, parts_of) in _FORMS.items():
         made = folder / "forms" / method
         shutil.copytree(folder / "models" / _MODEL, made)
-        _rewrite(made, {"quant_method": method, **settings}, parts_of)
+        beside = _BESIDE.get(method)
+        _rewrite(made, {"quant_method": method, **settings}, parts_of, beside or _CONFIG)
         files |= {made / "config.json": "json", made / "model.safetensors": "safetensors"}
+        files |= {} if beside is None else {made / beside: "json"}
     made = folder / "models" / _MIXTURE
     _in_mxfp4(made)
     files |= {made / "config.json": "json", made / "model.safetensors": "safetensors"}
@@ -156,15 +184,18 @@ def stored_forms(folder: Path) -> Reader:
     return Reader(files, read, WORDS)
 
 
-def _rewrite(made: Path, settings: dict[str, Any], parts_of: Callable[[int, int], Parts]) -> None:
-    """Store the linears of the first block in the parts of a form."""
+def _rewrite(made: Path, settings: dict[str, Any], parts_of: Callable[[int, int], Parts], file: str) -> None:
+    """Store the linears of the first block in the parts of a form, and its ``settings`` in ``file``."""
     tensors, notes = load_file(made / "model.safetensors"), {"format": "pt"}
     for name in [name for name in tensors if name.startswith(_BLOCK) and name.endswith("_proj.weight")]:
         module, shape = name.removesuffix(".weight"), tensors.pop(name).shape
         tensors |= {f"{module}.{part}": value for part, value in parts_of(*shape).items()}
         notes |= {f"{module}.weight": _note(*shape)} if parts_of is _torchao else {}
     save_file(tensors, made / "model.safetensors", metadata=notes)
-    _say(made, settings)
+    if file == _CONFIG:
+        _say(made, settings)
+    else:
+        write_json(made / file, settings)
 
 
 def _in_mxfp4(made: Path) -> None:
@@ -179,5 +210,5 @@ def _in_mxfp4(made: Path) -> None:
 
 
 def _say(made: Path, settings: dict[str, Any]) -> None:
-    config = read_json(made / "config.json")
-    write_json(made / "config.json", {**config, "quantization_config": settings})
+    config = read_json(made / _CONFIG)
+    write_json(made / _CONFIG, {**config, "quantization_config": settings})
