@@ -126,12 +126,14 @@ def _describe(writer: Any, job: ExportJob) -> None:
     """Sizes and factors of the model, under the names that llama.cpp reads."""
     anatomy = job.source.anatomy
     first, last = anatomy.blocks[0], anatomy.final_norm
-    rope = anatomy.ropes()[0]
     writer.add_name(job.name)
     writer.add_block_count(len(anatomy.blocks))
+    windows = [size for part in anatomy.attentions() if (size := part.sliding_window) is not None]
+    if windows and architecture_of(anatomy).windows:
+        writer.add_sliding_window(min(windows))
+        windows = []
     # llama.cpp's own sees everything in most families: as far as no window begins, that is the same.
-    windows = (block.attention.sliding_window or anatomy.max_positions for block in anatomy.blocks)
-    writer.add_context_length(min(anatomy.max_positions, *windows))
+    writer.add_context_length(min([anatomy.max_positions, *windows]))
     writer.add_embedding_length(anatomy.hidden_size)
     writer.add_feed_forward_length(first.mlp.up.out_features)
     writer.add_head_count(first.attention.heads)
@@ -140,8 +142,9 @@ def _describe(writer: Any, job: ExportJob) -> None:
     writer.add_value_length(first.attention.head_dim)
     if last is not None:
         (writer.add_layer_norm_rms_eps if last.kind == "rms" else writer.add_layer_norm_eps)(last.eps)
-    writer.add_rope_dimension_count(rope.dim)
-    writer.add_rope_freq_base(rope.theta)
+    for rope in anatomy.ropes():
+        writer.add_rope_dimension_count(rope.dim)
+        writer.add_rope_freq_base(rope.theta)
     writer.add_vocab_size(anatomy.vocab_size)
     writer.add_parallel_residual(first.order == "parallel")
     _describe_factors(writer, job)
@@ -152,7 +155,7 @@ def _describe_factors(writer: Any, job: ExportJob) -> None:
     anatomy, first = job.source.anatomy, job.source.anatomy.blocks[0]
     if anatomy.embedding_scale != 1:
         writer.add_embedding_scale(anatomy.embedding_scale)
-    if first.attention.scale is not None:
+    if first.attention.scale is not None and architecture_of(anatomy).scales_scores:
         writer.add_attention_scale(first.attention.scale)
     if first.residual_scale != 1:
         writer.add_residual_scale(first.residual_scale)
@@ -172,6 +175,8 @@ def places(job: ExportJob) -> dict[str, Place]:
     known = architecture_of(anatomy)
     name_of = known.names(len(anatomy.blocks))
     modules: list[tuple[str, Place]] = [(anatomy.embedding, Place(name_of(anatomy.embedding)))]
+    if anatomy.position_embedding is not None:
+        modules.append((anatomy.position_embedding, Place(name_of(anatomy.position_embedding))))
     if anatomy.head is not None and not anatomy.tied:
         modules.append((anatomy.head, Place(name_of(anatomy.head))))
     norms = [] if anatomy.final_norm is None else [anatomy.final_norm]

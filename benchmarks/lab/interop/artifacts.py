@@ -34,6 +34,8 @@ _WITHOUT = {
     "gptq": ("gpt2", "falcon", *Gptq.families_not_opened),
     "awq": ("gpt2", "falcon", *Awq.families_not_opened),
 }
+# Whose windows, or heads of either kind, are not where llama.cpp has them; rows of the same families are.
+_NOT_AS_THERE = ("cohere2", "exaone4", "olmo3", "phi")
 # sentence-transformers imports what they name.
 _STAGES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -75,7 +77,8 @@ class Artifacts:
         if self.family.endswith(SMALL_HEAD):
             return ("onnx", "onnx_hub")
         without = {form for form, families in _WITHOUT.items() if self.model_type in families}
-        without |= set() if self.model_type in ARCHITECTURES else {"gguf"}
+        there = self.model_type in ARCHITECTURES and self.family not in _NOT_AS_THERE
+        without |= set() if there else {"gguf"}
         return tuple(form for form in _FORMS[self.kind] if form not in without)
 
     @property

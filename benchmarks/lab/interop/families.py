@@ -27,6 +27,8 @@ _TWO_HEADS, _OWN_HEAD = {"head_dim": 32, "num_attention_heads": 2}, {"tie_word_e
 _WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}  # rows of whole super-blocks
 _PHI = {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}
 _ALTERNATING = {"sliding_window": 64, "sliding_window_pattern": 2}
+_NO_WINDOWS = {"sliding_window": None, "layer_types": ["full_attention"] * 3}
+_BY_FOUR = {"sliding_window": 64, "sliding_window_pattern": 4}
 _SMALL_EMBEDDING = pico.ENCODER | {"embedding_size": 32}
 _IMAGE_TOWER = pico.VISION | {"intermediate_size": 128}
 _T5_HEAD = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
@@ -64,6 +66,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": (DECODER, pico.NEOX),
     "opt": (DECODER, {"ffn_dim": 128}),
     "bitnet": (DECODER, {"num_key_value_heads": 1}),
+    # As llama.cpp has them: blocks of four, no windows, a head of its own, heads that fill the width.
+    "cohere2 of four": (DECODER, {"logit_scale": 0.5, "num_hidden_layers": 4} | _BY_FOUR),
+    "exaone4 without windows": (DECODER, _NO_WINDOWS),
+    "phi of two heads": (DECODER, _PHI | _TWO_HEADS),
+    "olmo3 untied": (DECODER, _OWN_HEAD | {"sliding_window": 64}),
     f"llama {SMALL_HEAD}": (DECODER, {}),
     **{f"llama {scheme.upper()}": (DECODER, _WIDE) for scheme in GGUF},
     "mixtral": (MIXTURE, pico.MIXTRAL),

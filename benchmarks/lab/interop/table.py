@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ....export.formats._gguf_architecture import WITHOUT
 from .cells import Cell
 from .families import FAMILIES
 from .kinds import DECODE, ENCODER, READ_AND_WRITE, TAGGER
 
+GGUF = "gguf"
 EXACT = 1e-4  # float32 sums in another order
 _NAMES = {"onnx": "standard bundle"}
 _HEADINGS = (
@@ -37,7 +39,9 @@ def tables(cells: Sequence[Cell]) -> str:
         chosen = [cell for cell in cells if FAMILIES[cell.family][0] in kinds]
         if chosen:
             parts.append(f"### {heading}\n\n{table(chosen)}")
-    return "\n\n".join([*parts, _refusals(cells), _clients(cells)]).replace("\n\n\n\n", "\n\n")
+    return "\n\n".join([*parts, _not_written(), _refusals(cells), _clients(cells)]).replace(
+        "\n\n\n\n", "\n\n"
+    )
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -49,8 +53,27 @@ def table(cells: Sequence[Cell]) -> str:
     known = {(cell.family, cell.artifact, cell.client): cell for cell in cells}
     for family in families:
         row = [known.get((family, *column)) for column in columns]
-        lines.append(f"| {family} | {' | '.join('' if one is None else cell_text(one) for one in row)} |")
+        shown = [
+            cell_text(one) if one is not None else "not written" if _unwritten(family, artifact) else ""
+            for one, (artifact, _) in zip(row, columns, strict=True)
+        ]
+        lines.append(f"| {family} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def _unwritten(family: str, artifact: str) -> str:
+    """Why an artifact is not written of a family, where that is known."""
+    return WITHOUT.get(family, "") if artifact == GGUF else ""
+
+
+def _not_written() -> str:
+    """The families of each reason."""
+    found: dict[str, list[str]] = {}
+    for family in FAMILIES:
+        if why := _unwritten(family, GGUF):
+            found.setdefault(why, []).append(family)
+    lines = [f"- {GGUF}, {', '.join(families)}: {why}" for why, families in found.items()]
+    return "\n".join(["### Not written", "", *lines])
 
 
 def _refusals(cells: Sequence[Cell]) -> str:

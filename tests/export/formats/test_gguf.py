@@ -27,6 +27,13 @@ GRANITE = {
     "residual_multiplier": 0.5,
     "logits_scaling": 2.0,
 }
+COHERE2 = {
+    "logit_scale": 0.5,
+    "num_hidden_layers": 4,
+    "sliding_window": 24,
+    "sliding_window_pattern": 4,
+}
+NO_WINDOWS = {"sliding_window": None, "layer_types": ["full_attention"] * 3}
 NEOX = {**TWO_HEADS, "rotary_pct": 0.5, "hidden_act": "gelu"}
 
 
@@ -71,6 +78,12 @@ def test_transformers_reads_what_the_checkpoint_is(
         ("stablelm", {**TWO_HEADS, **OWN_HEAD, "partial_rotary_factor": 0.5}, "stablelm", {}),
         ("gpt_neox", NEOX, "gptneox", {"use_parallel_residual": True, "rope.dimension_count": 16}),
         ("cohere", {"logit_scale": 0.5}, "command-r", {"logit_scale": 0.5}),
+        ("cohere2", COHERE2, "cohere2", {"attention.sliding_window": 24, "context_length": 512}),
+        ("olmo3", {**OWN_HEAD, "sliding_window": 24}, "olmo2", {"context_length": 24}),
+        ("exaone4", NO_WINDOWS, "exaone4", {}),
+        ("glm4", TWO_HEADS, "glm4", {"rope.dimension_count": 16}),
+        ("gpt2", {}, "gpt2", {"context_length": 512}),
+        ("phi", {**TWO_HEADS, **OWN_HEAD}, "phi2", {"rope.dimension_count": 16}),
         (
             *("granite", GRANITE, "granite"),
             {"attention.scale": 0.25, "embedding_scale": 3.0, "residual_scale": 0.5, "logit_scale": 2.0},
@@ -94,7 +107,12 @@ def test_a_family_has_llama_cpp_s_name_and_its_factors(
 @pytest.mark.parametrize(
     ("family", "changes", "feature"),
     [
-        ("gpt2", {}, "a gpt2 model"),
+        ("gemma", {}, "(?s)a gemma model.*no byte-level BPE"),
+        ("cohere2", {**COHERE2, "sliding_window_pattern": 2}, "block 1 without rotary"),
+        ("cohere", OWN_HEAD, "a head that is not the embedding"),
+        ("exaone4", {"sliding_window_pattern": 2}, "without rotary"),
+        ("phi", {**OWN_HEAD, "head_dim": 32}, "heads that together"),
+        ("opt", {}, "(?s)an? opt model.*no arithmetic"),
         ("llama", {"attention_bias": True}, "does not know biases"),
         ("smollm3", {"no_rope_layer_interval": 2, "num_hidden_layers": 2}, "block 1 without rotary"),
         ("olmo2", {}, "a head that is the embedding"),

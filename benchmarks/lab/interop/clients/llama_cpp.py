@@ -1,4 +1,4 @@
-"""llama.cpp: the GGUF file, one row at a time."""
+"""llama.cpp: the GGUF file, one row at a time. llama-cpp-py-sync brings it built."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ from typing import Any
 
 from ..kinds import DECODER
 
-PACKAGES = ("llama-cpp-python==0.3.36", "numpy")
+PACKAGES = ("llama-cpp-py-sync==0.11739", "numpy")
 ARTIFACTS, KINDS = ("gguf",), (DECODER,)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
     """Greedy tokens, and logits of the last token of each row; llama.cpp rounds what its products read."""
-    import llama_cpp
-    import numpy as np
+    import llama_cpp_py_sync
 
     (file,) = artifact.glob("*.gguf")
-    model = llama_cpp.Llama(str(file), n_ctx=128, n_batch=128, logits_all=True, verbose=False)
+    model: Any = llama_cpp_py_sync.Llama(str(file), n_ctx=128, n_batch=128, n_threads=1)
     values, tokens = [], []
     for row in task["rows"]:
-        model.reset()
-        model.eval(row)
-        found = [np.array(model.scores[len(row) - 1])]
-        values.append(found[0].tolist())
+        model._clear_context_state()
+        model._eval_tokens(row, 0)
+        found = _logits(model)
+        values.append(found.tolist())
         row_tokens: list[int] = []
-        for _ in range(task["new_tokens"]):
-            row_tokens.append(int(np.argmax(model.scores[len(row) - 1 + len(row_tokens)])))
-            model.eval(row_tokens[-1:])
+        for place in range(task["new_tokens"]):
+            row_tokens.append(int(found.argmax()))
+            model._eval_tokens(row_tokens[-1:], len(row) + place)
+            found = _logits(model)
         tokens.append(row_tokens)
     return {"values": values, "tokens": tokens}
+
+
+def _logits(model: Any) -> Any:
+    """Those of the last token, which the package does not give out by itself."""
+    import numpy as np
+
+    pointer = model._lib.llama_get_logits_ith(model._ctx, -1)
+    return np.frombuffer(model._ffi.buffer(pointer, 4 * model.n_vocab), np.float32).copy()

@@ -107,5 +107,8 @@ def test_a_table_shows_differences_other_tokens_and_refusals() -> None:
     ]
     page = tables(cells)
     assert page.index("### Decoders") < page.index("### Encoders of text") < page.index("### Refusals")
+    assert "- gguf, gemma, gemma2, gemma3_text: its tokenizers are no byte-level BPE" in page
+    both = [Cell("llama", "gguf", "llama_cpp", difference=3e-2, tokens=True), Cell("opt", "onnx", "optimum")]
+    assert table(both).splitlines()[-1] == "| opt | not written | refused |"
     assert "- openvino (standard bundle), llama: `no operator MatMulNBits`" in page
     assert "- optimum: optimum (2026-11-30)" in page
