@@ -110,7 +110,7 @@ def written(model: Path, label: str | dict[str, str], folder: Path, cache: KVSch
         codes = {name: quantized(source, name, schemes[name]) for name in sorted(mine)}
         extra = None
         if cache is not None and isinstance(block.mixer, Attention):
-            extra = stored_scales(block.attention, of_a_cache(block, cache))
+            extra = stored_scales({block.attention.module: of_a_cache(block, cache)})
         return writer.part(block, codes, {}, {}, extra)
 
     parts = [*map(part, source.anatomy.blocks), writer.outer()]
