@@ -70,6 +70,11 @@ class Wish:
 
     def _check_images(self) -> None:
         require("PIL", "images")
+        if not Path(self.text).is_dir():
+            raise InputError(
+                f"{self.model} reads images, and {self.text} is no directory of those",
+                fix="pass --images FOLDER",
+            )
         image_files(Path(self.text))
         if self.field != FIELD:
             raise InputError("images have no field", fix="leave --field out")

@@ -103,7 +103,7 @@ def test_each_verb_names_the_one_that_serves(
         assert said in " ".join(capsys.readouterr().err.split())
 
 
-def test_fit_says_that_it_reads_images(
+def test_fit_says_that_a_model_reads_images(
     embeds: Path, pico_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(embeds.parent / "model")
