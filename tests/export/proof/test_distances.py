@@ -9,6 +9,7 @@ from edgepress.export.proof.distances import (
     Floats,
     clear_margin,
     compare,
+    compare_caches,
     divergence,
     elementwise_bound,
     gate,
@@ -86,3 +87,23 @@ def test_two_of_a_hundred_clear_choices_may_change(wrong: int, passes: bool) -> 
         return
     with pytest.raises(GateFailed, match="where torch's choice is clear"):
         compare(found, reference, reference, ids, lambda: reference)
+
+
+@pytest.mark.parametrize(("fraction", "passes"), [(0.49, True), (0.51, False), (1.0, False)])
+def test_caches_may_cost_half_of_their_rounding_more(fraction: float, passes: bool) -> None:
+    reference = np.random.default_rng(5).standard_normal((2, 7, VOCABULARY)).astype(np.float32)
+    unrounded = reference + np.float32(0.01)
+    found = reference + np.float32(0.01 * fraction)
+    if passes:
+        size = compare_caches(found, reference, unrounded)
+        assert size["mean_of_rounding"] == pytest.approx(0.01, rel=1e-3)
+        return
+    with pytest.raises(GateFailed, match="caches as they ship"):
+        compare_caches(found, reference, unrounded)
+
+
+def test_caches_that_cost_nothing_may_differ_as_float_graphs_do() -> None:
+    reference = np.zeros((1, 3, VOCABULARY), np.float32)
+    assert compare_caches(reference + np.float32(9e-5), reference, reference)["bound"] == 1e-4
+    with pytest.raises(GateFailed, match="caches as they ship"):
+        compare_caches(reference + np.float32(2e-4), reference, reference)
