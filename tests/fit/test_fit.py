@@ -152,13 +152,13 @@ def test_a_choice_by_the_held_out_text_is_said_to_be_one(
         return {"KL": 9.0} if judged == 1 else found(*arguments)
 
     monkeypatch.setattr(search_module, "qualities", missed_once)
-    monkeypatch.setattr(search_module, "METHODS", (Method(), Method("rtn")))
+    monkeypatch.setattr(search_module, "METHODS", (Method(), Method("corrected")))
     monkeypatch.setattr(search_module, "ROUNDS", 1)
     monkeypatch.setattr(search_module.Search, "_promises", lambda *_: True)
-    assert fit("--max-kl", "0.5", "--json") == 0
+    assert fit("--max-kl", "3", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["held_out_status"], report["held_out_trials"]) == ("chosen-by", [1, 2])
-    assert any("misses KL ≤ 0.5 on held-out text" in one for one in report["why_no_more"])
+    assert any("misses KL ≤ 3 on held-out text" in one for one in report["why_no_more"])
 
 
 def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
