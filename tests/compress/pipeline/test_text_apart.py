@@ -18,6 +18,9 @@ from edgepress.errors import CalibrationError
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.terminal import Silent
 
+# Its tokenizer runs in a process of its own.
+PAIRED = pytest.param("pico_t5", marks=pytest.mark.chain)
+
 
 def calibrated(model: Path, text: Path, samples: int) -> Calibration:
     kind: Any = WeightSource.open(model).anatomy.kind
@@ -35,7 +38,7 @@ def rows(micro_batches: list[MicroBatch]) -> list[tuple[int, ...]]:
     return [tuple(row.tolist()) for row in found]
 
 
-@pytest.mark.parametrize("kind", ["pico_llama", "pico_bert", "pico_t5"])
+@pytest.mark.parametrize("kind", ["pico_llama", "pico_bert", PAIRED])
 @pytest.mark.parametrize(("samples", "most"), [(2, 4096), (3, 4096), (16, 4096), (40, 4096), (16, 256)])
 def test_the_parts_share_no_row(
     kind: str,
@@ -63,7 +66,7 @@ def test_one_sequence_is_too_few(pico_llama: Path, pico_text: Path, tmp_path: Pa
     assert "--samples 2" in error.value.fix
 
 
-@pytest.mark.parametrize("kind", ["pico_llama", "pico_t5"])
+@pytest.mark.parametrize("kind", ["pico_llama", PAIRED])
 @pytest.mark.parametrize(("samples", "asked", "taken"), [(16, 4, 4), (16, 90, 8), (3, 4, 1), (2, 1, 1)])
 def test_rows_of_a_calibration_are_parted(
     kind: str, samples: int, asked: int, taken: int, request: pytest.FixtureRequest, pico_text: Path
