@@ -22,10 +22,11 @@ from .pipeline.block_pass import PREPARED_AT_ONCE, BlockPass
 from .pipeline.chain import stages_of
 from .pipeline.damage_probe import PROBED_AT_ONCE
 from .pipeline.model_pass import ModelPass, Workload
-from .pipeline.stage import MEASURED_AT_ONCE, MEASURED_TOKENS, Steps
+from .pipeline.stage import Steps
 from .pipeline.statistics import STATISTIC_BYTES
 from .rates import Rates
 from .recipe import Recipe
+from .text.measured_text import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .text.probe_text import TEXTS, TOKENS
 
 FLOAT = 4

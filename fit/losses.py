@@ -28,10 +28,11 @@ from ..compress.pipeline.block_shards import Masks
 from ..compress.pipeline.damage_probe import decoder_divergences, distance, finite
 from ..compress.pipeline.last_states import last_states
 from ..compress.pipeline.sealed import read_sealed, write_sealed
-from ..compress.pipeline.stage import MEASURED_TOKENS, Stage
+from ..compress.pipeline.stage import Stage
 from ..compress.solve.gptq_losses import LOOKED_TOKENS, gptq_costs
 from ..compress.solve.table_solving import TOKENS, gains, round_table, table_hessians
 from ..compress.text.calibration import Calibration
+from ..compress.text.measured_text import MEASURED_TOKENS
 from ..compress.text.token_batch import TokenBatch
 from ..disk import make_folder
 from ..storage import cache_directory, sha256_json

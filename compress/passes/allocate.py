@@ -25,13 +25,14 @@ from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import BlockPass, Selective
 from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.pass_options import inner_pass
-from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
+from ..pipeline.stage import MEASURED, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
 from ..solve.gptq_losses import LOOKED_TOKENS, costs_as_rounded, gptq_codes_work, gptq_observers_bytes
 from ..solve.knapsack import choose
 from ..solve.scheme_costs import divides
 from ..solve.worst_choice import WorstSolution, choose_worst
+from ..text.measured_text import MEASURED_TOKENS
 
 # What a token that is looked at takes, in forward passes: two, and about as much as one for the Grams.
 _LOOKING = 3

@@ -23,9 +23,10 @@ from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import BlockPass, Selective
 from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.pass_options import inner_pass
-from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
+from ..pipeline.stage import MEASURED, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.knapsack import choose
+from ..text.measured_text import MEASURED_TOKENS
 
 # How far a layer's fraction may be from the whole's, and in which steps.
 _SPREAD, _STEP = 0.2, 0.05

@@ -23,10 +23,11 @@ from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.model_pass import ModelPass, Workload
-from ..pipeline.stage import COMPARED, MEASURED_TOKENS, Stage, StageResult
+from ..pipeline.stage import COMPARED, Stage, StageResult
 from ..solve.damped_cholesky import damping_status
 from ..solve.group_solving import DAMPING
 from ..solve.table_solving import TOKENS, gains, round_table, table_hessians
+from ..text.measured_text import MEASURED_TOKENS
 
 
 class Embedding(ModelPass):

@@ -29,7 +29,7 @@ from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block_pass import Selective
 from ..pipeline.model_pass import ModelPass, Workload
-from ..pipeline.stage import MEASURED, MEASURED_TOKENS, Stage, StageResult
+from ..pipeline.stage import MEASURED, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..prune.structured.budget import WEIGHTS, BlockPart, BudgetOption, room_for
 from ..prune.structured.cut_checks import check_cut
@@ -38,6 +38,7 @@ from ..prune.structured.shared_heads import check_shared, shared_units, tables_o
 from ..prune.structured.unit_losses import measure_of, refitted
 from ..prune.structured.units import ChannelUnits, HeadUnits, PrunablePart, Unit, weights_in
 from ..prune.structured.widths import WidthChoice, narrowed, odd, solved, uniform
+from ..text.measured_text import MEASURED_TOKENS
 
 # Fraction of the mean Gram diagonal that is added. A tenth, since least squares learn a short text by heart:
 # on SmolLM2 with 70 % of its blocks and 4,096 tokens a hundredth leaves a KL of 0.88, a tenth 0.82, a third

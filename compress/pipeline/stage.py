@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from ..model.kv_scheme import OWN_KEY, KVScheme, stated
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
+from ..text.measured_text import MEASURED_TOKENS, MeasuredText
 from ..text.micro_batches import MicroBatch, first_tokens, micro_batches_of
 from .algorithm import Fixed, Pass
 from .backward_sweep import BackwardSweep
@@ -48,11 +49,6 @@ from .processes import ALONE, Processes
 
 Steps = Sequence[tuple[str, Pass]]
 LOG = "train.jsonl"
-# Calibration tokens that a pass measures sensitivities on, whatever it learns from them.
-MEASURED_TOKENS = 4096
-MEASURED_AT_ONCE = 1024
-# The same of all protected groups together.
-PROTECTED_TOKENS = 16_384
 # How gradients are taken, that are only compared with each other.
 COMPARED = {
     "precision": Fixed("auto", "gradients are only compared with each other, in what is fast here"),
@@ -99,42 +95,15 @@ class Stage:
             raise CalibrationError(f"{who} needs calibration text", fix="pass --text FILE")
         return self.calibration
 
+    def measured_text(self, who: str) -> MeasuredText:
+        """That of it which ``who`` measures on; raises as :meth:`text`."""
+        return MeasuredText(self.text(who), who)
+
     def measured(self, who: str, measure: Measure) -> dict[str, Tensor]:
         """What ``measure`` finds of all blocks on a few tokens, for ``who``; small things, that fit together.
         Raises what :meth:`text` and :meth:`.backward_sweep.BackwardSweep.run` do.
         """
-        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
-        return self.measured_on(first_tokens(own, MEASURED_TOKENS), who, measure)
-
-    def looked_at(self, who: str, tokens: int) -> list[MicroBatch]:
-        """So many ``tokens`` of ordinary text behind what is measured on."""
-        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
-        return first_tokens(own[len(first_tokens(own, MEASURED_TOKENS)) :], tokens)
-
-    def apart(self, who: str, tokens: int) -> tuple[list[MicroBatch], list[MicroBatch]]:
-        """What is measured on, and so many ``tokens`` of other text that observers are shown first: behind
-        it, or every second micro-batch of a text that is all measured on.
-
-        Raises:
-            CalibrationError: there is one sequence, or less, which cannot be both.
-        """
-        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
-        first = first_tokens(own, MEASURED_TOKENS)
-        if len(own) > len(first):
-            return first, first_tokens(own[len(first) :], tokens)
-        if len(own) < 2:
-            raise CalibrationError(
-                f"{who} has {sum(batch.tokens for batch in own)} tokens in {len(own)} sequence to calibrate "
-                "on, and needs 2 sequences",
-                why="losses are measured on other text than the codes are found on",
-                fix="give --samples 2 or more, and enough text for them",
-            )
-        return own[::2], first_tokens(own[1::2], tokens)
-
-    def has_other_text(self, who: str) -> bool:
-        """Whether there is ordinary text behind what is measured on."""
-        own = micro_batches_of(self.text(who).own(), MEASURED_AT_ONCE)
-        return len(own) > len(first_tokens(own, MEASURED_TOKENS))
+        return self.measured_on(self.measured_text(who).first, who, measure)
 
     def measured_on(
         self,
@@ -150,23 +119,6 @@ class Stage:
         )
         files = sweep.run(f"measuring for {who}", measure)
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-    def grouped_text(
-        self, who: str, tokens: int = MEASURED_TOKENS, *, written: bool = False
-    ) -> tuple[list[MicroBatch], list[str]]:
-        """Micro-batches of so many ``tokens`` of ordinary text, read or ``written``, and of the protected
-        groups, and the group of each: "" for ordinary text.
-        """
-        calibration = self.text(who)
-        own = micro_batches_of(calibration.own(), MEASURED_AT_ONCE)
-        found = first_tokens(own, tokens, written=written)
-        names = [""] * len(found)
-        for group in calibration.protected:
-            mine = micro_batches_of(calibration.only(group), MEASURED_AT_ONCE)
-            mine = first_tokens(mine, PROTECTED_TOKENS // len(calibration.protected))
-            names += [group.name] * len(mine)
-            found += mine
-        return [replace(batch, number=number) for number, batch in enumerate(found)], names
 
 
 @dataclass(frozen=True)

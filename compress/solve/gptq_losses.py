@@ -89,7 +89,7 @@ def gptq_costs(
         CalibrationError: there is no other; and what the former raises.
     """
     fits = fitting(schemes, linears)
-    measured_on, other = stage.apart(who, LOOKED_TOKENS)
+    measured_on, other = stage.measured_text(who).apart(LOOKED_TOKENS)
     measure = _measure(stage, fits, GptqChangeLosses, damping)
     return named(fits, stage.measured_on(measured_on, who, measure, other))
 
@@ -102,7 +102,7 @@ def costs_as_rounded(
     no other text than what is measured on: codes that fit few tokens seem to lose nothing on them.
     """
     protected = stage.calibration is not None and stage.calibration.protected
-    if damping is None or not stage.has_other_text(who):
+    if damping is None or not stage.measured_text(who).has_others:
         if protected:
             return grouped_costs(stage, who, schemes, linears)
         return {"": scheme_costs(stage, who, schemes, linears)}

@@ -50,8 +50,9 @@ def by_group(
     """:func:`grouped_costs` of the schemes ``fits`` of each linear, as ``measure`` finds them, a row a
     micro-batch; its observers are shown ``looked_at`` tokens of ordinary text first.
     """
-    micro_batches, names = stage.grouped_text(who)
-    found = stage.measured_on(micro_batches, who, measure, stage.looked_at(who, looked_at))
+    text = stage.measured_text(who)
+    micro_batches, names = text.grouped()
+    found = stage.measured_on(micro_batches, who, measure, text.others(looked_at))
     if any(len(each) != len(names) for each in found.values()):
         raise CalibrationError(
             "the model turns text of a protected group into NaN or infinity",

@@ -59,7 +59,7 @@ def table_hessians(stage: Stage, who: str) -> dict[str, Tensor]:
         CalibrationError: no text, or the model turns it into NaN or infinity.
     """
     anatomy = stage.source.anatomy
-    batches, _ = stage.grouped_text(who, TOKENS, written=True)
+    batches, _ = stage.measured_text(who).grouped(TOKENS, written=True)
     with Skeleton(stage.source, stage.device).head() as head:
         found = stage.measured_on(batches, who, both_hessians(anatomy, head))
     fisher = sum_of(found) * anatomy.embedding_scale**2

@@ -22,11 +22,12 @@ from edgepress.compress.passes.gptq import Gptq
 from edgepress.compress.pipeline import stage as stage_module
 from edgepress.compress.pipeline.advance import weights_of
 from edgepress.compress.pipeline.backward_sweep import BackwardSweep
-from edgepress.compress.pipeline.stage import MEASURED_AT_ONCE
 from edgepress.compress.rates import Rates
 from edgepress.compress.recipe import parse
 from edgepress.compress.solve.gptq_losses import LOOKED_TOKENS, GptqChangeLosses
+from edgepress.compress.text import measured_text
 from edgepress.compress.text.calibration import calibration_from
+from edgepress.compress.text.measured_text import MEASURED_AT_ONCE
 from edgepress.compress.text.micro_batches import micro_batches_of
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
@@ -44,7 +45,7 @@ Costs = Mapping[str, Mapping[str, float]]
 def half_is_measured_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other half is looked at."""
     if "little" not in request.node.name:
-        monkeypatch.setattr(stage_module, "MEASURED_TOKENS", 256)
+        monkeypatch.setattr(measured_text, "MEASURED_TOKENS", 256)
 
 
 def step(using: Mapping[str, Any], **options: Any) -> dict[str, Any]:

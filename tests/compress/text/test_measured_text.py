@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline import stage as stage_module
-from edgepress.compress.pipeline.block_shards import Masks
-from edgepress.compress.pipeline.stage import Stage
+from edgepress.compress.text import measured_text
 from edgepress.compress.text.calibration import Calibration, calibration_from
+from edgepress.compress.text.measured_text import MeasuredText
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.text.token_batch import rows_of
 from edgepress.errors import CalibrationError
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.terminal import Silent
 
 # Its tokenizer runs in a process of its own.
 PAIRED = pytest.param("pico_t5", marks=pytest.mark.chain)
@@ -25,11 +22,6 @@ PAIRED = pytest.param("pico_t5", marks=pytest.mark.chain)
 def calibrated(model: Path, text: Path, samples: int) -> Calibration:
     kind: Any = WeightSource.open(model).anatomy.kind
     return calibration_from(str(text), Tokenizer.open(model), kind=kind, samples=samples, length=32)
-
-
-def stage_of(model: Path, calibration: Calibration, folder: Path) -> Stage:
-    source = WeightSource.open(model)
-    return Stage(source, source, folder, calibration, Masks(), torch.device("cpu"), Silent())
 
 
 def rows(micro_batches: list[MicroBatch]) -> list[tuple[int, ...]]:
@@ -46,23 +38,22 @@ def test_the_parts_share_no_row(
     most: int,
     request: pytest.FixtureRequest,
     pico_text: Path,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stage_module, "MEASURED_TOKENS", most)
+    monkeypatch.setattr(measured_text, "MEASURED_TOKENS", most)
     model = request.getfixturevalue(kind)
     calibration = calibrated(model, pico_text, samples)
-    measured, looked = (rows(part) for part in stage_of(model, calibration, tmp_path).apart("fit", 8192))
+    measured, looked = (rows(part) for part in MeasuredText(calibration, "fit").apart(8192))
     assert measured and looked and not set(measured) & set(looked)
     assert len(measured) + len(looked) == samples
     if calibration.effective_tokens <= most:
         assert min(len(measured), len(looked)) >= samples // 3
 
 
-def test_one_sequence_is_too_few(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
-    stage = stage_of(pico_llama, calibrated(pico_llama, pico_text, 1), tmp_path)
+def test_one_sequence_is_too_few(pico_llama: Path, pico_text: Path) -> None:
+    text = MeasuredText(calibrated(pico_llama, pico_text, 1), "fit")
     with pytest.raises(CalibrationError, match="32 tokens in 1 sequence") as error:
-        stage.apart("fit", 8192)
+        text.apart(8192)
     assert "--samples 2" in error.value.fix
 
 
