@@ -143,8 +143,8 @@ def test_what_they_cannot_hold_is_refused(
         export_bundle(str(path), format="gguf", output=tmp_path / "b")
     with pytest.raises(ShapeError, match="not ternary"):
         export_bundle(str(pico_llama), format="bitnet", output=tmp_path / "b")
-    with pytest.raises(InputError, match="gpt2"):
-        export_bundle(str(make_decoder(tmp_path / "g", "gpt2")), format="gguf", output=tmp_path / "b")
+    with pytest.raises(InputError, match="gptj"):
+        export_bundle(str(make_decoder(tmp_path / "g", "gptj")), format="gguf", output=tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
