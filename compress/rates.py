@@ -1,4 +1,4 @@
-"""How fast this machine does each kind of work that a plan counts: measured in under a second, and kept in
+"""How fast this machine does each kind of work that a plan counts: measured in a second or two, and kept in
 the user's cache, so that the same command has the same plan.
 """
 
@@ -127,7 +127,7 @@ def _of_one_thread() -> Rates:
     def recursion(rows: int) -> Callable[[], object]:
         return lambda: quantize_in_order(weight[:rows], grid[0][:rows], None, factor, order, _SCHEME)
 
-    products = _products(generator)
+    products = _products()
     factors = _SIDE**3 / _fastest(lambda: factorize(gram, 0.01))
     few, many = _fastest(recursion(16)), _fastest(recursion(_ROWS))
     rounding = _fastest(lambda: fit_grid(weight, _SCHEME))
@@ -143,10 +143,10 @@ def _of_one_thread() -> Rates:
     )
 
 
-def _products(generator: torch.Generator) -> float:
-    """Multiply-adds a second of layers one after another."""
-    rows = torch.randn(_TOKENS, _IN, generator=generator)
-    layers = cycle([torch.randn(_OUT, _IN, generator=generator) for _ in range(_LAYERS)])
+def _products() -> float:
+    """Multiply-adds a second of layers ``[out, in]`` one after another."""
+    rows = torch.ones(_TOKENS, _IN)
+    layers = cycle([torch.ones(_OUT, _IN) for _ in range(_LAYERS)])
     return _TOKENS * _OUT * _IN / _fastest(lambda: linear(rows, next(layers)))
 
 
