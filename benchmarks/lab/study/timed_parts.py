@@ -23,13 +23,14 @@ from ....compress.model.checkpoint.reader import CheckpointReader
 from ....compress.model.skeleton import Skeleton
 from ....compress.pipeline import chain
 from ....compress.pipeline.block_shards import BlockWriter
+from ....compress.pipeline.damage_probe import SweptProbes
 from ....compress.pipeline.journal import Journal
 from ....compress.pipeline.sweep import Sweep
 
 ROUNDING, FILES, PROBE = "rounding", "reading and writing", "exact KL of the step"
 KINDS: dict[str, tuple[tuple[Any, str], ...]] = {
     ROUNDING: ((Sweep, "_apply"),),
-    PROBE: ((Sweep, "_leave"), (Sweep, "_damage"), (Sweep, "_capture")),
+    PROBE: ((Sweep, "_leave"), (SweptProbes, "begin"), (SweptProbes, "damage")),
     FILES: (
         (Skeleton, "fill"),
         (BlockWriter, "write"),

@@ -12,7 +12,7 @@ from edgepress.benchmarks.lab.planned.gptq_floor import OTHERS, RATE, floors, wr
 from edgepress.benchmarks.lab.planned.growth import LARGER, extrapolated
 from edgepress.benchmarks.lab.planned.pages import write_pages
 from edgepress.benchmarks.lab.planned.records import Record, keep_records
-from edgepress.benchmarks.lab.study.timed_parts import FILES, ROUNDING, Clock
+from edgepress.benchmarks.lab.study.timed_parts import FILES, KINDS, ROUNDING, Clock
 
 PLAN = {"peak_memory": 2_000_000_000, "seconds": 50.0, "disk": 3_000_000_000}
 
@@ -84,3 +84,9 @@ def test_time_inside_other_work_counts_once() -> None:
     clock.timed(ROUNDING, lambda: (busy(), inner()))()
     assert clock.seconds[FILES] >= 0.05 and clock.seconds[ROUNDING] >= 0.05
     assert sum(clock.seconds.values()) == pytest.approx(clock.seconds[FILES] + clock.seconds[ROUNDING])
+
+
+def test_every_function_that_is_timed_is_there() -> None:
+    for functions in KINDS.values():
+        for owner, name in functions:
+            assert callable(getattr(owner, name, None)), f"{owner.__name__} has no {name}"
