@@ -180,8 +180,15 @@ def _probe_bytes(source: WeightSource, recipe: Recipe) -> int:
 
 
 def probe_work(source: WeightSource, recipe: Recipe) -> Work:
-    """What it takes to measure the original and what each step leaves of it."""
-    tokens, steps = len(TEXTS) * TOKENS, len(recipe.steps)
+    """What it takes to measure the original and what each step leaves of it; nothing is measured any more
+    once a step changes the vocabulary.
+    """
+    tokens, steps, anatomy = len(TEXTS) * TOKENS, 0, source.anatomy
+    for _, step in recipe.steps:
+        anatomy = step.anatomy_after(anatomy)
+        steps += anatomy.vocab_size == source.anatomy.vocab_size
+    if not steps:
+        return Work()
     whole = sum(map(block_weights, source.anatomy.blocks))
     return Work(tokens * (FORWARD * whole * (1 + steps) + 2 * LOGITS * _head_weights(source) * steps))
 

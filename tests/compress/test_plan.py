@@ -14,6 +14,7 @@ from edgepress import export_bundle
 from edgepress.compress import plan, rates
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.bundle_size import bits_in_bundle
+from edgepress.compress.costs import probe_work
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.distill import Distill
@@ -21,6 +22,7 @@ from edgepress.compress.passes.tune import Tune
 from edgepress.compress.pipeline.advance import Work
 from edgepress.compress.pipeline.model_pass import Workload
 from edgepress.compress.rates import Rates, measured_rates
+from edgepress.compress.recipe import parse
 from edgepress.compress.text.micro_batches import held_out_tokens
 from edgepress.errors import EdgepressError, ShapeError, UnknownName
 
@@ -53,6 +55,18 @@ def test_a_bundle_of_two_graphs_is_about_as_large_as_planned(
     bundle = export_bundle(made, output=tmp_path / "b", validate=False)
     found = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
     assert planned == pytest.approx(found, rel=0.1)
+
+
+def test_no_time_is_planned_for_a_kl_that_is_not_measured(tmp_path: Path) -> None:
+    model = save_decoder(tmp_path / "model")
+    source = WeightSource.open(model)
+    cut, rounded = {"pass": "vocabulary", "size": 50}, {"pass": "rtn", "scheme": "W4A16-g32"}
+
+    def work(*passes: dict[str, Any]) -> float:
+        return probe_work(source, parse({"passes": list(passes)}, "recipe")).multiplications
+
+    assert work(cut) == 0
+    assert 0 < work(rounded) == work(rounded, cut)
 
 
 @pytest.mark.parametrize(

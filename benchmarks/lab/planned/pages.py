@@ -54,8 +54,12 @@ def row(record: Record) -> list[str]:
 def write_pages(records: Sequence[Record], results: Path) -> None:
     """The tables and plots of all finished cases."""
     small = [one for one in records if one.taken.model == SMALL]
-    title = "The plan of every pass against what it takes"
-    _write(results / "plan-accuracy.md", "How good a plan is", title, small)
+    for processor in dict.fromkeys(one.processor for one in small):
+        title = f"The plan of every pass against what it takes: {processor}"
+        page = "How good a plan is"
+        _write(
+            results / "plan-accuracy.md", page, title, [one for one in small if one.processor == processor]
+        )
     large = [one for one in records if one.taken.model != SMALL]
     title = "Peak memory, time and disk of every verb"
     _write(results / LARGE, "A model larger than memory", title, large)
@@ -141,7 +145,7 @@ def _write(path: Path, page: str, title: str, records: Sequence[Record]) -> None
     models = [_described(name) for name in dict.fromkeys(one.taken.model for one in records)]
     cases = [case for case in CASES if any(one.taken.case == case for one in records)]
     days = ", ".join(sorted({one.date for one in records}))
-    machines = "; ".join(sorted({one.machine for one in records}))
+    machines = sorted({one.machine for one in records})
     write_table(
         path,
         title,
@@ -151,7 +155,7 @@ def _write(path: Path, page: str, title: str, records: Sequence[Record]) -> None
         [
             *models,
             f"Hard limit: {'; '.join(sorted({one.taken.limit for one in records}))}. One thread.",
-            f"Measured {days} on: {machines}.",
+            f"Measured {days} on: {'; '.join(machines)}.",
             "Peak: ru_maxrss of the process, pages of mapped files included. A plan's time is a range, from "
             "half to twice its seconds; CPU time is longer where others share the processors.",
             "Disk: the largest growth of the work directory while it ran, temporary files and output.",
@@ -167,6 +171,7 @@ def _write(path: Path, page: str, title: str, records: Sequence[Record]) -> None
             ),
         ],
         page=page,
+        measured_on=machines[0] if len(machines) == 1 else "",
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ....storage import write_atomic
-from .cases import BLOCKS, CASES, SHAPES, Taken
+from .cases import BLOCKS, CASES, SHAPES, SMALL, Taken
 
 FILE = Path("raw/planned-and-taken.jsonl")
 
@@ -33,6 +33,16 @@ class Record:
         """Where it stands: by the size, by how many blocks, by the case."""
         size, _, blocks = self.taken.model.partition(BLOCKS)
         return list(SHAPES).index(size), int(blocks or 0), CASES.index(self.taken.case)
+
+    @property
+    def processor(self) -> str:
+        """The processor's name, first of what is said of a machine."""
+        return self.machine.partition(",")[0]
+
+    @property
+    def key(self) -> tuple[int, int, int, str]:
+        """What one record is kept of: the small model is measured on one machine after the other."""
+        return *self.place, self.processor if self.taken.model == SMALL else ""
 
     @property
     def carried_on(self) -> Taken | None:
@@ -65,9 +75,11 @@ def read_records(results: Path) -> list[Record]:
 
 
 def keep_records(results: Path, records: Iterable[Record]) -> list[Record]:
-    """Put ``records`` in the place of those of the same models and cases; returns all."""
-    kept = {one.place: one for one in (*read_records(results), *records)}
-    every = [kept[place] for place in sorted(kept)]
+    """Put ``records`` in the place of those of the same models and cases (the small model's: of the same
+    processor); returns all.
+    """
+    kept = {one.key: one for one in (*read_records(results), *records)}
+    every = [kept[key] for key in sorted(kept)]
     path = results / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "".join(f"{json.dumps(asdict(one))}\n" for one in every).encode())

@@ -27,7 +27,7 @@ from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.fit_budgets WORK"
 PAGE = "Budgets"
-UNITS, OPTIONS, LIMITS, PROGRAMMES = 300, 12, 4, 10
+UNITS, OPTIONS, LIMITS, PROGRAMMES = 300, 12, 4, 15
 
 
 def programme(seed: int) -> tuple[list[list[float]], list[Limit]]:

@@ -47,10 +47,12 @@ def write_table(
     notes: Sequence[str],
     *,
     page: str = "",
+    measured_on: str = "",
 ) -> None:
     """Write a section, ``notes`` below its table, one a line; the file is written whole or not at all.
 
-    ``page`` is what the page is called where it is new: by default as its first section.
+    ``page`` is what the page is called where it is new: by default as its first section. ``measured_on`` is
+    the machine of figures that were kept: by default this one.
     """
     lines = [
         f"## {title}",
@@ -62,7 +64,7 @@ def write_table(
         *(f"- {note}" for note in notes),
         *_written_by_hand(path.parent / "notes" / path.name, title),
         f"- Command: `{command}`",
-        f"- Machine: {machine()}",
+        f"- Machine: {measured_on or machine()}",
         f"- Versions: {versions()}",
         f"- Date: {datetime.datetime.now(datetime.UTC).date().isoformat()}",
     ]

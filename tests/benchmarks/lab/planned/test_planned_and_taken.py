@@ -26,7 +26,9 @@ def taken(model: str, case: str) -> Taken:
 
 def test_pages_hold_measurements_beside_plans_and_plots(tmp_path: Path) -> None:
     found = [
-        Record(taken(model, case), PLAN) for model in ("67m", "0.5b", "7b") for case in ("rtn", "layers")
+        Record(taken(model, case), PLAN, machine="A CPU, 2 logical CPUs")
+        for model in ("67m", "0.5b", "7b")
+        for case in ("rtn", "layers")
     ]
     write_pages(found, tmp_path)
     small, large = (tmp_path / name for name in ("plan-accuracy.md", "large-model.md"))
@@ -50,6 +52,16 @@ def test_records_stay_and_some_blocks_are_carried_on_by_their_plans(tmp_path: Pa
     assert "7b-2: Llama" in text and "2 of its 32 blocks" in text
     assert "| tune | 7b-2 | 7b | 0.50 | 1.97 / 2.5 | 16.0 |" in text
     assert "| tune | 0.5b, 7b |" in text
+
+
+def test_the_small_model_has_a_table_for_each_processor(tmp_path: Path) -> None:
+    one, other = (Record(taken("67m", "rtn"), PLAN, machine=f"{name}, 2 logical CPUs") for name in "AB")
+    assert keep_records(tmp_path, [one, other]) == keep_records(tmp_path, [one]) == [one, other]
+    large = [Record(taken("7b", "rtn"), PLAN, machine=name) for name in "AB"]
+    assert len(keep_records(tmp_path / "large", large)) == 1
+    write_pages([one, other, large[0]], tmp_path)
+    text = (tmp_path / "plan-accuracy.md").read_text()
+    assert text.count("| 67m | rtn |") == 2 and "takes: A\n" in text and "takes: B\n" in text
 
 
 def test_gptq_stands_beside_the_floor_of_its_arithmetic(tmp_path: Path) -> None:
