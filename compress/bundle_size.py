@@ -58,7 +58,7 @@ def bundle_bytes(
     named = [] if left.patches is not None else [left.embedding]
     named += [left.head] if left.head is not None and not left.tied else []
     width = sum(bits_in_bundle(scheme, left.hidden_size) for _, scheme in zip(named, tables, strict=False))
-    if left.kind == "encoder_decoder" and left.hearing is None:  # both graphs look up in the table
+    if left.both_look_up:  # in a table each
         width += bits_in_bundle(tables[0], left.hidden_size)
     total += left.vocab_size * left.hidden_size * width
     skipped = {f"{name}.weight" for name in named} | set(source.anatomy.copies())

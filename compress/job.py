@@ -63,6 +63,7 @@ class Job:
         from .model.models import resolve
         from .model.weights import WeightSource
         from .recipe import load_recipe
+        from .sample_length import sample_length
         from .scheme_recipe import recipe_for
 
         read = None if recipe is None else load_recipe(recipe)
@@ -83,11 +84,7 @@ class Job:
         self.choice, self.progress = choice, progress
         settings = self.recipe.calibration
         self.samples = choice.samples or settings.samples
-        self.length = min(choice.length or settings.length, self.source.anatomy.max_positions)
-        if self.source.anatomy.patches is not None or self._filled() is not None:  # all places are read
-            self.length = self.source.anatomy.max_positions
-        if self.source.anatomy.hearing is not None:
-            self.length = self.source.anatomy.hearing.tokens
+        self.length = sample_length(self.source.anatomy, choice.length or settings.length)
         self.seed = require_seed(settings.seed if choice.seed is None else choice.seed)
         self.batch_size = max(1, BATCH_TOKENS // self.length)
         self.text = choice.source or settings.source

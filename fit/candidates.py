@@ -12,7 +12,7 @@ from math import inf
 
 from ..compress.bundle_size import bits_in_bundle, bundle_bytes
 from ..compress.model.anatomy import Anatomy
-from ..compress.model.block_anatomy import Linear
+from ..compress.model.block_anatomy import Attention, Linear
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
@@ -23,7 +23,6 @@ from .quantities import (
     CLASSIFIER,
     COSINE,
     DECODER,
-    ENCODER_DECODER,
     IMAGE_CLASSIFIER,
     IMAGE_ENCODER,
     KL,
@@ -69,7 +68,8 @@ class Space:
     where a method can cache them in fewer bits.
     Damage is a loss of what is ``judged``; ``before``: that of what was cut from the model first. ``times``:
     seconds by unit and option, by the key of a budget of speed or energy. ``solves_tables``: whether a pass
-    rounds embedding and head.
+    rounds embedding and head. ``hears``: whether the model reads sounds, of which its decoder writes few
+    tokens each.
     """
 
     units: tuple[Unit, ...]
@@ -80,6 +80,7 @@ class Space:
     before: float = 0.0
     times: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     solves_tables: bool = False
+    hears: bool = False
 
     @property
     def damages(self) -> list[list[float]]:
@@ -124,12 +125,13 @@ def space_of(source: WeightSource, losses: Losses | None, given: Given | None = 
     judged = COSINE if model_kind(anatomy) in COSINE.models else KL
     resident += shipped
     shrinks = cache if anatomy.kind == DECODER else 0.0
-    return Space(tuple(units), shipped, resident, shrinks, judged, solves_tables=gains(anatomy))
+    hears = anatomy.hearing is not None
+    return Space(tuple(units), shipped, resident, shrinks, judged, solves_tables=gains(anatomy), hears=hears)
 
 
 def _stored(anatomy: Anatomy, module: str) -> int:
-    """How often a bundle stores the table ``module``: both graphs of an encoder–decoder look up in one."""
-    return 2 if anatomy.kind == ENCODER_DECODER and module == anatomy.embedding else 1
+    """How often a bundle stores the table ``module``: each graph that looks up in it has one."""
+    return 2 if anatomy.both_look_up and module == anatomy.embedding else 1
 
 
 def model_kind(anatomy: Anatomy) -> str:
@@ -203,9 +205,14 @@ def _cache_bytes(anatomy: Anatomy) -> float:
     """Of keys and values in a profile, in float32; of an encoder–decoder those of what was read and of what
     was written.
     """
-    parts, tokens = anatomy.attentions() if anatomy.kind == DECODER else [], _PROFILED_TOKENS
-    if anatomy.kind == ENCODER_DECODER:
-        deep = [(block.attention, block.cross) for block in anatomy.blocks]
-        parts = [part for own, cross in deep if cross is not None for part in (own, cross)]
-        tokens = _PROFILED_TOKENS // 2
+    if anatomy.kind == DECODER:
+        return _cached(anatomy.attentions(), _PROFILED_TOKENS)
+    deep = [(block.attention, block.cross) for block in anatomy.blocks if block.cross is not None]
+    read = _PROFILED_TOKENS // 2 if anatomy.hearing is None else anatomy.hearing.tokens
+    written = _cached([own for own, _ in deep], _PROFILED_TOKENS // 2)
+    return written + _cached([cross for _, cross in deep], read)
+
+
+def _cached(parts: Sequence[Attention], tokens: int) -> float:
+    """Bytes of keys and values of so many tokens."""
     return 8.0 * tokens * sum(part.kv_heads * part.head_dim for part in parts)

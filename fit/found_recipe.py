@@ -14,6 +14,9 @@ from .candidates import Space
 from .methods import Method
 from .packaged import packaged_recipe
 
+# What linears are rounded by, as in the packaged recipes.
+_ROUNDED_TOKENS = 8192
+
 
 def recipe_of(
     space: Space, options: Sequence[int], method: Method, calibration: dict[str, Any]
@@ -43,7 +46,10 @@ def recipe_of(
     return {
         "name": "fit",
         "passes": method.passes(
-            plan, _rounded(space, tables), tied=len(tables) < 2, length=calibration["length"]
+            plan,
+            _rounded(space, tables),
+            tied=len(tables) < 2,
+            samples=None if space.hears else max(1, _ROUNDED_TOKENS // calibration["length"]),
         ),
         "embedding": tables[0] if tables else None,
         # One that is stored as the embedding is not named: a pass that rounds both says it in this way.

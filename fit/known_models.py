@@ -35,12 +35,6 @@ _WITHOUT_FIGURES: tuple[tuple[Callable[[Anatomy], bool], str, str, str], ...] = 
         "validate measures sentence embeddings, and these are compared with vectors of images",
         f"{_BY_RECIPE}; fit takes the other one: MODEL:image",
     ),
-    (
-        lambda anatomy: anatomy.hearing is not None,
-        "hears, and fit measures with text",
-        "",
-        _BY_RECIPE,
-    ),
 )
 
 

@@ -1,9 +1,9 @@
 """What a choice takes on a device: the seconds of each product, looked up in the device's kernel table.
 
 Decoding a token is a product with one row, the first token one with the prompt's rows, a batch of sentences
-one with all of theirs. Of an encoder–decoder the prompt is what its encoder reads, once, and with it the keys
-and values that the decoder makes of that; the decoder has one row, for the first token too. What else a pass
-takes no choice changes: it is what the first trial measures beyond its products.
+one with all of theirs. Of an encoder–decoder the prompt is what its encoder reads, a text or a sound, once,
+and with it the keys and values that the decoder makes of that; the decoder has one row, for the first token
+too. What else a pass takes is what the first trial measures beyond its products, as if no choice changed it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def _rows(anatomy: Anatomy, unit: Unit, timed: Quantity, once: frozenset[str]) -
         return _ROWS[timed]
     if once.isdisjoint(unit.modules):
         return 1
-    return PROMPT if timed is FIRST_TOKEN else 0
+    if timed is not FIRST_TOKEN:
+        return 0
+    return PROMPT if anatomy.hearing is None else anatomy.hearing.tokens
 
 
 def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, place: Place) -> list[float]:

@@ -44,6 +44,9 @@ LINEAR_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 3, 4,
 INTEGER = Scheme.parse("W8A8")
 TABLE_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 3, 4, 8) for size in (16, 32, 64))
 _TABLE_TOKENS = 2048
+# What an encoder reads, at most, for a token that is written of it: of 30 seconds of sound 1,500, and some 30
+# are written. What is rounded and measured in the decoder needs those.
+_MOST_READ = 3
 _TEXTS = "apart"  # which are rounded by, and which measured on
 
 
@@ -65,7 +68,7 @@ def linear_schemes(anatomy: Anatomy) -> tuple[Scheme, ...]:
 def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration) -> Path:
     """Where the losses of the model with this ``fingerprint`` are kept, once they are measured."""
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
-    sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS]
+    sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, _MOST_READ]
     key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS])
     return cache_directory() / "fit" / f"{key}.json"
 
@@ -94,7 +97,9 @@ def measure_losses(
     if (known := known_losses(file)) is not None:
         return known
     stage = Stage(source, source, directory, calibration, Masks(), device, progress)
-    linears = gptq_costs(stage, "fit", linear_schemes(source.anatomy), list(source.anatomy.linears()))
+    linears = gptq_costs(
+        stage, "fit", linear_schemes(source.anatomy), list(source.anatomy.linears()), most_read=_MOST_READ
+    )
     found = Losses(linears, {} if source.anatomy.patches is not None else _table_losses(stage, calibration))
     make_folder(file.parent)
     write_sealed(file, asdict(found))
@@ -109,7 +114,7 @@ def table_schemes(source: WeightSource) -> list[Scheme]:
 def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str, float]]:
     """By the name of embedding and head, and by scheme; a tied head is the embedding."""
     source, anatomy = stage.source, stage.source.anatomy
-    rows = max(1, _TABLE_TOKENS // calibration.length)
+    rows = _rows(calibration)
     solves = gains(anatomy)
     measured, others = calibration.parted(rows) if solves else (calibration.spread(rows), calibration)
     batches = measured.batches
@@ -136,6 +141,12 @@ def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str,
             found[name][scheme.name] = _loss(as_is, rounded, states, states)
         write_sealed(kept, {"tables": found})
     return found
+
+
+def _rows(calibration: Calibration) -> int:
+    """So many samples that :data:`_TABLE_TOKENS` are written of them, unless too much is read for that."""
+    written = _TABLE_TOKENS * calibration.samples // calibration.written_tokens
+    return max(1, min(written, _MOST_READ * _TABLE_TOKENS // calibration.length))
 
 
 def _with_tables(source: WeightSource, scheme: Scheme, hessians: Mapping[str, Tensor]) -> WeightSource:

@@ -16,8 +16,6 @@ ROUNDINGS: dict[str, dict[str, Any]] = {
     "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
 }
 CACHE_BITS = 8
-# What rounding is calibrated on, as in the packaged recipes; learning reads all of the text, once an epoch.
-_ROUNDED_TOKENS = 8192
 _TRAINING = {"batch_tokens": 1024, "measurements": 3}
 # By name: what goes from the model before its weights are rounded. The passes solve which heads, channels and
 # blocks; widths are those of every block, since a plan of bits is checked before they are solved.
@@ -70,18 +68,24 @@ class Method:
         return ", ".join(words + ["8-bit cache"] * self.cached)
 
     def passes(
-        self, plan: Mapping[str, str], tables: Sequence[Mapping[str, Any]], *, tied: bool, length: int
+        self,
+        plan: Mapping[str, str],
+        tables: Sequence[Mapping[str, Any]],
+        *,
+        tied: bool,
+        samples: int | None,
     ) -> list[dict[str, Any]]:
         """Of a recipe; ``plan`` has the scheme of each linear, ``tables`` the pass that rounds embedding and
-        head if there is one, ``tied`` models have no head of their own, ``length``: tokens of a sample.
+        head if there is one, ``tied`` models have no head of their own; linears are rounded by so many
+        ``samples``, or all. Learning reads all of the text, once an epoch.
         """
-        samples = max(1, _ROUNDED_TOKENS // length)
+        few = {} if samples is None else {"samples": samples}
         found = [CUTS[self.cut]] if self.cut else []
         found += [{"pass": "rotate", "residual": not tied}] if self.rotated else []
         if self.scaled:
-            found.append({"pass": "awq", "scheme": _usual(plan), "quantize": False, "samples": samples})
+            found.append({"pass": "awq", "scheme": _usual(plan), "quantize": False, **few})
         using = ROUNDINGS[self.rounding]
-        found.append({"pass": "allocate", "plan": dict(plan), "using": using, "samples": samples})
+        found.append({"pass": "allocate", "plan": dict(plan), "using": using, **few})
         # Before what learns, which then learns to make up for that too.
         found += [dict(one) for one in tables]
         if self.epochs:

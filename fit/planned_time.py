@@ -14,6 +14,7 @@ from ..compress.model.weights import WeightSource
 from ..compress.pipeline.device import choose_device
 from ..compress.plan import Plan, plan
 from ..compress.recipe import Recipe, parse
+from ..compress.sample_length import sample_length
 from ..disk import require_disk
 
 
@@ -60,5 +61,5 @@ def _planned(source: WeightSource, recipe: Recipe) -> Plan:
 def _sizes(source: WeightSource, recipe: Recipe) -> tuple[int, int, int]:
     """Sequences, their tokens, and how many go through a block at once."""
     settings = recipe.calibration
-    length = min(settings.length, source.anatomy.max_positions)
+    length = sample_length(source.anatomy, settings.length)
     return settings.samples, length, max(1, BATCH_TOKENS // length)

@@ -11,11 +11,13 @@ from ..benchmarks.page.report import render_report
 from ..benchmarks.quality.measured_card import write_measured_card
 from ..benchmarks.records import record as records
 from ..benchmarks.records.record import Measurement
+from ..compress.model.family import read_by
 from ..compress.model_card import CARD
 from ..compress.text.corpus import CORPORA
 from ..hashed_tree import hash_tree
 from ..staging import Staging
 from ..storage import write_atomic, write_json
+from .asked.wish import OPTIONS
 from .explain import prices, strips, units_of
 from .figures import qualities
 from .job import Job
@@ -23,7 +25,7 @@ from .search import Search, excess
 from .trials import BUNDLE, RECIPE, Trial, recipe_text
 
 REPORT, RUNS, FRONT, SCHEMA = "fit.json", "runs.jsonl", "front.html", "edgepress.fit/1"
-_HELD_OUT = "held-out"  # a file of text, or a folder of images
+_HELD_OUT = "held-out"  # a file of text, or a folder of images or sounds
 # What the held-out text was to the delivered trial: no choice was made on it; it refused trials that were
 # chosen first, so that it had a part in the choice; or it was not read, since the search was interrupted.
 APART, CHOSEN_BY, NOT_READ = "apart", "chosen-by", "not-read"
@@ -79,8 +81,8 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
     wish, budgets, space = job.wish, job.wish.budgets, search.spaces.of(trial.method.space)
     # What another budget would bring, of all candidates: a packaged recipe has none.
     whole = search.spaces.of(trial.method.cut)
-    given = Path(job.texts.calibration)
-    own = [] if job.texts.calibration in CORPORA else ["--images" if given.is_dir() else "--text", given.name]
+    given, option = job.texts.calibration, OPTIONS[read_by(job.source.anatomy)]
+    own = [] if given in CORPORA else [option, Path(given).name]
     own += [word for one in search.setting.protected(trial.recipe) for word in ("--protect", one.name)]
     held_out = [qualities(line, budgets) for line in trial.lines if _is_held_out(line)]
     judged = [number for number, one in enumerate(search.trials, 1) if any(map(_is_held_out, one.lines))]

@@ -65,10 +65,12 @@ from ..verb import Verb, output
 @click.option(
     "--text",
     "--images",
+    "--audio",
     "text",
     shell_complete=completion.texts,
     help="Text to calibrate on, search by and judge by, split in three: file, directory, demo corpus; of a "
-    "model that reads images a directory of those.",
+    "model that reads images a directory of those, of one that hears of WAV files with what is said in each "
+    "beside it (NAME.txt).",
 )
 @click.option("--field", default="text", show_default=True, help="Key of the text in .jsonl files.")
 @click.option(
@@ -76,7 +78,7 @@ from ..verb import Verb, output
     type=click.IntRange(1, 100_000),
     default=128,
     show_default=True,
-    help="Calibration sequences, or images.",
+    help="Calibration sequences, images or sounds.",
 )
 @click.option(
     "--length",
@@ -143,7 +145,7 @@ def command(
         _work(target, threads, terminal)
         return
     if model is None or text is None:
-        raise click.UsageError(f"missing {'MODEL' if model is None else '--text (or --images)'}")
+        raise click.UsageError(f"missing {'MODEL' if model is None else '--text (or --images, --audio)'}")
     named_model(model, download=download)
     from ...fit.budgets import parse
     from ...fit.quantities import QUANTITIES

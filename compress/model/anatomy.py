@@ -127,6 +127,11 @@ class Anatomy:
         return tuple(block.attentions()) if decodes else ()
 
     @property
+    def both_look_up(self) -> bool:
+        """Whether two stacks look up tokens in the embedding: of an encoder–decoder that reads text."""
+        return self.kind == "encoder_decoder" and self.hearing is None
+
+    @property
     def attends(self) -> bool:
         """Whether every block does."""
         return all(block.attends for block in self.blocks)

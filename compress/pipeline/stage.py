@@ -95,9 +95,9 @@ class Stage:
             raise CalibrationError(f"{who} needs calibration text", fix="pass --text FILE")
         return self.calibration
 
-    def measured_text(self, who: str) -> MeasuredText:
+    def measured_text(self, who: str, most_read: int = 1) -> MeasuredText:
         """That of it which ``who`` measures on; raises as :meth:`text`."""
-        return MeasuredText(self.text(who), who)
+        return MeasuredText(self.text(who), who, most_read)
 
     def measured(self, who: str, measure: Measure) -> dict[str, Tensor]:
         """What ``measure`` finds of all blocks on a few tokens, for ``who``; small things, that fit together.

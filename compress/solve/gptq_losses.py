@@ -81,15 +81,21 @@ class GptqBatchLosses(GptqChangeLosses, BatchChangeLosses):
 
 
 def gptq_costs(
-    stage: Stage, who: str, schemes: Sequence[Scheme], linears: Iterable[Linear], damping: float = DAMPING
+    stage: Stage,
+    who: str,
+    schemes: Sequence[Scheme],
+    linears: Iterable[Linear],
+    damping: float = DAMPING,
+    most_read: int = 1,
 ) -> Costs:
-    """As :func:`.scheme_costs.scheme_costs`, with the codes that GPTQ finds with ``damping`` on other text.
+    """As :func:`.scheme_costs.scheme_costs`, with the codes that GPTQ finds with ``damping`` on other text;
+    ``most_read`` as of :class:`~edgepress.compress.text.measured_text.MeasuredText`.
 
     Raises:
         CalibrationError: there is no other; and what the former raises.
     """
     fits = fitting(schemes, linears)
-    measured_on, other = stage.measured_text(who).apart(LOOKED_TOKENS)
+    measured_on, other = stage.measured_text(who, most_read).apart(LOOKED_TOKENS)
     measure = _measure(stage, fits, GptqChangeLosses, damping)
     return named(fits, stage.measured_on(measured_on, who, measure, other))
 

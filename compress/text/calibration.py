@@ -69,6 +69,12 @@ class Calibration:
     license: dict[str, str] | None = None
     protected: tuple[ProtectedGroup, ...] = ()
 
+    @property
+    def written_tokens(self) -> int:
+        """How many tokens a decoder writes of it: those of the answers, or all places that are read."""
+        answers = [batch.answers.attention_mask for batch in self.batches if batch.answers is not None]
+        return sum(int(mask.sum()) for mask in answers) if answers else self.samples * self.length
+
     def describe(self) -> dict[str, Any]:
         """Everything but the batches, ready for a manifest; of the protected groups the tokens."""
         found = {name: value for name, value in vars(self).items() if name not in ("batches", "protected")}

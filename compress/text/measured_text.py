@@ -4,6 +4,7 @@ may look at first, so that what is chosen on one is judged on the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...errors import CalibrationError
@@ -19,13 +20,14 @@ PROTECTED_TOKENS = 16_384
 
 class MeasuredText:
     """Micro-batches of ``calibration``, for the pass ``who``: ``first`` are those of ordinary text that are
-    measured on.
+    measured on. So many tokens are those that are read; where less is written of them, up to ``most_read``
+    times as many are.
     """
 
-    def __init__(self, calibration: Calibration, who: str) -> None:
-        self._calibration, self._who = calibration, who
+    def __init__(self, calibration: Calibration, who: str, most_read: int = 1) -> None:
+        self._calibration, self._who, self._most_read = calibration, who, most_read
         self._own = micro_batches_of(calibration.own(), MEASURED_AT_ONCE)
-        self.first = first_tokens(self._own, MEASURED_TOKENS)
+        self.first = self._first(self._own, MEASURED_TOKENS)
 
     @property
     def has_others(self) -> bool:
@@ -34,7 +36,11 @@ class MeasuredText:
 
     def others(self, tokens: int) -> list[MicroBatch]:
         """So many ``tokens`` of ordinary text behind what is measured on."""
-        return first_tokens(self._own[len(self.first) :], tokens)
+        return self._first(self._own[len(self.first) :], tokens)
+
+    def _first(self, batches: Sequence[MicroBatch], tokens: int) -> list[MicroBatch]:
+        read = first_tokens(batches, self._most_read * tokens)
+        return read if self._most_read == 1 else first_tokens(read, tokens, written=True)
 
     def apart(self, tokens: int) -> tuple[list[MicroBatch], list[MicroBatch]]:
         """What is measured on, and so many ``tokens`` of other text that observers are shown first: behind
@@ -52,7 +58,7 @@ class MeasuredText:
                 why="losses are measured on other text than the codes are found on",
                 fix="give --samples 2 or more, and enough text for them",
             )
-        return self._own[::2], first_tokens(self._own[1::2], tokens)
+        return self._own[::2], self._first(self._own[1::2], tokens)
 
     def grouped(
         self, tokens: int | None = None, *, written: bool = False

@@ -1,5 +1,5 @@
-"""What a user gives to choose and to judge by, text or images, in three parts, and what of it is calibrated
-on.
+"""What a user gives to choose and to judge by, text, images or sounds, in three parts, and what of it is
+calibrated on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...compress.files_as_calibration import calibration_of_files
+from ...compress.model.family import read_by
 from ...compress.model.weights import WeightSource
+from ...compress.sample_length import sample_length
 from ...compress.text.calibration import Calibration, calibration_from
 from ...compress.text.corpus import read_corpus
 from ...errors import InputError
@@ -18,7 +20,8 @@ from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress
 from ..candidates import model_kind
 from ..quantities import ACCURACY, ENCODER_DECODER
-from .image_parts import split_images
+from .file_kinds import files_of
+from .file_parts import split_files
 from .kept_calibration import kept_calibration
 from .texts import Texts, require_groups, split_text, windows_of
 from .wish import Wish
@@ -28,8 +31,8 @@ _BATCH_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Given:
-    """The parts; tokens of a sequence (of an image all that it becomes); ``windows`` of a decoder's text in a
-    measurement; and the calibration.
+    """The parts; tokens of a sequence (of an image or sound all that it becomes); ``windows`` of a decoder's
+    text in a measurement; and the calibration.
     """
 
     texts: Texts
@@ -46,9 +49,9 @@ def read_given(wish: Wish, model: Path, source: WeightSource, directory: Path, p
         InputError: a budget that needs labels or groups, and none are there.
         EdgepressError: what cannot be read.
     """
-    if source.anatomy.patches is not None:
-        return _images(wish, source, directory, progress)
-    length = min(wish.length, source.anatomy.max_positions)
+    length = sample_length(source.anatomy, wish.length)
+    if read_by(source.anatomy) != "text":
+        return _files(wish, source, length, directory, progress)
     tokenizer = Tokenizer.open(model)
     paired = model_kind(source.anatomy) == ENCODER_DECODER
     texts = split_text(wish.text, wish.field, directory / "text", paired=paired)
@@ -59,11 +62,11 @@ def read_given(wish: Wish, model: Path, source: WeightSource, directory: Path, p
     return Given(texts, length, windows, _calibration(wish, source, texts.calibration, tokenizer, length))
 
 
-def _images(wish: Wish, source: WeightSource, directory: Path, progress: Progress) -> Given:
-    """Of an image all places are read, whatever length was asked for."""
-    length = source.anatomy.max_positions
-    texts = split_images(wish.text, directory, samples=wish.samples, seed=wish.seed, progress=progress)
-    _say_repeated(texts, "images", progress)
+def _files(wish: Wish, source: WeightSource, length: int, directory: Path, progress: Progress) -> Given:
+    """Images, or sounds."""
+    kind = files_of(source)
+    texts = split_files(wish.text, kind, directory, samples=wish.samples, seed=wish.seed, progress=progress)
+    _say_repeated(texts, kind.name, progress)
     calibration = calibration_of_files(
         source,
         texts.calibration,

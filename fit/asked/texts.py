@@ -31,8 +31,8 @@ Row = tuple[Document, Label, str | None, str | None]
 @dataclass(frozen=True)
 class Texts:
     """``calibration`` is a demo corpus, whose articles have a split of their own, or a file as the others; of
-    images all are folders. ``repeated``: documents that were left out, since they were there already;
-    ``documents``: by part, of a demo corpus without what it is calibrated on.
+    images and sounds all are folders. ``repeated``: documents that were left out, since they were there
+    already; ``documents``: by part, of a demo corpus without what it is calibrated on.
     """
 
     calibration: str

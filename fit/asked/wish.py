@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...benchmarks.quality.subgroups.items import load_slice
+from ...compress.model.family import Reads
 from ...compress.model.model_names import read_by_model
 from ...compress.text.corpus import require_text
 from ...compress.text.jsonl_rows import FIELD
 from ...devices.energy import NoMeter, find_meter
 from ...errors import InputError, require
 from ...limits import require_seed
+from ...runtime.audio.wav_file import sound_files
 from ...runtime.images.image_file import image_files
 from ..budgets import Budget
 from ..figures import no_meter
 from ..latency import costs_of
 from ..quantities import ENERGY, QUANTITIES
 
+# By what a model reads, with which option that is given.
+OPTIONS: Mapping[Reads, str] = {"text": "--text", "images": "--images", "sounds": "--audio"}
+_FILES: Mapping[Reads, Callable[[Path], list[Path]]] = {"images": image_files, "sounds": sound_files}
+
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: a model, budgets, and ``text`` (of a model that reads images a folder of those),
-    with how much of it is calibrated on.
+    """What is asked for: a model, budgets, and ``text`` (of a model that reads images or hears a folder of
+    those, or of sounds with what is said in them), with how much of it is calibrated on.
 
     ``trials``: of methods that Optuna samples; 0: the usual methods in their order.
     """
@@ -49,7 +55,7 @@ class Wish:
                 has no KL.
             UnknownName: no such slice.
             MissingDependency: a package that this needs.
-            EdgepressError: no such text, or no images.
+            EdgepressError: no such text, no images, or no sounds.
         """
         for module, extra in (("torch", "compress"), ("transformers", "compress"), ("scipy", "fit")):
             require(module, extra)
@@ -63,21 +69,23 @@ class Wish:
         costs_of(self.budgets, self.threads)
         self._refuse_uncounted()
         require_seed(self.seed)
-        if read_by_model(self.model) == "images":
-            self._check_images()
-        else:
+        reads = read_by_model(self.model)
+        if reads == "text":
             require_text(self.text)
+        else:
+            self._check_files(reads)
 
-    def _check_images(self) -> None:
-        require("PIL", "images")
+    def _check_files(self, reads: Reads) -> None:
+        if reads == "images":
+            require("PIL", "images")
         if not Path(self.text).is_dir():
             raise InputError(
-                f"{self.model} reads images, and {self.text} is no directory of those",
-                fix="pass --images FOLDER",
+                f"{self.model} reads {reads}, and {self.text} is no directory of those",
+                fix=f"pass {OPTIONS[reads]} FOLDER",
             )
-        image_files(Path(self.text))
+        _FILES[reads](Path(self.text))
         if self.field != FIELD:
-            raise InputError("images have no field", fix="leave --field out")
+            raise InputError(f"{reads} have no field", fix="leave --field out")
 
     def _refuse_uncounted(self) -> None:
         """Energy that nothing counts here; other devices say so when they are measured.

@@ -113,10 +113,3 @@ def test_budgets_of_other_kinds_are_refused(
 ) -> None:
     assert fit(pico_t5, pairs, *budget) == 2
     assert said in capsys.readouterr().out
-
-
-def test_models_that_hear_are_refused(
-    fit: Callable[..., int], pico_whisper: Path, pairs: Path, capsys: Capture
-) -> None:
-    assert fit(pico_whisper, pairs, "--max-disk", "1GB") == 2
-    assert "hears, and fit measures with text" in capsys.readouterr().out

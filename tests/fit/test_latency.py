@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from operator import gt
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,26 @@ def test_what_an_encoder_reads_is_read_once(pico_t5: Path) -> None:
     by_name = {unit.modules: row for unit, row in zip(space.units, times["first token on here"], strict=True)}
     both = {stack: by_name[f"{stack}.block.0.layer.0.SelfAttention.o",] for stack in ("encoder", "decoder")}
     assert all(read > wrote for read, wrote in zip(*both.values(), strict=True))
+
+
+@pytest.mark.usefixtures("table")
+def test_what_an_encoder_hears_is_as_many_rows_as_a_sound_has(pico_whisper: Path) -> None:
+    keep_table("here", small_table(partial(plain_seconds, peak=COMPUTING)))
+    source = WeightSource.open(pico_whisper)
+    hearing = source.anatomy.hearing
+    assert hearing is not None
+    shorter = source.anatomy, replace(source.anatomy, hearing=replace(hearing, tokens=50))
+    found = []
+    for anatomy in shorter:
+        source.anatomy = anatomy
+        space = space_of(source, None)
+        found.append(times_of(space, source, BUDGETS, costs_of(BUDGETS, 1)))
+    for unit, decode, whole, half in zip(
+        space.units, found[0]["decode on here"], *(one["first token on here"] for one in found), strict=True
+    ):
+        heard = any(".encoder." in name or "encoder_attn.k" in name for name in unit.modules)
+        assert (max(decode) == 0) == heard
+        assert all(map(gt, whole, half)) if heard else decode == whole == half
 
 
 def test_a_device_without_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

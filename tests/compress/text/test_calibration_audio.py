@@ -70,6 +70,7 @@ def test_some_of_them_keep_what_is_said_in_each(pico_whisper: Path, pico_sounds:
     assert batch.answers is not None and whole.answers is not None
     assert torch.equal(batch.answers.input_ids, whole.answers.input_ids[[0, 3]])
     assert some.sha256 != found.sha256 and some.effective_tokens == 200
+    assert some.written_tokens == int(batch.answers.attention_mask.sum()) < some.effective_tokens
 
 
 def test_words_that_are_too_long_are_cut(pico_whisper: Path, sounds: Path) -> None:

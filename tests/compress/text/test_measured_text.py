@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgepress.compress.files_as_calibration import calibration_of_files
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text import measured_text
 from edgepress.compress.text.calibration import Calibration, calibration_from
@@ -55,6 +56,29 @@ def test_one_sequence_is_too_few(pico_llama: Path, pico_text: Path) -> None:
     with pytest.raises(CalibrationError, match="32 tokens in 1 sequence") as error:
         text.apart(8192)
     assert "--samples 2" in error.value.fix
+
+
+@pytest.mark.chain
+def test_more_is_read_where_little_is_written(
+    pico_whisper: Path, pico_sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = WeightSource.open(pico_whisper)
+    found = calibration_of_files(source, str(pico_sounds), samples=12, seed=0, batch_size=2)
+    assert found.written_tokens < found.effective_tokens == 1200
+    mean = found.written_tokens // 12
+    for least, most_read, taken in ((200, 1, 2), (200, 3, 6), (4 * mean, 50, 4), (2000, 3, 12)):
+        monkeypatch.setattr(measured_text, "MEASURED_TOKENS", least)
+        text = MeasuredText(found, "fit", most_read)
+        assert len(text.first) == taken
+        measured, looked = text.apart(200)
+        assert {one.number for one in measured}.isdisjoint(one.number for one in looked) and looked
+
+
+def test_of_text_as_much_is_written_as_is_read(pico_llama: Path, pico_text: Path) -> None:
+    found = calibrated(pico_llama, pico_text, 40)
+    assert found.written_tokens == found.effective_tokens == 40 * 32
+    once, often = MeasuredText(found, "fit"), MeasuredText(found, "fit", 3)
+    assert len(once.first) == len(often.first) and len(once.others(300)) == len(often.others(300))
 
 
 @pytest.mark.parametrize("kind", ["pico_llama", PAIRED])
