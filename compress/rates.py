@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import cycle
 
 import torch
@@ -76,7 +77,7 @@ class Rates:
 
 
 def measured_rates() -> Rates:
-    """The rates of this machine, from the cache where it has them; the share is always of now."""
+    """The rates of this machine, from the cache where it has them; the share is always of this minute."""
     path = cache_directory() / "rates" / f"{_machine()}.json"
     try:
         kept = Rates(**{name: float(value) for name, value in json.loads(path.read_bytes()).items()})
@@ -162,7 +163,15 @@ def _compile() -> object:
 
 
 def _share() -> float:
-    """The share of one processor that this thread gets, looked at for a twentieth of a second."""
+    """The share of one processor that this thread gets, as it was when this minute was first asked about: a
+    run that compresses and exports many times looks once.
+    """
+    return _share_in(int(time.monotonic() // 60))
+
+
+@lru_cache(maxsize=1)
+def _share_in(minute: int) -> float:
+    """The same, looked at now for a twentieth of a second."""
     data, busy, begun = bytes(1 << 18), time.process_time(), time.perf_counter()
     while (passed := time.perf_counter() - begun) < 0.05:
         hashlib.sha256(data).digest()

@@ -28,7 +28,8 @@ def check_vocabulary(reader: CheckpointReader, anatomy: Anatomy) -> None:
     rows = anatomy.vocab_size
     if anatomy.patches is not None:  # a tokenizer beside it is of another model
         return
-    if TOKENIZER in reader.companions():
+    companions = reader.companions()
+    if TOKENIZER in companions:
         path = reader.file(TOKENIZER)
         largest, token = max(_tokens(read_json(path), path), default=(-1, ""))
         if largest >= rows:
@@ -38,7 +39,7 @@ def check_vocabulary(reader: CheckpointReader, anatomy: Anatomy) -> None:
                 fix="take the tokenizer of these weights, or resize_token_embeddings and save again",
             )
     _check_special(reader.config, reader.path / CONFIG, rows)
-    if "generation_config.json" in reader.companions():
+    if "generation_config.json" in companions:
         path = reader.file("generation_config.json")
         _check_special(read_json(path), path, rows)
     for copy in anatomy.copies():

@@ -54,22 +54,37 @@ def launch(*arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr[-6000:]  # the bars before it say nothing
 
 
-@needs_gloo
-@pytest.mark.parametrize("environment", [{}, FSDP2], ids=["copies", "sharded"])
-def test_two_processes_have_the_losses_of_one(
-    pico_llama: Path, pico_text: Path, tmp_path: Path, environment: dict[str, str]
-) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"name": "several", "passes": PASSES}))
-    alone = compress_model(
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("several") / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"name": "several", "passes": PASSES}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(pico_llama: Path, pico_text: Path, recipe: Path) -> Path:
+    """What one process makes."""
+    return compress_model(
         str(pico_llama),
         recipe=str(recipe),
-        output=tmp_path / "alone",
+        output=recipe.with_name("alone"),
         calibration=str(pico_text),
         samples=24,
         length=32,
         device="cpu",
     )
+
+
+@needs_gloo
+@pytest.mark.parametrize("environment", [{}, FSDP2], ids=["copies", "sharded"])
+def test_two_processes_have_the_losses_of_one(
+    pico_llama: Path,
+    pico_text: Path,
+    recipe: Path,
+    alone: Path,
+    tmp_path: Path,
+    environment: dict[str, str],
+) -> None:
     options = ["-r", str(recipe), "--calibration", str(pico_text), "--samples", "24", "--length", "32"]
     arguments = ["compress", str(pico_llama), *options, "--device", "cpu", "-o", str(tmp_path / "both")]
     launch("-m", "edgepress", *arguments, **environment)
