@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -181,12 +182,19 @@ def _text(use: str, name: str, digest: object, stated: Mapping[str, Any], facts:
 
 def _tools(names: Iterable[str]) -> list[Json]:
     found = [{"type": "application", "name": "edgepress", "version": __version__}]
-    for name in names:
-        try:
-            found.append({"type": "library", "name": name, "version": version(name)})
-        except PackageNotFoundError:
-            continue
-    return found
+    known = {name: _installed(name) for name in names}
+    return found + [
+        {"type": "library", "name": name, "version": version} for name, version in known.items() if version
+    ]
+
+
+@cache
+def _installed(name: str) -> str | None:
+    """The version of a package, whose whole description is read for it, and so once."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _licenses(stated: Mapping[str, Any]) -> list[Json]:
