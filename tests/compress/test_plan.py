@@ -97,11 +97,11 @@ def test_bits_of_a_bundle_count_scales_and_zero_points() -> None:
     assert bits_in_bundle(Scheme.parse("W4A16-g64"), 576) == 4 + 160 / 576
 
 
-def test_what_is_cut_away_is_in_no_bundle(pico_llama: Path, tmp_path: Path) -> None:
+def test_what_is_cut_away_is_in_no_bundle(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("passes: [{pass: layers, keep: 0.34}]")
     whole = plan_model(str(pico_llama), scheme="W8A16").bundle_bytes
-    cut = plan_model(str(pico_llama), recipe=str(recipe), calibration="wikipedia")
+    cut = plan_model(str(pico_llama), recipe=str(recipe), calibration=str(pico_text), samples=16, length=32)
     assert whole < plan_model(str(pico_llama), scheme="W8A16-g16").bundle_bytes
     assert cut.bundle_bytes < cut.checkpoint_bytes + 400_000 + 60_000
 
@@ -197,30 +197,30 @@ def test_tuning_is_planned_with_matrices_made_of_codes_for_each_micro_batch(pico
         assert tune.work(load).stored == times * matrices
 
 
-def test_answers_of_a_teacher_count_as_disk(pico_llama: Path, tmp_path: Path) -> None:
+def test_answers_of_a_teacher_count_as_disk(pico_llama: Path, pico_text: Path, tmp_path: Path) -> None:
     found = {}
     for cache in ("true", "false"):
         recipe = tmp_path / f"{cache}.yaml"
         recipe.write_text(f"passes: [{{pass: distill, cache: {cache}, top_k: 50}}]")
-        chosen = {"recipe": str(recipe), "calibration": "wikipedia", "samples": 64, "length": 32}
+        chosen = {"recipe": str(recipe), "calibration": str(pico_text), "samples": 64, "length": 32}
         found[cache] = plan_model(str(pico_llama), **chosen).disk  # type: ignore[arg-type]
     assert found["true"] - found["false"] == 64 * 32 * 50 * 8
 
 
 def test_the_checkpoint_between_two_stages_counts_as_disk(
-    pico_llama: Path, tmp_path: Path, recipe: Callable[..., str]
+    pico_llama: Path, pico_text: Path, tmp_path: Path, recipe: Callable[..., str]
 ) -> None:
     rounding = {"pass": "rtn", "scheme": "W4A16-g32"}
     one = plan_model(str(pico_llama), recipe=recipe(tmp_path, rounding))
-    text: dict[str, Any] = {"calibration": "wikipedia", "samples": 4, "length": 32}
+    text: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
     two = plan_model(str(pico_llama), recipe=recipe(tmp_path, rounding, {"pass": "tune"}), **text)
     assert two.disk >= one.disk + one.result_bytes
 
 
 def test_a_pass_on_embedding_and_head_is_planned_with_their_weights(
-    pico_llama: Path, tmp_path: Path, recipe: Callable[..., str]
+    pico_llama: Path, pico_text: Path, tmp_path: Path, recipe: Callable[..., str]
 ) -> None:
-    text: dict[str, Any] = {"calibration": "wikipedia", "samples": 4, "length": 32}
+    text: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
     whole = plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "vocabulary"}), **text)
     cut = plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "vocabulary", "size": 100}), **text)
     (step,), (smaller,) = whole.steps, cut.steps
