@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +33,27 @@ def require_disk(path: Path, needed: int) -> None:
     free = free_disk(path)
     if free < needed:
         raise OutOfResource(
-            f"{path} needs {needed / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
+            f"{path} needs {disk_size(needed)} of disk, {disk_size(free)} are free",
             fix="free some space or choose an output on another disk",
         )
+
+
+def disk_size(size: float) -> str:
+    """``4 kB``, ``21 MB``, ``0.53 GB``, ``26 GB``."""
+    if size < 1e8:
+        return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.0f} MB"
+    return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.0f} GB"
+
+
+def require_writable(path: Path) -> None:
+    """Raise InputError, before any work, where the file ``path`` cannot be written or made."""
+    place = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        return
+    if place == path and not place.is_dir() and os.access(place, os.W_OK):
+        return
+    what = "is no directory" if place != path and not place.is_dir() else "may not be written"
+    raise InputError(f"cannot write {path}", why=f"{place} {what}", fix="choose another output path")
 
 
 def system_error(error: BaseException | None) -> int | None:

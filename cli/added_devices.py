@@ -157,9 +157,11 @@ def _import_meter(log: Path, record: Path | None, terminal: Terminal) -> None:
 @click.option("--name", help="What the machine is called: on pages, and for `predict --on` its kernel table.")
 @output
 def import_record(record: Path, into: Path | None, name: str | None, terminal: Terminal) -> None:
-    """Add what a kit wrote to a run file, lines that are in it already left out, as of the machine NAME; keep
-    its kernel table (kernels.json) as that of NAME; or add the joules of a meter's log (.csv) to the lines of
-    --record that wait for it.
+    """Take what a kit or a meter wrote elsewhere.
+
+    The lines of a kit's record go into the run file, those that are in it already left out, as of the machine
+    NAME; its kernel table (kernels.json) is kept as that of NAME; the joules of a meter's log (.csv) go to
+    the lines of --record that wait for them.
     """
     if record.suffix == ".json":
         _import_table(record, name, terminal)

@@ -36,8 +36,32 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "edgepress predict smollm2 --scheme W4A16 --on here,raspberry-pi-5",
     ),
     "generate": ('edgepress generate bundle --prompt "The capital of France is"',),
-    "compare": ("edgepress compare runs/",),
+    "compare": (
+        "edgepress compare runs/",
+        "edgepress compare runs/w4.jsonl runs/w8.jsonl --sort quality",
+    ),
     "report": ("edgepress report runs/ -o report.html",),
+    "encode": (
+        'edgepress encode bundle "The river rose" "The stream came up"',
+        "edgepress encode bundle --text sentences.txt -o vectors.npy",
+    ),
+    "classify": ('edgepress classify bundle "A fine film, and a short one"',),
+    "tag": ('edgepress tag bundle "Ada Lovelace lived in London"',),
+    "rerank": ('edgepress rerank bundle "How does a lock work?" --text passages.txt',),
+    "inspect": ("edgepress inspect small", "edgepress inspect bundle --layers"),
+    "verify": ("edgepress verify bundle", "edgepress verify bundle --key key.pub"),
+    "sign": ("edgepress sign bundle --key key.pem",),
+    "package": ("edgepress package cpu-bundle cuda-bundle -o model.ortpackage",),
+    "recipe": (
+        "edgepress recipe list",
+        "edgepress recipe show best",
+        "edgepress recipe passes gptq",
+    ),
+    "devices": (
+        "edgepress devices list",
+        "edgepress devices show raspberry-pi-5",
+        "edgepress devices measure",
+    ),
 }
 
 # Of a verb: the options that are its own, by what they decide. What is not named stands under "Options".
@@ -120,6 +144,7 @@ SECTIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 
 _REST = "Options"
+_WHOLE = 1000  # characters that a first sentence does not have
 _LAST: Mapping[str, Sequence[str]] = {
     "Machine": ("--device", "--provider", "--threads", "--max-memory", "--max-time"),
     "Run": ("--output", "--dry-run", "--download", "--overwrite", "--restart"),
@@ -134,6 +159,14 @@ def write_examples(verb: str | None, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):
             for example in examples:
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+def write_commands(group: click.Group, formatter: click.HelpFormatter) -> None:
+    """Write the commands of ``group``, each with its whole first sentence."""
+    with formatter.section("Commands"):
+        formatter.write_dl(
+            [(name, one.get_short_help_str(_WHOLE)) for name, one in sorted(group.commands.items())]
+        )
 
 
 def write_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:

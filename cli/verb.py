@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..terminal import Terminal
-from .help_sections import write_examples, write_options
+from .help_sections import write_commands, write_examples, write_options
 
 Function = Callable[..., Any]
 GIVEN = "edgepress.given"  # of a context: the words after the program's name
@@ -42,6 +42,11 @@ class VerbGroup(click.Group):
     """A verb with verbs of its own."""
 
     command_class = Verb
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(self.name, formatter)
+        write_commands(self, formatter)
+        click.Command.format_options(self, ctx, formatter)
 
 
 def given_command() -> str:

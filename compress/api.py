@@ -37,9 +37,15 @@ def _check_words(
     model: str, recipe: str | None, scheme: str | None, group_size: int | None, text: str | None, field: str
 ) -> None:
     """Refuse what is misspelt or missing before anything heavy is imported, hashed or made."""
-    if (recipe is None) == (scheme is None):
+    if recipe is None and scheme is None:
         raise InputError(
             "give either a recipe or a scheme", fix="for example --scheme W4A16, or -r w4a16-gptq"
+        )
+    if recipe is not None and scheme is not None:
+        raise InputError(
+            f"give either a recipe or a scheme, not both: {recipe} and {scheme}",
+            why="the passes of a recipe have their own schemes",
+            fix="leave one of them out",
         )
     if recipe is not None and group_size is not None:
         raise InputError(

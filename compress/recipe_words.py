@@ -71,7 +71,7 @@ def check_requantized(
         twice = [name for name in mine if name in coded and not step.options.keeps_codes]
         if twice:
             earlier = coded[twice[0]]
-            said = f"{step.name} quantizes {len(twice)} layers that have codes from {earlier} already"
+            said = f"{step.name} quantizes {len(twice)} layers that already have codes from {earlier}"
             if not step.requantize and not (again and earlier == _BEFORE):
                 raise _refused(said, twice[0], step.name, earlier == _BEFORE)
             notes.append(said)

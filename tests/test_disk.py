@@ -9,7 +9,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from edgepress.disk import disk_full_is_typed, require_disk
+from edgepress.disk import disk_full_is_typed, disk_size, require_disk, require_writable
 from edgepress.errors import InputError, OutOfResource
 
 
@@ -19,6 +19,29 @@ def test_require_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_disk(tmp_path / "not" / "there", 10**9)
     with pytest.raises(OutOfResource, match=r"needs 1\.50 GB of disk, 1\.00 GB are free"):
         require_disk(tmp_path / "not" / "there", 15 * 10**8)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(300, "0 kB"), (4096, "4 kB"), (20_500_000, "20 MB"), (530_000_000, "0.53 GB"), (26e9, "26 GB")],
+)
+def test_sizes_have_the_unit_that_says_something(size: float, shown: str) -> None:
+    assert disk_size(size) == shown
+
+
+def test_what_cannot_be_written_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    for path in (file, tmp_path / "new", tmp_path / "not" / "there"):
+        require_writable(path)
+    with pytest.raises(InputError, match="file is no directory"):
+        require_writable(file / "below")
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    for path in (file, tmp_path / "new"):
+        with pytest.raises(InputError, match="may not be written"):
+            require_writable(path)
 
 
 @pytest.mark.parametrize(

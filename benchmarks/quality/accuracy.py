@@ -144,11 +144,6 @@ def _log_probs(model: OpenModel, texts: Sequence[str], whose: str) -> _Rows:
     return _Rows(np.concatenate(padded), [len(part) for part in rows])
 
 
-def is_cut(subject: OpenModel, original: OpenModel) -> bool:
-    """Whether the subject's tokens are some of the original's, and not all of them."""
-    return subject.tokenizer.tokens < original.tokenizer.tokens
-
-
 def score_across(
     subject: OpenModel, original: OpenModel, windows: Ids, *, progress: Progress | None = None
 ) -> dict[str, Scores]:

@@ -18,7 +18,7 @@ from ...terminal import Progress, ProgressTask, Silent
 from ..records.conditions import clip
 from ..records.record import SampleAnswer
 from ..records.subjects import OpenModel
-from .accuracy import is_cut
+from .comparable import is_cut
 from .scores import Scores, log_softmax, metric_files
 
 Replies = Sequence[Sequence[int]]

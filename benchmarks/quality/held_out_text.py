@@ -40,7 +40,9 @@ def measured_windows(
     if len(found) < count:
         raise InputError(
             f"the text has {len(stream)} tokens, {count} windows of {length} need {count * length}",
-            fix=f"use --windows {len(found)}, a smaller --length, or more text",
+            fix=f"use --windows {len(found)}, a smaller --length, or more text"
+            if len(found)
+            else "use a smaller --length, or more text",
         )
     return found[chosen(len(found), count, placement)]
 

@@ -21,13 +21,14 @@ from ..records.image_subjects import ImageSubject, Vectors, open_image_subject
 from ..records.named_model import NamedModel
 from ..records.record import Measurement
 from .accuracy import require_finite
+from .comparable import require_labels
 from .embedding_scores import of_vectors
 from .held_out_text import Placement, chosen
 from .known_answers import cache_of, known_rows
 from .measured_kinds import Measured
 from .metrics import neighbour_overlap
 from .needs import validate_needs
-from .quality_run import QualityRun, require_labels
+from .quality_run import QualityRun
 from .scores import Scores, log_softmax, metric_files
 from .token_damage import require_same_width
 
@@ -49,16 +50,14 @@ class FileSample:
 
 
 def validate_images(
-    subject: NamedModel, against: NamedModel, sample: FileSample, slices: Sequence[str], run: QualityRun
+    subject: NamedModel, against: NamedModel, sample: FileSample, run: QualityRun
 ) -> Measurement:
     """:func:`.validate.validate_bundle` of a model that reads images."""
-    if slices:
-        raise InputError("slices are of text, and this model reads images", fix="leave --slices out")
+    require_labels(subject, against)
     files = shown_images(sample.folder, sample.count, sample.placement)
     if run.device == "cpu":
         run.require(image_needs(subject, against, files, run.max_memory, run.progress))
     opened, original = run.opened(subject, against, open_image_subject)
-    require_labels(opened, original)
     cache = cache_of(original)
     result = measured_images(opened, original, files, cache, run.progress)
     return run.append(run.lines(opened, original, result, cache, sample.name, sample.placement))
@@ -71,7 +70,9 @@ def image_needs(
     max_memory: float | None,
     progress: Progress,
 ) -> Needs:
-    """What :func:`validate_images` needs: an image is about as many tokens as a paragraph."""
+    """What :func:`validate_images` needs: an image is about as many tokens as a paragraph. Refuses what it
+    does."""
+    require_labels(subject, against)
     memory = available_memory(max_memory)
     return validate_needs(
         subject, against, windows=1, length=1, sentences=len(files), memory=memory, progress=progress

@@ -9,12 +9,12 @@ from typing import Any
 
 from ...compress.text.corpus import Corpus
 from ...compress.text.demo_corpora import PAIR_FILES, pairs
-from ...errors import InputError
 from ...runtime.engine.label_form import LabelForm
 from ...terminal import Progress
 from ..records.record import SampleAnswer
 from ..records.subjects import OpenModel
-from .accuracy import is_cut, score_across, score_labels, score_windows
+from .accuracy import score_across, score_labels, score_windows
+from .comparable import is_cut, require_room
 from .embedding_scores import EncoderTexts, score_embeddings
 from .greedy_text import score_greedy
 from .held_out_text import (
@@ -87,9 +87,7 @@ def measured(
 def _decoders(
     subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
 ) -> Measured:
-    room = min(subject.max_length, original.max_length)
-    if sample.length > room:
-        raise InputError(f"windows of {sample.length} tokens do not fit: the models take {room}")
+    require_room([subject.max_length, original.max_length], sample.length)
     ids = measured_windows(
         original.tokenizer,
         corpus.texts(),

@@ -23,7 +23,7 @@ from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, ProgressTask
 from ..records.answer_subjects import AnswerModel
 from ..records.subjects import OpenModel
-from .accuracy import is_cut
+from .comparable import is_cut
 from .greedy_text import (
     Numbers,
     Replies,

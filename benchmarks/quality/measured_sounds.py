@@ -48,7 +48,6 @@ def validate_sounds(
     subject: NamedModel,
     against: NamedModel,
     sample: FileSample,
-    slices: Sequence[str],
     run: QualityRun,
     *,
     replies: bool = True,
@@ -56,11 +55,9 @@ def validate_sounds(
     """:func:`.validate.validate_bundle` of a model that hears.
 
     Raises:
-        InputError: slices, no folder of sounds, or an original that is a bundle.
+        InputError: no folder of sounds, or an original that is a bundle.
         CalibrationError: a sound whose words are not known.
     """
-    if slices:
-        raise InputError("slices are of text, and this model hears", fix="leave --slices out")
     files = shown_sounds(sample.folder, sample.count, sample.placement)
     progress = run.progress
     if run.device == "cpu":

@@ -22,21 +22,20 @@ from typing import Any
 
 from ...compress.text.corpus import Corpus, read_corpus
 from ...errors import InputError
-from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.needs import Needs, available_memory
 from ...storage import sha256_json
 from ...terminal import Progress
 from ..records.named_model import NamedModel
 from ..records.record import Measurement, Metric
 from ..records.subjects import OpenModel, open_subject
-from .accuracy import is_cut
+from .comparable import require_alike, require_windows
 from .held_out_pairs import answers_in_text, chosen_pairs, grouped_pairs
 from .known_answers import cache_of
 from .known_original import KnownOriginal
 from .measured_kinds import Measured, MeasuredPart, measured
 from .measured_pairs import NEW_TOKENS, OF_ORIGINAL, measured_pairs
 from .needs import validate_needs
-from .quality_run import QualityRun, require_labels
+from .quality_run import QualityRun
 from .subgroups.items import grouped_texts
 from .subgroups.kept_rows import KeptRows
 from .subgroups.measure_slices import FLIPS, chosen_slices, measure_slices, most_flips
@@ -71,7 +70,6 @@ def validate_text(
     if run.device == "cpu":
         run.require(needs)
     opened, original = run.opened(subject, against, partial(open_subject, memory=memory))
-    _require_alike(opened, original, corpus.texts(), sample.slices)
     cache = cache_of(original)
     known = KnownOriginal(original, cache)
     measure = measured if original.answering is None else measured_pairs
@@ -96,8 +94,12 @@ def text_needs(
     max_memory: float | None,
     progress: Progress,
 ) -> Needs:
-    """What :func:`validate_text` needs."""
-    return _read(subject, against, text, sample, available_memory(max_memory), progress)[1]
+    """What :func:`validate_text` needs; refuses what it does."""
+    corpus, needs = _read(subject, against, text, sample, available_memory(max_memory), progress)
+    if against.kind == "decoder":
+        of = {"count": sample.windows, "length": sample.length}
+        require_windows(subject, against, corpus.texts(), placement=sample.placement, **of)
+    return needs
 
 
 def _read(
@@ -111,7 +113,7 @@ def _read(
     """The ``text``, and what ``sample`` of it needs; of pairs also says where their outputs come from.
 
     Raises:
-        InputError: models of different kinds.
+        InputError: models of different kinds, labels or tokens.
     """
     if subject.kind != against.kind:
         kinds = [one.kind.replace("_", "–") for one in (subject, against)]
@@ -122,6 +124,7 @@ def _read(
     chosen_slices(sample.slices)
     paired = answers_in_text(against)
     corpus = text.read(paired=paired)
+    require_alike(subject, against, corpus.texts(), sample.slices)
     sizes = {"windows": sample.windows, "length": sample.length, "sentences": sample.sentences}
     if paired:
         given = chosen_pairs(corpus, count=sample.sentences, placement=sample.placement)
@@ -155,22 +158,3 @@ def _add_slices(line: Measurement, found: dict[str, Any]) -> None:
     if flips is not None:
         group, share = flips
         line.metrics[FLIPS] = Metric(value=share, unit="fraction", n=group["items"], better="lower")
-
-
-def _require_alike(subject: OpenModel, original: OpenModel, texts: list[str], slices: Sequence[str]) -> None:
-    """Raise InputError where the two cannot be compared on ``texts``, or by ``slices``."""
-    require_labels(subject, original)
-    if slices and original.label_form != LabelForm():
-        raise InputError(
-            "slices are not measured of a model that labels tokens, or gives a text several labels",
-            fix="leave --slices out",
-        )
-    if is_cut(subject, original):
-        return
-    probe = "\n\n".join(texts)[:4000]
-    if subject.tokenizer.encode(probe) != original.tokenizer.encode(probe):
-        raise InputError(
-            "the two models split the same text into different tokens",
-            why="logits at a position would answer different questions",
-            fix="compare with the model that it was made from",
-        )

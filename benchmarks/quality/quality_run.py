@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...errors import InputError
 from ...runtime.session.needs import Needs
 from ...terminal import Progress
 from ..records import record as records
@@ -77,19 +76,6 @@ class QualityRun:
             for line in lines:
                 records.append(self.record, line)
         return lines[-1]
-
-
-def require_labels(subject: AnySubject, original: AnySubject) -> None:
-    """Raise InputError where the two have other labels, or read them otherwise."""
-    if (subject.labels, subject.label_form) != (original.labels, original.label_form):
-        raise InputError(
-            f"a model with the labels {_named(subject)} is compared with one with {_named(original)}",
-            fix="compare with the model that it was made from",
-        )
-
-
-def _named(model: AnySubject) -> str:
-    return ", ".join(model.labels) or "none"
 
 
 def _lines(

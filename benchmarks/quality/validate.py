@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+from ...errors import InputError
 from ...foreign import shortages_are_typed
 from ...runtime.session.needs import Needs
 from ...terminal import Progress, Silent
@@ -87,10 +89,11 @@ def validate_bundle(
     run = QualityRun(device, threads, seed, path, command, max_memory, progress)
     asked, origin = NamedModel(subject, progress), NamedModel(against, progress)
     files = FileSample(text, sentences, placement)
-    if reads_sounds(origin):
-        return validate_sounds(asked, origin, files, slices, run, replies=replies)
-    if reads_images(origin):
-        return validate_images(asked, origin, files, slices, run)
+    read = _read_by_both(asked, origin, slices)
+    if read == "sounds":
+        return validate_sounds(asked, origin, files, run, replies=replies)
+    if read == "images":
+        return validate_images(asked, origin, files, run)
     sample = MeasuredPart(windows, length, sentences, placement, replies, slices, half)
     return validate_text(asked, origin, GivenText(text, corpus, field), sample, run)
 
@@ -112,9 +115,40 @@ def plan_validation(
     """What :func:`validate_bundle` needs; raises what it does before it loads a model."""
     progress = progress or Silent()
     asked, origin = NamedModel(subject, progress), NamedModel(against, progress)
-    if reads_sounds(origin):
+    read = _read_by_both(asked, origin, slices)
+    if read == "sounds":
         return sound_needs(asked, origin, shown_sounds(text, sentences, "spread"), max_memory, progress)
-    if reads_images(origin):
+    if read == "images":
         return image_needs(asked, origin, shown_images(text, sentences, "spread"), max_memory, progress)
     sample = MeasuredPart(windows, length, sentences, slices=slices)
     return text_needs(asked, origin, GivenText(text, corpus, field), sample, max_memory, progress)
+
+
+_Read = Literal["sounds", "images", "text"]
+_READS: dict[_Read, tuple[str, str]] = {
+    "sounds": ("hears sounds", "hears nothing"),
+    "images": ("reads images", "reads no images"),
+    "text": ("reads text", "reads no text"),
+}
+
+
+def _read_by(model: NamedModel) -> _Read:
+    if reads_sounds(model):
+        return "sounds"
+    return "images" if reads_images(model) else "text"
+
+
+def _read_by_both(subject: NamedModel, original: NamedModel, slices: Sequence[str]) -> _Read:
+    """What the ``original`` reads; raises InputError where the ``subject`` does not, or where it is no text
+    and there are ``slices``."""
+    read, own = _read_by(original), _read_by(subject)
+    does, does_not = _READS[read]
+    if own != read:
+        raise InputError(
+            f"{subject} {_READS[own][0]} and {does_not}",
+            why=f"it is of kind {subject.kind.replace('_', '–')!r}",
+            fix="compare with the model that it was made from",
+        )
+    if slices and read != "text":
+        raise InputError(f"slices are of text, and this model {does}", fix="leave --slices out")
+    return read

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ...errors import require
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
+from ...runtime.engine.label_form import LabelForm
+from ...runtime.text.tokenizer import Tokenizer
 from ...terminal import Progress, Silent
 
 if TYPE_CHECKING:
@@ -66,3 +68,38 @@ class NamedModel:
     def kind(self) -> str:
         """``decoder``, ``encoder`` or ``encoder_decoder``; raises as :attr:`bundle` or :attr:`source`."""
         return self.source.anatomy.kind if self.bundle is None else self.bundle.kind
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a decoder takes; raises as :attr:`bundle` or :attr:`source`."""
+        if self.bundle is None:
+            return self.source.anatomy.max_positions
+        return self.bundle.decoder.context_length
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of a classifier; empty for all others. Raises as :attr:`bundle` or :attr:`source`."""
+        if self.bundle is None:
+            head = self.source.anatomy.classifier
+            return () if head is None else head.labels
+        return tuple(self.bundle.encoder.labels or ()) if self.bundle.kind == "encoder" else ()
+
+    @property
+    def label_form(self) -> LabelForm:
+        """How the logits of :attr:`labels` are read; raises as :attr:`bundle` or :attr:`source`."""
+        if not self.labels:
+            return LabelForm()
+        if self.bundle is None:
+            head = self.source.anatomy.classifier
+            assert head is not None
+            return LabelForm(head.labelled, head.several)
+        return LabelForm(self.bundle.encoder.labelled, self.bundle.encoder.several)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Its own.
+
+        Raises:
+            BundleError: it has none, or a file that is none. Others: as :attr:`resolved`.
+        """
+        return Tokenizer.open(self.resolved.path if self.bundle is None else self.path)

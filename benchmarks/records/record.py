@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ... import __version__
-from ...disk import disk_full_is_typed, make_folder
+from ...disk import disk_full_is_typed, make_folder, require_writable
 from ...errors import InputError
 from ...storage import canonical_json, read_text
 from .energy_record import Energy
@@ -158,10 +158,14 @@ def refuse_foreign(path: str | Path) -> None:
     """Check, before anything is measured, that lines may be added to the run file ``path``.
 
     Raises:
-        InputError: it exists and is no regular file, or begins with something else than a measurement.
+        InputError: it exists and is no regular file, or begins with something else than a measurement; or it
+            cannot be written or made.
     """
     path = Path(path)
-    if not path.exists() or path.is_char_device():  # /dev/null forgets them
+    if path.is_char_device():  # /dev/null forgets them
+        return
+    if not path.exists():
+        require_writable(path)
         return
     begins = b""
     if path.is_file():
@@ -172,6 +176,7 @@ def refuse_foreign(path: str | Path) -> None:
             f"{path} is no run file, and stays as it is",
             fix="name a .jsonl file that edgepress made, or one that is not there yet",
         )
+    require_writable(path)
 
 
 def append(path: str | Path, measurement: Measurement) -> None:
@@ -230,7 +235,7 @@ def _measurement(text: str) -> Measurement:
         found = Measurement.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))) from None
     canonical_json(found.model_dump())  # NaN and infinity are no JSON, though its readers take them
     return found
 

@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 )
 @output
 def command(runs: tuple[Path, ...], sort: str, terminal: Terminal) -> None:
-    """Put measured runs side by side: run files (.jsonl), or directories of them.
-
-    \b
-    edgepress compare runs/
-    edgepress compare runs/w4.jsonl runs/w8.jsonl --sort quality
-    """
+    """Put measured runs side by side: run files (.jsonl), or directories of them."""
     from ...benchmarks.page.compare import compare_runs, document
 
     groups = compare_runs(runs, sort=sort)

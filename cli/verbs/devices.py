@@ -57,7 +57,7 @@ def list_targets(terminal: Terminal) -> None:
 @click.argument("name", shell_complete=completion.targets)
 @output
 def show_target(name: str, terminal: Terminal) -> None:
-    """Show the target NAME: each number with its source and confidence."""
+    """Show the target NAME of `edgepress devices list`: each number with its source and confidence."""
     from ...devices.kernel_table.submission import measured
     from ...devices.target import target
 

@@ -202,9 +202,12 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
     if "quantized" in parity:
         lines.append(f"  as shipped, to the checkpoint: {shown_distances(parity['quantized'])}")
     if "greedy" in parity:
-        greedy = parity["greedy"]
-        lines.append(
-            f"  greedy: {greedy['tokens']} tokens, the checkpoint's but for {greedy['near_ties']} near-ties"
-        )
+        lines.append(f"  greedy: {_greedy(parity['greedy'])}")
     lines += [f"  WARNING: {lost}" for lost in [lost_text(parity)] if lost]
     return "\n".join(lines)
+
+
+def _greedy(found: dict[str, Any]) -> str:
+    ties = found["near_ties"]
+    same = f"{found['tokens']} tokens, the checkpoint's"
+    return f"{same} but for {ties} near-tie{'s' * (ties > 1)}" if ties else same

@@ -24,25 +24,35 @@ def command() -> None:
 
 
 @command.command("list")
+@click.option("--figures", is_flag=True, help="Also what each gave on the demo models.")
 @output
-def list_recipes(terminal: Terminal) -> None:
-    """The recipes that come with edgepress: purpose, cost, and what each gave on the demo models."""
+def list_recipes(figures: bool, terminal: Terminal) -> None:
+    """The recipes that come with edgepress: purpose and cost; with --figures what each gave."""
     from ...compress.recipe_files import about, names
 
     recipes = {name: about(name) for name in sorted(names(), key=_presets_first)}
     document = {name: found.model_dump() for name, found in recipes.items()}
-    text = "\n".join([line for item in recipes.items() for line in _lines_of(*item)] + _FOOTNOTE)
-    terminal.document(document, text)
+    lines = [line for name, found in recipes.items() for line in _lines_of(name, found, figures=figures)]
+    terminal.document(document, "\n".join(lines + (_OF_FIGURES if figures else _FOOTNOTE)))
 
 
 _PRESETS = ("fast", "balanced", "best")
-_FOOTNOTE = [
+_COST = [
     "",
     "Cost: of `edgepress compress` with SmolLM2-135M and 16 × 512 tokens, one core.",
+]
+_BEGIN = "Begin with fast (no text, seconds), balanced (minutes) or best; encoders: w8a8."
+_FOOTNOTE = [
+    *_COST,
+    "What each gave: edgepress recipe list --figures. One: edgepress recipe show NAME",
+    _BEGIN,
+]
+_OF_FIGURES = [
+    *_COST,
     "KL and perplexity against the original in float32: on held-out Wikipedia, by",
     'which recipes were chosen; "on news": on sealed text, by which nothing was. MB',
     "of bundles as they are exported by default. See one: edgepress recipe show NAME",
-    "Begin with fast (no text, seconds), balanced (minutes) or best; encoders: w8a8.",
+    _BEGIN,
 ]
 
 
@@ -50,16 +60,21 @@ def _presets_first(name: str) -> tuple[int, str]:
     return (_PRESETS.index(name) if name in _PRESETS else len(_PRESETS), name)
 
 
-def _lines_of(name: str, about: About) -> list[str]:
+def _lines_of(name: str, about: About, *, figures: bool) -> list[str]:
     """The lines of one recipe."""
     text = "needs text" if about.text else "no text"
-    measured = {"SmolLM2": about.smollm2, "MiniLM": about.minilm}
-    gave = [f"{model}: {figures}" for model, figures in measured.items() if figures]
-    lines = [about.purpose, f"cost: {about.cost}; {text}", f"model sizes: {about.sizes}"]
-    lines += gave or ["what it gives: not measured"]
-    lines += [f"instead: {about.instead}"] if about.instead else []
+    cost = f"cost: {about.cost}; {text}"
+    warned = [f"model sizes: {about.sizes}"] if about.sizes.startswith("not for") else []
+    lines = [about.purpose, cost, *(_gave(about) if figures else warned)]
     wrapped = [part for line in lines for part in textwrap.wrap(line, 80 - 20)]
     return [f"{name if not index else '':<19} {part}" for index, part in enumerate(wrapped)]
+
+
+def _gave(about: About) -> list[str]:
+    measured = {"SmolLM2": about.smollm2, "MiniLM": about.minilm}
+    gave = [f"{model}: {found}" for model, found in measured.items() if found]
+    instead = [f"instead: {about.instead}"] if about.instead else []
+    return [f"model sizes: {about.sizes}", *(gave or ["what it gives: not measured"]), *instead]
 
 
 def _loaded(name: str) -> Recipe:

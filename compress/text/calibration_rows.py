@@ -56,7 +56,11 @@ def _what_fits(tokens: int, fitting: int, samples: int) -> str:
     choices = [f"--samples {fitting}"] if fitting else []
     if tokens // samples >= 16:
         choices.append(f"--length {tokens // samples}")
-    return f"{' or '.join(choices)} would fit; or give more text" if choices else "give more text"
+    return (
+        f"{' or '.join(choices)} would fit; or give more text"
+        if choices
+        else "give more text, or --text wikipedia"
+    )
 
 
 def _texts(documents: list[Document], tokenizer: Tokenizer, chat: Chat) -> tuple[list[str], bool]:

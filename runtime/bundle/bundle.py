@@ -155,7 +155,7 @@ class Bundle:
         self._refuse_encoder_decoder()
         if self.kind != "encoder" or self._checked.encoder is None:
             raise InputError(
-                f"{self.path} is a decoder: it generates text and has no embeddings",
+                f"{self.path} is a decoder: it generates text, and has no embeddings or labels",
                 fix='use: edgepress generate BUNDLE --prompt "…"',
             )
         return self._checked.encoder

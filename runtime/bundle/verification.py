@@ -67,6 +67,7 @@ def verify_directory(path: Path | str) -> Verification:
             f"{root} has nothing to verify against",
             why=f"it holds neither {MANIFEST} (of an export) nor {CHECKPOINT_MANIFEST} (of a compressed "
             "checkpoint)",
+            fix="give a directory that `edgepress compress` or `edgepress export` wrote",
         )
     with readable(root):
         name = CHECKPOINT_MANIFEST if _is_package(root) else name

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...disk import free_disk, require_disk
+from ...disk import disk_size, free_disk, require_disk
 from ...errors import OutOfResource
 from .threads import free_memory, memory_limit
 
@@ -63,7 +63,7 @@ class Needs:
         lines = [f"{'reads':8} {gigabytes(size)}: {name}" for name, size in self.reads.items()]
         lines += [
             f"{'memory':8} {gigabytes(self.memory)} at its peak, {gigabytes(available)} are there",
-            f"{'disk':8} {gigabytes(self.disk)}, {gigabytes(free_disk(output))} are free",
+            f"{'disk':8} {disk_size(self.disk)}, {disk_size(free_disk(output))} are free",
             f"{'time':8} {time_range(self.seconds)}",
         ]
         return "\n".join([f"Plan of {self.what}", *(f"  {line}" for line in lines)])
@@ -94,7 +94,7 @@ def headline(memory: int, available: int, disk: int, seconds: float) -> str:
     """The plan of a run in a line."""
     return (
         f"plan: {gigabytes(memory)} of memory ({gigabytes(available)} are there), "
-        f"{gigabytes(disk)} of disk, {time_range(seconds)}"
+        f"{disk_size(disk)} of disk, {time_range(seconds)}"
     )
 
 

@@ -68,7 +68,25 @@ EVERY_EXAMPLE = [*FIRST_STEPS, *(line for lines in EXAMPLES.values() for line in
 def test_examples_are_commands(line: str) -> None:
     program_name, verb, *arguments = shlex.split(line)
     assert program_name == "edgepress"
+    if verb not in ALL:
+        verb, arguments = f"{verb} {arguments[0]}", arguments[1:]
     ALL[verb].make_context(verb, arguments)
+
+
+@pytest.mark.parametrize("verb", [name for name in VERBS if name not in ("doctor", "demo")])
+def test_help_has_examples_once(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in EXAMPLES[verb] if shown.count(f"\n  {line}\n") != 1] == []
+
+
+@pytest.mark.parametrize("verb", ["recipe", "devices"])
+def test_help_of_a_group_says_what_its_commands_do_in_whole_sentences(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "..." not in shown.partition("Commands:")[2] and max(map(len, shown.splitlines())) <= 80
 
 
 OLD = {

@@ -48,6 +48,7 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(pico_llama: Path, tmp_path:
         "o.yaml, pass 1 (gptq): unknown key": ["compress", "smollm2", "-r", str(option), *out],
         "training: unknown key 'epoch'\n→ did you mean 'epochs'?": ["recipe", "show", str(training)],
         "either a recipe or a scheme": ["compress", "smollm2", *out],
+        "not both: best and W4A16": ["compress", "smollm2", "-r", "best", "--scheme", "W4A16", *out],
         "the recipe best needs calibration text": ["compress", "smollm2", "-r", "best", *out],
         "no text at nofile.txt": ["compress", "smollm2", "-r", "best", "--calibration", "nofile.txt", *out],
         "no file or directory ./absent": ["compress", "./absent", "--scheme", "int4", "--dry-run"],

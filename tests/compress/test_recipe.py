@@ -43,9 +43,17 @@ def test_what_packaged_recipes_say_of_themselves() -> None:
         assert (does[name] == does[other]) == about(name).purpose.endswith(f"the same as {other}")
 
 
-def test_the_list_says_purpose_cost_and_what_each_gave(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_says_purpose_and_cost_and_asked_for_them_the_figures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run(["recipe", "list"]) == 0
+    short = capsys.readouterr().out
+    assert all(f"\n{name} " in f"\n{short}" for name in names())
+    assert "cost: 102 CPU s, 0.7 GB; needs text" in short and "recipe list --figures" in short
+    assert max(map(len, short.splitlines())) <= 80 and "SmolLM2: " not in short
+    assert run(["recipe", "list", "--figures"]) == 0
     shown = capsys.readouterr().out
+    assert len(shown.splitlines()) > 2 * len(short.splitlines())
     assert shown.startswith("fast ") and all(f"\n{name} " in f"\n{shown}" for name in names())
     assert "needs text" in shown and "SmolLM2: 91 MB of 542; on news KL 0.173" in shown
     assert "the text is lost" in shown and "open in plain transformers" in " ".join(shown.split())

@@ -57,7 +57,7 @@ def test_a_layer_is_quantized_twice_only_where_the_recipe_says_so(
     pico_llama: Path, tmp_path: Path, recipe: Write
 ) -> None:
     again = {"pass": "autoround", "scheme": "W4A16-g32", "targets": ["q", "up"]}
-    with pytest.raises(RecipeError, match=r"6 layers that have codes from the pass rtn") as refused:
+    with pytest.raises(RecipeError, match=r"6 layers that already have codes from the pass rtn") as refused:
         layers(pico_llama, tmp_path, recipe, RTN, again)
     assert "requantize: true in autoround" in refused.value.fix
     plan = plan_model(str(pico_llama), recipe=recipe(tmp_path, RTN, {**again, "requantize": True}))

@@ -13,11 +13,11 @@ import torch
 import yaml
 from edgepress.benchmarks.quality import token_damage
 from edgepress.benchmarks.quality.accuracy import (
-    is_cut,
     score_across,
     score_windows,
     text_bytes,
 )
+from edgepress.benchmarks.quality.comparable import is_cut
 from edgepress.benchmarks.quality.scores import Scores, log_softmax, metric_files
 from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records.record import Subject as Record

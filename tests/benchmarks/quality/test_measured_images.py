@@ -90,14 +90,17 @@ def test_what_cannot_be_compared_is_said(
 ) -> None:
     folder, model = pico_images[0].parent, embeds / "model"
     labelled = make_vision(tmp_path / "labelled", "vit", labels=["cat", "dog"])
-    with pytest.raises(InputError, match="with the labels cat, dog is compared with one with none"):
-        validate_bundle(labelled, model, text=folder)
-    with pytest.raises(InputError, match="reads no images"):
-        validate_bundle(pico_bert, model, text=folder)
+    for measure in (plan_validation, validate_bundle):
+        with pytest.raises(InputError, match="with the labels cat, dog is compared with one with none"):
+            measure(labelled, model, text=folder)
+        with pytest.raises(InputError, match="reads no images"):
+            measure(pico_bert, model, text=folder)
+        with pytest.raises(InputError, match="reads images and reads no text"):
+            measure(embeds / "bundle", pico_bert, text=pico_text)
+        with pytest.raises(InputError, match="slices are of text"):
+            measure(embeds / "bundle", model, text=folder, slices=["languages"])
     with pytest.raises(InputError, match="holds no images"):
         validate_bundle(embeds / "bundle", model, text=pico_text.parent)
-    with pytest.raises(InputError, match="slices are of text"):
-        validate_bundle(embeds / "bundle", model, text=folder, slices=["languages"])
     with pytest.raises(InputError, match="1 distinct images"):
         shown_images(pico_images[0], 8, "spread")
     assert plan_validation(embeds / "bundle", model, text=folder).memory > 0

@@ -111,12 +111,13 @@ def test_what_cannot_be_compared_is_said(
 ) -> None:
     with pytest.raises(InputError, match="is a bundle"):
         validate_bundle(hears / "bundle", hears / "bundle", text=pico_sounds)
-    with pytest.raises(InputError, match="hears nothing"):
-        validate_bundle(pico_t5, pico_whisper, text=pico_sounds)
-    with pytest.raises(InputError, match="hears sounds"):
-        validate_bundle(hears / "bundle", pico_t5, text=pico_text)
-    with pytest.raises(InputError, match="slices are of text"):
-        validate_bundle(hears / "bundle", pico_whisper, text=pico_sounds, slices=["languages"])
+    for measure in (plan_validation, validate_bundle):
+        with pytest.raises(InputError, match="reads text and hears nothing"):
+            measure(pico_t5, pico_whisper, text=pico_sounds)
+        with pytest.raises(InputError, match="hears sounds and reads no text"):
+            measure(hears / "bundle", pico_t5, text=pico_text)
+        with pytest.raises(InputError, match="slices are of text"):
+            measure(hears / "bundle", pico_whisper, text=pico_sounds, slices=["languages"])
     with pytest.raises(InputError, match="none are given"):
         plan_validation(hears / "bundle", pico_whisper)
     folder = save_sounds(tmp_path / "wav", 3)

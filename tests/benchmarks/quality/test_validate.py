@@ -19,6 +19,7 @@ from edgepress.benchmarks.quality.validate import plan_validation, validate_bund
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.cli.entry import run
+from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import GateFailed, InputError
 from safetensors.torch import load_file, save_file
 
@@ -172,10 +173,39 @@ def test_models_that_do_not_belong_together_are_refused(
     content = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
     content["model"]["merges"] = content["model"]["merges"][:5]
     (other / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    for measure in (plan_validation, validate_bundle):
+        with pytest.raises(InputError, match="different tokens"):
+            measure(other, pico_llama, text=pico_text, windows=4, length=24)
+        with pytest.raises(InputError, match="the models take 512"):
+            measure(pico_llama, pico_llama, text=pico_text, windows=1, length=513)
+
+
+def test_a_plan_refuses_a_text_of_fewer_windows_as_the_run_does(pico_llama: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("The river rose in the night, and by morning it was over the road.\n", encoding="utf-8")
+    said = []
+    for measure in (plan_validation, validate_bundle):
+        with pytest.raises(InputError, match="16 windows of 64 need 1024") as refused:
+            measure(pico_llama, pico_llama, text=short, windows=16, length=64)
+        said.append(str(refused.value))
+    assert said[0] == said[1]
+
+
+def test_a_refusal_comes_before_weights_are_loaded(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(pico_llama, other)
+    content = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["merges"] = content["model"]["merges"][:5]
+    (other / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def read(*_: object, **__: object) -> None:
+        pytest.fail("a weight was loaded")
+
+    monkeypatch.setattr(WeightSource, "stored", read)
     with pytest.raises(InputError, match="different tokens"):
-        validate_bundle(other, pico_llama, text=pico_text, **WINDOWS)
-    with pytest.raises(InputError, match="the models take 512"):
-        validate_bundle(pico_llama, pico_llama, text=pico_text, windows=1, length=513, threads=1)
+        validate_bundle(other, pico_llama, text=pico_text, windows=4, length=24)
 
 
 def test_a_model_that_loops_where_its_original_does_not_has_lost_its_text(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from edgepress.benchmarks.quality.quality_table import rows as table_rows
-from edgepress.benchmarks.quality.validate import validate_bundle
+from edgepress.benchmarks.quality.validate import plan_validation, validate_bundle
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.cli.entry import run
@@ -100,8 +100,9 @@ def test_models_of_other_labels(
 ) -> None:
     other = make_encoder(tmp_path / "other", labels=("no", "yes"))
     for subject in (other, pico_bert):
-        with pytest.raises(InputError, match="the labels"):
-            validate_bundle(subject, classifier, text=pico_text, threads=1)
+        for measure in (plan_validation, validate_bundle):
+            with pytest.raises(InputError, match="the labels"):
+                measure(subject, classifier, text=pico_text)
     with pytest.raises(InputError, match="not embeddings"):
         open_subject(classifier, threads=1).embeddings(["river"])
     with pytest.raises(InputError, match="no labels"):

@@ -46,3 +46,5 @@ def test_a_run_file_that_cannot_be_made(tmp_path: Path, measured: list[Measureme
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         record.append(tmp_path / "file" / "a.jsonl", measured[0])
+    with pytest.raises(InputError, match="cannot write"):  # and before anything is measured
+        record.refuse_foreign(tmp_path / "file" / "a.jsonl")

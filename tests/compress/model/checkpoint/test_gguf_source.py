@@ -406,7 +406,7 @@ def test_mutants_raise_typed_errors_only(pico_gguf: Pico, tmp_path: Path) -> Non
 
 @pytest.mark.chain
 def test_a_file_in_few_bits_is_rounded_again_only_with_a_word(pico_gguf: Pico) -> None:
-    with pytest.raises(RecipeError, match="21 layers that have codes from the model as it came"):
+    with pytest.raises(RecipeError, match="21 layers that already have codes from the model as it came"):
         plan_model(str(pico_gguf[0]), scheme="W4A16")
     plan = plan_model(str(pico_gguf[0]), scheme="W4A16", requantize=True)
     assert "from 4 bits (GGUF, Q4_1)" in plan.notes

@@ -116,7 +116,9 @@ def test_a_scale_of_nothing_is_a_weight_of_nothing(pico_llama: Path, tmp_path: P
 def test_what_is_quantized_is_rounded_again_only_with_a_word(pico_llama: Path, tmp_path: Path) -> None:
     rewritten(pico_llama, tmp_path / "m", packer(4, 32), settings(4, 32))
     model = str(tmp_path / "m")
-    with pytest.raises(RecipeError, match="7 layers that have codes from the model as it came") as refused:
+    with pytest.raises(
+        RecipeError, match="7 layers that already have codes from the model as it came"
+    ) as refused:
         plan_model(model, scheme="W8A16")
     assert "--requantize" in refused.value.fix and "requantize: true in rtn" in refused.value.fix
     plan = plan_model(model, scheme="W8A16", requantize=True)
