@@ -175,6 +175,26 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of lines; one that a kill cut short is ended before it, so that this one is
+    whole.
+    """
+    torn = False
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as stream:
+            stream.seek(-1, os.SEEK_END)
+            torn = stream.read() != b"\n"
+    with path.open("ab") as stream:
+        stream.write(b"\n" * torn + line.encode() + b"\n")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a file with a JSON document in each: those of :meth:`str.splitlines` would end at U+2028
+    too, which a JSON string may hold.
+    """
+    return text.removesuffix("\n").split("\n")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Atomically write indented JSON with a stable key order."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)

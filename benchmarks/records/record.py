@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ... import __version__
 from ...disk import disk_full_is_typed, make_folder, require_writable
 from ...errors import InputError
-from ...storage import canonical_json, read_text
+from ...storage import append_line, canonical_json, lines_of, read_text
 from .energy_record import Energy
 
 SCHEMA = "edgepress.measurement/1"
@@ -186,8 +186,8 @@ def append(path: str | Path, measurement: Measurement) -> None:
         measurement.model_dump(by_alias=True), sort_keys=True, ensure_ascii=False, allow_nan=False
     )
     make_folder(path.parent)
-    with disk_full_is_typed(path), path.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")
+    with disk_full_is_typed(path):
+        append_line(path, line)
 
 
 def run_files(run: Path) -> list[Path]:
@@ -214,7 +214,7 @@ def read(runs: Iterable[Path]) -> list[Measurement]:
 
 def _read_file(file: Path) -> list[Measurement]:
     try:
-        texts = read_text(file).splitlines()
+        texts = lines_of(read_text(file))
     except (OSError, UnicodeDecodeError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         fix = "give a .jsonl file or a directory with one: validate and profile record theirs under runs/"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +25,10 @@ from ...devices.own_devices import OwnDevice
 from ...devices.transports.answers import Answer, read, refused
 from ...devices.transports.sending import Prepared, prepare
 from ...devices.transports.ssh import Link
-from ...disk import make_folder
+from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
-from ...storage import cache_directory, sha256_json
+from ...storage import append_line, cache_directory, sha256_json
 from ...terminal import Progress
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
@@ -159,14 +159,14 @@ class Kept:
         self._most = 1000 + request.protocol.blocks
 
     def rounds(self) -> list[Any]:
-        """Those of an earlier call."""
+        """Those of an earlier call, but for one that a kill tore."""
         if not self._path.exists():
             return []
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError:  # this process was killed while it wrote the last
-            return [json.loads(line) for line in lines[:-1]]
+        found = []
+        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return found
 
     def add(self, found: list[dict[str, Any]]) -> None:
         """One more; a device cannot fill this machine's disk."""
@@ -174,8 +174,8 @@ class Kept:
         if self._most < 0:
             raise InputError("a device says more rounds than any measurement has")
         make_folder(self._path.parent)
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(found) + "\n")
+        with disk_full_is_typed(self._path):
+            append_line(self._path, json.dumps(found))
 
     def forget(self) -> None:
         """The run is whole."""

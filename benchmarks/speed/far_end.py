@@ -29,7 +29,7 @@ from ...devices.kernel_table.measure import measure_kernels
 from ...devices.transports.bootstrap import hold
 from ...disk import make_folder
 from ...errors import EdgepressError, OutOfResource, OutputBusy
-from ...storage import cache_directory
+from ...storage import cache_directory, lines_of, read_text
 from .latency import ArmSamples
 from .profile import profile_bundle
 from .protocol import Protocol
@@ -155,7 +155,7 @@ def measure(request: dict[str, Any], said: Said, scratch: Path) -> None:
         sitting=sitting,
         **request["options"],
     )
-    for line in (scratch / "run.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in lines_of(read_text(scratch / "run.jsonl")):
         said.write(f'{{"line": {line}}}')
     said.say(done=True)
 

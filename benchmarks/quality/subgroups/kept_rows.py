@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ....disk import disk_full_is_typed, make_folder
-from ....storage import sha256_json
+from ....storage import append_line, sha256_json
 
 Row = Sequence[float]
 
@@ -51,8 +51,8 @@ class SliceRows:
         self.rows += rows
         if self._file is not None:
             make_folder(self._file.parent)
-            with disk_full_is_typed(self._file), self._file.open("a", encoding="utf-8") as stream:
-                stream.write(f"{json.dumps(entry)}\n")
+            with disk_full_is_typed(self._file):
+                append_line(self._file, json.dumps(entry))
 
 
 def _entries(file: Path | None) -> Iterator[dict[str, Any]]:

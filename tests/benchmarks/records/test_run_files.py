@@ -21,6 +21,25 @@ def test_lines_are_added_to_a_run_file_alone(tmp_path: Path, measured: list[Meas
     record.refuse_foreign("/dev/null")
 
 
+def test_a_line_ends_where_its_json_ends(tmp_path: Path, measured: list[Measurement]) -> None:
+    path, said = tmp_path / "a.jsonl", "one\u2028line\x85of a text"
+    answer = record.SampleAnswer(prompt=said, original=said, compressed=said)
+    for _ in range(2):
+        record.append(path, measured[0].model_copy(update={"answers": [answer]}))
+    assert [line.answers for line in record.read([path])] == [[answer]] * 2
+
+
+def test_a_line_that_a_kill_tore_takes_no_other_with_it(tmp_path: Path, measured: list[Measurement]) -> None:
+    path = tmp_path / "a.jsonl"
+    record.append(path, measured[0])
+    path.write_bytes(path.read_bytes()[:-9])
+    record.append(path, measured[1])
+    with pytest.raises(InputError, match=r"a\.jsonl:1 is not a measurement"):
+        record.read([path])
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
+    assert [line.id for line in record.read([path])] == [measured[1].id]
+
+
 @pytest.mark.parametrize("kind", ["thesis", "json", "directory", "fifo", "link"])
 @pytest.mark.parametrize("verb", [["validate", "B", "--against", "M"], ["profile", "B"]])
 def test_what_is_no_run_file_is_refused_before_the_work(

@@ -275,6 +275,20 @@ def test_a_flood_of_rounds_is_stopped(bundle: Path, tmp_path: Path, monkeypatch:
     assert kept.rounds() == [[{"blocks": []}]] * 2
 
 
+def test_a_round_that_a_kill_tore_is_measured_again(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgepress.devices.transports.sending import Prepared
+
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path))
+    kept = elsewhere.Kept(PI, Prepared(PI.facts, "e", ("b",)), [Bundle.open(bundle)], asked(bundle))
+    for number in range(3):
+        kept.add([{"blocks": [number]}])
+        if number == 1:
+            kept._path.write_bytes(kept._path.read_bytes()[:-4])
+    assert kept.rounds() == [[{"blocks": [number]}] for number in (0, 2)]
+
+
 def test_a_full_disk_there(loopback: Loopback, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 

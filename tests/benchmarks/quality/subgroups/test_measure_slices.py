@@ -297,6 +297,8 @@ def test_a_killed_run_goes_on_where_it_was_and_says_the_same(tmp_path: Path) -> 
     assert measure_slices(Decoder(0.5), original, ["professions", "people"], NOTHING, rows) == whole
     other = KeptRows(record, "b").of("professions", [])
     assert other.rows == []
+    torn, *behind = (line for line in kept.read_text().splitlines() if line not in before)
+    assert torn == before[2][:-9] and all(line.endswith("}") for line in behind), "none is lost with it"
     rows.drop()
     assert not kept.exists()
 
