@@ -15,11 +15,14 @@ from pathlib import Path
 from ...errors import BundleError
 from ...foreign import memory_shortage
 from ...storage import open_regular
-from .onnx_wire import Data, fields, packed
+from .onnx_wire import Data, Field, Malformed, fields, packed, require_depth
 
 # TensorProto.DataType → bits of an element.
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16}
 _BITS |= {**dict.fromkeys(range(17, 21), 8), 21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
+
+
+_MOST_AXES = 64  # as many as an array of NumPy's has
 
 
 @dataclass(frozen=True)
@@ -70,35 +73,37 @@ class GraphFile:
             with open_regular(path) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 for part in fields(data, 0, len(data)):
                     if part.number == 7 and part.value is None:
-                        graph._read_graph(data, part.start, part.stop)
+                        graph._read_graph(data, part.start, part.stop, 2)
         # An empty file cannot be mapped, bytes that are no text cannot be decoded: ValueError, as Malformed.
         except (ValueError, OSError) as error:
             unreadable = BundleError(f"{path} is not a readable ONNX model", why=str(error))
             raise memory_shortage(error) or unreadable from None
         return graph
 
-    def _read_graph(self, data: Data, start: int, stop: int) -> None:
+    def _read_graph(self, data: Data, start: int, stop: int, depth: int) -> None:
+        """``depth``: in how many messages these bytes lie, the graph's own with them."""
+        require_depth(depth)
         for part in fields(data, start, stop):
             if part.number == 1 and part.value is None:
-                self._read_node(data, part.start, part.stop)
+                self._read_node(data, part.start, part.stop, depth + 1)
             elif part.number == 5 and part.value is None:
                 name, weight = _tensor(data, part.start, part.stop)
                 self.weights[name] = weight
 
-    def _read_node(self, data: Data, start: int, stop: int) -> None:
+    def _read_node(self, data: Data, start: int, stop: int, depth: int) -> None:
         texts: dict[int, list[str]] = {1: [], 2: [], 3: [], 4: []}
         attributes: dict[str, int] = {}
         for part in fields(data, start, stop):
             if part.number in texts:
                 texts[part.number].append(_text(data, part.start, part.stop))
             elif part.number == 5:
-                self._read_attribute(data, part.start, part.stop, attributes)
+                self._read_attribute(data, part, attributes, depth + 1)
         node = Node("".join(texts[4]), tuple(texts[1]), attributes, tuple(texts[2]))
         self.nodes["".join(texts[3])] = node
 
-    def _read_attribute(self, data: Data, start: int, stop: int, into: dict[str, int]) -> None:
+    def _read_attribute(self, data: Data, whole: Field, into: dict[str, int], depth: int) -> None:
         name, number = "", None
-        for part in fields(data, start, stop):
+        for part in fields(data, whole.start, whole.stop):
             if part.number == 1:
                 name = _text(data, part.start, part.stop)
             elif part.number == 3:
@@ -106,7 +111,7 @@ class GraphFile:
             elif part.number == 8 and name == "strides" and number is None:
                 number = next(iter(packed(data, part)), None)
             elif part.number in (6, 11) and part.value is None:
-                self._read_graph(data, part.start, part.stop)
+                self._read_graph(data, part.start, part.stop, depth + 1)
         if number is not None:
             # An int64 below zero is written as its two's complement.
             into[name] = number - (1 << 64) if number >> 63 else number
@@ -121,6 +126,8 @@ def _tensor(data: Data, start: int, stop: int) -> tuple[str, Weight]:
             kind = part.value
         elif part.number == 8:
             name = _text(data, part.start, part.stop)
+    if len(shape) > _MOST_AXES or any(size >> 63 for size in shape):
+        raise Malformed(f"a weight has {len(shape)} axes, or one of no size")
     return name, Weight(tuple(shape), _BITS.get(kind, 0))
 
 

@@ -94,6 +94,17 @@ def packed(data: Data, field: Field) -> list[int]:
     return numbers
 
 
+# Messages inside each other: what protobuf's own reader takes. A deeper file costs a reader its stack, or its
+# length again for each of them.
+MOST_NESTED = 100
+
+
+def require_depth(depth: int) -> None:
+    """Raise :class:`Malformed` where messages lie deeper inside each other than any reader takes."""
+    if depth > MOST_NESTED:
+        raise Malformed(f"its messages are nested deeper than {MOST_NESTED}")
+
+
 _ENTRY = "StringStringEntry"
 _KEY = b"location"
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -128,16 +139,17 @@ def _end(entries: list[tuple[str, str]]) -> int:
 
 def _walk(data: mmap.mmap) -> dict[str, int]:
     ends: dict[str, int] = {}
-    pending = [("Model", 0, len(data))]
+    pending = [("Model", 0, len(data), 1)]
     while pending:
-        message, position, end = pending.pop()
+        message, position, end, depth = pending.pop()
+        require_depth(depth)
         entries: list[tuple[str, str]] = []
         for field in fields(data, position, end):
             child = _CHILDREN[message].get(field.number) if field.value is None else None
             if child == _ENTRY:
                 entries.append(_entry(data, field.start, field.stop))
             elif child is not None and data.find(_KEY, field.start, field.stop) >= 0:
-                pending.append((child, field.start, field.stop))
+                pending.append((child, field.start, field.stop, depth + 1))
         for location in (value for key, value in entries if key == _KEY.decode()):
             ends[location] = max(ends.get(location, 0), _end(entries))
     return ends

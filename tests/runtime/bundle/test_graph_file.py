@@ -10,6 +10,8 @@ from edgepress.errors import BundleError
 from edgepress.runtime.bundle.graph_file import GraphFile
 from onnx import TensorProto, helper
 
+from .nested import nested_graphs
+
 BITS = {
     TensorProto.FLOAT: 32,
     TensorProto.FLOAT16: 16,
@@ -69,6 +71,26 @@ def test_weights_have_their_shapes_and_bytes(saved: Path) -> None:
 def test_what_is_no_graph_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
+    with pytest.raises(BundleError, match="not a readable ONNX model"):
+        GraphFile.read(path)
+
+
+@pytest.mark.parametrize("depth", [33, 5000])
+def test_a_graph_that_is_nested_without_end_is_refused(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "model.onnx"
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [2], [0.0] * 2).SerializeToString()
+    path.write_bytes(nested_graphs(32, tensor))
+    assert GraphFile.read(path).weights["w"].shape == (2,)
+    path.write_bytes(nested_graphs(depth, tensor))
+    with pytest.raises(BundleError, match="not a readable ONNX model") as refused:
+        GraphFile.read(path)
+    assert "nested deeper than 100" in refused.value.why
+
+
+@pytest.mark.parametrize("dims", [[2] * 65, [-1], [3, 1 << 62, -(1 << 63)]])
+def test_a_weight_without_a_size_is_refused(tmp_path: Path, dims: list[int]) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(nested_graphs(0, TensorProto(name="w", data_type=1, dims=dims).SerializeToString()))
     with pytest.raises(BundleError, match="not a readable ONNX model"):
         GraphFile.read(path)
 

@@ -9,7 +9,10 @@ import onnx
 import pytest
 from edgepress.errors import BundleError
 from edgepress.runtime.bundle.onnx_wire import external_locations
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
+
+from .nested import nested_graphs
 
 pytestmark = pytest.mark.chain
 
@@ -75,6 +78,25 @@ def test_bytes_that_are_no_model(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(BundleError, match="not a readable ONNX model"):
         external_locations(path)
+
+
+@pytest.mark.parametrize("depth", [33, 100_000])
+def test_a_graph_that_is_nested_without_end_is_refused(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(nested_graphs(depth, _external("w").SerializeToString()))
+    with pytest.raises(BundleError, match="not a readable ONNX model") as refused:
+        external_locations(path)
+    assert "nested deeper than 100" in refused.value.why
+
+
+def test_a_graph_that_is_nested_as_deep_as_protobuf_reads_is_read(tmp_path: Path) -> None:
+    path, inner = tmp_path / "m.onnx", _external("w").SerializeToString()
+    path.write_bytes(nested_graphs(32, inner))
+    assert external_locations(path) == {"w": 16}
+    model = ModelProto.FromString(path.read_bytes())
+    assert model.graph.node[0].attribute[0].g.node[0].attribute[0].HasField("g")
+    with pytest.raises(DecodeError):
+        ModelProto.FromString(nested_graphs(33, inner))
 
 
 def test_mutations_never_escape_the_error_type(tmp_path: Path) -> None:
