@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
 from .errors import InputError
 
 # What torch, NumPy and JSON all take.
 LARGEST_SEED = (1 << 63) - 1
 # More than the cores of any machine; beyond it a typing error takes gigabytes of stacks.
 MOST_THREADS = 1024
+
+
+def finite_number(value: object) -> float | None:
+    """``value`` as a float where it is a number that a float holds, and else None: a whole number in JSON may
+    have any size, and ``float`` and ``math.isfinite`` raise OverflowError for some.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def require_seed(seed: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.compress.api import plan_model
 from edgepress.compress.recipe import load_recipe
 from edgepress.errors import EdgepressError, InputError, RecipeError
-from edgepress.limits import LARGEST_SEED, MOST_THREADS, require_seed, require_threads
+from edgepress.limits import LARGEST_SEED, MOST_THREADS, finite_number, require_seed, require_threads
 from edgepress.runtime.engine.sampling import Sampling
 
 SEEDS: dict[str, Callable[[int], object]] = {
@@ -18,6 +20,17 @@ SEEDS: dict[str, Callable[[int], object]] = {
     "sampling": lambda seed: Sampling(seed=seed),
     "profile": lambda seed: Protocol(seed=seed),
 }
+
+
+@pytest.mark.parametrize("value", [None, "1", True, [1], math.nan, math.inf, -math.inf, 10**400, -(10**400)])
+def test_what_no_float_holds_is_no_number(value: object) -> None:
+    assert finite_number(value) is None
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, sys.float_info.max, 2**1000])
+def test_what_a_float_holds_is_a_number(value: float) -> None:
+    found = finite_number(value)
+    assert found == value and type(found) is float
 
 
 @pytest.mark.parametrize("place", SEEDS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from ...limits import finite_number
 from ..records import numerals
 from ..records.conditions import clip
 from ..records.record import LearningCurve, Subject
@@ -101,7 +101,7 @@ def _operators(entries: Sequence[dict[str, Any]]) -> list[HorizontalBar]:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+    return finite_number(value) or 0.0
 
 
 def curve_figures(group: ResultGroup, anchor: str) -> list[svg.Figure]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...limits import finite_number
 from ..records import numerals
 from .result_groups import ResultGroup, ResultRow
 
@@ -156,11 +157,10 @@ def speed(row: ResultRow) -> Speed | None:
     line = row.line("latency")
     if line is None or line.compare is None or line.validity.status == "invalid":
         return None
-    ratio, interval = line.compare.get("ratio_median"), line.compare.get("ci95")
+    ratio, interval = finite_number(line.compare.get("ratio_median")), line.compare.get("ci95")
     verdict = str(line.compare.get("verdict", ""))
-    if not isinstance(ratio, int | float) or not math.isfinite(ratio) or ratio <= 0 or "invalid" in verdict:
+    if ratio is None or ratio <= 0 or "invalid" in verdict:
         return None
-    ends = interval if isinstance(interval, list | tuple) and len(interval) == 2 else None
-    if ends is not None and not all(isinstance(end, int | float) for end in ends):
-        ends = None
-    return Speed(float(ratio), (float(ends[0]), float(ends[1])) if ends else None, verdict)
+    ends = interval if isinstance(interval, list | tuple) and len(interval) == 2 else (None, None)
+    low, high = map(finite_number, ends)
+    return Speed(ratio, None if low is None or high is None else (low, high), verdict)

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ...limits import finite_number
 from ..records import numerals
 from ..records.conditions import clip
 from ..records.record import Subject
@@ -128,10 +129,7 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 def _error(entry: Mapping[str, Any]) -> float | None:
-    error = entry.get("error")
-    if isinstance(error, bool) or not isinstance(error, int | float) or not math.isfinite(error):
-        return None
-    return float(error)
+    return finite_number(entry.get("error"))
 
 
 def _grid(layers: Mapping[str, int | None], marked: Collection[str], description: str) -> Grid:

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ...limits import finite_number
 from ..records import numerals
 from ..records.conditions import clip
 from . import svg
@@ -101,10 +102,10 @@ def _groups(one: Any) -> Iterator[Group]:
     """Those of a slice that were tested; what is no group is left out: lines may come from anywhere."""
     listed = one.get("groups") if isinstance(one, dict) else None
     for group in listed if isinstance(listed, list) else []:
-        times = group.get("times") if isinstance(group, dict) else None
-        if isinstance(times, int | float) and math.isfinite(times) and group.get("p") is not None:
+        times = finite_number(group.get("times")) if isinstance(group, dict) else None
+        if times is not None and group.get("p") is not None:
             beside = {"beside": "as strong as in the original"} if one.get("unit") == "effect" else {}
-            yield Group(str(group.get("group", "")), float(times), group.get("alarm") is True, **beside)
+            yield Group(str(group.get("group", "")), times, group.get("alarm") is True, **beside)
 
 
 def chart(identifier: str, strips: Sequence[Strip], *, title: str, width: float = 520) -> Markup:

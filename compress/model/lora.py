@@ -7,6 +7,7 @@ A merged weight is ``W + s · B A`` with ``s = alpha / r``, or ``alpha / √r`` 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from ...disk import disk_full_is_typed, require_disk
 from ...errors import CheckpointError, InputError, OutputExists
 from ...foreign import foreign_errors_are_typed
+from ...limits import finite_number
 from ...staging import Staging
 from ...storage import is_regular, read_json, sha256_file, write_json
 from ...terminal import Progress
@@ -71,15 +73,15 @@ class Adapter:
         for key, plain in _OTHER.items():
             if given.get(key) not in plain:
                 raise InputError(f"{path / SETTINGS}: {key} is {given[key]!r}", fix=_WAY_OUT)
-        base, alpha = given.get("base_model_name_or_path"), given.get("lora_alpha")
-        if not isinstance(base, str) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        base, alpha = given.get("base_model_name_or_path"), finite_number(given.get("lora_alpha"))
+        if not isinstance(base, str) or alpha is None:
             raise InputError(f"{path / SETTINGS} names no base model or no lora_alpha")
         if not (path / WEIGHTS).exists() and (path / PICKLED).exists():
             raise refused_pickle(path / PICKLED)
         if not is_regular(path / WEIGHTS):
             raise CheckpointError(f"{path / WEIGHTS} is missing")
         stabilised, transposed = given.get("use_rslora") is True, given.get("fan_in_fan_out") is True
-        return cls(path, base, float(alpha), stabilised, transposed)
+        return cls(path, base, alpha, stabilised, transposed)
 
     def sha256(self) -> list[str]:
         """Of settings and weights."""
@@ -125,17 +127,26 @@ class Change:
         if not self.parts.keys() & {"lora_A", "lora_B"}:
             (found,) = self.parts.values()
         else:
-            down, up = self.parts.get("lora_A"), self.parts.get("lora_B")
-            if down is None or up is None or down.shape[:1] != up.shape[1:]:
-                raise CheckpointError(f"{self.adapter.path}: the two matrices for {name} do not fit")
-            root = math.sqrt(len(down)) if self.adapter.stabilised else len(down)
-            product = self.adapter.alpha / root * (up.float() @ down.float())
-            turned = product.T if self.adapter.transposed else product
-            found = stored.float() + turned if turned.shape == stored.shape else turned
+            found = stored.float() + self._product(name, stored)
         if found.shape != stored.shape:
-            shapes = f"{list(found.shape)} for {list(stored.shape)}"
-            raise CheckpointError(f"{self.adapter.path}: the shape of {name} does not fit: {shapes}")
+            raise self._misfit(name, found.shape, stored)
         return found.to(stored.dtype)
+
+    def _product(self, name: str, stored: Tensor) -> Tensor:
+        """What the two matrices add to the stored tensor ``name``; their shapes are looked at before."""
+        down, up = self.parts.get("lora_A"), self.parts.get("lora_B")
+        if down is None or up is None or down.ndim != 2 or down.shape[:1] != up.shape[1:] or not len(down):
+            raise CheckpointError(f"{self.adapter.path}: the two matrices for {name} do not fit")
+        shape = (len(up), down.shape[1])
+        if shape != tuple(stored.shape[::-1] if self.adapter.transposed else stored.shape):
+            raise self._misfit(name, shape, stored)
+        root = math.sqrt(len(down)) if self.adapter.stabilised else len(down)
+        product = self.adapter.alpha / root * (up.float() @ down.float())
+        return product.T if self.adapter.transposed else product
+
+    def _misfit(self, name: str, shape: Sequence[int], stored: Tensor) -> CheckpointError:
+        shapes = f"{list(shape)} for {list(stored.shape)}"
+        return CheckpointError(f"{self.adapter.path}: the shape of {name} does not fit: {shapes}")
 
 
 def _parsed(name: str) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import ceil, inf, isfinite
 
 from ....errors import CheckpointError
+from ....limits import finite_number
 from ..anatomy import Shapes
 from ..block_anatomy import Norm
 from ..block_parts.mixer_anatomy import HeadedStateSpace, StateSpace
@@ -118,4 +119,4 @@ def _limit(value: object) -> float | None:
     """A number; an infinite one is an object in what transformers writes."""
     if isinstance(value, dict):
         return inf if value == {"__float__": "Infinity"} else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return inf if value == inf else finite_number(value)

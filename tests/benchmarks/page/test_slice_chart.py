@@ -73,6 +73,12 @@ def test_the_worst_group_is_named_at_every_place(rows: Callable[[Any], Any]) -> 
             assert "Thai 3.1×" in drawing and "below 1 nat" not in drawing
 
 
+def test_a_number_that_no_float_holds_is_left_out(rows: Callable[[Any], Any]) -> None:
+    groups = [group("binding", 1.1), group("islands", 10**400)]
+    _, row = rows({**REPORT, "slices": [{"name": "syntax", "title": "phenomenon", "groups": groups}]})
+    assert [[one.name for one in strip.groups] for strip in strips_of(row)] == [["binding"]]
+
+
 def test_dots_beyond_the_axis_stand_at_its_end(rows: Callable[[Any], Any]) -> None:
     found, _ = rows(REPORT)
     figure = slice_figures(found, "m1")[0]

@@ -108,6 +108,7 @@ def test_gpt2_stores_its_weights_turned(tmp_path: Path) -> None:
         ({"base_model_name_or_path": None}, "names no base model"),
         ({"base_model_name_or_path": "org/absent"}, "no directory org/absent"),
         ({"lora_alpha": "x"}, "lora_alpha"),
+        ({"lora_alpha": 10**400}, "lora_alpha"),
     ],
 )
 def test_what_cannot_be_merged_is_refused(
@@ -125,6 +126,12 @@ def test_what_cannot_be_merged_is_refused(
         {f"base_model.model.{Q}.lora_A.weight": (4, 64)},
         {f"base_model.model.{Q}.lora_A.weight": (4, 60), f"base_model.model.{Q}.lora_B.weight": (64, 4)},
         {f"base_model.model.{Q}.lora_A.weight": (4, 64), f"base_model.model.{Q}.lora_B.weight": (64, 5)},
+        {f"base_model.model.{Q}.lora_A.weight": (0, 64), f"base_model.model.{Q}.lora_B.weight": (64, 0)},
+        {f"base_model.model.{Q}.lora_A.weight": (4, 8, 8), f"base_model.model.{Q}.lora_B.weight": (64, 4)},
+        {
+            f"base_model.model.{Q}.lora_A.weight": (1, 200_000),
+            f"base_model.model.{Q}.lora_B.weight": (200_000, 1),
+        },
         {f"base_model.model.{Q}.lora_magnitude_vector.weight": (64,)},
         {"x": (1,)},
     ],

@@ -75,6 +75,7 @@ def test_folding_changes_no_answer(family: str, make_decoder: Made, pico_text: P
         ("mamba2", {"n_groups": 3}, "does not divide 8 heads"),
         ("mamba2", {"time_step_limit": [2.0, 1.0]}, "two ascending numbers"),
         ("mamba2", {"time_step_limit": [0.0, {"__float__": "NaN"}]}, "two ascending numbers"),
+        ("mamba2", {"time_step_limit": [0, 10**400]}, "two ascending numbers"),
         ("jamba", {"attn_layer_offset": 3}, "must be below 3"),
         ("jamba", {"attn_layer_offset": 0}, "has no tensor"),
         ("jamba", {"mamba_d_state": 16}, r"expected \[128, 16\]"),

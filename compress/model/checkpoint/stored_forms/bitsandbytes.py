@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .....errors import CheckpointError
+from .....limits import finite_number
 from ....numbers.qtensor import QTensor
 from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm
@@ -127,12 +128,12 @@ def _state(parts: Parts, read: Read, nested: bool) -> _State | None:
         return None
     if not isinstance(found, dict):
         return None
-    shape, offset = found.get("shape"), found.get("nested_offset", 0.0) if nested else 0.0
-    if not isinstance(shape, list) or not isinstance(offset, int | float) or not math.isfinite(offset):
+    shape, offset = found.get("shape"), finite_number(found.get("nested_offset", 0.0) if nested else 0.0)
+    if not isinstance(shape, list) or offset is None:
         return None
     named = [*shape, found.get("blocksize"), found.get("nested_blocksize") if nested else 1]
     sizes = [size for size in named if type(size) is int and 0 < size < 1 << 40]
-    return _State((sizes[0], sizes[1]), sizes[2], sizes[3], float(offset)) if len(sizes) == 4 else None
+    return _State((sizes[0], sizes[1]), sizes[2], sizes[3], offset) if len(sizes) == 4 else None
 
 
 def _looked_up(module: str, state: _State, nested: bool, read: Read) -> Tensor:

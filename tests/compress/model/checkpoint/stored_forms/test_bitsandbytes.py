@@ -115,6 +115,18 @@ def test_parts_that_do_not_fit_are_refused(
         WeightSource.open(tmp_path / "m").dense(Q)
 
 
+def test_an_offset_that_no_float_holds_is_refused(pico_llama: Path, tmp_path: Path) -> None:
+    rewritten(pico_llama, tmp_path / "m", four_bits(64, 16), {**FOUR, "bnb_4bit_use_double_quant": True})
+
+    def edit(tensors: dict[str, Part]) -> None:
+        said = json.loads(bytes(tensors[f"{Q}.{STATE}"].tolist()))
+        tensors[f"{Q}.{STATE}"] = as_bytes({**said, "nested_offset": 10**400})
+
+    changed(tmp_path / "m", edit)
+    with pytest.raises(CheckpointError, match="says no matrix and no blocks"):
+        WeightSource.open(tmp_path / "m")
+
+
 def test_an_order_of_matrix_units_and_a_state_that_is_not_there(pico_llama: Path, tmp_path: Path) -> None:
     rewritten(pico_llama, tmp_path / "e", eight_bits, {"quant_method": "bitsandbytes", "load_in_8bit": True})
 
