@@ -90,7 +90,7 @@ class CheckpointReader:
         entries = {name: location.entry for name, location in tensors.items()}
         shards = {location.path for location in tensors.values()}
         notes: dict[str, Notes] = {
-            METADATA: lambda: {key: text for one in shards for key, text in files.metadata(one).items()},
+            METADATA: lambda: files.metadata(shards),
             LINEARS: lambda: linear_shapes(path, config, len(tensors)),
         }
         coded = coded_weights(path, config, entries, plain._plain, notes)

@@ -71,9 +71,14 @@ class ShardFiles:
         """
         return self._of_header(path, read_header)
 
-    def metadata(self, path: Path) -> dict[str, str]:
-        """The texts by name that the header of ``path`` has beside its tensors; as :meth:`header`."""
-        return self._of_header(path, read_metadata)
+    def metadata(self, paths: Iterable[Path]) -> dict[str, str]:
+        """The texts by name that the headers of ``paths`` have beside their tensors; where several have one
+        of a name, the last of them in the order of paths counts. As :meth:`header`.
+        """
+        found: dict[str, str] = {}
+        for path in sorted(paths):
+            found |= self._of_header(path, read_metadata)
+        return found
 
     def _of_header(self, path: Path, reading: Callable[[BinaryIO, Path], _Found]) -> _Found:
         try:

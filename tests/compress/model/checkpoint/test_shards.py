@@ -20,7 +20,7 @@ from edgepress.compress.model.checkpoint.shards import SINGLE, ShardFiles, locat
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.export.api import export_bundle
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.chain
 
@@ -150,3 +150,11 @@ def test_a_model_and_its_source_share_the_file(pico_llama: Path, monkeypatch: py
         for _ in range(2):
             load_model(source)
     assert counter[SINGLE] == 1
+
+
+def test_notes_of_several_files_do_not_depend_on_the_order_of_a_set(tmp_path: Path) -> None:
+    paths = {tmp_path / f"{number:02d}.safetensors" for number in range(12)}
+    for number, path in enumerate(sorted(paths)):
+        notes = {f"up to {last}": path.stem for last in range(number, 12)}
+        save_file({f"w{number}": torch.zeros(1)}, path, metadata=notes)
+    assert ShardFiles().metadata(paths) == {f"up to {last}": f"{last:02d}" for last in range(12)}
