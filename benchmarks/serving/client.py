@@ -179,9 +179,12 @@ def _read(
             continue  # a blank line between events, or a comment
         event = _event(line[5:])
         if event.choices:
-            # Where the server counts along, tokens that came together are known as such.
-            had = max(event.usage.completion_tokens, had) if event.usage else had + 1
-            reply.arrivals.append((now, had))
+            # Where the server counts along, tokens that came together are known as such, and an event
+            # without one, such as that of the reason to end, too.
+            has = event.usage.completion_tokens if event.usage else had + 1
+            if has > had:
+                had = has
+                reply.arrivals.append((now, had))
         elif event.usage:
             had = event.usage.completion_tokens
     else:

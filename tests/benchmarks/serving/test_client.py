@@ -72,6 +72,14 @@ def test_events_are_tokens_where_the_server_does_not_count() -> None:
         assert [tokens for _, tokens in ask(port).arrivals] == [1, 2, 3]
 
 
+def test_an_event_without_a_token_is_none() -> None:
+    parts = (event(0, ""), event(1), event(1, ""), event(3), event(3, ""), DONE)
+    with answering(HEAD, *parts) as port:
+        reply = ask(port)
+    assert [tokens for _, tokens in reply.arrivals] == [1, 3] and reply.complete
+    assert len(reply.gaps_s()) == 2
+
+
 def test_tokens_that_come_together_share_the_time() -> None:
     with answering(HEAD, event(1), event(5), DONE) as port:
         gaps = ask(port, 5).gaps_s()
