@@ -114,7 +114,10 @@ class OuterSearch:
                 claim = self._claim()
                 running = any(one.state.name == "RUNNING" for one in self._known())
             if claim is not None:
-                self._run(claim)
+                try:
+                    self._run(claim)
+                finally:  # whatever ended it: a later search in this very process takes it up
+                    claim.lock.release()
                 ran += 1
             elif leads and running:
                 time.sleep(_WAIT)
@@ -173,8 +176,10 @@ class OuterSearch:
             return None
         chosen = one.user_attrs.get("chosen")
         if chosen is None:
-            self.study.tell(one.number, state=optuna.trial.TrialState.FAIL)
-            lock.release()
+            try:
+                self.study.tell(one.number, state=optuna.trial.TrialState.FAIL)
+            finally:
+                lock.release()
             return None
         trial = optuna.trial.Trial(self.study, one._trial_id)  # no other way leads to a running one
         self.search.progress.note(f"{_method(one).name}: taken up from a process that was stopped")
@@ -212,8 +217,12 @@ class OuterSearch:
             return None
         lock = self._lock_of(trial.number)
         lock.acquire(wait=True)
-        predicted = self.search.predicted(found.options, method)
-        trial.set_user_attr("chosen", {"key": key, "options": found.options, "predicted": predicted})
+        try:
+            predicted = self.search.predicted(found.options, method)
+            trial.set_user_attr("chosen", {"key": key, "options": found.options, "predicted": predicted})
+        except BaseException:
+            lock.release()
+            raise
         self.search.gap = found.gap
         return _Claim(trial, method, found.options, predicted, lock)
 
@@ -232,7 +241,6 @@ class OuterSearch:
             values = [trial.measured[DISK.name], judged.lost(trial.measured[judged.name])]
             with self._alone():
                 self._tell(claim.trial, values, self.search.excesses(trial))
-        claim.lock.release()
 
     def _tell(self, trial: Any, values: list[float] | None, excesses: dict[str, float]) -> None:
         import optuna

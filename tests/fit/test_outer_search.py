@@ -13,16 +13,20 @@ import time
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.pipeline.sealed import write_sealed
+from edgepress.errors import OutOfResource
 from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
 from edgepress.fit.methods import Method
+from edgepress.fit.outer_search import OuterSearch, _Claim
 from edgepress.fit.quantities import DECODE, DISK
 from edgepress.storage import read_json
+from edgepress.terminal import Silent
 
 TRIALS = 5
 
@@ -96,6 +100,30 @@ def test_a_cluster_of_ray_runs_the_same_trials(pico_llama: Path, pico_text: Path
     found = read_json(out / "fit.json")["trials"]
     assert len(found) == TRIALS == len({trial["key"] for trial in found})
     assert "corrected" in {trial["method"] for trial in found}
+
+
+def test_a_trial_that_failed_is_free_for_the_next_search_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+
+    def full(*arguments: Any) -> Any:
+        raise OutOfResource("the disk is full")
+
+    search: Any = SimpleNamespace(progress=Silent(), said=lambda predicted: "", ran=full)
+    shared = OuterSearch(search, tmp_path / "study.journal", 1)
+    lock = shared._lock_of(0)
+
+    def claim() -> _Claim:
+        assert lock.acquire()
+        return _Claim(None, Method("gptq"), (), {}, lock)
+
+    monkeypatch.setattr(shared, "_claim", claim)
+    with pytest.raises(OutOfResource):
+        shared.work(leads=True)
+    again = shared._lock_of(0)
+    assert again.acquire()
+    again.release()
 
 
 def test_what_no_cluster_can_share(
