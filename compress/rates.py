@@ -7,12 +7,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import inspect
-import json
 import math
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from itertools import cycle
 
@@ -21,10 +21,11 @@ from torch.nn.functional import linear
 
 from .. import __version__
 from ..cpuinfo import first_processor
-from ..storage import cache_directory, sha256_json, write_atomic
+from ..storage import cache_directory, sha256_json
 from .numbers.grid import fit_grid, grids_tried
 from .numbers.scheme import Scheme
 from .pipeline.advance import Work
+from .pipeline.sealed import read_sealed, write_sealed
 from .solve.column_recursion import quantize_in_order
 from .solve.damped_cholesky import factorize
 
@@ -79,19 +80,13 @@ class Rates:
 def measured_rates() -> Rates:
     """The rates of this machine, from the cache where it has them; the share is always of this minute."""
     path = cache_directory() / "rates" / f"{_machine()}.json"
-    try:
-        kept = Rates(**{name: float(value) for name, value in json.loads(path.read_bytes()).items()})
-    except (OSError, ValueError, TypeError):
-        kept = None
-    if kept is None:
-        found = measure()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps(asdict(found)).encode())
-        except OSError:
-            return found  # the next one measures again
-        return found
-    return Rates(**{**asdict(kept), "share": _share()})
+    if (kept := read_sealed(path)) is not None:
+        return Rates(**{**kept, "share": _share()})
+    found = measure()
+    with suppress(OSError):  # the next one measures again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_sealed(path, asdict(found))
+    return found
 
 
 def _machine() -> str:
@@ -99,7 +94,8 @@ def _machine() -> str:
     processor = first_processor()
     names = [processor[name] for name in ("model name", "CPU part", "flags") if name in processor]
     known = [names or platform.processor(), platform.machine(), torch.get_num_threads(), _FURTHER]
-    return sha256_json([*known, torch.__version__, __version__])[:16]
+    kinds = [kind.name for kind in fields(Rates)]
+    return sha256_json([*known, kinds, torch.__version__, __version__])[:16]
 
 
 def measure() -> Rates:

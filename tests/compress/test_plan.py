@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -126,8 +127,10 @@ def test_rates_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(rates, "measure", lambda: RATES)
     assert replace(measured_rates(), share=1.0) == replace(first, share=1.0)
     (kept,) = tmp_path.rglob("*.json")
-    kept.write_text("{}")
-    assert measured_rates() == RATES
+    whole = kept.read_text()
+    for damaged in ("{}", "[1]", "", "[" * 100_000, re.sub(r'"products": [^,]+', '"products": 0.0', whole)):
+        kept.write_text(damaged)
+        assert measured_rates() == RATES
 
 
 def test_the_fastest_of_many_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
