@@ -91,6 +91,8 @@ class ChildProcess:
 
         # -P keeps this folder off the child's module path; few memory arenas keep its address space small.
         command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), str(self._handler)]
+        if self._said is not None:
+            self._said.close()  # of a child that ended
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
         weakref.finalize(self, self._said.close)
         try:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from edgepress.errors import OutOfResource, RefusedByPolicy
 from edgepress.runtime.text import child_process, worker
@@ -124,6 +125,15 @@ def test_threads_take_turns(child: ChildProcess) -> None:
     for thread in threads:
         thread.join()
     assert sorted(map(str, found)) == [str(one) for one in range(8)]
+
+
+def test_children_that_died_leave_no_file_open(child: ChildProcess) -> None:
+    counts = []
+    for _ in range(3):
+        with pytest.raises(ChildFailed):
+            child.ask({"do": "exit"}, LIMITS)
+        counts.append(psutil.Process().num_fds())
+    assert counts == [counts[0]] * 3
 
 
 def test_nothing_is_left_behind(child: ChildProcess) -> None:
