@@ -113,8 +113,13 @@ def lines_of(path: str) -> list[str]:
 def sweep() -> None:
     """Remove what sessions that were killed left half done."""
     for left in root().glob("*/*.tmp"):
-        if not held(left):
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another session removed it meanwhile
+            if held(left):
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 def hold(folder: Path) -> int:
@@ -261,18 +266,32 @@ def place(kind: str, key: str, files: list[list[str]]) -> dict[str, Any]:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 if piece(sha256).exists():
                     piece(sha256).rename(temporary / name)
-                else:
+                elif sha256 in placed:
                     shutil.copyfile(placed[sha256], temporary / name)
+                else:
+                    raise FileNotFoundError(errno.ENOENT, "a piece is not there any more", name)
             beat()
+        keep_index(final, files)  # before: pieces that lie in a folder without one would be sent again
         temporary.rename(final)
-        final.with_name(f"{key}.json").write_text(json.dumps(files))
     except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
         if not final.is_dir():  # another session may have made it meanwhile
             raise
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # it is not there any more where all went well
         os.close(handle)
     return folder(kind, key)
+
+
+def keep_index(final: Path, files: list[list[str]]) -> None:
+    """Write beside the folder ``final`` which pieces lie in it; whole or not at all, since all sessions read
+    it.
+    """
+    temporary = final.with_name(f"{final.name}.json.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(files))
+        temporary.replace(final.with_name(f"{final.name}.json"))
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def become(environment: str, module: str) -> None:

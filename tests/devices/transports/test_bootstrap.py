@@ -50,6 +50,44 @@ def test_folders_are_made_whole_and_pieces_of_bundles_are_found_again(tmp_path: 
     assert bootstrap.folder("bundles", "c") == {"path": ""}
 
 
+def test_a_session_that_was_killed_while_it_made_a_folder_blocks_no_other(
+    tmp_path: Path, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256, url = served(tmp_path, b"weights")
+    bootstrap.fetch(sha256, url)
+
+    def killed(path: Path, text: str) -> int:
+        with path.open("w") as stream:
+            stream.write(text[:5])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            bootstrap.place("bundles", "a", [["model.onnx", sha256]])
+    bootstrap.sweep()
+    assert list((device / "bundles").iterdir()) == []
+    assert bootstrap.have([sha256])["whole"] == [False]
+
+
+def test_a_piece_that_is_not_there_leaves_no_folder(device: Path) -> None:
+    with pytest.raises(OSError, match="not there any more"):
+        bootstrap.place("bundles", "a", [["model.onnx", "0" * 64]])
+    assert list((device / "bundles").iterdir()) == []
+
+
+def test_of_two_sessions_that_sweep_at_once_neither_fails(
+    device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (device / "bundles/x.1.tmp").mkdir(parents=True)
+    seen = list(device.glob("*/*.tmp"))
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(seen))
+    bootstrap.sweep()
+    bootstrap.sweep()
+    assert not seen[0].exists()
+
+
 def test_wheels_are_unpacked(tmp_path: Path, device: Path) -> None:
     with zipfile.ZipFile(tmp_path / "wheel", "w") as archive:
         archive.writestr("package/__init__.py", "")
