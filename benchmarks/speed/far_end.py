@@ -27,8 +27,9 @@ import psutil
 from ...devices.kernel_table.gpu import gpu_key, measure_gpu
 from ...devices.kernel_table.measure import measure_kernels
 from ...devices.transports.bootstrap import hold
-from ...disk import make_folder
-from ...errors import EdgepressError, OutOfResource, OutputBusy
+from ...disk import disk_error, make_folder
+from ...errors import EdgepressError, OutputBusy
+from ...foreign import memory_shortage
 from ...storage import cache_directory, lines_of, read_text
 from .latency import ArmSamples
 from .profile import profile_bundle
@@ -112,18 +113,25 @@ def only_one(folder: Path) -> Iterator[None]:
     path = folder / "edgepress-measuring"
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        handle = os.open(path, flags)
-    except FileNotFoundError:
-        handle = os.open(path, flags | os.O_CREAT, 0o444)
+        handle = _opened(path, flags)
     except OSError as error:
         raise OutputBusy(f"{path} there is another user's, and not to be opened", why=str(error)) from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputBusy("another measurement is running there") from None
         yield
-    except BlockingIOError:
-        raise OutputBusy("another measurement is running there") from None
     finally:
         os.close(handle)
+
+
+def _opened(path: Path, flags: int) -> int:
+    """For reading alone where it is there: another user may have made it."""
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        return os.open(path, flags | os.O_CREAT, 0o444)
 
 
 def measure(request: dict[str, Any], said: Said, scratch: Path) -> None:
@@ -181,8 +189,9 @@ def main() -> int:
     except EdgepressError as error:
         said.say(error={"code": error.code, "what": error.what[:2000], "why": error.why[:2000]})
     except (MemoryError, OSError) as error:
-        shortage = OutOfResource("memory or disk ran out while measuring", why=str(error)[:2000])
-        said.say(error={"code": shortage.code, "what": shortage.what, "why": shortage.why})
+        failed = EdgepressError("the system failed while measuring", why=repr(error)[:2000])
+        found = disk_error(scratch, error) or memory_shortage(error) or failed
+        said.say(error={"code": found.code, "what": found.what, "why": found.why[:2000]})
     shutil.rmtree(scratch, ignore_errors=True)
     return 0
 
