@@ -207,7 +207,7 @@ def test_observers_activations_and_cache(
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_the_cache_is_rounded_a_token_and_head(pico_llama: Path, bits: int) -> None:
-    model, seen = load_model(pico_llama), []
+    model, seen = load_model(pico_llama), list[torch.Tensor]()
     anatomy = WeightSource.open(pico_llama).anatomy
 
     def watch(key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -215,12 +215,18 @@ def test_the_cache_is_rounded_a_token_and_head(pico_llama: Path, bits: int) -> N
         return key, value
 
     tap(model.get_submodule(anatomy.blocks[0].attention.module), watch)
-    round_cache(model, anatomy, bits)  # its tap comes later, and is the one that attention asks
     with torch.no_grad():
         model(IDS, use_cache=False)
-    for states in seen:
-        step = states.abs().amax(-1, keepdim=True) * 2 / (2**bits - 1)
-        assert bool(((states / step).round() - states / step).abs().max() < 0.51)
+        round_cache(model, anatomy, bits)  # its tap comes later, and is the one that attention asks
+        model(IDS, use_cache=False)
+    half = 1 << (bits - 1)
+    for states, rounded in zip(seen[:2], seen[2:], strict=True):  # the inputs of the first block are the same
+        for row, found in zip(states.flatten(0, -2), rounded.flatten(0, -2), strict=True):
+            step = float(row.abs().max()) / (half - 0.5)
+            codes = found / step
+            assert float((codes - codes.round()).abs().max()) < 1e-3
+            assert -half <= int(codes.round().min()) and int(codes.round().max()) < half
+            assert float((found - row).abs().max()) <= 0.501 * step
 
 
 def test_what_onnxruntime_computes_is_what_training_computed(
