@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.lab.programs.kills_in_work import Killing
+from edgepress.benchmarks.lab.programs import kills_in_work
+from edgepress.benchmarks.lab.programs.kills_in_work import CASES, Killing, work_on
+from edgepress.compress.api import compress_model
 
 
 def test_a_process_ends_itself_within_the_step_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +33,17 @@ def test_a_process_ends_itself_within_the_step_that_is_meant(monkeypatch: pytest
         assert ended.wait(10)
         task.advance()
     assert progress.steps == 3 and killed == [(os.getpid(), signal.SIGKILL)]
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("name", CASES)
+def test_each_kind_of_work_calls_its_progress_as_the_kills_look_for(
+    name: str, pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kills_in_work, "TEXT", (4, 32))
+    (tmp_path / "model").symlink_to(pico_llama)
+    if not CASES[name].passes:
+        compress_model(str(pico_llama), scheme="W4A16-g64", output=tmp_path / "rounded")
+    progress = Killing(CASES[name].label, last=0, delay=0.0)
+    work_on(CASES[name], tmp_path, tmp_path / "out", progress)
+    assert progress.steps > 1
