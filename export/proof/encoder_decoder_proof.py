@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from ...compress.model.anatomy import module_name
@@ -28,17 +26,15 @@ from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
 from .distances import clear_margin, compare, compare_caches, elementwise_bound, gate, rounded
+from .encoder_decoder_cases import LONGEST, Case, Floats, sentences, short_cases, sound_case
 from .graphs import exact_session, write_float_cache, write_float_graph
-from .proof_text import Ids, padded, token_rows, token_sentences
+from .proof_text import Ids, padded, token_sentences
 from .reference import Reference
-from .sounds import sounds_of
 
 ENCODER_DECODER_STEPS = 4
-# Texts that are read, tokens that are written of each, and how many of them come out of the cache.
-_SHAPES = (((1,), 1, 0), ((7, 3, 7), 5, 2), ((33, 16, 9), 20, 19))
-_TEXTS, _SOUNDS, _LONGEST, _WRITTEN = 8, 4, 48, 32
 _ANSWERS, _TOKENS = 3, 32
-Floats = NDArray[np.float32]
+
+Graphs = tuple[Path, Path]
 
 
 @dataclass(frozen=True)
@@ -57,37 +53,9 @@ BUNDLE = Layout(
 )
 
 
-@dataclass(frozen=True)
-class Case:
-    """What an encoder is given in torch, texts or ``sounds [batch, samples]``, and what is written of it,
-    ``[batch, written]``, of which the first ``depth`` tokens come from the cache.
-    """
-
-    given: dict[str, Any]
-    written: Ids
-    depth: int = 0
-    sounds: Floats | None = None
-
-    def ours(self, driver: EncoderDecoder) -> Floats:
-        """The graphs' logits ``[batch, written, vocab]``."""
-        if self.sounds is None:
-            driver.read(self.given["input_ids"], self.given["attention_mask"])
-        else:
-            driver.hear(self.sounds)
-        cuts = (self.written[:, : self.depth], self.written[:, self.depth :])
-        return np.concatenate([driver.write(cut) for cut in cuts if cut.shape[1]], axis=1)
-
-    @torch.no_grad()
-    def theirs(self, model: nn.Module) -> Floats:
-        """Torch's."""
-        given = {**self.given, "decoder_input_ids": self.written}
-        found = model(**{name: torch.from_numpy(value) for name, value in given.items()}, use_cache=False)
-        return np.asarray(found.logits.float().numpy(), np.float32)
-
-
 def prove_encoder_decoder(
     job: ExportJob,
-    graphs: tuple[Path, Path],
+    graphs: Graphs,
     section: EncoderDecoderSection,
     work: Path,
     opset: Opset,
@@ -102,92 +70,103 @@ def prove_encoder_decoder(
     Raises:
         GateFailed: a difference beyond its bound.
     """
-    cases, reference = _cases(job, section), Reference(job.source)
+    proof = _Proof(job, graphs, section, work, opset, layout)
     task.advance(0, "float graphs")
-    floats, in_float = graphs, replace(section, kv_dtype=FLOAT)
-    if job.rounds:
-        floats = (
-            write_float_graph(job, work / "encoder", opset, stack=layout.encoder),
-            write_float_graph(job, work / "decoder", opset, stack=layout.decoder),
-        )
-
-    def driver(graphs: tuple[Path, Path], section: EncoderDecoderSection = section) -> EncoderDecoder:
-        encoder, decoder = map(open_session, graphs)
-        return layout.drives(job, encoder, decoder, section)
-
-    result: dict[str, Any] = {
-        "float": _elementwise(driver(floats, in_float), reference.model, cases, "the float graphs")
-    }
+    result: dict[str, Any] = {"float": proof.in_float()}
     task.advance(1, "greedy answers")
     if not job.rounds:
-        margin = 2 * result["float"]["bound"]
-        result["greedy"] = _greedy(driver(graphs), reference.model, job, margin)
+        result["greedy"] = proof.greedy(proof.reference.model, 2 * result["float"]["bound"])
         task.advance(ENCODER_DECODER_STEPS - 1)
         return result
-    text = _texts(job, section)
-    unrounded, model = text.theirs(reference.model), reference.round(cache=job.kv_dtype in CODES)
-    rows, expected = text.ours(driver(graphs)), text.theirs(model)
-
-    def with_rounded_inputs() -> Iterator[Floats]:
-        return iter(_with_rounded_inputs(job, model, text))
-
-    result["quantized"] = compare(rows, expected, unrounded, text.written, with_rounded_inputs)
-    margin = clear_margin(result["quantized"]["kl_of_rounding"])
-    result["greedy"] = _greedy(driver(graphs), model, job, margin)
+    result |= proof.as_distributions()
     task.advance(2, "quantized weights")
-    exact = reference.with_float_activations()
-
-    @contextmanager
-    def exactly(graphs: tuple[Path, Path], section: EncoderDecoderSection) -> Iterator[EncoderDecoder]:
-        with ExitStack() as stack:
-            encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in graphs)
-            yield layout.drives(job, encoder, decoder, section)
-
-    if job.kv_dtype in CODES:
-        with exactly(graphs, section) as coded:
-            found, expected = text.ours(coded), text.theirs(exact)
-        exact = reference.with_float_cache()
-        result["caches"] = compare_caches(found, expected, text.theirs(exact))
-    if job.kv_dtype != FLOAT:
-        graphs = (
-            write_float_cache(job, work / "encoder", opset, layout.encoder),
-            write_float_cache(job, work / "decoder", opset, layout.decoder),
-        )
-    with exactly(graphs, in_float) as unrounding:
-        result["codes"] = _elementwise(unrounding, exact, cases, "quantized weights, float activations")
+    result |= proof.unrounded()
     task.advance(1)
     return result
 
 
-def _cases(job: ExportJob, section: EncoderDecoderSection) -> list[Case]:
-    longest = min(max(length for read, *_ in _SHAPES for length in read), section.max_length)
-    ids = token_rows(job.path, job.text, 6, max(longest, _WRITTEN), section.vocab_size)
-    found = []
-    for read, written, depth in _SHAPES:
-        tokens = np.ascontiguousarray(ids[3 : 3 + len(read), : min(written, section.context_length)])
-        if section.sound is not None:
-            found.append(_sound_case(job, tokens, depth))
-        else:
-            texts = padded([ids[row, : min(length, longest)] for row, length in enumerate(read)], 0)
-            found.append(Case(texts, tokens, depth))
-    return found
+class _Proof:
+    """What ``graphs`` are compared by, part by part."""
 
+    def __init__(
+        self,
+        job: ExportJob,
+        graphs: Graphs,
+        section: EncoderDecoderSection,
+        work: Path,
+        opset: Opset,
+        layout: Layout,
+    ) -> None:
+        self.job, self.graphs, self.section = job, graphs, section
+        self.work, self.opset, self.layout = work, opset, layout
+        self.cases, self.reference = short_cases(job, section), Reference(job.source)
+        self._floats = replace(section, kv_dtype=FLOAT)
 
-def _sound_case(job: ExportJob, written: Ids, depth: int = 0) -> Case:
-    """Sounds of unequal length, and what is ``written`` of each."""
-    sounds, given = sounds_of(job, len(written))
-    return Case({"input_features": given}, written, depth, sounds)
+    def in_float(self) -> dict[str, Any]:
+        """Graphs of the weights before they are rounded, elementwise."""
+        graphs = self.graphs
+        if self.job.rounds:
+            encoder, decoder = (
+                write_float_graph(self.job, self.work / name, self.opset, stack=stack)
+                for name, stack in self._scratch
+            )
+            graphs = encoder, decoder
+        driver = self._driver(graphs, self._floats)
+        return _elementwise(driver, self.reference.model, self.cases, "the float graphs")
 
+    def as_distributions(self) -> dict[str, Any]:
+        """The graphs as they ship beside torch with the same rounding, and their greedy answers."""
+        text = sentences(self.job, self.section)
+        unrounded = text.theirs(self.reference.model)
+        model = self.reference.round(cache=self.job.kv_dtype in CODES)
+        rows, expected = text.ours(self._driver(self.graphs, self.section)), text.theirs(model)
 
-def _texts(job: ExportJob, section: EncoderDecoderSection) -> Case:
-    """Sentences, or sounds, and prose that is written of them."""
-    length = min(_WRITTEN, section.context_length)
-    if section.sound is not None:
-        return _sound_case(job, token_rows(job.path, job.text, _SOUNDS, length, section.vocab_size))
-    longest = min(_LONGEST, section.max_length)
-    rows = token_sentences(job.path, job.text, _TEXTS, longest, section.vocab_size)
-    written = token_rows(job.path, job.text, len(rows), length, section.vocab_size)
-    return Case(padded(rows, 0), written)
+        def with_rounded_inputs() -> Iterator[Floats]:
+            return iter(_with_rounded_inputs(self.job, model, text))
+
+        found = compare(rows, expected, unrounded, text.written, with_rounded_inputs)
+        return {"quantized": found, "greedy": self.greedy(model, clear_margin(found["kl_of_rounding"]))}
+
+    def unrounded(self) -> dict[str, Any]:
+        """The graphs without rounded activations: what codes in the caches cost; and without those, too,
+        elementwise.
+        """
+        result: dict[str, Any] = {}
+        exact, graphs = self.reference.with_float_activations(), self.graphs
+        if self.job.kv_dtype in CODES:
+            text = sentences(self.job, self.section)
+            with self._exactly(graphs, self.section) as coded:
+                found, expected = text.ours(coded), text.theirs(exact)
+            exact = self.reference.with_float_cache()
+            result["caches"] = compare_caches(found, expected, text.theirs(exact))
+        if self.job.kv_dtype != FLOAT:
+            encoder, decoder = (
+                write_float_cache(self.job, self.work / name, self.opset, stack)
+                for name, stack in self._scratch
+            )
+            graphs = encoder, decoder
+        with self._exactly(graphs, self._floats) as driver:
+            codes = _elementwise(driver, exact, self.cases, "quantized weights, float activations")
+        return {**result, "codes": codes}
+
+    def greedy(self, model: nn.Module, margin: float) -> dict[str, Any]:
+        """Answers of the graphs as they ship."""
+        return _greedy(self._driver(self.graphs, self.section), model, self.job, margin)
+
+    @property
+    def _scratch(self) -> tuple[tuple[str, Stack], tuple[str, Stack]]:
+        return ("encoder", self.layout.encoder), ("decoder", self.layout.decoder)
+
+    def _driver(self, graphs: Graphs, section: EncoderDecoderSection) -> EncoderDecoder:
+        encoder, decoder = map(open_session, graphs)
+        return self.layout.drives(self.job, encoder, decoder, section)
+
+    @contextmanager
+    def _exactly(self, graphs: Graphs, section: EncoderDecoderSection) -> Iterator[EncoderDecoder]:
+        """Without rounding of activations."""
+        with ExitStack() as stack:
+            encoder, decoder = (stack.enter_context(exact_session(graph)) for graph in graphs)
+            yield self.layout.drives(self.job, encoder, decoder, section)
 
 
 def _elementwise(driver: EncoderDecoder, model: nn.Module, cases: list[Case], what: str) -> dict[str, Any]:
@@ -221,12 +200,12 @@ def _greedy(driver: EncoderDecoder, model: nn.Module, job: ExportJob, margin: fl
     section = driver.section
     steps = min(_TOKENS, section.context_length - 1 - len(section.prompt))
     if section.sound is not None:
-        case = _sound_case(job, np.empty((_ANSWERS, 0), np.int64))
+        case = sound_case(job, np.empty((_ANSWERS, 0), np.int64))
         assert case.sounds is not None
         logits = driver.listen(case.sounds, section.prompt, new_tokens=steps - 1)
         behind = driver.prompts
     else:
-        longest = min(_LONGEST, section.max_length)
+        longest = min(LONGEST, section.max_length)
         rows = token_sentences(job.path, job.text, _ANSWERS, longest, section.vocab_size)
         case, behind = Case(padded(rows, 0), np.empty((len(rows), 0), np.int64)), None
         logits = driver.prefill([row.tolist() for row in rows], new_tokens=steps - 1)

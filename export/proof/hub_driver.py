@@ -16,7 +16,8 @@ from ...runtime.bundle.graph_sections import EncoderDecoderSection
 from ...runtime.engine.encoder_decoder import EncoderDecoder, values
 from ...runtime.session.session import graph_errors_are_typed
 from ..job import ExportJob
-from .encoder_decoder_proof import Floats, Layout
+from .encoder_decoder_cases import Floats
+from .encoder_decoder_proof import Layout
 from .proof_text import Ids
 
 _PAST, _PRESENT, _READ = "past_key_values.", "present.", ".encoder."
