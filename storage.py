@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, RefusedByPolicy
+from .foreign import memory_shortage
 
 # Bytes of a file that are mapped at once, to hash them.
 WINDOW = 1 << 28
@@ -83,6 +84,22 @@ def read_regular(path: Path) -> bytes:
     """The bytes of a regular file; raises as :func:`open_regular`."""
     with open_regular(path) as stream:
         return stream.read()
+
+
+def read_at_most(path: Path, most: int, kind: str, fix: str = "") -> bytes:
+    """The bytes of a regular file that has at most ``most``; errors call it the ``kind``.
+
+    Raises:
+        InputError: it is missing, no regular file, or larger. OutOfResource: it does not fit the memory.
+    """
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(most + 1)
+    except OSError as error:
+        raise memory_shortage(error) or InputError(f"cannot read the {kind} {path}", why=str(error)) from None
+    if len(data) > most:
+        raise InputError(f"{path} is larger than {most >> 20} MB, more than any {kind} that is read", fix=fix)
+    return data
 
 
 def read_text(path: Path) -> str:

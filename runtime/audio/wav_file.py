@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...foreign import foreign_errors_are_typed, memory_shortage
-from ...storage import open_regular
+from ...foreign import foreign_errors_are_typed
+from ...storage import read_at_most
 from ..bundle.sound import Sound
 
 SUFFIX = ".wav"
@@ -33,7 +33,7 @@ def read_sound(path: Path | str, how: Sound) -> Samples:
             than ``how`` has, no sound, or more than a model reads at once.
         OutOfResource: it does not fit the memory.
     """
-    data = _read(Path(path))
+    data = read_at_most(Path(path), MOST_BYTES, "sound", fix="cut it")
     with foreign_errors_are_typed(lambda why: _unreadable(path, why)), wave.open(BytesIO(data)) as file:
         kind = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
         count = file.getnframes()
@@ -68,20 +68,6 @@ def sound_files(path: Path) -> list[Path]:
     if not found:
         raise InputError(f"the directory {path} holds no sounds", fix=f"give one with {SUFFIX} files")
     return found
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with open_regular(path) as stream:
-            data = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise memory_shortage(error) or InputError(f"cannot read the sound {path}", why=str(error)) from None
-    if len(data) > MOST_BYTES:
-        raise InputError(
-            f"{path} is larger than {MOST_BYTES >> 20} MB, too large for a sound that is read at once",
-            fix="cut it",
-        )
-    return data
 
 
 def _unreadable(path: Path | str, why: str) -> InputError:

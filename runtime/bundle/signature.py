@@ -20,12 +20,12 @@ from ...disk import disk_full_is_typed
 from ...errors import GateFailed, InputError, OutputExists, require
 from ...foreign import foreign_errors_are_typed
 from ...hashed_tree import SIGNATURE
-from ...storage import read_regular, write_atomic
+from ...storage import read_at_most, write_atomic
 from .verification import verify_directory
 
 PASSWORD = "EDGEPRESS_KEY_PASSWORD"
 CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-_LARGEST = 64 << 20
+_LARGEST, _LARGEST_KEY = 64 << 20, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _check_private(path: Path) -> bytes | None:
     """The password of an encrypted private key that can sign, None of a plain one."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    data, asked = _read_key(path), os.environ.get(PASSWORD)
+    data, asked = read_at_most(path, _LARGEST_KEY, "key"), os.environ.get(PASSWORD)
     if b"PUBLIC KEY" in data:
         raise InputError(f"{path} is a public key", fix="sign with the private one; `verify` takes this one")
     if b"ENCRYPTED" in data and asked is None:
@@ -147,7 +147,7 @@ def _check_private(path: Path) -> bytes | None:
 def _check_public(path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = _read_key(path)
+    data = read_at_most(path, _LARGEST_KEY, "key")
     if b"PRIVATE KEY" in data:
         raise InputError(
             f"{path} is a private key",
@@ -157,13 +157,6 @@ def _check_public(path: Path) -> None:
     with foreign_errors_are_typed(lambda why: _no_key(path, "public", why)):
         key = load_pem_public_key(data)
     _check_curve(path, key, "public")
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        return read_regular(path)
-    except OSError as error:
-        raise InputError(f"cannot read the key {path}", why=str(error)) from None
 
 
 def _check_curve(path: Path, key: Any, half: str) -> None:

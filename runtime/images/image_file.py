@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError, require
-from ...foreign import foreign_errors_are_typed, memory_shortage
-from ...storage import open_regular
+from ...foreign import foreign_errors_are_typed
+from ...storage import read_at_most
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +37,7 @@ def open_image(path: Path | str) -> Image:
     require("PIL", "images")
     from PIL import Image
 
-    data = _read(Path(path))
+    data = read_at_most(Path(path), MOST_BYTES, "image")
     with (
         foreign_errors_are_typed(lambda why: _unreadable(path, why)),
         Image.open(BytesIO(data), formats=FORMATS) as image,
@@ -70,17 +70,6 @@ def image_files(path: Path) -> list[Path]:
             fix=f"give one with files that end in {', '.join(sorted(SUFFIXES))}",
         )
     return found
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with open_regular(path) as stream:
-            data = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise memory_shortage(error) or InputError(f"cannot read the image {path}", why=str(error)) from None
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{path} is larger than {MOST_BYTES >> 20} MB, too large for an image")
-    return data
 
 
 def _unreadable(path: Path | str, why: str) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -131,6 +132,12 @@ def test_every_bit_of_the_signature_counts_or_changes_nothing(own_bundle: Path, 
         else:
             assert _signed_names(signature) == names
     assert found >= 50
+
+
+def test_a_key_of_any_size_is_not_read(own_bundle: Path, key: Path) -> None:
+    os.truncate(key, 1 << 40)  # a hole: it takes no disk
+    with pytest.raises(InputError, match="more than any key"):
+        sign_directory(own_bundle, key)
 
 
 def _add(folder: Path) -> None:
