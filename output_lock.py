@@ -11,7 +11,8 @@ import errno
 import os
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError, OutputExists
@@ -129,3 +130,16 @@ class OutputLock:
             return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
         except FileNotFoundError:
             return False
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock in the file ``path`` in the block; who has it is waited for. Raises as
+    :meth:`OutputLock.acquire`.
+    """
+    lock = OutputLock(path)
+    lock.acquire(wait=True)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..disk import make_folder
 from ..errors import InputError, UnknownName
+from ..output_lock import alone
 from ..storage import read_json, write_json
 from .target import target_names
 from .transports.answers import Facts
@@ -90,17 +92,25 @@ def require_free_name(name: str) -> None:
 
 def keep(device: OwnDevice) -> None:
     """Add the device to the file, in place of one with its name."""
-    _write({**own_devices(), device.name: device})
+    with _alone():
+        _write({**own_devices(), device.name: device})
 
 
 def forget(name: str) -> None:
     """Take the device out of the file; raises UnknownName where it is not in it."""
-    own_device(name)
-    _write({key: device for key, device in own_devices().items() if key != name})
+    with _alone():
+        own_device(name)
+        _write({key: device for key, device in own_devices().items() if key != name})
+
+
+def _alone() -> AbstractContextManager[None]:
+    """No other process changes the file meanwhile, whose device would be lost."""
+    path = configuration()
+    make_folder(path.parent)
+    return alone(path.with_name(f".{path.name}.lock"))
 
 
 def _write(devices: dict[str, OwnDevice]) -> None:
     path = configuration()
-    make_folder(path.parent)
     listed = [device.model_dump(mode="json") for _, device in sorted(devices.items())]
     write_json(path, {"schema": SCHEMA, "devices": listed})

@@ -11,14 +11,14 @@ and the next one takes it up where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import GateFailed, InputError, require
-from ..output_lock import OutputLock
+from ..output_lock import OutputLock, alone
 from ..terminal import Silent
 from .method_space import PRESETS, first_of, is_dear, method_of, sampled
 from .methods import Method
@@ -127,15 +127,9 @@ class OuterSearch:
     def _known(self) -> list[Any]:
         return list(self.study.get_trials(deepcopy=False))
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[None]:
         """No other process reads or writes the study."""
-        lock = OutputLock(self.journal.with_suffix(".lock"))
-        lock.acquire(wait=True)
-        try:
-            yield
-        finally:
-            lock.release()
+        return alone(self.journal.with_suffix(".lock"))
 
     def _lock_of(self, number: int) -> OutputLock:
         return OutputLock(self.journal.with_suffix(f".{number}.lock"))

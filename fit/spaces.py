@@ -19,7 +19,7 @@ from ..compress.pipeline.device import choose_device
 from ..compress.pipeline.sealed import write_sealed
 from ..compress.text.calibration import Calibration
 from ..devices.predict.table_cost import TableCost
-from ..output_lock import OutputLock
+from ..output_lock import alone
 from ..storage import read_json, sha256_json, write_atomic
 from ..terminal import Progress
 from .budgets import Budget
@@ -86,9 +86,7 @@ class Spaces:
         key = sha256_json([self.fingerprint, recipe, self.calibration.sha256])
         folder = self.directory / "cuts" / key[:16]
         folder.mkdir(parents=True, exist_ok=True)
-        lock = OutputLock(folder / "lock")
-        lock.acquire(wait=True)
-        try:
+        with alone(folder / "lock"):
             if not (folder / "checkpoint").exists():
                 write_atomic(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
                 compress_model(
@@ -100,8 +98,6 @@ class Spaces:
                     requantize=True,
                     progress=self.progress,
                 )
-        finally:
-            lock.release()
         return folder / "checkpoint"
 
     def _losses(self, source: WeightSource, cut: str) -> Losses:

@@ -91,7 +91,8 @@ def _from_directory(path: Path, name: str, progress: Progress) -> ResolvedModel:
     if not is_adapter(path):
         return ResolvedModel(path, name, name, license_of(path))
     adapter = Adapter.open(path)
-    if is_adapter(cached(adapter.base) or Path(adapter.base).expanduser()):
+    named = Path(os.path.expanduser(adapter.base))  # noqa: PTH111 - Path's raises where there is no such user
+    if is_adapter(cached(adapter.base) or named):
         raise InputError(f"the base of the adapter {path} is an adapter itself", fix="merge that one first")
     base = resolve(adapter.base, progress)
     found = sha256_json([adapter.sha256(), CheckpointReader.open(base.path).fingerprint()])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
+from edgepress.devices import own_devices as own_devices_module
 from edgepress.devices.own_devices import (
     OwnDevice,
     configuration,
@@ -40,6 +44,24 @@ def test_kept_and_forgotten() -> None:
     forget("pi")
     with pytest.raises(UnknownName, match="known: laptop"):
         own_device("pi")
+
+
+def test_devices_that_are_added_at_once_are_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = own_devices_module.write_json
+
+    def slowly(path: Path, value: Any) -> None:
+        time.sleep(0.01)
+        plain(path, value)
+
+    monkeypatch.setattr(own_devices_module, "write_json", slowly)
+    names = [f"pi{number}" for number in range(8)]
+    threads = [threading.Thread(target=keep, args=(PI.model_copy(update={"name": name}),)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(own_devices()) == names
+    assert [path.name for path in configuration().parent.iterdir()] == ["devices.json"]
 
 
 @pytest.mark.parametrize("name", ["here", "this", "raspberry-pi-5", "", "Pi", "a/b", "-x", "a" * 65])

@@ -107,6 +107,10 @@ def test_gpt2_stores_its_weights_turned(tmp_path: Path) -> None:
         ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern"),
         ({"base_model_name_or_path": None}, "names no base model"),
         ({"base_model_name_or_path": "org/absent"}, "no directory org/absent"),
+        (
+            {"base_model_name_or_path": "~nobody-of-this-name/m"},
+            "no file or directory ~nobody-of-this-name/m",
+        ),
         ({"lora_alpha": "x"}, "lora_alpha"),
         ({"lora_alpha": 10**400}, "lora_alpha"),
     ],
