@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ... import __version__
 from ...disk import make_folder
@@ -39,6 +40,7 @@ _ONNXRUNTIMES = {
     "tensorrt": "onnxruntime-gpu",
     "openvino": "onnxruntime-openvino",
 }
+_MOST_BYTES = 1 << 30  # of a wheel: three times the largest
 _KINDS = (".py", ".yaml", ".jinja")
 _LIBRARY = "edgepress/runtime/kernels/_kernels.so"
 _WAY_OUT = "or collect the wheels in a folder and name it: EDGEPRESS_WHEELS=FOLDER"
@@ -161,21 +163,26 @@ def _report(platform: Platform, wanted: dict[str, str]) -> list[dict[str, str]]:
             why=done.stderr.strip()[-600:],
             fix=f"see that pip reaches its index, {_WAY_OUT}",
         )
-    found = [one["download_info"] for one in json.loads(done.stdout)["install"]]
-    return [
-        {
-            "name": one["url"].rsplit("/", 1)[-1],
-            "url": one["url"],
-            "sha256": one["archive_info"]["hashes"]["sha256"],
-        }
-        for one in found
-    ]
+    return [_reported(one["download_info"]) for one in json.loads(done.stdout)["install"]]
+
+
+def _reported(found: dict[str, Any]) -> dict[str, str]:
+    """Name, address and hash of a wheel that pip found."""
+    name = found["url"].rsplit("/", 1)[-1]
+    sha256 = found.get("archive_info", {}).get("hashes", {}).get("sha256")
+    if sha256 is None:
+        raise MissingDependency(
+            f"pip's index does not say the SHA-256 of {name}",
+            why="what is sent to a device is known by its hash",
+            fix=f"take another index, {_WAY_OUT}",
+        )
+    return {"name": name, "url": found["url"], "sha256": sha256}
 
 
 def _download(wheel: Wheel) -> bytes:
     try:
         with urllib.request.urlopen(wheel.url, timeout=60) as source:
-            data: bytes = source.read()
+            data: bytes = source.read(_MOST_BYTES)
     except (urllib.error.URLError, OSError, ValueError) as error:
         fix = f"try again, {_WAY_OUT}"
         raise MissingDependency(f"cannot fetch {wheel.name}", why=str(error), fix=fix) from None

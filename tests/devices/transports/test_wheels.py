@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edgepress.devices.transports import wheels
@@ -13,6 +16,7 @@ from edgepress.devices.transports.platforms import NAMED, Platform
 from edgepress.devices.transports.wheels import Wheel, environment, key, own_wheel, pins
 from edgepress.errors import InputError, MissingDependency, UnknownName
 from edgepress.runtime.kernels.library import library
+from edgepress.storage import sha256_file
 
 PI = Platform("Linux", "aarch64", (3, 13), (2, 36))
 
@@ -122,6 +126,27 @@ def test_what_pip_finds_is_kept_and_fetched_by_its_hash(
         Wheel(served.name, "0" * 64, served.as_uri()).file()
     with pytest.raises(MissingDependency, match="cannot fetch"):
         Wheel(served.name, "0" * 64, (tmp_path / "gone").as_uri()).file()
+
+
+def test_an_index_that_says_no_hash_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"install": [{"download_info": {"url": "https://h/six-1-py3-none-any.whl", "archive_info": {}}}]}
+
+    def pip(words: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, 0, json.dumps(said), "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(MissingDependency, match="does not say the SHA-256 of six-1"):
+        wheels.packages(PI)
+
+
+def test_of_a_wheel_so_much_is_read_and_no_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "large.whl").write_bytes(b"x" * 100)
+    wheel = Wheel("large.whl", sha256_file(tmp_path / "large.whl"), (tmp_path / "large.whl").as_uri())
+    assert wheel.file().read_bytes() == b"x" * 100
+    wheel.file().unlink()
+    monkeypatch.setattr(wheels, "_MOST_BYTES", 99)
+    with pytest.raises(MissingDependency, match="other bytes"):
+        wheel.file()
 
 
 def test_edgepress_is_packed_as_it_runs_here() -> None:
