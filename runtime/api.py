@@ -21,7 +21,7 @@ from .engine.decoder import Decoder
 from .engine.encoder import BATCH_SIZE
 from .engine.encoder_answers import Vectors
 from .engine.encoder_model import EncoderModel
-from .engine.generate import MAX_NEW_TOKENS, Generation, TextStream, generate_batch, stream
+from .engine.generate import MAX_NEW_TOKENS, Generation, Streaming, TextStream, generate_batch, stream
 from .engine.image_encoder import ImageModel
 from .engine.load import LoadingGraph
 from .engine.sampling import Sampling
@@ -76,7 +76,7 @@ class GenerateOptions(AnswerOptions, total=False):
     resume: bool
 
 
-class TextModel:
+class TextModel(Streaming):
     """A decoder bundle. One sequence at a time: a new stream ends the one before it.
 
     Graph and tokenizer are loaded side by side from the beginning, and waited for where they are first used:
@@ -169,7 +169,7 @@ class TextModel:
             eos_ids=frozenset(self.decoder.section.eos_token_ids),
             resume=resume,
         )
-        return TextStream(pieces)
+        return self._begun(pieces)
 
     def generate(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> Generation:
         """:meth:`stream` to its end."""

@@ -55,17 +55,27 @@ class TextStream:
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces = pieces
         self._result: Generation | None = None
+        self._ended = False
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
+        if self._ended and self._result is None:
+            raise InputError(
+                "this stream was ended by the next one of its model, which has one sequence at a time",
+                fix="read a stream to its end before the next one, or open the bundle for each",
+            )
         try:
             return next(self._pieces)
         except StopIteration as end:
             if self._result is None:
                 self._result = end.value
             raise StopIteration from None
+
+    def end(self) -> None:
+        """Yield no more, where it has not come to its end: another sequence takes its place in the model."""
+        self._ended = True
 
     @property
     def result(self) -> Generation:
@@ -75,6 +85,22 @@ class TextStream:
         if self._result is None:
             raise InputError("this stream was stopped by an error and has no result")
         return self._result
+
+
+class Streaming:
+    """A model of one sequence at a time: what it begins ends the stream before."""
+
+    _newest: TextStream | None = None
+
+    def _begun(self, pieces: Iterator[str]) -> TextStream:
+        """The stream of ``pieces``, in the place of the one before."""
+        self._end_stream()
+        self._newest = TextStream(pieces)
+        return self._newest
+
+    def _end_stream(self) -> None:
+        if self._newest is not None:
+            self._newest.end()
 
 
 class _Reply:

@@ -15,7 +15,7 @@ from ..bundle.sound import Sound
 from ..text.tokenizer import Tokenizer
 from .decoder import Logits
 from .encoder_decoder import EncoderDecoder
-from .generate import Generation, TextStream, generate_batch, stream
+from .generate import Generation, Streaming, TextStream, generate_batch, stream
 from .sampling import Sampling
 from .spoken_prompt import prompt_of
 
@@ -36,7 +36,7 @@ class SpeechOptions(TypedDict, total=False):
     stop: Sequence[str]
 
 
-class SpeechToTextModel:
+class SpeechToTextModel(Streaming):
     """What runs both graphs, and the tokenizer. Sounds are files, or samples from -1 to 1 at :attr:`sound`'s
     rate.
 
@@ -85,7 +85,7 @@ class SpeechToTextModel:
             stop=stop,
             eos_ids=frozenset(self.model.section.eos_token_ids),
         )
-        return TextStream(pieces)
+        return self._begun(pieces)
 
     def generate(self, sound: SoundInput, **options: Unpack[SpeechOptions]) -> Generation:
         """:meth:`stream` to its end."""
@@ -113,6 +113,7 @@ class SpeechToTextModel:
             InputError, UnknownName: as :meth:`stream`, for any sound.
         """
         prompt = prompt_of(self.model.section, language, task)
+        self._end_stream()
         return generate_batch(
             _Several(self.model, self._samples(sounds), prompt),
             self.tokenizer,

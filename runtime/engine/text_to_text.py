@@ -9,7 +9,7 @@ from ...errors import InputError
 from ..bundle.bundle import HEARS, Bundle
 from ..text.tokenizer import Tokenizer
 from .encoder_decoder import Answer, EncoderDecoder
-from .generate import MAX_NEW_TOKENS, Generation, TextStream, generate_batch, stream
+from .generate import MAX_NEW_TOKENS, Generation, Streaming, TextStream, generate_batch, stream
 from .sampling import Sampling
 
 
@@ -25,7 +25,7 @@ class AnswerOptions(TypedDict, total=False):
     stop: Sequence[str]
 
 
-class TextToTextModel:
+class TextToTextModel(Streaming):
     """What runs both graphs, and the tokenizer.
 
     Raises:
@@ -80,7 +80,7 @@ class TextToTextModel:
             eos_ids=frozenset(self.model.section.eos_token_ids),
             seen=[self.model.section.start_token_id],
         )
-        return TextStream(pieces)
+        return self._begun(pieces)
 
     def generate(self, text: str, **options: Unpack[AnswerOptions]) -> Generation:
         """:meth:`stream` to its end."""
@@ -103,6 +103,7 @@ class TextToTextModel:
         Raises:
             InputError: as :meth:`stream`, for any text.
         """
+        self._end_stream()
         return generate_batch(
             self.model,
             self.tokenizer,

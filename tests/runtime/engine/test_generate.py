@@ -58,6 +58,19 @@ def test_the_result_finishes_the_stream(text_model: TextModel) -> None:
     assert list(pieces) == []
 
 
+def test_a_stream_that_another_took_the_place_of_says_so(text_model: TextModel) -> None:
+    """It would go on with the other's tokens in the cache."""
+    whole = text_model.stream("coins", temperature=1.0, seed=3, max_new_tokens=20)
+    text = whole.result.text
+    first = text_model.stream("coins", temperature=1.0, seed=3, max_new_tokens=20)
+    next(first)
+    second = text_model.stream("coins", temperature=1.0, seed=3, max_new_tokens=20)
+    for go_on in (lambda: next(first), lambda: first.result):
+        with pytest.raises(InputError, match="ended by the next one of its model"):
+            go_on()
+    assert "".join(second) == text == whole.result.text
+
+
 def test_eos_ends_and_is_not_shown(text_model: TextModel, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = _prompt(text_model)
     tokens = text_model.generate(prompt, chat=False, max_new_tokens=12).token_ids
