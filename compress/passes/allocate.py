@@ -2,7 +2,7 @@
 
 What each layer costs at each width is measured by gradients (:mod:`edgepress.compress.measure.sensitivity`),
 rounded to nearest, or by GPTQ where that will quantize (:mod:`edgepress.compress.solve.gptq_losses`); the
-choice is a multiple-choice knapsack, solved to optimality (:mod:`edgepress.compress.solve.knapsack`).
+choice is solved to optimality (:mod:`edgepress.compress.solve.scheme_budget`).
 Linears that read the same inputs get one scheme, since fast runtimes keep them as one matrix. Costs and plan
 are kept in the manifest: the costs can be given again for another budget, and the plan, edited or as it is,
 in its place.
@@ -29,15 +29,12 @@ from ..pipeline.stage import MEASURED, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
 from ..solve.gptq_losses import LOOKED_TOKENS, costs_as_rounded, gptq_codes_work, gptq_observers_bytes
-from ..solve.knapsack import choose
+from ..solve.scheme_budget import within_budget
 from ..solve.scheme_costs import divides
-from ..solve.worst_choice import WorstSolution, choose_worst
 from ..text.measured_text import MEASURED_TOKENS
 
 # What a token that is looked at takes, in forward passes: two, and about as much as one for the Grams.
 _LOOKING = 3
-# How much more than without protected groups ordinary text may lose.
-MOST_OF_ORDINARY = 0.03
 _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 
 
@@ -68,7 +65,7 @@ class Allocate(Selective, ModelPass):
             raise ValueError("give either bits, a budget, or a plan")
         if self.plan == {}:
             raise ValueError("the plan names no layer")
-        for name in set((self.plan or {}).values()):
+        for name in dict.fromkeys((self.plan or {}).values()):
             Scheme.parse(name)
         least = min(scheme.bits_per_weight(scheme.group_size or 4096) for scheme in self.schemes)
         if self.bits is not None and self.bits < least:
@@ -227,33 +224,10 @@ class Allocate(Selective, ModelPass):
     def _solve(self, stage: Stage, details: dict[str, Any]) -> Allocation:
         groups = list(self._groups(stage.source.anatomy))
         costs = self._costs(stage, [linear for group in groups for linear in group])
-        sizes = [
-            [sum(_bits(linear, scheme) for linear in group) for scheme in self.schemes] for group in groups
-        ]
-        weights = sum(linear.out_features * linear.in_features for group in groups for linear in group)
         assert self.bits is not None
-        rows = {name: self._rows(found, groups) for name, found in costs.items()}
-        budget = int(self.bits * weights)
-        if len(rows) == 1:
-            choice = choose(rows[""], sizes, budget)
-            options, size = choice.options, choice.size
-            details |= {"predicted": choice.cost, "exact": choice.exact}
-        else:
-            spared = choose_worst(rows.pop(""), list(rows.values()), sizes, budget, MOST_OF_ORDINARY)
-            options, size = spared.options, spared.size
-            details |= {"predicted": spared.own, "exact": False, "protected": _spared(list(rows), spared)}
-        details |= {"bits_per_weight": size / weights, "costs": costs[""]}
-        picked = zip(groups, options, strict=True)
-        names = [scheme.name for scheme in self.schemes]
-        return {linear.name: names[option] for group, option in picked for linear in group}
-
-    def _rows(self, costs: Costs, groups: Sequence[Sequence[Linear]]) -> list[list[float]]:
-        """What each group of linears costs with each scheme."""
-        names = [scheme.name for scheme in self.schemes]
-        return [
-            [sum(costs[linear.name].get(name, float("inf")) for linear in group) for name in names]
-            for group in groups
-        ]
+        allocation, predicted = within_budget(groups, self.schemes, self.bits, costs)
+        details |= {**predicted, "costs": costs[""]}
+        return allocation
 
     def _groups(self, anatomy: Anatomy) -> Iterator[list[Linear]]:
         """The linears that get one scheme together."""
@@ -273,22 +247,6 @@ class Allocate(Selective, ModelPass):
         if missing:
             raise RecipeError(f"the costs do not name {missing[0]}", fix="leave out costs: they are measured")
         return {"": self.costs}
-
-
-def _spared(names: Sequence[str], spared: WorstSolution) -> dict[str, Any]:
-    """For the manifest: of each protected group the loss that is predicted, and that of a choice for
-    ordinary text alone; the least that the largest could be; what ordinary text loses, and would lose.
-    """
-    found = zip(names, spared.losses.tolist(), spared.before.tolist(), strict=True)
-    return {
-        "groups": {name: {"predicted": loss, "unprotected": before} for name, loss, before in found},
-        "worst_at_least": spared.bound,
-        "ordinary": {"predicted": spared.own, "unprotected": spared.own_before},
-    }
-
-
-def _bits(linear: Linear, scheme: Scheme) -> int:
-    return round(linear.out_features * linear.in_features * scheme.bits_per_weight(linear.in_features))
 
 
 PASS = Allocate

@@ -10,8 +10,7 @@ import yaml
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.passes import allocate as allocate_module
-from edgepress.compress.solve import scheme_costs
+from edgepress.compress.solve import scheme_budget, scheme_costs
 from edgepress.compress.solve.allocation import mixed_strip, read_allocation, strip
 from edgepress.errors import RecipeError, ShapeError
 from edgepress.hashed_tree import hash_tree
@@ -103,7 +102,7 @@ def test_costs_are_measured_once(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(allocate_module, "choose", killed)
+        patch.setattr(scheme_budget, "choose", killed)
         run(pico_llama, pico_text, tmp_path, "killed", bits=3.0)
     monkeypatch.setattr(scheme_costs, "ChangeLosses", None)
     assert details(run(pico_llama, pico_text, tmp_path, "killed", bits=3.0)) == details(other)
