@@ -26,7 +26,7 @@ from ....devices.predict.subject import bundle_subject
 from ....devices.predict.table_cost import NotMeasured
 from ....devices.predict.workload import PredictedWork
 from ....runtime.bundle.bundle import Bundle
-from ....storage import write_json
+from ....storage import append_line, write_json
 from ...speed.latency import measure_arms, summarize_arm
 from ...speed.profile_task import workload_of
 from ...speed.protocol import Protocol
@@ -167,16 +167,10 @@ def row(name: str, expected: Values | str, real: Values) -> list[str]:
     return cells if len(cells) == 3 * (len(BARS) - 1) + 1 else [name, "", "", "", *cells[1:]]
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundles", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
-    arguments = parser.parse_args()
-    work: Path = arguments.work
-    work.mkdir(parents=True, exist_ok=True)
-    bundles = sorted(path.parent for path in arguments.bundles.glob("*/manifest.json"))
+def both(bundles: Sequence[Path], work: Path) -> tuple[dict[str, Any], dict[str, Values]]:
+    """What is predicted of each of ``bundles`` with each number of threads, and what is measured; ``work``
+    keeps what a run before this has found.
+    """
     lines, expected = work / "measured.jsonl", dict[str, Any]()
     known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     real: dict[str, Values] = {one["key"]: one["values"] for one in known}
@@ -192,9 +186,21 @@ def main() -> None:
             if name not in real and name in expected:
                 with tempfile.TemporaryDirectory(dir=work) as place:
                     real[name] = measured(just_written(bundle, Path(place)), threads)
-                with lines.open("a") as stream:
-                    stream.write(json.dumps({"key": name, "values": real[name]}) + "\n")
+                append_line(lines, json.dumps({"key": name, "values": real[name]}))
                 print(name, expected[name], real[name], flush=True)
+    return expected, real
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundles", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/lab/results"))
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    bundles = sorted(path.parent for path in arguments.bundles.glob("*/manifest.json"))
+    expected, real = both(bundles, arguments.work)
     every = [errors(expected[name], real[name]) for name in real if isinstance(expected[name], dict)]
     header = [
         "bundle",

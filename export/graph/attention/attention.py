@@ -72,19 +72,9 @@ def causal_attention(
     """Attention output ``[batch, seq, heads · head_dim]`` before the output projection (and a norm of its
     inputs), and the present key and value.
     """
-    query: list[ir.Value | None]
-    if part.latent is not None:
-        query = [*latent_parts(build, value, part, part.latent, name)]
-    else:
-        packed = project(build, value, part.projections, f"{name}.qkv")
-        query = [packed, None, None]
-    if part.q_norm is not None or part.k_norm is not None:
-        sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
-        q, k, v = build.graph.split(f"{name}.split", packed, sizes)
-        norm = _whole_norm if part.normed_over_heads else _head_norm
-        query = [norm(build, q, part.q_norm, part), norm(build, k, part.k_norm, part), v]
+    query = _queries(build, value, part, name)
     if not build.own_attention:
-        query = [None if value is None else cast(build, value, ir.DataType.FLOAT16) for value in query]
+        query = [None if one is None else cast(build, one, ir.DataType.FLOAT16) for one in query]
     window = part.sliding_window
     scales, code_attributes = codes(build, part)
     inputs = [*query, *past, shared.last_position, shared.total, *shared.table(part)]
@@ -113,6 +103,19 @@ def causal_attention(
     if part.latent is not None:
         attended = without_padding(build, attended, part, name)
     return attended, key, present
+
+
+def _queries(build: Build, value: ir.Value, part: Attention, name: str) -> list[ir.Value | None]:
+    """Queries, keys and values: in one tensor, or apart where they come of a latent or have norms."""
+    if part.latent is not None:
+        return [*latent_parts(build, value, part, part.latent, name)]
+    packed = project(build, value, part.projections, f"{name}.qkv")
+    if part.q_norm is None and part.k_norm is None:
+        return [packed, None, None]
+    sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
+    q, k, v = build.graph.split(f"{name}.split", packed, sizes)
+    norm = _whole_norm if part.normed_over_heads else _head_norm
+    return [norm(build, q, part.q_norm, part), norm(build, k, part.k_norm, part), v]
 
 
 def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:
