@@ -81,6 +81,8 @@ class Job:
             self.recipe = limited(self.recipe, max_time)
         for note in self.recipe.notes:
             progress.note(f"{self.recipe.name}: {note}")
+        if choice.source is not None and not self.recipe.calibrated:
+            progress.note(f"{self.recipe.name} calibrates nothing: {choice.source} is not read")
         self.choice, self.progress = choice, progress
         settings = self.recipe.calibration
         self.samples = choice.samples or settings.samples

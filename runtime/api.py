@@ -125,7 +125,7 @@ class TextModel(Streaming):
             InputError: an empty prompt, or a chat without a template.
         """
         if not prompt:
-            raise InputError("the prompt is empty")
+            raise InputError("the prompt is empty", fix="give some text to go on with")
         if not isinstance(prompt, str):
             return self.tokenizer.encode(self.tokenizer.render_chat(prompt), special=False)
         if chat is None:

@@ -145,7 +145,8 @@ def command(
         _work(target, threads, terminal)
         return
     if model is None or text is None:
-        raise click.UsageError(f"missing {'MODEL' if model is None else '--text (or --images, --audio)'}")
+        texts = "--text: a file, a directory or a demo corpus such as wikipedia (or --images, --audio)"
+        raise click.UsageError(f"missing {'MODEL' if model is None else texts}")
     named_model(model, download=download)
     from ...fit.budgets import parse
     from ...fit.quantities import QUANTITIES

@@ -52,6 +52,9 @@ _TOKENIZER = "tokenizer.json"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
+_WAY_OUT = "give a UTF-8 text file; without one a built-in passage is taken"
+
+
 def proof_text(file: Path | None) -> str:
     """The passage, or the text of ``file``.
 
@@ -63,9 +66,9 @@ def proof_text(file: Path | None) -> str:
     try:
         text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the proof's text {file}", why=str(error)) from None
+        raise InputError(f"cannot read the proof's text {file}", why=str(error), fix=_WAY_OUT) from None
     if not text.strip():
-        raise InputError(f"the proof's text {file} is empty")
+        raise InputError(f"the proof's text {file} is empty", fix=_WAY_OUT)
     return text
 
 

@@ -32,6 +32,16 @@ def test_each_step_says_what_it_measured_and_nothing_else(
     assert lines["next"] == f"edgepress export {tmp_path / 'out'} -o BUNDLE" and "runs on" not in lines
 
 
+def test_a_text_that_nothing_reads_is_said(
+    pico_llama: Path, pico_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["compress", str(pico_llama), "--text", str(pico_text), "--dry-run"]
+    for recipe, said in (("w8a8", True), ("w8a8-calibrated", False)):
+        assert run([*given, "-r", recipe, "--samples", "4", "--length", "32"]) == 0
+        shown = " ".join(capsys.readouterr().err.split())
+        assert (f"{recipe} calibrates nothing: {pico_text} is not read" in shown) is said
+
+
 def test_a_pass_that_learned_tells_its_own_measure_and_what_did_not_go_well() -> None:
     step: dict[str, Any] = {"statuses": {}, "worst_error": 0.0}
     step["damage"] = None
