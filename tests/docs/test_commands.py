@@ -17,6 +17,7 @@ from pathlib import Path
 
 import edgepress
 import pytest
+from edgepress.benchmarks.demo import demo_plan
 from edgepress.cli.entry import run
 
 ROOT = Path(edgepress.__file__).parent
@@ -170,3 +171,13 @@ def test_commands_run(
                 provide(words, stand)
                 code = run_small(words, stand, page)
                 assert code == 0, f"{shlex.join(words)}: exit code {code}\n{capfd.readouterr().err[-2000:]}"
+
+
+def test_paths_below_the_demo_are_those_that_it_writes() -> None:
+    made = {(model.name, version.recipe) for model in demo_plan.MODELS for version in model.versions}
+    named = {
+        found
+        for page in PAGES
+        for found in re.findall(r"runs/demo/(\w+)/([\w-]+)/bundle", page.read_text("utf-8"))
+    }
+    assert named and named <= made
