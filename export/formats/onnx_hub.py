@@ -16,6 +16,7 @@ from typing import Any
 
 from ...compress.model.anatomy import Anatomy
 from ...errors import InputError
+from ...runtime.text.tokenizer import chat_template_of
 from ...storage import read_json, write_json
 from ..format import ExportFormat, OpenedBy, OutputKind
 from ..graph.attention.cache_io import FLOAT
@@ -29,7 +30,6 @@ from .onnx import PreparedOnnx, prepare_graphs, write_graph
 FOLDER = "onnx"
 _DATA = "_data"
 _EXTRACTOR = "preprocessor_config.json"
-_TEMPLATE = "chat_template.jinja"
 _NEW_CLASS, _OLD_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"  # of tokenizers without a class
 # By bits of the weights: the end of the graph's name, and what transformers.js calls such numbers.
 _NUMBERS = {4: ("_q4", "q4"), 8: ("_quantized", "q8")}
@@ -213,15 +213,15 @@ def _for_transformers_4(directory: Path) -> None:
     """Put the chat template, which is a file of its own since transformers 5, where the others read it, and
     call a tokenizer as they do, who are at transformers 4.
     """
-    config, template = directory / "tokenizer_config.json", directory / _TEMPLATE
+    config, template = directory / "tokenizer_config.json", chat_template_of(directory, {})
     if not config.is_file():
         return
     found = read_json(config)
     changed = dict(found) if isinstance(found, dict) else {}
     if changed.get("tokenizer_class") == _NEW_CLASS:
         changed["tokenizer_class"] = _OLD_CLASS
-    if template.is_file():
-        changed["chat_template"] = template.read_text(encoding="utf-8")
+    if template is not None:
+        changed["chat_template"] = template
     if changed != found:
         write_json(config, changed)
 

@@ -78,7 +78,12 @@ def _ids(value: object) -> list[int]:
     return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
 
 
-def _chat_template(directory: Path, config: dict[str, Any]) -> str | None:
+def chat_template_of(directory: Path, config: dict[str, Any]) -> str | None:
+    """The Jinja source in the model's ``directory``, or in the ``config`` of its tokenizer; None without one.
+
+    Raises:
+        BundleError: its file is too large for a template, or is not UTF-8.
+    """
     file = directory / "chat_template.jinja"
     if file.is_file():
         if file.stat().st_size > TEMPLATE_FILE_LIMIT:
@@ -123,7 +128,7 @@ class Tokenizer:
         ends = [token for config in configs for token in _ids(config.get("eos_token_id"))]
         own = self._named("eos_token")
         self.eos_ids: list[int] = list(dict.fromkeys(ends if own is None else [*ends, own]))
-        self.chat_template = _chat_template(directory, names)
+        self.chat_template = chat_template_of(directory, names)
 
     @cached_property
     def vocab_size(self) -> int:

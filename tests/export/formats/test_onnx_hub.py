@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
-from edgepress.errors import InputError
+from edgepress.errors import BundleError, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph import whole_graph
 from edgepress.storage import read_json, write_json
@@ -71,6 +72,15 @@ def test_float_weights_have_the_plain_name(pico_llama: Path, tmp_path: Path) -> 
     out = export_bundle(pico_llama, format="onnx_hub", output=tmp_path / "h", validate=False)
     assert "onnx/model.onnx" in files(out)
     assert read_json(out / "config.json")["transformers.js_config"]["dtype"] == "fp32"
+
+
+def test_a_template_that_is_no_text_is_refused(pico_llama: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    shutil.copytree(pico_llama, path)
+    (path / "chat_template.jinja").write_bytes(b"\xff{{ messages }}")
+    with pytest.raises(BundleError, match=r"chat_template\.jinja is not UTF-8"):
+        export_bundle(path, format="onnx_hub", output=tmp_path / "h", validate=False)
+    assert not (tmp_path / "h").exists()
 
 
 def test_another_provider_is_refused(pico_llama: Path, tmp_path: Path) -> None:
