@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ...compress.model.checkpoint.gguf_words import name_of
+from ...compress.model.checkpoint.reader import CheckpointReader
 from ...errors import InputError
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import read_json
@@ -14,30 +14,30 @@ _NORMAL, _CONTROL, _USER, _UNUSED = 1, 3, 4, 5
 _WAY_OUT = "export to onnx"
 
 
-def add_tokenizer(writer: Any, directory: Path) -> None:
-    """Add the tokenizer beside the checkpoint in ``directory``.
+def add_tokenizer(writer: Any, reader: CheckpointReader, size: int) -> None:
+    """Add the tokenizer beside the checkpoint of ``reader``, whose embedding has ``size`` rows.
 
     Raises:
         InputError: it is no byte-level BPE, or cuts text as llama.cpp cannot.
+        BundleError: it is no tokenizer. RefusedByPolicy: its file is a link that leaves the checkpoint.
     """
-    content = read_json(directory / "tokenizer.json")
+    content = read_json(reader.file("tokenizer.json"))
+    tokenizer = Tokenizer.open(reader.path)  # what opens has all that is looked for below
     model = content.get("model", {})
     if model.get("type") != "BPE" or "ByteLevel" not in str(content.get("pre_tokenizer")):
         raise InputError(
-            f"the tokenizer of {directory.name} is no byte-level BPE, and others are not written as GGUF",
+            f"the tokenizer of {reader.path.name} is no byte-level BPE, and others are not written as GGUF",
             fix=_WAY_OUT,
         )
     added = {int(token["id"]): token for token in content.get("added_tokens", [])}
     names = {int(index): token for token, index in model["vocab"].items()}
     names |= {index: token["content"] for index, token in added.items()}
-    size = int(read_json(directory / "config.json")["vocab_size"])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_cut_by(content))
     writer.add_token_list([names.get(index, f"[PAD{index}]") for index in range(size)])
     writer.add_token_types([_kind(index, names, added) for index in range(size)])
     merges = model.get("merges", [])
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
-    tokenizer = Tokenizer.open(directory)
     if tokenizer.bos_id is not None:
         writer.add_bos_token_id(tokenizer.bos_id)
         writer.add_add_bos_token(list(tokenizer.encode("a")[:1]) == [tokenizer.bos_id])

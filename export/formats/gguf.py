@@ -92,7 +92,7 @@ class GgufFormat:
         licence = license_name(job.made.get("source", {}).get("license"))
         if licence is not None:
             writer.add_license(licence)
-        add_tokenizer(writer, job.path)
+        add_tokenizer(writer, job.source.reader, job.source.anatomy.vocab_size)
         for stored, place in places(job).items():
             array, kind = _stored(job, stored, place, self.ternary)
             writer.add_tensor(place.name, array, raw_dtype=kind)

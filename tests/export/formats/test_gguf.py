@@ -13,7 +13,7 @@ import torch
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.torch_model import load_model
-from edgepress.errors import CheckpointError, InputError
+from edgepress.errors import CheckpointError, EdgepressError, InputError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json, write_json
 from gguf import GGUFReader
@@ -142,6 +142,33 @@ def test_a_tokenizer_that_cuts_text_as_llama_cpp_cannot_is_refused(
     tokenizer["pre_tokenizer"]["add_prefix_space"] = True
     write_json(model / "tokenizer.json", tokenizer)
     with pytest.raises(InputError, match="no name for"):
+        export_bundle(str(model), format="gguf", output=tmp_path / "g")
+    assert not (tmp_path / "g").exists()
+
+
+NO_BPE = {"model": {"type": "BPE", "vocab": ["a"]}, "pre_tokenizer": {"type": "ByteLevel"}}
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ([], "has no vocabulary"),
+        (NO_BPE, "is not a tokenizer"),
+        ("a link", "is a link that leaves its directory"),
+    ],
+)
+def test_what_is_no_tokenizer_is_refused(
+    content: Any, why: str, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "m")
+    file = model / "tokenizer.json"
+    if content == "a link":
+        file.rename(tmp_path / "secret.json")
+        file.symlink_to(tmp_path / "secret.json")
+    else:
+        write_json(file, content)
+    with pytest.raises(EdgepressError, match=why):
         export_bundle(str(model), format="gguf", output=tmp_path / "g")
     assert not (tmp_path / "g").exists()
 
