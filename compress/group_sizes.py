@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import EdgepressError, ShapeError
+from ..storage import open_regular
 from .model.anatomy import Anatomy
 from .model.checkpoint.header import read_header
 from .model.checkpoint.policy import read_config
@@ -89,6 +90,6 @@ def _anatomy(model: str) -> Anatomy | None:
 def _shapes(directory: Path) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for path in sorted(directory.glob("*.safetensors")):
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             found |= {name: entry.shape for name, entry in read_header(stream, path).items()}
     return found

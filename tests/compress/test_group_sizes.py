@@ -1,5 +1,7 @@
 """Groups that do not divide are refused from config and headers, in the words of the plan."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,12 @@ def test_what_fits_or_cannot_be_known_yet_is_left_to_the_plan(pico_llama: Path, 
     (tmp_path / "damaged" / "config.json").write_text("{")
     for model in ("small", "empty", "damaged", "absent"):
         check_scheme(str(tmp_path / model), WIDE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no FIFOs")
+@pytest.mark.timeout(30)
+def test_a_pipe_among_the_weights_is_not_waited_for(pico_llama: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(pico_llama, model)
+    os.mkfifo(model / "weights.safetensors")
+    check_scheme(str(model), Scheme.parse("W4A16-g32"))
