@@ -49,6 +49,16 @@ def no_process_in_the_fast_tier(request: pytest.FixtureRequest, monkeypatch: pyt
         monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No power is cut here: what is written need not be on the disk before a test goes on. What processes of
+    their own write is waited for.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """What is imported and collected stays to the end: the collector of garbage does not look through it,
