@@ -106,6 +106,18 @@ def small_roofs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def rates_measured_once() -> Iterator[None]:
+    """How fast this machine works is measured once in this process, however many caches tests have."""
+    from functools import cache
+
+    from edgepress.compress import rates
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rates, "measure", cache(rates.measure))
+        yield
+
+
 WORDS = """the river ran under old stone bridges while merchants counted copper coins and children watched
 boats drift slowly toward the harbour where engineers measured tides winds currents and the weight of every
 cargo loaded""".split()

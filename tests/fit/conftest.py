@@ -18,7 +18,7 @@ SHORT = Protocol(blocks=2, block_ms=10, warmup_seconds=0, energy_windows=1, ener
 
 
 @pytest.fixture(scope="session", autouse=True)
-def short_measurements(small_roofs: None) -> Iterator[None]:
+def short_measurements(small_roofs: None, rates_measured_once: None) -> Iterator[None]:
     """Of trials: how well a speed is known is tested where it is measured."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "Protocol", SimpleNamespace(quick=lambda: SHORT))

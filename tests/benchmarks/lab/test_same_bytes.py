@@ -19,7 +19,7 @@ RTN = [{"pass": "rtn", "scheme": "W4A16-g32"}]
 
 
 @pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+def runner(rates_measured_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     make_subjects(tmp_path, ["llama"])
     return Runner(tmp_path, tmp_path / "first.json")

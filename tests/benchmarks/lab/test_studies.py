@@ -36,7 +36,12 @@ def in_this_process(arguments: list[str], threads: int) -> Cost:
 
 @pytest.fixture
 def sources(
-    pico_llama: Path, pooled_bert: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pico_llama: Path,
+    pooled_bert: Path,
+    pico_text: Path,
+    rates_measured_once: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Sources:
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(greedy_text, "PROMPTS", greedy_text.PROMPTS[:5])
