@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -57,6 +58,20 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         yield
+
+
+# Of a file whose tests are all of the longer tier.
+ALL_CHAIN = re.compile(r"^pytestmark = \[?pytest\.mark\.chain\b", re.M)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that holds nothing of the tier that is asked for is not imported: a third of them for each."""
+    tier = config.option.markexpr
+    if collection_path.suffix != ".py" or "chain" not in tier:
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    lacks = ALL_CHAIN.search(text) if "not chain" in tier else "mark.chain" not in text
+    return True if lacks else None
 
 
 @pytest.hookimpl(wrapper=True)
