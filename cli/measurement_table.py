@@ -101,14 +101,15 @@ def digits(value: float | None) -> str:
 
 
 def _conditions(line: Measurement) -> str:
-    work, threads = line.workload, line.runtime["threads"]
+    work, count = line.workload, line.runtime["threads"]
+    threads = f"{count} thread{'s' * (count != 1)}"
     if "new_tokens" in work:
         read = f"{work['seconds']:g} s of sound" if "seconds" in work else str(work["prompt_tokens"])
-        return f"{read} + {work['new_tokens']} tokens, {threads} threads"
+        return f"{read} + {work['new_tokens']} tokens, {threads}"
     if "size" in work:
         height, width = work["size"]
-        return f"images of {height} × {width}, batch {work['batch']}, {threads} threads"
-    return f"{work['length']} tokens, batch {work['batch']}, {threads} threads"
+        return f"images of {height} × {width}, batch {work['batch']}, {threads}"
+    return f"{work['length']} tokens, batch {work['batch']}, {threads}"
 
 
 def _remarks(line: Measurement) -> list[str]:

@@ -163,7 +163,7 @@ def _prepared(
     rates = measured_rates()
     seconds = rates.start + rates.seconds(Work(found.multiplications, stored=2 * (read + written)))
     less = (("--no-validate", without.memory),) if choice.validate else ()
-    needs = Needs("export", {str(job.path): read}, found.memory, written, seconds, less)
+    needs = Needs("export", {str(checkpoint): read}, found.memory, written, seconds, less)
     return job, prepared, twin, needs
 
 

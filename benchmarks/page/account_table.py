@@ -101,6 +101,8 @@ def _account_text(phase: dict[str, Any], gb_per_second: float | None) -> str:
     if (compute := phase.get("compute_ms", 0.0)) > moved:
         text += f". {numerals.significant(phase['multiply_adds'] / 1e9)} G multiply-adds need "
         text += f"{numerals.significant(compute)} ms at the rate of the fastest product of their kind"
+    if phase["missing_ms"] <= 0:
+        return f"{text}, more than it took: that rate was measured too low, as beside other work."
     return f"{text}, so {numerals.significant(phase['missing_ms'])} ms are missing."
 
 

@@ -51,39 +51,6 @@ def _predicted(
     return {"predicted": prediction.as_dict()}, said
 
 
-def _plan_table(plan: Any, predicted: str) -> Any:
-    from rich.table import Table
-
-    from ...runtime.session.needs import time_range
-
-    table = Table(
-        title=f"Plan for {plan.model} ({plan.model_type}, {plan.blocks} blocks, stored as {plan.stored})",
-        title_justify="left",
-    )
-    for column in ("pass", "scheme", "layers", "weights", "MB before", "MB after"):
-        table.add_column(column, justify="left" if column in ("pass", "scheme") else "right")
-    for step in plan.steps:
-        table.add_row(
-            step.step,
-            step.scheme,
-            str(step.layers or "–"),
-            f"{step.weights / 1e6:.1f} M",
-            f"{step.bytes_before / 1e6:.1f}",
-            f"{step.bytes_after / 1e6:.1f}",
-        )
-    notes = [*plan.notes, *([predicted] if predicted else [])]
-    table.caption = "".join(f"{note}\n" for note in notes) + (
-        f"checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB → {plan.result_bytes / 1e6:.0f} MB · "
-        f"bundle about {plan.bundle_bytes / 1e6:.0f} MB, all that a device keeps · "
-        f"{plan.calibration_tokens:,} calibration tokens · "
-        f"predicted peak memory {plan.peak_memory / 1e9:.2f} GB, "
-        f"disk {plan.disk / 1e9:.2f} GB, {time_range(plan.seconds)}, of which "
-        f"{time_range(plan.probe_seconds)} measure each step on {plan.probe_tokens:,} tokens of other text"
-    )
-    table.caption_justify = "left"
-    return table
-
-
 @click.command(
     "compress",
     cls=Verb,
@@ -187,12 +154,13 @@ def command(
         options["protect"] = [protected_text(name, options["field"]) for name in options["protect"]]
     if dry_run:
         from ...compress.api import plan_model
+        from ..compress_plan import shown_plan
 
         of_the_work = ("answers", "overwrite", "restart", "strict")
         wanted = {name: value for name, value in options.items() if name not in of_the_work}
         plan = plan_model(model, output=output or ".", **chosen, **wanted, progress=terminal.progress)
         found, said = _predicted(model, recipe, scheme, group_size)
-        terminal.document({**plan.as_dict(), **found}, _plan_table(plan, said))
+        terminal.document({**plan.as_dict(), **found}, shown_plan(plan, said))
         return
     if output is None:
         raise click.UsageError("missing -o DIRECTORY: where should the compressed checkpoint go?")

@@ -223,8 +223,9 @@ def _plan(planned: dict[str, Any]) -> str:
     for name, value in planned.get("compress_seconds", {}).items():
         lines.append(f"  time     about {_minutes(value)} to compress once by {name} (estimate)")
     if planned.get("compress_seconds"):
-        lines.append("  time     more for each trial's export, proof and measurement, which no plan counts")
-    lines.append(f"  time     no trial begins after {planned['hours']:g} hours")
+        lines.append("  time     exports, proofs and measurements of trials are not counted")
+    hours = planned["hours"]
+    lines.append(f"  time     no trial begins after {hours:g} hour{'s' * (hours != 1)}")
     return "\n".join(lines)
 
 

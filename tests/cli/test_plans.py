@@ -86,6 +86,18 @@ def test_what_does_not_fit_is_refused_with_both_numbers_before_anything_is_loade
 
 
 @pytest.mark.chain
+def test_the_plan_of_a_compression_has_a_line_for_each_thing_that_it_needs(
+    pico_llama: Path, capsys: Capture
+) -> None:
+    assert run(["compress", str(pico_llama), "--scheme", "W4A16", "--dry-run"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Plan for ") and max(map(len, shown)) <= 80
+    found = dict(line.strip().split(None, 1) for line in shown if line.startswith("  ") and line[2] != " ")
+    assert {"checkpoint", "bundle", "memory", "disk", "time"} <= set(found) and "text" not in found
+    assert re.match(r"0\.\d+ MB → 0\.\d+ MB", found["checkpoint"]) and " to " in found["time"]
+
+
+@pytest.mark.chain
 def test_a_full_disk_is_refused(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

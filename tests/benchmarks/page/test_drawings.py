@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 from edgepress.benchmarks.page import svg
-from edgepress.benchmarks.page.bars import HorizontalBar, bars
+from edgepress.benchmarks.page.bars import HorizontalBar, bars, text_width
 from edgepress.benchmarks.page.heat_grid import Grid, heat_grid
 from edgepress.benchmarks.page.plot_layout import POINT_RADIUS, Box, fit, linear_ticks, place
 from hypothesis import assume, example, given
@@ -91,6 +91,15 @@ def test_a_drawing_is_named_for_those_who_cannot_see_it() -> None:
     assert root.get("role") == "img"
     assert root.get("aria-labelledby") == "x-t x-d"
     assert [child.get("id") for child in root if child.tag in ("title", "desc")] == ["x-t", "x-d"]
+
+
+@pytest.mark.parametrize("label", ["SumRootMeanSquareNorm", "WWWWWWWW", "W" * 60, "MatMulNBits"])
+def test_labels_of_bars_stand_within_the_drawing(label: str) -> None:
+    drawn = bars("x", [HorizontalBar(label, 1, "82.7 % · 3 500 ms")], title="Time", description="a 1")
+    (text,) = [one for one in ElementTree.fromstring(drawn).iter("text") if one.get("class") == "label"]
+    shown = text.text or ""
+    assert text_width(shown) <= float(text.get("x") or 0) and shown.rstrip("…") in label
+    assert text_width("SumRootMeanSquareNorm") > 160  # as DejaVu Sans has it
 
 
 def test_heat_grid_draws_each_cell_once_where_it_belongs() -> None:
