@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import EdgepressError, InputError, OutOfResource
+from .storage import cache_directory
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE = (
@@ -81,7 +82,10 @@ def disk_error(path: Path, error: BaseException | None) -> EdgepressError | None
 
 
 def _unwritable(path: Path, error: BaseException | None) -> InputError:
-    return InputError(f"cannot write {path}", why=str(error), fix="choose another output path")
+    fix = "choose another output path"
+    if path.is_relative_to(cache_directory()):
+        fix = "set EDGEPRESS_CACHE to a directory that you may write"
+    return InputError(f"cannot write {path}", why=str(error), fix=fix)
 
 
 def make_folder(folder: Path) -> None:

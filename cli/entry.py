@@ -109,7 +109,12 @@ def _bad_path(error: Exception) -> InputError | None:
     known = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
     if not isinstance(error, OSError) or error.errno not in known or error.filename is None:
         return None
-    return InputError(f"cannot use the path {str(error.filename)[:200]}", why=error.strerror or "")
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    return InputError(
+        f"cannot use the path {str(error.filename)[:200]}",
+        why=error.strerror or "",
+        fix="look at its owner and mode with ls -ld, or name another path" if denied else "name another path",
+    )
 
 
 def _run(arguments: list[str]) -> int:

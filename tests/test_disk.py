@@ -21,6 +21,16 @@ def test_require_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         require_disk(tmp_path / "not" / "there", 15 * 10**8)
 
 
+def test_a_cache_that_cannot_be_written_is_named_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    for folder, way_out in (("cache/gguf", "EDGEPRESS_CACHE"), ("out", "another output path")):
+        with pytest.raises(InputError) as refused, disk_full_is_typed(tmp_path / folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        assert way_out in refused.value.fix
+
+
 @pytest.mark.parametrize(
     ("size", "shown"),
     [(300, "0 kB"), (4096, "4 kB"), (20_500_000, "20 MB"), (530_000_000, "0.53 GB"), (26e9, "26 GB")],

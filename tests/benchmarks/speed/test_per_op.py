@@ -134,6 +134,9 @@ def test_what_computes_is_not_judged_by_bandwidth() -> None:
     note = account_tables({"bandwidth": {"gb_per_second": 1e3}, "phases": found})[0].note
     assert "0.0640 G multiply-adds need 2.00 ms at the rate of the fastest product" in note
     assert note.endswith("so 3.00 ms are missing.")
+    batch["missing_ms"] = -1.0  # as other work makes it that ran while the rate was measured
+    note = account_tables({"bandwidth": {"gb_per_second": 1e3}, "phases": found})[0].note
+    assert note.endswith("measured too low, as beside other work.")
 
 
 def test_attention_over_a_text_counts_scores_and_sums() -> None:
