@@ -18,6 +18,7 @@ from ...terminal import Progress, Silent
 from .demo_plan import FULL, MODELS, DemoModel, DemoSize
 from .model_steps import ModelSteps
 from .resumable import run_steps
+from .step_progress import StepProgress
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ def run_demo(
     *,
     models: Sequence[DemoModel] = MODELS,
     size: DemoSize = FULL,
+    notes: bool = False,
     progress: Progress | None = None,
 ) -> DemoResult:
     """Run what is not there yet and write ``report.html``; the same call again skips what it finds whole.
+    With ``notes`` each step says its plan and results as well.
 
     Raises:
         OutputExists: a page or a journal in ``output`` that no demo wrote.
@@ -49,7 +52,8 @@ def run_demo(
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is not a directory", fix="choose another output")
     make_folder(root)
-    chains = [ModelSteps(model, size, root, progress) for model in models]
+    inner = progress if notes else StepProgress(progress)
+    chains = [ModelSteps(model, size, root, inner) for model in models]
     steps = [step for chain in chains for step in chain.steps()]
     runs = tuple(chain.record for chain in chains)
     bundles = {f"{c.model.name}/{v.recipe}": c.bundle(v) for c in chains for v in c.model.versions}

@@ -16,14 +16,14 @@ from .work.timed_work import TimedGeneration, Workload
 
 # Further apart than this, one of the two is wrong, or the machine is not what it was.
 APART = 0.25
-_COMPARED = (
-    "decode_tps",
-    "prefill_tps",
-    "sentences_per_second",
-    "images_per_second",
-    "latency_ms",
-    "rss_peak_bytes",
-)
+_COMPARED = {
+    "decode_tps": "decode, tokens per second",
+    "prefill_tps": "prefill, tokens per second",
+    "sentences_per_second": "sentences per second",
+    "images_per_second": "images per second",
+    "latency_ms": "latency in ms",
+    "rss_peak_bytes": "peak RSS in bytes",
+}
 
 
 def foreseen(bundle: Path, workload: Workload, threads: int, provider: str) -> Prediction | None:
@@ -52,12 +52,12 @@ def apart(prediction: Prediction | None, metrics: Mapping[str, Metric]) -> list[
     said: list[str] = []
     if prediction is None:
         return said
-    for name in _COMPARED:
+    for name, words in _COMPARED.items():
         expected = prediction.value(name)
         measured = metrics[name].value if name in metrics else None
         if expected and measured and abs(measured / expected - 1) > APART:
             said.append(
-                f"{name}: {100 * abs(measured / expected - 1):.0f} % "
+                f"{words}: {100 * abs(measured / expected - 1):.0f} % "
                 f"{'above' if measured > expected else 'below'} the {expected:,.4g} that the kernel table "
                 "predicts: the machine was busy now or then, or the table is old (edgepress devices measure)"
             )

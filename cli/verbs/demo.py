@@ -39,7 +39,8 @@ def command(output: Path, quick: bool, terminal: Terminal) -> None:
     from ...benchmarks.page.compare import compare_runs, document
 
     models = [smaller(model) for model in MODELS] if quick else list(MODELS)
-    result = run_demo(output, models=models, size=QUICK if quick else FULL, progress=terminal.progress)
+    size = QUICK if quick else FULL
+    result = run_demo(output, models=models, size=size, notes=terminal.verbose, progress=terminal.progress)
     groups = compare_runs(result.runs)
     if not terminal.as_json:
         from .compare import table_text
