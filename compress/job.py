@@ -160,6 +160,7 @@ class Job:
         """
         from ..runtime.text.tokenizer import Tokenizer
         from .model.family import read_by
+        from .sample_length import filled_length
         from .text.calibration import calibration_from
 
         reads = read_by(self.source.anatomy)
@@ -187,14 +188,9 @@ class Job:
             chat=self.choice.chat,  # type: ignore[arg-type]
             vocab_size=self.source.anatomy.vocab_size,
             labels=classifier.labels if classifier is not None and classifier.one_a_text else (),
-            filled=self._filled(),
+            filled=filled_length(self.source.anatomy),
             protect=self.choice.protect,
         )
-
-    def _filled(self) -> int | None:
-        """How many tokens each text is filled up to with padding that the model reads; None for others."""
-        tower = self.source.anatomy.tower
-        return self.source.anatomy.max_positions if tower is not None and tower.filled else None
 
     def _files(self, folder: str, what: str) -> Any:
         """``what`` the model reads in ``folder``: images or sounds."""

@@ -7,11 +7,15 @@ from .model.anatomy import Anatomy
 
 def sample_length(anatomy: Anatomy, asked: int) -> int:
     """Tokens of a sample of the model: at most as many as it has positions. Of an image, a sound, or a text
-    that is filled up with padding which the model reads, all places count, whatever is ``asked`` for.
+    that is filled up, all places count, whatever is ``asked`` for.
     """
     if anatomy.hearing is not None:
         return anatomy.hearing.tokens
-    filled = anatomy.tower is not None and anatomy.tower.filled
-    return (
-        anatomy.max_positions if filled or anatomy.patches is not None else min(asked, anatomy.max_positions)
-    )
+    if anatomy.patches is not None:
+        return anatomy.max_positions
+    return filled_length(anatomy) or min(asked, anatomy.max_positions)
+
+
+def filled_length(anatomy: Anatomy) -> int | None:
+    """How many tokens each text is filled up to with padding that the model reads; None for others."""
+    return anatomy.max_positions if anatomy.tower is not None and anatomy.tower.filled else None

@@ -13,7 +13,6 @@ from .budgets import Budget, refuse_other_kinds
 from .candidates import model_kind
 from .quantities import ENCODER
 
-_BY_RECIPE = "compress it with a recipe: edgepress recipe list"
 _BY_SCHEME = "compress and export it: edgepress compress MODEL --scheme W4A16 -o OUT"
 # Of models without figures: whether one is so, what it is, why that is in the way, and the way out.
 _WITHOUT_FIGURES: tuple[tuple[Callable[[Anatomy], bool], str, str, str], ...] = (
@@ -28,12 +27,6 @@ _WITHOUT_FIGURES: tuple[tuple[Callable[[Anatomy], bool], str, str, str], ...] = 
         "has latent attention, which fit has no figures for",
         "",
         _BY_SCHEME,
-    ),
-    (
-        lambda anatomy: anatomy.tower is not None and anatomy.patches is None,
-        "is the encoder of texts of two encoders, whose vectors fit has no figures for",
-        "validate measures sentence embeddings, and these are compared with vectors of images",
-        f"{_BY_RECIPE}; fit takes the other one: MODEL:image",
     ),
 )
 
@@ -50,7 +43,7 @@ def require_known(resolved: ResolvedModel, source: WeightSource, budgets: Sequen
             raise InputError(f"{name} {what}", why=why, fix=fix)
     kind = model_kind(anatomy)
     refuse_other_kinds(budgets, kind, name)
-    if kind == ENCODER and pooling_of(resolved.path).mode is None:
+    if kind == ENCODER and anatomy.tower is None and pooling_of(resolved.path).mode is None:
         raise InputError(
             f"{name} has no sentence embeddings: no file beside it says how to pool",
             fix="use a sentence-transformers model, with modules.json and 1_Pooling/config.json",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ..compress.model.anatomy import Anatomy
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
+from ..compress.sample_length import filled_length
 from ..devices.kernel_table.operation import float_product, integer_product, quantized_product
 from ..devices.predict.caches import Place
 from ..devices.predict.predict import table_of
@@ -23,9 +24,14 @@ from .candidates import Space, Unit
 from .quantities import DECODE, ENCODER_DECODER, ENERGY, FIRST_TOKEN, SENTENCES, TIMED, Quantity
 from .solve import Table
 
-# What is measured: tokens of a prompt or a sentence, new ones after a prompt, and sentences of a batch.
+# What is measured: tokens of a prompt or a sentence, if a model reads so many, new ones after a prompt, and
+# sentences of a batch.
 PROMPT, NEW_TOKENS, BATCH = 128, 128, 32
-_ROWS = {DECODE: 1, FIRST_TOKEN: PROMPT, SENTENCES: BATCH * PROMPT}
+
+
+def prompt_tokens(most: int, *, filled: bool) -> int:
+    """Tokens of what is read by a model that reads at most so many; or always, texts being ``filled`` up."""
+    return most if filled else min(PROMPT, most)
 
 
 def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableCost]:
@@ -80,8 +86,10 @@ def _read_once(anatomy: Anatomy) -> frozenset[str]:
 
 def _rows(anatomy: Anatomy, unit: Unit, timed: Quantity, once: frozenset[str]) -> int:
     """Of the product that the linears of ``unit`` are."""
+    if timed is SENTENCES:
+        return BATCH * prompt_tokens(anatomy.max_positions, filled=filled_length(anatomy) is not None)
     if anatomy.kind != ENCODER_DECODER:
-        return _ROWS[timed]
+        return PROMPT if timed is FIRST_TOKEN else 1
     if once.isdisjoint(unit.modules):
         return 1
     if timed is not FIRST_TOKEN:

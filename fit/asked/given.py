@@ -12,7 +12,7 @@ from typing import Any
 from ...compress.files_as_calibration import calibration_of_files
 from ...compress.model.family import read_by
 from ...compress.model.weights import WeightSource
-from ...compress.sample_length import sample_length
+from ...compress.sample_length import filled_length, sample_length
 from ...compress.text.calibration import Calibration, calibration_from
 from ...compress.text.corpus import read_corpus
 from ...errors import InputError
@@ -94,7 +94,13 @@ def _calibration(
         text,
         settings,
         lambda: calibration_from(
-            text, tokenizer, kind=anatomy.kind, vocab_size=anatomy.vocab_size, labels=labels, **settings
+            text,
+            tokenizer,
+            kind=anatomy.kind,
+            vocab_size=anatomy.vocab_size,
+            labels=labels,
+            filled=filled_length(anatomy),
+            **settings,
         ),
     )
 

@@ -108,7 +108,6 @@ def test_the_smallest_classifier_of_images_within_a_kl(
 def test_what_is_refused(
     fit: Fit,
     make_vision: Callable[..., Path],
-    make_pair: Callable[..., Path],
     pico_text: Path,
     tmp_path: Path,
     capsys: Capture,
@@ -119,10 +118,6 @@ def test_what_is_refused(
     assert "holds no images" in capsys.readouterr().out
     assert fit(model, "--min-cosine", "0.9", "--samples", "60") == 2
     assert "--samples 24 would fit" in capsys.readouterr().out
-    texts = f"{make_pair(tmp_path / 'pair', 'clip')}:text"
-    words = ["fit", texts, "--text", str(pico_text), "--samples", "8", "--min-cosine", "0.9", "--json"]
-    assert run([*words, "-o", str(tmp_path / "o")]) == 2
-    assert "fit takes the other one: MODEL:image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2"])
