@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+)\]")
 
 
+# A line that is a command, or ends with one.
+_COMMAND = re.compile(r"(?:^ *|: )edgepress [a-z]+ ")
+
 # Receives how much of some work has been done since it was last called.
 Tick = Callable[[float], None]
 
@@ -227,7 +230,8 @@ class Terminal:
     def document(self, value: Any, text: object = None, *, as_written: bool = False) -> None:
         """The result: JSON under ``--json``, else ``text`` (a string or what rich renders).
 
-        On a terminal long lines of a string are broken between words, unless it must stay ``as_written``.
+        On a terminal long lines of a string are broken between words, but for those that end with a command,
+        unless it must stay ``as_written``.
         """
         self.close()
         if self.as_json:
@@ -239,7 +243,11 @@ class Terminal:
             if isinstance(text, str):
                 shown = printable(text)
                 if console.is_terminal and not as_written:
-                    shown = "\n".join(_broken(line, console.width) for line in shown.splitlines())
+                    lines = shown.splitlines()
+                    shown = "\n".join(
+                        line if _COMMAND.search(line) else _broken(line, console.width) for line in lines
+                    )
                 console.print(shown, markup=False, highlight=False, soft_wrap=True)
             else:
-                console.print(_Printable(text), markup=False, highlight=False)
+                # Tables fit; what does not is a command, which is copied whole.
+                console.print(_Printable(text), markup=False, highlight=False, crop=False)

@@ -18,7 +18,8 @@ from edgepress.terminal_bars import Bars, bar_line
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, Group
+from rich.text import Text
 
 
 class Clock:
@@ -134,6 +135,19 @@ def test_notes_are_broken_between_words_and_commands_are_not(monkeypatch: pytest
         *words, last = err.getvalue().splitlines()
         assert last == command and (len(words) > 1) == err.isatty()
         assert " ".join(words).split() == ["word"] * 30
+
+
+def test_commands_of_a_result_are_copied_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "measure it: edgepress profile a-bundle --prompt-tokens 128 --max-new-tokens 128"
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("TERM", raising=False)
+    rendered = Group("word " * 30, Text(command, no_wrap=True, overflow="ignore"))
+    for result in ("word " * 30 + "\n" + command, rendered):
+        monkeypatch.setattr(sys, "stdout", out := Tty())
+        Terminal().document(None, result)
+        *words, last = out.getvalue().rstrip("\n").splitlines()
+        assert last.rstrip() == command and len(words) > 1
+        assert all(len(line.rstrip()) <= 40 for line in words)
 
 
 def test_silent_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,7 @@ def _tables(found: list[Prediction]) -> RenderableType:
     parts: list[RenderableType] = []
     for one in found:
         parts += [Text(_title(one)), _table(one), *(Text(f"note: {note}") for note in one.notes)]
-        parts += [Text(f"measure it: {one.check}"), Text("")]
+        parts += [Text(f"measure it: {one.check}", no_wrap=True, overflow="ignore"), Text("")]
     return Group(*parts)
 
 
