@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ...errors import EdgepressError
+from ...errors import CheckpointError, EdgepressError
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_json, write_atomic
 from ...terminal import Progress
@@ -60,23 +60,26 @@ class DamageProbe:
     def open(
         cls, original: WeightSource, directory: Path, device: torch.device, progress: Progress
     ) -> DamageProbe | None:
-        """The probe of ``original``; None where its tokenizer does not fit it."""
+        """The probe of ``original``; None, and said so, where no text of its tokenizer goes through it."""
         anatomy, path = original.anatomy, original.reader.path
         if anatomy.patches is not None:
             images = probe_images(*anatomy.patches.image, anatomy.patches.tokens)
             return cls(original, images, directory, device, progress)
         hearing = anatomy.hearing
-        if not (path / "tokenizer.json").is_file() or (hearing is not None and hearing.log_mel is None):
+        if hearing is not None and hearing.log_mel is None:
             return None
         try:
             if hearing is not None:
                 batches = probe_sounds(require_log_mel(hearing, path), words_of(original), hearing.tokens)
             else:
                 batches = probe_batches(Tokenizer.open(path), anatomy.max_positions)
+            last = max(int(_ids(batch).max()) for batch in batches)
+            if last >= anatomy.vocab_size:
+                raise CheckpointError(
+                    f"token {last} of its tokenizer is none of the {anatomy.vocab_size} of {path}"
+                )
         except EdgepressError as error:
             progress.note(f"steps are not measured: {error.what}")
-            return None
-        if max(int(_ids(batch).max()) for batch in batches) >= anatomy.vocab_size:
             return None
         return cls(original, batches, directory, device, progress)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,13 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.pipeline.damage_probe import DamageProbe
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.probe_text import SHA256, TEXTS, probe_batches
 from edgepress.errors import CalibrationError
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
+from edgepress.terminal import Silent
 
 pytestmark = pytest.mark.chain
 
@@ -113,6 +117,33 @@ def test_encoders_are_told_apart_by_the_distance_of_their_states(pico_bert: Path
     ]
     two, eight = (read_json(path / "edgepress.json")["steps"][0]["damage"]["distance"] for path in paths)
     assert 0 <= eight < two
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize("first", [None, 999_999])
+def test_it_is_said_why_steps_are_not_measured(first: int | None, pico_bert: Path, tmp_path: Path) -> None:
+    """Without a tokenizer, and with one that begins texts with a token which the model does not have."""
+    model = tmp_path / "model"
+    shutil.copytree(pico_bert, model)
+    file, notes = model / "tokenizer.json", Notes()
+    if first is None:
+        file.unlink()
+    else:
+        tokenizer = json.loads(file.read_text(encoding="utf-8"))
+        tokenizer["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [first]
+        file.write_text(json.dumps(tokenizer), encoding="utf-8")
+    source = WeightSource.open(model)
+    assert DamageProbe.open(source, tmp_path / "probe", torch.device("cpu"), notes) is None
+    (said,) = notes.said
+    assert said.startswith("steps are not measured: ")
+    assert ("has no tokenizer.json" if first is None else f"token {first} ") in said
 
 
 def test_text_that_steps_are_measured_on_is_not_calibrated_with(pico_llama: Path, tmp_path: Path) -> None:
