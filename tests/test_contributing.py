@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,19 @@ def examples() -> dict[str, str]:
     return {match["name"]: match["text"] + "\n" for match in EXAMPLE.finditer(guide)}
 
 
+# One process of the copy for all commands, so that the packages are imported once: it answers each line of
+# arguments with the exit code and what was printed.
+COMMANDS = """
+import contextlib, io, json, sys
+from edgepress.cli.entry import run
+for line in sys.stdin:
+    printed = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed[0]), contextlib.redirect_stderr(printed[1]):
+        code = run(json.loads(line))
+    print(json.dumps([code, *(one.getvalue() for one in printed)]), flush=True)
+"""
+
+
 class Copy:
     """A copy of the package with the examples in it."""
 
@@ -53,24 +66,34 @@ class Copy:
             place = self.package / name if "/" in name else folder / name
             assert not place.exists(), f"{name} is no example any more: it is part of the package"
             place.write_text(text, encoding="utf-8")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", COMMANDS],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def run(self, *arguments: str | Path) -> Any:
         """The JSON that ``edgepress arguments`` prints, with the copy in the place of the package."""
-        done = subprocess.run(
-            [sys.executable, "-m", "edgepress", *map(str, arguments), "--json"],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps([*map(str, arguments), "--json"]) + "\n")
+        self._process.stdin.flush()
+        code, out, errors = json.loads(self._process.stdout.readline())
+        assert code == 0, out + errors
+        return json.loads(out)
+
+    def close(self) -> None:
+        """End the process of the commands."""
+        self._process.communicate()
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    return Copy(tmp_path_factory.mktemp("guide"))
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    made = Copy(tmp_path_factory.mktemp("guide"))
+    yield made
+    made.close()
 
 
 def test_every_example_is_found() -> None:

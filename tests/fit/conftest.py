@@ -14,7 +14,7 @@ from edgepress.fit import trials
 
 from ..devices.kernel_table.tables import small_table
 
-SHORT = Protocol(blocks=2, block_ms=10, warmup_seconds=0, energy_windows=1, energy_seconds=0.2)
+SHORT = Protocol(blocks=1, block_ms=10, warmup_seconds=0, energy_windows=1, energy_seconds=0.2)
 
 
 @pytest.fixture(scope="session", autouse=True)
