@@ -34,6 +34,8 @@ FLOAT = 4
 LIBRARIES = 430 << 20
 # What calibration adds to them: the tokenizer, the text, and the workspace of matrix products.
 CALIBRATION = 70 << 20
+# What measuring the steps adds where no text is calibrated on: the tokenizer and the same workspace.
+PROBE = 50 << 20
 # How many times the live activations of a forward pass wait for the backward pass of a block.
 _KEPT = 4
 # The same of a backward sweep, where no weight learns: 1.12 with SmolLM2.
@@ -123,7 +125,7 @@ def predict_memory(
         # What is added is held beside what it was made from and what it becomes on disk.
         work = max(step.working_bytes(whole), step.sweep_bytes(source, tokens, scales))
         peaks.append(work + 3 * step.added_bytes(anatomy))
-    return resident + (CALIBRATION if recipe.calibrated else 0) + max(peaks)
+    return resident + (CALIBRATION if recipe.calibrated else PROBE) + max(peaks)
 
 
 def _model_passes(source: WeightSource, recipe: Recipe) -> Iterator[tuple[ModelPass, int]]:

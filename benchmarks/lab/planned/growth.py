@@ -62,9 +62,11 @@ def write_growth(taken: Sequence[Taken], results: Path) -> None:
 
 
 def extrapolated(taken: Sequence[Taken], case: str) -> list[str]:
-    """A line of the table; empty where a case has only one size."""
+    """A line of the table; empty where a case has only one size, or holds a small model whole and a large one
+    not, so that its memory falls.
+    """
     found = sorted((one for one in taken if one.case == case), key=lambda one: parameters(one.model))
-    if len(found) < 2:
+    if len(found) < 2 or found[-1].peak < found[0].peak:
         return []
     first, last = found[0], found[-1]
     cells = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -82,6 +83,8 @@ def test_a_straight_line_is_carried_on() -> None:
     assert float(peak) == pytest.approx((400e6 + 5 * block) / 1e9, rel=0.05)
     assert float(seconds) == pytest.approx(whole / 1e8, abs=6)
     assert extrapolated(found[:1], "rtn") == []
+    whole = replace(found[0], peak=found[-1].peak + 1)
+    assert extrapolated([whole, found[-1]], "rtn") == []
 
 
 def test_time_inside_other_work_counts_once() -> None:
