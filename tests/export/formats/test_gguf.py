@@ -134,6 +134,7 @@ def test_what_llama_cpp_leaves_out_is_refused(
     assert not (tmp_path / "g").exists()
 
 
+@pytest.mark.chain
 def test_a_tokenizer_that_cuts_text_as_llama_cpp_cannot_is_refused(
     make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:

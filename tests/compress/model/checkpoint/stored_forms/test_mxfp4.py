@@ -83,7 +83,7 @@ def test_the_smallest_and_the_largest_numbers_are_those_of_transformers(model: P
 
 
 def test_rounding_again_needs_a_word(model: Path, tmp_path: Path, recipe: Callable[..., str]) -> None:
-    with pytest.raises(RecipeError, match="36 layers that have codes") as refused:
+    with pytest.raises(RecipeError, match="36 layers that already have codes") as refused:
         plan_model(str(model), recipe=recipe(tmp_path, RTN))
     assert "--requantize" in refused.value.fix
     plan = plan_model(str(model), recipe=recipe(tmp_path, RTN), requantize=True)
