@@ -57,7 +57,7 @@ def test_images_a_second(images: Path, tmp_path: Path) -> None:
     assert line.workload["kind"] == "see" and line.workload["size"] == [32, 32]
     assert line.per_op is not None and set(line.per_op["phases"]) == {"batch", "single"}
     text = shown(line)
-    assert "images of 32 × 32, batch 3, 1 threads" in text and "only 1 block:" in text
+    assert "images of 32 × 32, batch 3, 1 thread" in text and "only 1 block:" in text
     backwards = line.model_copy(update={"metrics": dict(reversed(line.metrics.items()))})
     assert shown(backwards) == text
     (group,) = compare_runs([record], sort="speed")
