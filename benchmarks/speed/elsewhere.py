@@ -28,7 +28,7 @@ from ...devices.transports.ssh import Link
 from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
-from ...storage import append_line, cache_directory, sha256_json
+from ...storage import append_line, cache_directory, lines_of, sha256_json
 from ...terminal import Progress
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
@@ -163,7 +163,7 @@ class Kept:
         if not self._path.exists():
             return []
         found = []
-        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in lines_of(self._path.read_text(encoding="utf-8", errors="replace")):
             with suppress(ValueError):
                 found.append(json.loads(line))
         return found

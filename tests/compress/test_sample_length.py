@@ -19,8 +19,8 @@ def test_of_text_what_is_asked_for(asked: int, found: int | None, pico_llama: Pa
 def test_of_sounds_and_images_all_places(
     pico_whisper: Path, make_vision: Callable[..., Path], make_pair: Callable[..., Path], tmp_path: Path
 ) -> None:
-    heard = WeightSource.open(pico_whisper).anatomy
-    assert sample_length(heard, 8) == sample_length(heard, 512) == 100
+    whisper = WeightSource.open(pico_whisper).anatomy
+    assert sample_length(whisper, 8) == sample_length(whisper, 512) == 100
     seen = WeightSource.open(make_vision(tmp_path / "vit", "vit")).anatomy
     assert seen.patches is not None
     assert sample_length(seen, 8) == sample_length(seen, 512) == seen.patches.tokens

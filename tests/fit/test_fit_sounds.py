@@ -32,7 +32,7 @@ Fit = Callable[..., int]
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of sounds, two of which are the same."""
-    folder = save_sounds(tmp_path_factory.mktemp("heard") / "wav", 36)
+    folder = save_sounds(tmp_path_factory.mktemp("sounds") / "wav", 36)
     for suffix in (".wav", ".txt"):
         shutil.copyfile(folder / f"07{suffix}", folder / f"77{suffix}")
     return folder
@@ -88,21 +88,21 @@ def test_all_budgets_hold_and_the_recipe_repeats_it(
     texts = [line.workload.get("text") for line in records.read([out / "runs.jsonl"])]
     assert texts == ["development", None, "held-out"]
     assert found["repeat"][5:7] == ["--audio", "calibration"]
-    recipe, heard = str(out / "recipe.yaml"), out / "calibration"
-    assert len(list(heard.glob("*.wav"))) == len(list(heard.glob("*.txt"))) == 16
+    recipe, audio = str(out / "recipe.yaml"), out / "calibration"
+    assert len(list(audio.glob("*.wav"))) == len(list(audio.glob("*.txt"))) == 16
     assert "samples: 5" not in Path(recipe).read_text()
-    again = compress_model(str(model), recipe=recipe, calibration=str(heard), output=tmp_path / "again")
+    again = compress_model(str(model), recipe=recipe, calibration=str(audio), output=tmp_path / "again")
     made = Bundle.open(export_bundle(again, output=tmp_path / "b"))
     differ = frozenset({"manifest.json", "README.md", "bom.cdx.json"})  # they name the run
     assert hash_tree(bundle.path, skip=differ) == hash_tree(made.path, skip=differ)
-    _held_out_apart(out, model, sounds, heard, found, tmp_path)
+    _held_out_apart(out, model, sounds, audio, found, tmp_path)
 
 
 def _held_out_apart(
-    out: Path, model: Path, sounds: Path, heard: Path, found: dict[str, Any], tmp_path: Path
+    out: Path, model: Path, sounds: Path, audio: Path, found: dict[str, Any], tmp_path: Path
 ) -> None:
     """The figure of the held-out part is that of sounds which nothing was calibrated with."""
-    calibrated = set(map(sha256_file, heard.glob("*.wav")))
+    calibrated = set(map(sha256_file, audio.glob("*.wav")))
     others = tmp_path / "others"
     others.mkdir()
     lines = records.read([out / "runs.jsonl"])

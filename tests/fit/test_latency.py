@@ -84,9 +84,9 @@ def test_what_an_encoder_hears_is_as_many_rows_as_a_sound_has(pico_whisper: Path
     for unit, decode, whole, half in zip(
         space.units, found[0]["decode on here"], *(one["first token on here"] for one in found), strict=True
     ):
-        heard = any(".encoder." in name or "encoder_attn.k" in name for name in unit.modules)
-        assert (max(decode) == 0) == heard
-        assert all(map(gt, whole, half)) if heard else decode == whole == half
+        of_the_encoder = any(".encoder." in name or "encoder_attn.k" in name for name in unit.modules)
+        assert (max(decode) == 0) == of_the_encoder
+        assert all(map(gt, whole, half)) if of_the_encoder else decode == whole == half
 
 
 def test_a_device_without_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
