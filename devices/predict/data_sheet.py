@@ -12,12 +12,12 @@ from .subject import Subject
 from .workload import RATES, PredictedWork
 
 # The share of the bandwidth at which weights are read when a token is decoded, by the bytes that a token
-# reads: the median of two processors that were measured, and the band within which nine in ten lines of both
-# lie, each predicted with the other's share. `python -m edgepress.benchmarks.lab.programs.sheet_error` prints
-# them. No processor or kind of memory has a share of its own: both were virtual servers of memory that they
+# reads: the median of the processors that were measured, and the band within which nine in ten lines of all
+# lie, each predicted with the others' share. `python -m edgepress.benchmarks.lab.programs.sheet_error` prints
+# them. No processor or kind of memory has a share of its own: all were virtual servers of memory that they
 # do not name, and where a token reads much they are near each other.
 LARGE = 128e6
-SHARES = {"small": (0.47, 0.74), "large": (0.68, 0.28)}
+SHARES = {"small": (0.46, 0.52), "large": (0.68, 0.28)}
 _UNKNOWN = 0.5
 _NO_PEAK = "its sheet does not say what kernels reach"
 MODELLED = "joules are the sheet's power for as long as the work takes: modelled, not counted"
@@ -36,7 +36,7 @@ def share_of(target: Target, size: str) -> Share | None:
     """
     if target.share is not None or target.kind.endswith("gpu"):
         return target.share
-    source = "median of two processors, from edgepress's raw lines (benchmarks/lab/results/raw)"
+    source = "median of the measured processors, from edgepress's raw lines (benchmarks/lab/results/raw)"
     share, band = SHARES[size]
     read = f"{'from' if size == 'large' else 'below'} {LARGE / 1e6:.0f} MB a token"
     return Share(

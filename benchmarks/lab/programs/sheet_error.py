@@ -4,7 +4,8 @@
 
 Every line of edgepress in ``results/raw/peers-*.jsonl`` gives the share of the bandwidth measured in its
 round at which weights were read. A machine is predicted with the median share of the others; lines of large
-and of small models apart.
+and of small models apart. A machine is a processor with its extensions: virtual machines call several
+generations by one name.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def shares(lines: Iterable[dict[str, Any]]) -> tuple[str, dict[str, list[float]]
     machine, results, rates = "", [], {}
     for line in lines:
         if line["kind"] == "run":
-            machine = line["machine"]["cpu"]["model"]
+            cpu = line["machine"]["cpu"]
+            machine = f"{cpu['model']} ({len(cpu['isa'])} extensions, last {cpu['isa'][-1]})"
         elif line["kind"] == "round":
             rates[line["round"]] = line["bandwidth"]
         elif line["kind"] == "result" and line["engine"] == ENGINE and not line["error"]:
@@ -87,7 +89,7 @@ def main() -> None:
             middle = median(map(abs, values))
             print(f"  {machine} left out: median {middle:.0%}, nine in ten within {nine_in_ten(values):.0%}")
         every = [error for values in errors.values() for error in values]
-        print(f"  both left out: nine in ten within {nine_in_ten(every):.0%}")
+        print(f"  each left out: nine in ten within {nine_in_ten(every):.0%}")
 
 
 if __name__ == "__main__":
