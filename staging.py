@@ -1,9 +1,10 @@
 """Output directories that appear whole or not at all, and take nothing of anybody else's with them.
 
-A result is built in a staging directory beside its target and renamed into place as the last act. The staging
-name is a function of the target's, so that the same command finds what a killed run left: it resumes it, or
-sweeps it away. A file in the staging directory says that edgepress made it; without that, a directory of this
-name is somebody's own.
+A result is built in a staging directory beside its target and renamed into place as the last act, once the
+disk has all of it: a power cut leaves the old output, the new one, or what the next run puts back. The
+staging name is a function of the target's, so that the same command finds what a killed run left: it resumes
+it, or sweeps it away. A file in the staging directory says that edgepress made it; without that, a directory
+of this name is somebody's own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .disk import disk_error, disk_full_is_typed
+from .durable import sync_directory, sync_tree
 from .errors import EdgepressError, InputError, OutputBusy, OutputExists
 from .foreign import memory_shortage
 from .old_output import MANIFESTS, OldOutput, refusal
@@ -177,12 +179,23 @@ class Staging:
             OutputExists: somebody has changed what is at the target, or made it, since the work began.
         """
         with disk_full_is_typed(self.target):
+            sync_tree(self.result)
             (self.directory / MARK).rename(self.directory / PUBLISHING)
+            sync_directory(self.directory)
             if os.path.lexists(self.target):
                 self._move_away()
-            self.result.rename(self.target)
+            self._rename_durably()
         self._published = True
         self._sweep()
+
+    def _rename_durably(self) -> None:
+        """Rename the result, and take it back where the disk does not take its new name."""
+        self.result.rename(self.target)
+        try:
+            sync_directory(self.target.parent)
+        except OSError:
+            self.target.rename(self.result)
+            raise
 
     def _move_away(self) -> None:
         if self.target.is_symlink() or not self.target.is_dir():

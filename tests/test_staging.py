@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from edgepress.errors import InputError, OutOfResource, OutputExists
 from edgepress.hashed_tree import SIGNATURE, hash_tree
-from edgepress.staging import MARK, Staging
+from edgepress.staging import MARK, PUBLISHING, Staging
 from edgepress.storage import write_json
 
 NOBODY = 65_534
@@ -350,6 +350,67 @@ def test_what_fails_between_the_renames_puts_the_old_output_back(
     with pytest.raises(kind):
         publish(tmp_path / "out", "new", overwrite=True)
     assert (tmp_path / "out" / "data").read_text() == "old" and names(tmp_path) == ["out"]
+
+
+def test_the_disk_has_a_result_before_its_name_and_the_name_before_the_old_output_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut after any of these leaves is the old output, the new one, or what is put back."""
+    publish(tmp_path / "out", "old")
+    seen: list[str] = []
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def renamed(self: Path, to: Path) -> Path:
+        seen.append(f"{self.name} becomes {to.name}")
+        return rename(self, to)
+
+    def removed(path: Path) -> None:
+        seen.append(f"{path.name} is removed")
+        rmtree(path)
+
+    with Staging(tmp_path / "out", overwrite=True) as stage:
+        result(stage.result, "new")
+        known = {path.stat().st_ino: path.name for path in (tmp_path, *tmp_path.rglob("*"))}
+        monkeypatch.setattr(os, "fsync", lambda handle: seen.append(known[os.fstat(handle).st_ino]))
+        monkeypatch.setattr(Path, "rename", renamed)
+        monkeypatch.setattr(shutil, "rmtree", removed)
+        stage.publish()
+    assert sorted(seen[:2]) == ["data", "edgepress.json"]
+    assert seen[2:] == [
+        *("result", f"{MARK} becomes {PUBLISHING}", ".out.partial", "out becomes replaced"),
+        *("result becomes out", tmp_path.name, "replaced is removed"),
+    ]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_disk_that_fails_at_any_wait_of_a_publication(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    """There is what was there before, and what a resumed run needs; the same command then succeeds."""
+    for passed in range(5):
+        target = tmp_path / str(passed) / "out"
+        if old:
+            publish(target, "old")
+        waits = iter(range(5))
+
+        def fail(_: int, waits: Iterator[int] = waits, passed: int = passed) -> None:
+            if next(waits) == passed:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(OutOfResource, match="disk fails"),
+            Staging(target, overwrite=True, keep=lambda staging: (staging / "result").exists()) as stage,
+        ):
+            result(stage.result, "new")
+            patch.setattr(os, "fsync", fail)
+            stage.publish()
+        assert names(target.parent) == [".out.partial", *(["out"] if old else [])]
+        assert not old or (target / "data").read_text() == "old"
+        with Staging(target, overwrite=True, keep=finished) as stage:
+            assert (stage.result / "data").read_text() == "new"
+            stage.publish()
+        assert (target / "data").read_text() == "new" and names(target.parent) == ["out"]
 
 
 DIES = """
