@@ -206,10 +206,10 @@ def append_line(path: Path, line: str) -> None:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a file with a JSON document in each: those of :meth:`str.splitlines` would end at U+2028
-    too, which a JSON string may hold.
+    """The lines of a text whose ends are ``\\n``. Those of :meth:`str.splitlines` end at U+2028 and U+0085 as
+    well, which sentences and JSON strings may hold.
     """
-    return text.removesuffix("\n").split("\n")
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def write_json(path: Path, value: Any) -> None:

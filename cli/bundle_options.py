@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import click
 
 from ..errors import InputError
 from ..limits import LARGEST_SEED, MOST_THREADS
-from ..storage import read_regular
+from ..storage import lines_of, read_regular
 
 if TYPE_CHECKING:
     from ..runtime.session.needs import Needs
@@ -145,7 +146,8 @@ def text_lines(file: Path) -> list[str]:
     """
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else read_regular(file)
-        return [line for line in raw.decode("utf-8").splitlines() if line.strip()]
+        text = io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8").read()
+        return [line for line in lines_of(text) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read texts from {file}", why=str(error)) from None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import hashlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from edgepress.errors import InputError, OutOfResource, RefusedByPolicy
 from edgepress.storage import (
     canonical_json,
     contained,
+    lines_of,
     read_json,
     sha256_file,
     sha256_json,
@@ -53,6 +56,36 @@ def test_canonical_json_ignores_the_order_of_keys_and_refuses_nan() -> None:
     assert canonical_json({"b": 1, "a": [2]}) == '{"a":[2],"b":1}' == canonical_json({"a": [2], "b": 1})
     with pytest.raises(ValueError, match="JSON"):
         canonical_json(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", []),
+        ("\n", [""]),
+        ("a\nb", ["a", "b"]),
+        ("a\n\nb\n", ["a", "", "b"]),
+        ("\u2028\x85\x0c\n", ["\u2028\x85\x0c"]),
+    ],
+)
+def test_lines_end_at_line_feeds_alone(text: str, lines: list[str]) -> None:
+    assert lines_of(text) == lines
+
+
+def test_no_reader_of_json_lines_ends_them_elsewhere() -> None:
+    """``str.splitlines`` would cut a JSON string in two that holds U+2028."""
+    root = Path(storage.__file__).parent
+    found = [
+        f"{path.name}: {function.name}"
+        for folder in ("benchmarks", "cli", "compress", "devices", "export", "fit", "runtime")
+        for path in (root / folder).rglob("*.py")
+        if ".splitlines()" in (text := path.read_text(encoding="utf-8"))
+        for function in ast.walk(ast.parse(text))
+        if isinstance(function, ast.FunctionDef)
+        and ".splitlines()" in (code := ast.get_source_segment(text, function) or "")
+        and re.search(r"json\.loads|model_validate_json", code)
+    ]
+    assert found == []
 
 
 def test_sha256_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ....plugins import load, names
+from ....storage import lines_of
 from ..peers.workspace import Workspace
 from .artifacts import OURS, Artifacts
 from .kinds import TOWERS
@@ -75,7 +76,7 @@ def run_client(
         done = subprocess.run(
             command, input=asked, capture_output=True, text=True, timeout=_TIMEOUT, check=False
         )
-        replies = [json.loads(line) for line in done.stdout.splitlines()]
+        replies = [json.loads(line) for line in lines_of(done.stdout)]
         for (artifacts, form), found in zip(waiting, replies, strict=False):
             yield Cell(artifacts.family, form, **_measured(module, form, artifacts, found), **made)
         waiting = waiting[len(replies) :]

@@ -55,7 +55,7 @@ def run_node(script: str, artifact: Path, task: dict[str, Any], packages: Sequen
         check=False,
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if re.match(r"\w*Error", line)]
+        said = re.findall(r"^\w*Error.*", done.stderr, flags=re.M)
         raise RuntimeError((said or ["node failed"])[0])
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ....storage import write_atomic
+from ....storage import lines_of, write_atomic
 from .cells import Cell
 from .families import FAMILIES
 
@@ -17,7 +17,7 @@ def read_cells(path: Path) -> list[Cell]:
     """Those of ``path``; none where there is no file."""
     if not path.is_file():
         return []
-    return [Cell(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Cell(**json.loads(line)) for line in lines_of(path.read_text(encoding="utf-8"))]
 
 
 def merged(kept: Iterable[Cell], measured: Iterable[Cell]) -> list[Cell]:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ....errors import InputError
+from ....storage import lines_of
 from ...records.summary import bootstrap_ci
 
 SCHEMA = "edgepress.peers/1"
@@ -219,7 +220,7 @@ def read(path: Path) -> DecoderComparison:
         InputError: the file is missing, a line is none of ours, or the line of the run is not the first.
     """
     try:
-        texts: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
+        texts = lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read a comparison from {path}", why=str(error)) from None
     found = [_parsed(path, number, text) for number, text in enumerate(texts, 1) if text.strip()]

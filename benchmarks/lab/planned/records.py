@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ....storage import write_atomic
+from ....storage import lines_of, write_atomic
 from .cases import BLOCKS, CASES, SHAPES, SMALL, Taken
 
 FILE = Path("raw/planned-and-taken.jsonl")
@@ -69,7 +69,7 @@ class Record:
 def read_records(results: Path) -> list[Record]:
     """All that are kept below ``results``, in the order of the pages."""
     path = results / FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = lines_of(path.read_text(encoding="utf-8")) if path.exists() else []
     found = [Record(**{**(line := json.loads(one)), "taken": Taken(**line["taken"])}) for one in lines]
     return sorted(found, key=lambda one: one.place)
 

@@ -26,7 +26,7 @@ from ....devices.predict.subject import bundle_subject
 from ....devices.predict.table_cost import NotMeasured
 from ....devices.predict.workload import PredictedWork
 from ....runtime.bundle.bundle import Bundle
-from ....storage import append_line, write_json
+from ....storage import append_line, lines_of, write_json
 from ...speed.latency import measure_arms, summarize_arm
 from ...speed.profile_task import workload_of
 from ...speed.protocol import Protocol
@@ -172,7 +172,7 @@ def both(bundles: Sequence[Path], work: Path) -> tuple[dict[str, Any], dict[str,
     keeps what a run before this has found.
     """
     lines, expected = work / "measured.jsonl", dict[str, Any]()
-    known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    known = [json.loads(line) for line in lines_of(lines.read_text())] if lines.exists() else []
     real: dict[str, Values] = {one["key"]: one["values"] for one in known}
     for threads in THREADS:
         folder = work / f"{threads}-threads"

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from ....devices.predict.data_sheet import LARGE, SHARES, size_of
+from ....storage import lines_of
 
 RAW = Path(__file__).parents[1] / "results" / "raw"
 ENGINE = "edgepress_onnx"
@@ -69,7 +70,7 @@ def by_size() -> dict[str, dict[str, list[float]]]:
     """The shares in the raw lines: by size of the model and machine."""
     found: dict[str, dict[str, list[float]]] = {size: defaultdict(list) for size in SHARES}
     for path in sorted(RAW.glob("peers-*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in lines_of(path.read_text(encoding="utf-8"))]
         machine, shares_of = shares(line for line in lines if "kind" in line)
         for size, values in shares_of.items():
             found[size][machine] += values

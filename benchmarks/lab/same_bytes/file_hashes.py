@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ....storage import sha256_file
+from ....storage import lines_of, sha256_file
 
 MANIFESTS = ("edgepress.json", "manifest.json")
 LOG = "train.jsonl"
@@ -35,7 +35,7 @@ def hashes_of(directory: Path, prefix: str = "") -> dict[str, str]:
                 fields = _fields(json.loads(path.read_bytes()))
                 found |= {f"{name}#{key}": json_hash(value) for key, value in fields.items()}
             if path.name == LOG:
-                lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+                lines = [json.loads(line) for line in lines_of(path.read_text(encoding="utf-8"))]
                 found[name + WITHOUT_NAMES] = json_hash(_nameless(lines, "pass"))
     return found
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final
 
+from ....storage import lines_of
 from ..subgroups.items import GroupText, Kind
 
 title = "language"
@@ -37,7 +38,7 @@ def calibration() -> Sequence[GroupText]:
 
 def _parts(chosen: Sequence[int]) -> list[GroupText]:
     packed = (files(__package__) / "declaration.jsonl.xz").read_bytes()
-    rows = [json.loads(line) for line in lzma.decompress(packed).decode().splitlines()]
+    rows = [json.loads(line) for line in lines_of(lzma.decompress(packed).decode())]
     return [
         GroupText(row["language"], row["parts"][article], str(article)) for article in chosen for row in rows
     ]

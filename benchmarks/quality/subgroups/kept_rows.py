@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ....disk import disk_full_is_typed, make_folder
-from ....storage import append_line, sha256_json
+from ....storage import append_line, lines_of, sha256_json
 
 Row = Sequence[float]
 
@@ -58,7 +58,7 @@ class SliceRows:
 def _entries(file: Path | None) -> Iterator[dict[str, Any]]:
     if file is None or not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in lines_of(file.read_text(encoding="utf-8", errors="replace")):
         try:
             entry = json.loads(line)
         except ValueError:

@@ -82,7 +82,7 @@ def test_every_family_has_a_client_and_every_client_a_family(tmp_path: Path) -> 
 
 def test_a_run_takes_the_place_of_its_own_cells_alone(tmp_path: Path) -> None:
     old = Cell("llama", "onnx", "node", difference=1e-3, date="2026-11-29")
-    other = Cell("llama", "gguf", "llama_cpp", difference=3e-2, tokens=True, date="2026-11-29")
+    other = Cell("llama", "gguf", "llama_cpp", refusal="of two\u2028lines", date="2026-11-29")
     dropped = Cell("no family", "onnx", "node", difference=1e-3)
     new = replace(old, difference=1e-6, date="2026-11-30")
     write_cells(tmp_path / "cells.jsonl", [old, other, dropped])
