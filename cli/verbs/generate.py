@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 _NEW_TOKENS = 128
 
 
+def _refuse_empty(_: click.Context, __: click.Parameter, stops: tuple[str, ...]) -> tuple[str, ...]:
+    """``stops``; raises InputError, before a bundle is opened, where they cannot be looked for."""
+    from ...runtime.text.text_stream import StopStrings
+
+    StopStrings(stops)
+    return stops
+
+
 @click.command("generate", cls=Verb)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--prompt", "-p", help="Decoders: the text to go on with; - reads it from stdin.")
@@ -74,7 +82,7 @@ _NEW_TOKENS = 128
     default=None,
     help="The same bundle, options and seed give the same text.",
 )
-@click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")
+@click.option("--stop", multiple=True, callback=_refuse_empty, help="Stop before this text; may be repeated.")
 @verb_options.session
 @output
 def command(

@@ -186,7 +186,8 @@ def stream(
     tokens that would be repeated, where they are not those of the prompt.
 
     Raises:
-        InputError: an empty prompt, no new tokens asked for, or more tokens than the context holds.
+        InputError: an empty prompt or stop string, no new tokens asked for, or more tokens than the context
+            holds.
     """
     reply = _Reply(tokenizer, prompt_ids, max_new_tokens, sampling, stop, eos_ids, seen)
     start = time.perf_counter()

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from ...errors import InputError
+
 _INCOMPLETE = "\ufffd"
+# Tokens that an incomplete character can have: three of its four bytes.
+_OF_A_CHARACTER = 3
+# Tokens without a complete character at their end that are looked at together: far more than one can have,
+# for the sake of tokens without a text of their own, which may lie between its bytes.
+_MOST_PENDING = 32
 
 
 class Decodes(Protocol):
@@ -20,7 +27,11 @@ class Decodes(Protocol):
 
 
 class IncrementalDecoder:
-    """Turns ids into pieces; joined they are the text of all ids, less an incomplete character at the end."""
+    """Turns ids into pieces; joined they are the text of all ids, less an incomplete character at the end.
+
+    Tokens that complete nothing are kept up to :data:`_MOST_PENDING`, so that a token costs the same however
+    many went before: what no character can still need is passed on as it is, or forgotten if it has no text.
+    """
 
     def __init__(self, tokenizer: Decodes) -> None:
         self._tokenizer = tokenizer
@@ -32,11 +43,22 @@ class IncrementalDecoder:
         self._window.append(token)
         before = self._tokenizer.decode(self._window[: self._known])
         text = self._tokenizer.decode(self._window)
-        if text.endswith(_INCOMPLETE) or len(text) <= len(before):
+        if not text.endswith(_INCOMPLETE) and len(text) > len(before):
+            return self._passed_on(before, text, len(self._window))
+        if len(self._window) - self._known <= _MOST_PENDING:
             return ""
-        # The next window keeps the tokens just passed on as its context.
-        self._window = self._window[self._known :]
-        self._known = len(self._window)
+        certain = len(self._window) - _OF_A_CHARACTER
+        text = self._tokenizer.decode(self._window[:certain])
+        if len(text) > len(before):
+            return self._passed_on(before, text, certain)
+        del self._window[self._known : certain]
+        return ""
+
+    def _passed_on(self, before: str, text: str, certain: int) -> str:
+        """What ``text``, of the first ``certain`` tokens, says after ``before``; the next window keeps the
+        tokens just passed on as its context.
+        """
+        self._window, self._known = self._window[self._known :], certain - self._known
         return text[len(before) :]
 
 
@@ -45,10 +67,16 @@ class StopStrings:
 
     The result does not depend on how the text is cut into pieces: of several matches the one that ends first
     counts, and of those the longest.
+
+    Raises:
+        InputError: a stop string is empty.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stop for stop in stops if stop)
+        if "" in stops:
+            fix = "leave it out, or give the text to stop before"
+            raise InputError('a stop string is "", which every text begins with', fix=fix)
+        self._stops = tuple(stops)
         self._held = ""
         self.stopped = False
 

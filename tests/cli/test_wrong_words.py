@@ -56,6 +56,7 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(pico_llama: Path, tmp_path:
         "group size 128 does not divide": ["compress", str(pico_llama), "--scheme", "W4A16-g128", *out],
         "did you mean 'h100-sxm'": ["profile", "bundle", "--on", "h100"],
         "unknown model 'absent'": ["inspect", "absent"],
+        'a stop string is ""': ["generate", "bundle", "-p", "a", "--stop", "end", "--stop", ""],
     }
     command = [sys.executable, "-c", SCRIPT, json.dumps(list(cases.values()))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

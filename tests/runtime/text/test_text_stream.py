@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from edgepress.errors import InputError
 from edgepress.runtime.text.text_stream import IncrementalDecoder, StopStrings
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.runtime.text.tokenizer_worker import LibraryTokenizer
@@ -75,10 +76,57 @@ def test_special_tokens_are_silent(bpe: Tokenizer) -> None:
     assert "".join(_pieces(bpe, ids)) == "stone coins"
 
 
+SILENT, STRAY = 256, 0x80
+
+
+class _Bytes:
+    """A byte-level tokenizer whose token 256 has no text; counts the tokens that it decodes."""
+
+    def __init__(self) -> None:
+        self.decoded = 0
+
+    def decode(self, ids: Sequence[int]) -> str:
+        self.decoded += len(ids)
+        return bytes(token for token in ids if token != SILENT).decode("utf-8", "replace")
+
+
+ENDLESS = {"no text": [SILENT], "stray bytes": [STRAY], "written out": list("\ufffd".encode())}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_token_of_what_never_completes_costs_no_more_for_those_before(kind: str) -> None:
+    tokenizer = _Bytes()
+    decoder = IncrementalDecoder(tokenizer)
+    for token in ENDLESS[kind] * 1000:
+        before = tokenizer.decoded
+        decoder.feed(token)
+        assert tokenizer.decoded - before <= 200
+
+
+characters = st.sampled_from("a é€🙂\ufffd").map(lambda character: list(character.encode()))
+runs = st.sampled_from([SILENT, STRAY]).flatmap(
+    lambda token: st.integers(1, 80).map(lambda count: [token] * count)
+)
+
+
+@given(parts=st.lists(runs | characters, max_size=12))
+def test_what_never_completes_changes_nothing_around_it(parts: list[list[int]]) -> None:
+    ids = [token for part in parts for token in part]
+    decoder, text = IncrementalDecoder(_Bytes()), _Bytes().decode(ids)
+    shown = "".join(map(decoder.feed, ids))
+    assert text.startswith(shown) and not text[len(shown) :].strip("\ufffd")
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    with pytest.raises(InputError, match='a stop string is ""') as caught:
+        StopStrings(["end", ""])
+    assert "leave it out" in caught.value.fix
+
+
 def _reference_cut(text: str, stops: Sequence[str]) -> str:
     """Read character by character until some stop string has just been completed."""
     for end in range(len(text) + 1):
-        complete = [stop for stop in stops if stop and text[:end].endswith(stop)]
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
         if complete:
             return text[: end - max(map(len, complete))]
     return text
@@ -87,7 +135,7 @@ def _reference_cut(text: str, stops: Sequence[str]) -> str:
 @settings(max_examples=400)
 @given(
     pieces=st.lists(st.text("abc", max_size=4), max_size=12),
-    stops=st.lists(st.text("abc", max_size=4), max_size=3),
+    stops=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
 )
 def test_stop_strings_equal_the_reference(pieces: list[str], stops: list[str]) -> None:
     watch = StopStrings(stops)
