@@ -70,6 +70,9 @@ class _Claim:
 class OuterSearch:
     """The part that a process has in a search for ``trials`` trials, whose study is at ``journal``.
 
+    Attributes:
+        ran: trials that were run here.
+
     Raises:
         MissingDependency: optuna is not installed.
     """
@@ -90,6 +93,7 @@ class OuterSearch:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search, self.journal, self.trials = search, journal, trials
         self.seed, self.sampler, self.presets = seed, sampler, presets
+        self.ran = 0
         self._taken: set[int] = set()
         with self._alone():
             backend = JournalFileBackend(str(journal), lock_obj=_Held())  # type: ignore[arg-type, unused-ignore]
@@ -107,7 +111,6 @@ class OuterSearch:
         Raises:
             EdgepressError: as :func:`.trials.run_trial`, but for what a method cannot do.
         """
-        ran = 0
         while True:
             with self._alone():
                 self._take_in()
@@ -118,11 +121,11 @@ class OuterSearch:
                     self._run(claim)
                 finally:  # whatever ended it: a later search in this very process takes it up
                     claim.lock.release()
-                ran += 1
+                self.ran += 1
             elif leads and running:
                 time.sleep(_WAIT)
             else:
-                return ran
+                return self.ran
 
     def _known(self) -> list[Any]:
         return list(self.study.get_trials(deepcopy=False))

@@ -4,33 +4,46 @@ directory of the output. Moritz et al. 2018, "Ray: A Distributed Framework for E
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import require
+from ..errors import EdgepressError, InputError, require
 from ..terminal import Progress, Silent
 from .worker import work_on
+
+ADDRESS = "RAY_ADDRESS"
+_ANSWER = 5.0  # seconds for a cluster to answer
+_RETURN = 1.0  # seconds for a task to return, once the last trial is there
+_FIX = f"start one: ray start --head; or unset {ADDRESS}"
 
 
 class RayWorkers:
     """Open for as long as the search lasts: a task on each processor of the cluster, at most ``most``; of the
-    cluster that RAY_ADDRESS names, else of one that is started on this machine.
+    cluster that RAY_ADDRESS names or that runs on this machine, else of one that is started here. What tasks
+    did, and why one failed, is noted at the end.
 
     Raises:
         MissingDependency: ray is not installed.
+        InputError: nothing answers at RAY_ADDRESS.
     """
 
     def __init__(self, output: Path, most: int, progress: Progress) -> None:
         require("ray", "ray")
+        _require_answer(os.environ.get(ADDRESS, ""))
         self.output, self.most, self.progress = output, most, progress
 
     def __enter__(self) -> None:
         import ray
 
-        ray.init(log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
+        except ConnectionError as error:
+            raise InputError("no Ray cluster answers", why=str(error), fix=_FIX) from None
         count = min(self.most, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(num_cpus=1)(work_on)
-        self._tasks = [task.remote(str(self.output), Silent()) for _ in range(count)]
+        self._tasks = [task.remote(str(self.output.absolute()), Silent()) for _ in range(count)]
         self.progress.note(f"{count} tasks of Ray take part")
 
     def __exit__(
@@ -41,4 +54,39 @@ class RayWorkers:
     ) -> None:
         import ray
 
-        ray.shutdown()
+        try:
+            if kind is None:
+                self._report()
+        finally:
+            ray.shutdown()
+
+    def _report(self) -> None:
+        """Note how many trials the tasks ran that have ended, and what ended others of them."""
+        import ray
+        from ray.exceptions import RayError
+
+        ended, _ = ray.wait(self._tasks, num_returns=len(self._tasks), timeout=_RETURN)
+        ran = 0
+        for task in ended:
+            try:
+                ran += ray.get(task)
+            except RayError as error:
+                cause = getattr(error, "cause", error)
+                said = cause.what if isinstance(cause, EdgepressError) else repr(cause)
+                self.progress.note(f"a task of Ray failed: {said}")
+        self.progress.note(f"tasks of Ray ran {ran} trials")
+
+
+def _require_answer(address: str) -> None:
+    """Refuse a ``HOST:PORT`` where nothing answers, for which Ray would look for minutes.
+
+    Raises:
+        InputError: names it.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # none, or a word of Ray's, such as auto
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER).close()
+    except OSError as error:
+        raise InputError(f"no Ray cluster answers at {ADDRESS}={address}", why=str(error), fix=_FIX) from None

@@ -55,13 +55,15 @@ def work_on(output: str | Path, progress: Progress) -> int:
     wish.check()
     job = Job(wish, directory, progress)
     search = job.search(time.monotonic() + 3600 * wish.hours)
+    shared: OuterSearch | None = None
     try:
-        return outer_search(job, search).work(leads=False)
+        shared = outer_search(job, search)
+        return shared.work(leads=False)
     except (OSError, InputError):
         if (directory / WISH).exists():
             raise
         progress.note("the search has ended: its output is whole")
-        return len(search.trials)
+        return 0 if shared is None else shared.ran
 
 
 def refuse_budgets(wish: Wish, host: str) -> None:

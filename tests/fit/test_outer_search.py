@@ -5,6 +5,7 @@ are taken up, and a worker that would disturb or has nothing to join is refused.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,9 +23,12 @@ from edgepress.compress.pipeline.sealed import write_sealed
 from edgepress.errors import OutOfResource
 from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
+from edgepress.fit.job import Job
 from edgepress.fit.methods import Method
 from edgepress.fit.outer_search import OuterSearch, _Claim
 from edgepress.fit.quantities import DECODE, DISK
+from edgepress.fit.ray_workers import RayWorkers
+from edgepress.fit.worker import outer_search, share
 from edgepress.storage import read_json
 from edgepress.terminal import Silent
 
@@ -96,10 +100,42 @@ def test_a_cluster_of_ray_runs_the_same_trials(pico_llama: Path, pico_text: Path
     out, errors = tmp_path / "o", tmp_path / "errors"
     given = [*fit(pico_llama, pico_text, out), "--executor", "ray"]
     assert start(tmp_path / "cache", errors, *given).wait(300) == 0
-    assert "tasks of Ray take part" in errors.read_text()
+    said = errors.read_text()
+    assert "tasks of Ray take part" in said and "tasks of Ray ran" in said
+    assert "a task of Ray failed" not in said
     found = read_json(out / "fit.json")["trials"]
     assert len(found) == TRIALS == len({trial["key"] for trial in found})
     assert "corrected" in {trial["method"] for trial in found}
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.chain
+def test_tasks_of_ray_run_all_trials_where_nobody_else_does(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("ray")
+    budgets = (Budget(DISK, 190e3),)
+    wish = Wish(str(pico_llama), budgets, str(pico_text), samples=16, length=32, threads=1, trials=TRIALS)
+    directory, notes = tmp_path / ".o.partial", Notes()
+    directory.mkdir()
+    job = Job(wish, directory, Silent())
+    shared = outer_search(job, job.search(math.inf))
+    share(job)
+    with RayWorkers(tmp_path / "o", 2, notes):
+        ends = time.monotonic() + 240
+        while len(list(directory.glob("trials/*/seconds.json"))) < TRIALS and time.monotonic() < ends:
+            time.sleep(0.2)
+        assert shared.work(leads=True) == 0
+        assert len(shared.search.trials) == TRIALS
+    assert notes.said[1:] == [f"tasks of Ray ran {TRIALS} trials"]
 
 
 def test_a_trial_that_failed_is_free_for_the_next_search_of_the_process(
