@@ -1,4 +1,4 @@
-"""The ``awq`` format: AutoAWQ's checkpoint form (``gemm``), which transformers, vLLM and SGLang open, of
+"""The ``awq`` format: AutoAWQ's checkpoint form (``gemm``), which transformers and vLLM open, of
 weights of 4 bits with or without zero points.
 
 ``qweight [in, out / 8]`` holds eight output channels in a word, in the order 0 2 4 6 1 3 5 7, the first one
@@ -34,8 +34,8 @@ class Awq:
     families_not_opened: tuple[str, ...] = ("bloom", "gpt_neox", "gptj", "mpt", "starcoder2")
 
     def servers(self, scheme: Scheme) -> str:
-        """vLLM and SGLang."""
-        return "`vllm serve .` and SGLang open it too."
+        """vLLM."""
+        return "`vllm serve .` opens it too, where it knows the family."
 
     def settings(self, scheme: Scheme, head: str | None) -> dict[str, Any]:
         """What AutoAWQ writes."""

@@ -1,5 +1,5 @@
-"""The ``gptq`` format: the checkpoint form of auto-gptq and GPTQModel, which transformers, vLLM and SGLang
-open, of weights of 2, 3, 4 or 8 bits.
+"""The ``gptq`` format: the checkpoint form of auto-gptq and GPTQModel, which transformers and vLLM open,
+of weights of 2, 3, 4 or 8 bits.
 
 ``qweight [in · bits / 32, out]`` holds the codes of an output channel one below the other as a stream of
 bits, lowest first; ``qzeros [groups, out · bits / 32]`` the zero points of a group side by side; ``scales
@@ -33,9 +33,9 @@ class Gptq:
     families_not_opened: tuple[str, ...] = ("mpt",)
 
     def servers(self, scheme: Scheme) -> str:
-        """vLLM and SGLang."""
+        """vLLM."""
         if scheme.symmetric and scheme.bits in (4, 8):
-            return "`vllm serve .` and SGLang open it too."
+            return "`vllm serve .` opens it too, where it knows the family."
         return "vLLM opens symmetric weights of 4 and 8 bits in this form, and not these."
 
     def settings(self, scheme: Scheme, head: str | None) -> dict[str, Any]:

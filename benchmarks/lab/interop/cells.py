@@ -17,6 +17,8 @@ from ....plugins import load, names
 from ....storage import lines_of
 from ..peers.workspace import Workspace
 from .artifacts import OURS, Artifacts
+from .claims import claimed
+from .families import FAMILIES
 from .kinds import TOWERS
 
 CLIENTS = f"{__package__}.clients"
@@ -35,7 +37,8 @@ def clients() -> dict[str, ModuleType]:
 class Cell:
     """``difference`` is the largest of a number of the client's from ours, as a part of the largest of ours;
     ``tokens`` whether the greedy tokens are the same, None where the client gives none. With ``refusal``, the
-    client's last words, there is neither. ``date`` is that of the measurement, ``packages`` the client's.
+    client's last words, there is neither. ``claimed`` is what :func:`.claims.claimed` finds. ``date`` is that
+    of the measurement, ``packages`` the client's.
     """
 
     family: str
@@ -44,6 +47,7 @@ class Cell:
     difference: float | None = None
     tokens: bool | None = None
     refusal: str = ""
+    claimed: bool | None = None
     date: str = ""
     packages: str = ""
 
@@ -54,6 +58,8 @@ class Cell:
 
 def concerns(module: ModuleType, artifacts: Artifacts) -> list[str]:
     """The artifacts that the client opens; a cell each."""
+    if artifacts.family not in getattr(module, "FAMILIES", FAMILIES):
+        return []
     return [form for form in module.ARTIFACTS if artifacts.kind in module.KINDS and form in artifacts.forms]
 
 
@@ -71,6 +77,10 @@ def run_client(
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "packages": ", ".join(getattr(module, "NPM", module.PACKAGES)),
     }
+
+    def said(artifacts: Artifacts, form: str) -> bool | None:
+        return claimed(artifacts.path(form), form, name)
+
     while waiting:
         asked = "".join(f"{json.dumps(_question(*cell))}\n" for cell in waiting)
         done = subprocess.run(
@@ -78,12 +88,13 @@ def run_client(
         )
         replies = [json.loads(line) for line in lines_of(done.stdout)]
         for (artifacts, form), found in zip(waiting, replies, strict=False):
-            yield Cell(artifacts.family, form, **_measured(module, form, artifacts, found), **made)
+            measured = _measured(module, form, artifacts, found)
+            yield Cell(artifacts.family, form, **measured, claimed=said(artifacts, form), **made)
         waiting = waiting[len(replies) :]
         if waiting:
             refusal = _last_words(done.stderr) or f"exit code {done.returncode}"
             artifacts, form = waiting.pop(0)
-            yield Cell(artifacts.family, form, refusal=refusal, **made)
+            yield Cell(artifacts.family, form, refusal=refusal, claimed=said(artifacts, form), **made)
 
 
 def _last_words(printed: str) -> str:

@@ -1,8 +1,7 @@
 """A real browser without a window: Chromium opens a page of this process on the loopback address, which runs
 a script of ``scripts/`` and sends back what it answers.
 
-WebGPU computes on the adapter that Chromium finds, which without a GPU is SwiftShader's, in software, where
-Chromium brings that. Standard library only.
+WebGPU computes on SwiftShader's adapter, in software, also where there is a GPU. Standard library only.
 """
 
 from __future__ import annotations

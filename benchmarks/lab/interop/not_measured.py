@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 NOT_MEASURED: dict[str, str] = {
-    "WebGPU on a GPU": "there was none. `browser_webgpu` computes on SwiftShader's adapter, in software, and "
-    "takes minutes for a cell on a busy machine: a pico Llama gave our logits within 6e-7 and our first "
-    "three tokens there (2026-11-30).",
+    "WebGPU on a GPU": "there was none; SwiftShader, Chromium's adapter in software, stands in the tables. "
+    "ONNX Runtime's shaders of attention exchange keys between the lanes of a subgroup, 8 or 16 of them, and "
+    "SwiftShader's have 4: with prompts of 40 tokens the first logits were wrong by 0.6 of the largest. The "
+    "matrix asks for a device without subgroups where an adapter has fewer than 8 lanes (2026-11-30).",
     "SGLang": "version 0.5.23 on PyPI is built for CUDA 13: it requires `sglang-kernel`, "
     "`flashinfer_python[cu13]`, `cuda-python>=13.0` and `torch==2.14.1`. Its build for CPUs is made from "
     "source or as a container, for Xeons with AMX "

@@ -12,7 +12,7 @@ from .families import FAMILIES
 from .kinds import DECODE, ENCODER, READ_AND_WRITE, TAGGER
 
 GGUF = "gguf"
-EXACT = 1e-4  # float32 sums in another order
+EXACT, ROUNDED = 1e-4, 0.05  # float32 sums in another order; 4-bit products with rounded inputs
 _NAMES = {"onnx": "standard bundle"}
 _HEADINGS = (
     ("Decoders", DECODE),
@@ -39,9 +39,8 @@ def tables(cells: Sequence[Cell]) -> str:
         chosen = [cell for cell in cells if FAMILIES[cell.family][0] in kinds]
         if chosen:
             parts.append(f"### {heading}\n\n{table(chosen)}")
-    return "\n\n".join([*parts, _not_written(), _refusals(cells), _clients(cells)]).replace(
-        "\n\n\n\n", "\n\n"
-    )
+    parts += [_not_written(), _refusals(cells), _claims(cells), _clients(cells)]
+    return "\n\n".join(filter(None, parts))
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -89,6 +88,32 @@ def _refusals(cells: Sequence[Cell]) -> str:
         for (client, artifact, refusal), families in said.items()
     ]
     return "\n".join(["### Refusals", "", *lines]) if lines else ""
+
+
+def _claims(cells: Sequence[Cell]) -> str:
+    """What cards and manifests say, held against the cells."""
+    said = [cell for cell in cells if cell.claimed is not None]
+    if not said:
+        return ""
+    wrong = [cell for cell in said if cell.claimed and not passed(cell)]
+    silent = [cell for cell in said if not cell.claimed and passed(cell)]
+    named = sum(bool(cell.claimed) for cell in said)
+    lines = [
+        f"- cards or manifests name the client in {named} cells; it gives our answers in "
+        f"{named - len(wrong)} of them",
+        *[f"- named, and not so: {_place(cell)}" for cell in wrong],
+        *[f"- not named, and it gives our answers: {_place(cell)}" for cell in silent],
+    ]
+    return "\n".join(["### Claims", "", *lines])
+
+
+def passed(cell: Cell) -> bool:
+    """Whether the client gives our answers, within what it rounds itself."""
+    return cell.difference is not None and cell.difference <= ROUNDED
+
+
+def _place(cell: Cell) -> str:
+    return f"{_shown(cell.client)} ({_NAMES.get(cell.artifact, cell.artifact)}), {cell.family}"
 
 
 def _clients(cells: Sequence[Cell]) -> str:

@@ -1,7 +1,8 @@
 """One client a file, run in an environment of its own, where edgepress is not installed.
 
 ``PACKAGES`` are what pip installs there, ``NPM`` what npm does; ``ARTIFACTS`` are what it opens, of models of
-the ``KINDS``. ``answers(artifact, task)`` returns ``tokens`` of what writes (the greedy ones after each row)
-and ``values``: logits at the last token of each row, or the vectors of an encoder; of a client with ``ASKED``
-what our answers under that name are. What it raises is a refusal.
+the ``KINDS``, or of those ``FAMILIES`` alone that it names. ``answers(artifact, task)`` returns ``tokens`` of
+what writes (the greedy ones after each row) and ``values``: logits at the last token of each row, or the
+vectors of an encoder; of a client with ``ASKED`` what our answers under that name are. What it raises is a
+refusal.
 """

@@ -12,14 +12,22 @@ import edgepress
 import pytest
 from edgepress.benchmarks.lab.interop.artifacts import Artifacts
 from edgepress.benchmarks.lab.interop.cells import Cell, clients, concerns, run_client
+from edgepress.benchmarks.lab.interop.claims import claimed
 from edgepress.benchmarks.lab.interop.families import FAMILIES
 from edgepress.benchmarks.lab.interop.kept_cells import merged, read_cells, write_cells
 from edgepress.benchmarks.lab.interop.kinds import ALL, READ_AND_WRITE
-from edgepress.benchmarks.lab.interop.table import table, tables
+from edgepress.benchmarks.lab.interop.table import passed, table, tables
 from edgepress.benchmarks.lab.peers.workspace import Workspace
 from edgepress.export.formats.onnx_hub import NOT_IN_OPTIMUM, NOT_IN_TRANSFORMERS_JS
+from edgepress.storage import write_json
 
 KEPT = Path(edgepress.__file__).parent / "benchmarks" / "lab" / "results" / "raw" / "interop.jsonl"
+
+
+def _here(work: Path, client: str) -> None:
+    """This environment as that of the client."""
+    (work / "environments").mkdir()
+    Workspace(work).environment(client).symlink_to(sys.prefix)
 
 
 @pytest.mark.parametrize(
@@ -40,11 +48,39 @@ def test_cards_claim_the_cells_that_passed(client: str, form: str, refused: froz
         assert not cell.refusal or cell.family.partition(" ")[0] in refused, cell
 
 
+def test_what_an_artifact_says_of_a_client_is_read_from_it(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("from optimum.onnxruntime import ORTModelForCausalLM", encoding="utf-8")
+    assert claimed(tmp_path, "onnx_hub", "optimum") is True
+    assert claimed(tmp_path, "onnx_hub", "transformers_js") is False
+    assert claimed(tmp_path, "onnx_hub", "node") is None
+    assert claimed(tmp_path, "onnx", "onnxruntime_genai") is False
+    (tmp_path / "genai_config.json").touch()
+    assert claimed(tmp_path, "onnx", "onnxruntime_genai") is True
+    for answer, said in (("yes", True), ("no", False), ("differs", None)):
+        write_json(tmp_path / "edgepress.json", {"opens_in": {"transformers": {"answer": answer}}})
+        assert claimed(tmp_path, "checkpoint", "transformers") is said
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("name", ["onnxruntime_genai", "transformers"])
+def test_cells_of_the_clients_that_a_developer_has(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(name)
+    _here(tmp_path, name)
+    chosen = [Artifacts(tmp_path / "artifacts", family) for family in ("llama", "bert")]
+    for artifacts in chosen:
+        artifacts.make()
+    cells = list(run_client(Workspace(tmp_path), name, clients()[name], chosen))
+    whole = {cell.family: cell for cell in cells if cell.artifact in ("onnx", "checkpoint")}
+    assert set(whole) == ({"llama"} if name == "onnxruntime_genai" else {"llama", "bert"})
+    for cell in whole.values():
+        assert passed(cell) and cell.tokens is not False and cell.claimed is True, cell
+
+
 @pytest.mark.chain
 @pytest.mark.slow  # seven families and a process; processes of other tools are tested beside ../peers
 def test_cells_of_a_client_that_is_installed_here(tmp_path: Path) -> None:
-    (tmp_path / "environments").mkdir()
-    (tmp_path / "environments" / "transformers").symlink_to(sys.prefix)
+    _here(tmp_path, "transformers")
     workspace, client = Workspace(tmp_path), clients()["transformers"]
     names = ("gemma3_text", "electra", "mpnet", "bart", "whisper", "clip_text_model", "vit")
     made = {family: Artifacts(tmp_path / "artifacts", family) for family in names}
@@ -68,6 +104,14 @@ def test_cells_of_a_client_that_is_installed_here(tmp_path: Path) -> None:
         if name != "electra":
             assert not cell.refusal and cell.difference is not None and cell.difference < 1e-5, cell
             assert cell.tokens is (True if name in ("gemma3_text", "bart", "whisper") else None)
+
+
+def test_a_client_that_names_families_is_asked_about_these_alone(tmp_path: Path) -> None:
+    named = {name: client for name, client in clients().items() if hasattr(client, "FAMILIES")}
+    assert "browser_webgpu_software" in named
+    for client in named.values():
+        asked = {family for family in FAMILIES if concerns(client, Artifacts(tmp_path, family))}
+        assert asked == set(client.FAMILIES)
 
 
 def test_every_family_has_a_client_and_every_client_a_family(tmp_path: Path) -> None:
@@ -112,3 +156,21 @@ def test_a_table_shows_differences_other_tokens_and_refusals() -> None:
     assert table(both).splitlines()[-1] == "| opt | not written | refused |"
     assert "- openvino (standard bundle), llama: `no operator MatMulNBits`" in page
     assert "- optimum: optimum (2026-11-30)" in page
+    assert "### Claims" not in page
+
+
+def test_a_page_names_the_claims_that_do_not_hold_and_the_answers_that_nobody_claims() -> None:
+    cells = [
+        Cell("llama", "onnx_hub", "optimum", difference=2e-7, tokens=True, claimed=True),
+        Cell("mistral", "onnx_hub", "optimum", refusal="Error: no", claimed=True),
+        Cell("qwen3", "onnx_hub", "optimum", difference=0.6, tokens=False, claimed=True),
+        Cell("gpt2", "onnx_hub", "optimum", difference=2e-7, tokens=True, claimed=False),
+        Cell("opt", "onnx_hub", "optimum", refusal="Error: no", claimed=False),
+    ]
+    page = tables(cells)
+    assert "name the client in 3 cells; it gives our answers in 1 of them" in page
+    assert (
+        "- named, and not so: optimum (onnx_hub), mistral\n- named, and not so: optimum (onnx_hub), qwen3"
+        in page
+    )
+    assert page.count("- not named, and it gives our answers: optimum (onnx_hub), gpt2") == 1
