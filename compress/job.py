@@ -60,21 +60,15 @@ class Job:
         max_time: float | None = None,
         requantize: bool = False,
     ) -> None:
+        from .asked_recipe import AskedRecipe
         from .model.models import resolve
         from .model.weights import WeightSource
-        from .recipe import load_recipe
         from .sample_length import sample_length
-        from .scheme_recipe import recipe_for
 
-        read = None if recipe is None else load_recipe(recipe)
-        self.model = resolve(model, progress)
+        asked = AskedRecipe(recipe, scheme, group_size, calibrated=choice.source is not None)
+        self.model = resolve(model, progress, asked.check)
         self.source = WeightSource.open(self.model.path)
-        self.recipe = read or recipe_for(
-            str(scheme),
-            group_size=group_size,
-            calibrated=choice.source is not None,
-            anatomy=self.source.anatomy,
-        )
+        self.recipe = asked.of(self.source.anatomy)
         if max_time is not None:
             from .time_limit import limited  # only here: what learns costs a start
 

@@ -8,7 +8,7 @@ transformers' module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,7 @@ from .outer_anatomy import Classifier, DecoderEntry, LogitForm, RelativePosition
 
 __all__ = [
     "Anatomy",
+    "Check",
     "Classifier",
     "DecoderEntry",
     "LogitForm",
@@ -219,6 +220,10 @@ class Anatomy:
         """Every linear of every block."""
         for block in self.blocks:
             yield from block.linears()
+
+
+# Refuses a model by its anatomy: raises why it cannot be worked on as asked.
+Check = Callable[[Anatomy], None]
 
 
 def module_name(anatomy: Anatomy, stored: str) -> str:

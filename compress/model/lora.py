@@ -23,7 +23,7 @@ from ...limits import finite_number
 from ...staging import Staging
 from ...storage import is_regular, read_json, sha256_file, write_json
 from ...terminal import Progress
-from .anatomy import stored_name
+from .anatomy import Check, stored_name
 from .checkpoint.policy import CONFIG, inside
 from .checkpoint.shard_writer import copy_companions, join
 from .checkpoint.shards import refused_pickle
@@ -167,8 +167,9 @@ def _stored(module: str, part: str, source: WeightSource) -> str | None:
     return None
 
 
-def merge(adapter: Adapter, base: Path, target: Path, progress: Progress) -> None:
-    """Write the base with the adapter merged into it as the checkpoint ``target``, unless it is there.
+def merge(adapter: Adapter, base: Path, target: Path, progress: Progress, check: Check | None = None) -> None:
+    """Write the base with the adapter merged into it as the checkpoint ``target``, unless it is there;
+    ``check`` refuses it by its anatomy before.
 
     Raises:
         InputError: the base is quantized. CheckpointError: the adapter does not fit it.
@@ -178,6 +179,8 @@ def merge(adapter: Adapter, base: Path, target: Path, progress: Progress) -> Non
     source = WeightSource.open(base)
     if source.schemes.keys() - source.reader.coded.by_module.keys():
         raise InputError(f"the base {base} of the adapter {adapter.path} is quantized", fix=_WAY_OUT)
+    if check is not None:
+        check(source.anatomy)
     changes, names = adapter.changes(source), list(source.reader.shapes)
     require_disk(target, 2 * sum(map(source.reader.read_bytes, names)))
     try:

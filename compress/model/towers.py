@@ -15,10 +15,11 @@ from ...foreign import foreign_errors_are_typed
 from ...staging import Staging
 from ...storage import cache_directory, sha256_json, write_json
 from ...terminal import Progress
+from .anatomy import Check
 from .checkpoint.policy import CONFIG
 from .checkpoint.reader import CheckpointReader
 from .checkpoint.shard_writer import copy_companions, join
-from .family import PAIRS
+from .family import PAIRS, anatomy_of
 from .image_processor import FILES
 
 # Sections of config.json and modules by tower; the class of each, and the projection beside the module.
@@ -42,8 +43,9 @@ _NOT_OF = {
 }
 
 
-def cut_out(path: Path, tower: str, progress: Progress) -> Path:
-    """The directory of the ``tower`` (``text`` or ``image``) of the model at ``path``, made where need be.
+def cut_out(path: Path, tower: str, progress: Progress, check: Check | None = None) -> Path:
+    """The directory of the ``tower`` (``text`` or ``image``) of the model at ``path``, made where need be,
+    unless ``check`` refuses its anatomy.
 
     Raises:
         CheckpointError: the model is not one of two encoders, or lacks this one.
@@ -58,17 +60,26 @@ def cut_out(path: Path, tower: str, progress: Progress) -> Path:
         )
     target = cache_directory() / "towers" / sha256_json([reader.fingerprint(), tower])
     if not (target / CONFIG).is_file():
-        _write(reader, model_type, tower, target, progress)
+        _write(reader, model_type, tower, target, progress, check)
     return target
 
 
-def _write(reader: CheckpointReader, model_type: str, tower: str, target: Path, progress: Progress) -> None:
+def _write(
+    reader: CheckpointReader,
+    model_type: str,
+    tower: str,
+    target: Path,
+    progress: Progress,
+    check: Check | None,
+) -> None:
     architecture, projection = _CLASSES[model_type, tower]
     prefixes = tuple(prefix for prefix in (_MODULES[tower], projection) if prefix is not None)
     names = [name for name in reader.shapes if name.startswith(prefixes)]
     if not names:
         raise CheckpointError(f"{reader.path} has no tensors of its {tower} encoder ({prefixes[0]}…)")
     config = _config(reader, tower) | {"architectures": [architecture]}
+    if check is not None:
+        check(anatomy_of(config, {name: reader.shapes[name] for name in names}))
     require_disk(target, 2 * sum(map(reader.nbytes, names)))
     try:
         with (

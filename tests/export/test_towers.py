@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from edgepress.benchmarks.speed.work.timed_work import Embedding
-from edgepress.compress.api import compress_model
+from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.image_processor import require_preprocessing
 from edgepress.compress.model.models import resolve
 from edgepress.compress.model.torch_model import load_model, tower_vectors
 from edgepress.compress.model.weights import WeightSource
-from edgepress.errors import CheckpointError, InputError
+from edgepress.errors import CheckpointError, InputError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof.graphs import exact_session
@@ -121,6 +121,16 @@ def test_vectors_and_similarities_are_those_of_the_whole_model(
     files = {path.name for path in bundles["image"].iterdir()}
     assert "preprocessor_config.json" in files and "tokenizer.json" not in files
     assert "preprocessor_config.json" not in {path.name for path in bundles["text"].iterdir()}
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_groups_that_do_not_divide_are_refused_before_anything_is_cut_out(
+    tower: str, made: Callable[[Pair], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ShapeError, match="group size 128 does not divide"):
+        plan_model(f"{made(PAIRS[0])}:{tower}", scheme="W4A16-g128")
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("pair", [PAIRS[0], PAIRS[2]], ids=label)

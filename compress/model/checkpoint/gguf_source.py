@@ -25,6 +25,7 @@ from ....runtime.text.child_process import ChildProcess, Limits
 from ....staging import Staging
 from ....storage import read_json
 from ....terminal import Progress, Silent
+from ..anatomy import Anatomy, Check
 from ..family import FAMILIES, anatomy_of
 from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_words import WAYS
@@ -39,13 +40,19 @@ Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
 
 def materialise(
-    path: Path, target: Path, *, edit: Edit | None = None, progress: Progress | None = None
+    path: Path,
+    target: Path,
+    *,
+    edit: Edit | None = None,
+    check: Check | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the model of the GGUF file ``path`` as the directory ``target``, once: an existing one is kept,
     one that another process is writing waited for.
 
     Args:
         edit: changes the named float32 tensors in place before they are saved; also gets the config.
+        check: refuses the model by its anatomy, before a weight is read.
 
     Raises:
         CheckpointError: the file is damaged, incomplete, or not what transformers reads.
@@ -64,18 +71,23 @@ def materialise(
     require("accelerate", "compress")
     require_disk(target, 4 * sum(header.weights.values()) + (64 << 20))
     try:
-        _write(path, header, target, edit, progress or Silent())
+        _write(path, header, target, edit, check, progress or Silent())
     except OutputExists:
         if not (target / "config.json").is_file():  # else another process has written it in the meantime
             raise
     return target
 
 
-def _write(path: Path, header: GgufHeader, target: Path, edit: Edit | None, progress: Progress) -> None:
+def _write(
+    path: Path, header: GgufHeader, target: Path, edit: Edit | None, check: Check | None, progress: Progress
+) -> None:
     with progress.task(f"dequantizing {path.name}", 3) as task, Staging(target, wait=True) as stage:
+        config = _config(path, header.architecture)
+        if check is not None:
+            check(_anatomy(config, path, header.architecture))
         stage.result.mkdir()
         _save_tokenizer(path, header, stage.result)
-        model = _load(path, header.architecture)
+        model = _load(path, config, header.architecture)
         task.advance(detail="read")
         tensors = dict(model.state_dict())
         if edit is not None:
@@ -117,20 +129,32 @@ def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
         )
 
 
-def _load(path: Path, architecture: str) -> Any:
+def _config(path: Path, architecture: str) -> Any:
+    from transformers import AutoConfig
+
+    with _reading(path, architecture) as empty:
+        return AutoConfig.from_pretrained(empty, gguf_file=str(path.absolute()))
+
+
+def _anatomy(config: Any, path: Path, architecture: str) -> Anatomy:
+    """That of transformers' model of ``config``, of which no weight is there yet."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    with _reading(path, architecture), init_empty_weights(), no_init_weights():
+        tensors = AutoModelForCausalLM.from_config(config).state_dict()
+    return anatomy_of(config.to_dict(), {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+
+
+def _load(path: Path, config: Any, architecture: str) -> Any:
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    file = str(path.absolute())
-    # The model's directory is an empty one: nothing that lies beside the file is read.
-    with (
-        tempfile.TemporaryDirectory() as empty,
-        _quiet_transformers(),
-        redirect_stderr(io.StringIO()),
-        foreign_errors_are_typed(lambda why: _unreadable(path, architecture, why)),
-    ):
+    with _reading(path, architecture) as empty:
         model, report = AutoModelForCausalLM.from_pretrained(
             empty,
-            gguf_file=file,
+            config=config,
+            gguf_file=str(path.absolute()),
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
             output_loading_info=True,
@@ -138,6 +162,20 @@ def _load(path: Path, architecture: str) -> Any:
     _check_complete(path, report)
     _forget_quantization(model)
     return model.eval()
+
+
+@contextmanager
+def _reading(path: Path, architecture: str) -> Iterator[str]:
+    """Typed errors for transformers' own, and nothing that it prints; gives the directory that it takes for
+    the model's: an empty one, so that nothing which lies beside the file is read.
+    """
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        _quiet_transformers(),
+        redirect_stderr(io.StringIO()),
+        foreign_errors_are_typed(lambda why: _unreadable(path, architecture, why)),
+    ):
+        yield empty
 
 
 def _unreadable(path: Path, architecture: str, why: str) -> CheckpointError:

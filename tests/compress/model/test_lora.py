@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from edgepress.cli.entry import run
+from edgepress.compress.api import plan_model
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.models import resolve
 from edgepress.compress.model.weights import WeightSource
-from edgepress.errors import EdgepressError
+from edgepress.errors import EdgepressError, ShapeError
 from safetensors.torch import load_file, save_file
 
 from ...conftest import save_decoder, save_encoder
@@ -66,6 +67,15 @@ def test_the_merged_weight_is_the_base_s_plus_the_product(
             assert torch.equal(new, old)
     assert after.companions() == before.companions()
     assert resolve(str(folder)).path == found.path  # the second time nothing is made
+
+
+def test_groups_that_do_not_divide_are_refused_before_anything_is_merged(
+    pico_llama: Path, tmp_path: Path
+) -> None:
+    folder = adapter(tmp_path / "style", pico_llama, Q)
+    with pytest.raises(ShapeError, match="group size 128 does not divide"):
+        plan_model(str(folder), scheme="W4A16-g128")
+    assert not (tmp_path / "cache" / "merged").exists()
 
 
 def test_an_encoder_s_modules_are_found_by_the_names_that_transformers_uses(tmp_path: Path) -> None:

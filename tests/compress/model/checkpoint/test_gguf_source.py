@@ -23,7 +23,14 @@ from edgepress.compress.model.checkpoint.vocabulary_check import check_vocabular
 from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.models import DIGESTS, resolve
 from edgepress.compress.model.weights import WeightSource
-from edgepress.errors import CheckpointError, EdgepressError, RecipeError, RefusedByPolicy, UnknownName
+from edgepress.errors import (
+    CheckpointError,
+    EdgepressError,
+    RecipeError,
+    RefusedByPolicy,
+    ShapeError,
+    UnknownName,
+)
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.staging import Staging
 from edgepress.storage import read_json, sha256_file
@@ -227,6 +234,26 @@ def test_the_edit_sees_names_and_changes_what_is_saved(pico_gguf: Pico, tmp_path
     with pytest.raises(CheckpointError, match=f"{name} has 1 NaN"):
         materialise(path, tmp_path / "poisoned", edit=poison)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.chain
+def test_what_does_not_fit_is_refused_before_a_weight_is_read(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the anatomy that the file's settings describe, in the words of a plan of the model that is there."""
+    write_gguf(pico_llama, tmp_path / "m.gguf")
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "r.yaml").write_text("passes: [{pass: rtn, scheme: W4A16-g128}]")
+    asks: list[dict[str, Any]] = [{"scheme": "W4A16-g128"}, {"recipe": str(tmp_path / "r.yaml")}]
+    for asked in asks:
+        with pytest.raises(ShapeError) as planned:
+            plan_model(str(pico_llama), **asked)
+        with pytest.raises(ShapeError) as early:
+            plan_model(str(tmp_path / "m.gguf"), **asked)
+        assert early.value.fix == planned.value.fix
+        assert early.value.what.partition(": ")[2] == planned.value.what.partition(": ")[2]
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    assert plan_model(str(tmp_path / "m.gguf"), scheme="W4A16-g32", requantize=True).steps
 
 
 @pytest.mark.chain
