@@ -16,6 +16,7 @@ from .. import completion
 from ..bundle_options import OutputDirectory, limit_torch, max_memory, named_model, print_plan, threads
 from ..bundle_options import download as download_option
 from ..bundle_options import dry_run as dry_run_option
+from ..proof_words import largest_difference, shown_distances
 from ..verb import Verb, given_command
 from ..verb import output as output_options
 
@@ -152,30 +153,6 @@ class _Faster:
         return found
 
 
-# What a proof calls its distances, and what a reader does.
-_DISTANCES = {
-    "kl_mean": "KL",
-    "perplexity_ratio": "perplexity ×",
-    "top1_agreement": "same likeliest token",
-    "top1_agreement_where_clear": "where its choice is clear",
-    "cosine_distance_mean": "cosine distance",
-    "label_kl_mean": "KL of labels",
-    "label_agreement": "same labels",
-}
-
-
-def shown_distances(found: dict[str, Any]) -> str:
-    """The distances of a proof in words, with the bounds that they were held to."""
-    bounds, parts = found.get("bounds", {}), []
-    for name, words in _DISTANCES.items():
-        if name in found and "agreement" in name:
-            parts.append(f"{words} {100 * found[name]:.1f} %")
-        elif name in found:
-            bound = f" (bound {bounds[name]:.2g})" if name in bounds else ""
-            parts.append(f"{words} {found[name]:.4g}{bound}")
-    return ", ".join(parts)
-
-
 def _summary(path: Any, manifest: dict[str, Any]) -> str:
     from ...export.graph.forms.providers import status_of
     from ...export.proof.replies import lost_text
@@ -190,10 +167,7 @@ def _summary(path: Any, manifest: dict[str, Any]) -> str:
     parity = manifest["parity"]
     if parity["status"] != "passed":
         return "\n".join([*lines, f"  WARNING: {parity['warning']}"])
-    found = parity["float"]
-    lines.append(
-        f"  float graph: largest difference {found['max_abs_difference']:.3g} (bound {found['bound']:.3g})"
-    )
+    lines.append(f"  float graph: {largest_difference(parity['float'])}")
     if "codes" in parity:
         lines.append(f"  quantized weights: largest difference {parity['codes']['max_abs_difference']:.3g}")
     if "caches" in parity:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import groupby
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,27 @@ from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import download as download_option
 from ..bundle_options import named_model
+from ..manifest_rows import brief, described, in_a_line, rows_as_they_are, rows_in_words
 from ..verb import Verb, output
 
-_DEEP = 8  # levels of a manifest that a table shows
-# What a reader looks for in a bundle; other fields of its manifest follow as they are.
-_FIRST = ("what", "described", "kind", "scheme", "size_bytes", "layers")
-_BRIEF = 112  # characters of a field that fit two rows of a table
+# What a reader calls the fields of a checkpoint.
+_LABELS = {
+    "described": "model",
+    "model_type": "family",
+    "hidden_size": "hidden size",
+    "vocab_size": "vocabulary",
+    "kv_heads": "key/value heads",
+    "head_dim": "head dimension",
+    "block_sizes": "blocks differ",
+    "tied": "tied embedding",
+    "kv_cache": "cache",
+    "max_positions": "context",
+    "params": "parameters",
+    "bytes": "size",
+    "widths": "bits by block",
+    "runs_on": "runs on",
+    "opens_in": "opens in",
+}
 
 
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
@@ -98,7 +112,7 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict):
         raise InputError(f"{path / 'manifest.json'} is not a JSON object")
-    shown = {key: value for key, value in manifest.items() if key != "files"}
+    shown = {key: value for key, value in manifest.items() if key not in ("files", "path", "what")}
     size = _bytes_of(manifest.get("files"))
     what = "saved" if manifest.get("schema") == SAVED_SCHEMA else "bundle"
     return {"path": str(path), "what": what, **({} if size is None else {"size_bytes": size}), **shown}
@@ -112,42 +126,13 @@ def _bytes_of(files: Any) -> int | None:
     return sum(whole) if sizes and len(whole) == len(sizes) else None
 
 
-def described(value: Any) -> str:
-    """A field as a table shows it: a line for each entry of a mapping, equal neighbours in a list once, with
-    their number.
-    """
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {_inline(entry)}" for key, entry in value.items() if entry is not None)
-    return _inline(value)
-
-
-def _inline(value: Any, deep: int = _DEEP) -> str:
-    if isinstance(value, dict | list) and not deep:
-        return "…"
-    if isinstance(value, dict):
-        entries = (f"{key} {_inline(entry, deep - 1)}" for key, entry in value.items() if entry is not None)
-        return f"({', '.join(entries)})"
-    if isinstance(value, list):
-        texts = (_inline(entry, deep - 1) for entry in value)
-        groups = ((text, len(list(group))) for text, group in groupby(texts))
-        return ", ".join(text if count == 1 else f"{count} × {text}" for text, count in groups) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _bundle_fields(document: dict[str, Any]) -> dict[str, Any]:
-    """The manifest, whose fields may be anything but for the size."""
-    size = document.get("size_bytes")
-    shown = {**document, "size_bytes": f"{size / 1e6:.1f} MB"} if isinstance(size, int) else document
-    names = dict.fromkeys([*(name for name in _FIRST if name in shown), *shown])
-    return {name: shown[name] for name in names}
-
-
-def _checkpoint_fields(document: dict[str, Any]) -> dict[str, Any]:
+def _checkpoint_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     """What :func:`inspect_checkpoint` found, as people read it."""
-    fields = {key: value for key, value in document.items() if key != "layers"}
+    fields = {"what": document["what"], "described": document["described"], **document}
+    del fields["path"], fields["layers"]
     if (sizes := fields["block_sizes"]) is not None:
         widths = [block["ffn"] for block in sizes]
-        fields["block_sizes"] = f"unequal, MLP widths {min(widths)} to {max(widths)}"
+        fields["block_sizes"] = f"MLP widths {min(widths)} to {max(widths)}"
     for key, unit in (("bytes", "MB"), ("params", "M")):
         fields[key] = f"{fields[key] / 1e6:.1f} {unit}"
     fields["opens_in"] = {
@@ -155,52 +140,53 @@ def _checkpoint_fields(document: dict[str, Any]) -> dict[str, Any]:
     }
     for key in ("runs_on", "widths"):
         fields[key] = "\n".join(fields[key]) if fields[key] is not None else None
+    fields["tied"] = "yes: the head is the embedding" if fields["tied"] else "no"
     counts = Counter(layer["scheme"] for layer in document["layers"])
-    return {**fields, "linears": ", ".join(f"{count} × {scheme}" for scheme, count in counts.items())}
+    fields["linears"] = ", ".join(f"{count} × {scheme}" for scheme, count in counts.items())
+    return [(_LABELS.get(key, key), described(value)) for key, value in fields.items() if value is not None]
 
 
-def _layer_lines(layers: list[Any]) -> list[str]:
-    """A line for each layer, as far as an entry is one."""
-    return [
-        "  ".join(_inline(value) for value in layer.values()) if isinstance(layer, dict) else _inline(layer)
-        for layer in layers
-    ]
+# What is known of a layer, in the order in which it is shown.
+_OF_A_LAYER = ("name", "shape", "scheme", "status", "error", "bytes", "step")
 
 
-def _layers_counted(layers: list[Any]) -> str | None:
-    """``210 × W4A16-g64 ok``, or None where the entries are none that export wrote."""
-    if not all(isinstance(layer, dict) and {"name", "scheme", "status"} <= layer.keys() for layer in layers):
-        return None
-    counts = Counter(f"{layer['scheme']} {layer['status']}" for layer in layers)
-    return ", ".join(f"{count} × {kind}" for kind, count in counts.most_common())
+def _layer_line(layer: Any) -> str:
+    """A line for a layer, as far as the entry of a manifest is one."""
+    if not isinstance(layer, dict):
+        return in_a_line(layer)
+    keys = dict.fromkeys([*(key for key in _OF_A_LAYER if key in layer), *layer])
+    return "  ".join(in_a_line(layer[key]) for key in keys if layer[key] is not None)
 
 
-def _brief(value: Any) -> str:
-    """A field in two rows at most."""
-    text = "; ".join(described(value).splitlines())
-    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 1]}…"
+def _rows(document: dict[str, Any], *, whole: bool) -> list[tuple[str, str]]:
+    """Labels and texts; ``whole`` leaves the layers to lines of their own."""
+    if document["what"] == "checkpoint":
+        return _checkpoint_rows(document)
+    fields = {key: value for key, value in document.items() if key != "path"}
+    if not whole:
+        return rows_in_words(fields)
+    return rows_as_they_are(
+        {key: value for key, value in fields.items() if key != "layers" or not isinstance(value, list)}
+    )
 
 
-def _table(document: dict[str, Any], *, whole: bool) -> Any:
+def _shown(document: dict[str, Any], *, whole: bool) -> Any:
+    """A table, and behind it a line for each layer where they are shown as a ``whole``."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_header=False, box=None, title=Text(str(document["path"])), title_justify="left")
     table.add_column("field")
     table.add_column("value", overflow="fold")
-    is_checkpoint, layers = document["what"] == "checkpoint", document.get("layers")
-    shown = dict((_checkpoint_fields if is_checkpoint else _bundle_fields)(document))
-    if isinstance(layers, list):
-        if whole:
-            shown["layers"] = "\n".join(_layer_lines(layers))
-        elif not is_checkpoint:
-            shown["layers"] = _layers_counted(layers) or layers
-    for key, value in shown.items():
-        if key != "path" and value is not None:
-            table.add_row(Text(key), Text(described(value) if whole else _brief(value)))
+    for label, text in _rows(document, whole=whole):
+        table.add_row(Text(label), Text(text if whole else brief(text)))
     if not whole:
         table.caption, table.caption_justify = Text("every layer and field: --layers, or --json"), "left"
-    return table
+        return table
+    layers = document.get("layers")
+    lines = map(_layer_line, layers if isinstance(layers, list) else ())
+    return Group(table, *(Text(line, overflow="fold") for line in lines))
 
 
 @click.command("inspect", cls=Verb, short_help="Show what a checkpoint or bundle holds.")
@@ -220,4 +206,4 @@ def command(path: str, download: bool, layers: bool, terminal: Terminal) -> None
         from ...compress.model.models import resolve
 
         document = inspect_checkpoint(resolve(path, terminal.progress).path)
-    terminal.document(document, None if terminal.as_json else _table(document, whole=layers))
+    terminal.document(document, None if terminal.as_json else _shown(document, whole=layers))

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from edgepress.cli.program import edgepress
-from edgepress.cli.verbs.inspect import described
 from edgepress.storage import write_json
-
-CACHE = {"head_dim": 64, "kv_heads": 3}
-
-
-@pytest.mark.parametrize(
-    "value, lines",
-    [
-        ({"layers": [CACHE] * 3, "kv_scheme": None}, "layers: 3 × (head_dim 64, kv_heads 3)"),
-        ({"widths": [8, 8, 4, 8], "notes": []}, "widths: 2 × 8, 4, 8\nnotes: none"),
-        ({"float": {"bound": 0.000375412, "status": "passed"}}, "float: (bound 0.0003754, status passed)"),
-        ("decoder", "decoder"),
-    ],
-)
-def test_told(value: Any, lines: str) -> None:
-    assert described(value) == lines
 
 
 def _inspected(folder: Path, **manifest: Any) -> str:
@@ -47,7 +32,7 @@ def test_a_bundle_fits_a_screen_and_layers_shows_all(tmp_path: Path) -> None:
     output = _inspected(tmp_path / "b", layers=layers, **fields)
     assert len(output.splitlines()) <= 24 and "120 × W4A16-g64 ok" in output and "--layers" in output
     assert "12.3 MB" in output and names[7] not in output
-    assert [line.split()[0] for line in output.splitlines()[1:4]] == ["what", "size_bytes", "layers"]
+    assert [line.split()[0] for line in output.splitlines()[1:4]] == ["what", "size", "layers"]
     whole = CliRunner().invoke(edgepress, ["inspect", str(tmp_path / "b"), "--layers"]).output
     assert all(name in whole for name in names) and whole.count("a word") > 1000
 
@@ -59,6 +44,21 @@ def test_a_checkpoint_lists_its_layers(pico_llama: Path) -> None:
     )
     assert "model.layers.1.mlp.up_proj" in whole and "model.layers.1.mlp.up_proj" not in brief
     assert len(brief.splitlines()) <= 24
+    labels = [re.split(r"  +", line.strip())[0] for line in brief.splitlines()[1:-1]]
+    assert {"family", "hidden size", "key/value heads", "context", "opens in"} <= set(labels)
+    assert not any("_" in label for label in labels)
+
+
+def test_a_layer_is_a_line_that_begins_with_its_name(tmp_path: Path) -> None:
+    layer = {"error": 0.00905, "name": "a.q_proj", "other": "weight", "scheme": "W4A16-g64", "status": "ok"}
+    write_json(tmp_path / "manifest.json", {"layers": [layer, None, "odd"]})
+    shown = CliRunner().invoke(edgepress, ["inspect", str(tmp_path), "--layers"], catch_exceptions=False)
+    assert shown.output.splitlines()[-3:] == ["a.q_proj  W4A16-g64  ok  0.00905  weight", "None", "odd"]
+
+
+def test_a_manifest_does_not_say_what_or_where_it_is(tmp_path: Path) -> None:
+    output = _inspected(tmp_path / "bundle", what="checkpoint", path="elsewhere", kind="decoder")
+    assert "elsewhere" not in output and ["what", "bundle"] in [line.split() for line in output.splitlines()]
 
 
 def test_a_manifest_without_end_is_cut(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""What ``export`` prints of a proof."""
+"""The distances of a proof, in words."""
 
 from __future__ import annotations
 
-from edgepress.cli.verbs.export import shown_distances
+from edgepress.cli.proof_words import shown_distances
 
 
 def test_distances_are_words_with_their_bounds() -> None:
