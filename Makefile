@@ -10,6 +10,7 @@
 #   make check-kernels-amx  the same operators with AMX, on a Xeon that Bochs emulates
 #   make check-kernels-elsewhere  the same operators compiled for macOS and Windows, and not run
 #   make check-gpu   the CUDA tests, a benchmark and vLLM, on a machine with one NVIDIA GPU
+#   make interop     open pico models of every family in other clients, each in an environment of its own below WORK
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
 #   make lock        rewrite the files of requirements/ (needs uv)
@@ -34,6 +35,8 @@ PYTEST_OPTIONS ?=
 # Up to four processes, as many as there are cores, of one thread each. The tests of a file stay in one: they share what
 # they compress.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
+# For interop: where environments (12 GB) and models are made.
+WORK ?= runs/interop
 # For check-all: the test part of WikiText-2 as one text file; without it quality is measured on Wikipedia alone.
 WIKITEXT ?=
 
@@ -85,7 +88,7 @@ BOOT ?= /usr/lib
 ZIG ?= $(shell command -v zig || echo $(PYTHON) -m ziglang)
 ELSEWHERE := x86_64-macos aarch64-macos x86_64-windows-gnu aarch64-windows-gnu
 
-.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-amx check-kernels-elsewhere check-gpu gpu lint format env env-locked lock wheel audit docs clean
+.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-amx check-kernels-elsewhere check-gpu gpu interop lint format env env-locked lock wheel audit docs clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -178,6 +181,9 @@ check-gpu:
 
 gpu: $(DEV_STAMP)
 	@$(BIN)/python -m edgepress.benchmarks.lab.gpu.gpu_check $(GPU_OPTIONS)
+
+interop: $(DEV_STAMP)
+	@$(BIN)/python -m edgepress.benchmarks.lab.interop $(WORK)
 
 lint: $(DEV_STAMP)
 	@$(BIN)/ruff check .

@@ -53,6 +53,7 @@ class PackedForm(Protocol):
         name: what people call it; packages: that transformers needs for it.
         bits: of its codes. group_sizes: of its groups; None is one scale per channel.
         families_not_opened: by transformers in this form, or with random numbers for what it expects there.
+        families_served: that vLLM opened in this form, in benchmarks/lab/results/interop.md.
     """
 
     name: str
@@ -60,9 +61,10 @@ class PackedForm(Protocol):
     bits: tuple[int, ...]
     group_sizes: tuple[int | None, ...]
     families_not_opened: tuple[str, ...]
+    families_served: tuple[str, ...]
 
-    def servers(self, scheme: Scheme) -> str:
-        """A sentence about who else opens it."""
+    def served_instead(self, scheme: Scheme) -> str:
+        """What vLLM opens in this form, where weights in ``scheme`` are none of it; empty where they are."""
 
     def settings(self, scheme: Scheme, head: str | None) -> dict[str, Any]:
         """``quantization_config``; ``head`` is the module of the head, which stays as it is."""
@@ -85,7 +87,7 @@ class PackedCheckpoint:
 
     def opened_by(self, job: ExportJob) -> OpenedBy:
         """transformers, and the servers that know the form."""
-        servers = self.form.servers(_scheme(job))
+        servers = _servers(self.form, _scheme(job), job.source.anatomy.model_type)
         return OpenedBy("transformers", _USE.format(packages=self.form.packages, servers=servers))
 
     def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
@@ -196,6 +198,15 @@ class PackedCheckpoint:
 def packed_checkpoint(form: PackedForm) -> ExportFormat[Prepared]:
     """The export format of a ``form``."""
     return PackedCheckpoint(form)
+
+
+def _servers(form: PackedForm, scheme: Scheme, family: str) -> str:
+    """What is known of vLLM."""
+    if others := form.served_instead(scheme):
+        return f"vLLM opens {others} in this form, and not these."
+    if family in form.families_served:
+        return "`vllm serve .` opens it too."
+    return f"vLLM reads the form; that it opens a {family} in it was not seen."
 
 
 def _scheme(job: ExportJob) -> Scheme:

@@ -32,10 +32,11 @@ class Awq:
     group_sizes: tuple[int | None, ...] = (None, 16, 32, 64, 128)
     # Of these it expects scales of the MLP's activation too, which no other reader knows.
     families_not_opened: tuple[str, ...] = ("bloom", "gpt_neox", "gptj", "mpt", "starcoder2")
+    families_served: tuple[str, ...] = ("gemma", "glm4", "llama", "mistral", "phi3", "qwen2", "qwen3")
 
-    def servers(self, scheme: Scheme) -> str:
-        """vLLM."""
-        return "`vllm serve .` opens it too, where it knows the family."
+    def served_instead(self, scheme: Scheme) -> str:
+        """Nothing: whatever the form holds."""
+        return ""
 
     def settings(self, scheme: Scheme, head: str | None) -> dict[str, Any]:
         """What AutoAWQ writes."""

@@ -31,12 +31,11 @@ class Gptq:
     bits: tuple[int, ...] = (2, 3, 4, 8)
     group_sizes: tuple[int | None, ...] = (None, 16, 32, 64, 128)
     families_not_opened: tuple[str, ...] = ("mpt",)
+    families_served: tuple[str, ...] = ("gemma", "llama", "mistral", "phi3", "qwen2", "qwen3")
 
-    def servers(self, scheme: Scheme) -> str:
-        """vLLM."""
-        if scheme.symmetric and scheme.bits in (4, 8):
-            return "`vllm serve .` opens it too, where it knows the family."
-        return "vLLM opens symmetric weights of 4 and 8 bits in this form, and not these."
+    def served_instead(self, scheme: Scheme) -> str:
+        """Symmetric weights of 4 and 8 bits alone."""
+        return "" if scheme.symmetric and scheme.bits in (4, 8) else "symmetric weights of 4 and 8 bits"
 
     def settings(self, scheme: Scheme, head: str | None) -> dict[str, Any]:
         """What GPTQModel writes."""

@@ -15,7 +15,7 @@ from ....export.formats.awq import Awq
 from ....export.formats.gptq import Gptq
 from ....storage import read_json, write_json
 from ..same_bytes.pico_models import save_pico
-from .families import FAMILIES, SMALL_HEAD
+from .families import FAMILIES, SMALL_HEAD, WIDE_HEADS
 from .kinds import DECODER, ENCODE, ENCODER, MIXTURE, READ_AND_WRITE, STATES, TAGGER
 
 SCHEME, NEW_TOKENS, LENGTHS = "W4A16-g32", 8, (40, 5, 17)
@@ -76,6 +76,8 @@ class Artifacts:
             return ("gguf",)
         if self.family.endswith(SMALL_HEAD):
             return ("onnx", "onnx_hub")
+        if self.family.endswith(WIDE_HEADS):
+            return ("checkpoint", *_PACKED)
         without = {form for form, families in _WITHOUT.items() if self.model_type in families}
         there = self.model_type in ARCHITECTURES and self.family not in _NOT_AS_THERE
         without |= set() if there else {"gguf"}

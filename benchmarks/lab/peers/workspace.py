@@ -75,10 +75,13 @@ def setup(workspace: Workspace, peer: str, module: ModuleType) -> None:
     folder = workspace.environment(peer)
     folder.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
+    pip = [str(workspace.python(peer, module)), "-m", "pip"]
     steps = [
         [sys.executable, "-m", "venv", str(folder)],
-        [str(workspace.python(peer, module)), "-m", "pip", "install", "--quiet", *module.PACKAGES],
+        [*pip, "install", "--quiet", *module.PACKAGES],
     ]
+    if unwanted := getattr(module, "WITHOUT", ()):
+        steps.append([*pip, "uninstall", "--quiet", "--yes", *unwanted])
     variables = {**os.environ, **getattr(module, "BUILD", {})}
     for step in steps:
         done = subprocess.run(step, env=variables, stderr=subprocess.PIPE, text=True)

@@ -94,6 +94,22 @@ def test_a_reader_of_the_form_finds_our_weights(
         assert np.array_equal(tensors[name], source.stored(name).numpy())
 
 
+def test_a_card_names_vllm_where_it_was_seen_to_open_the_family(
+    pico_llama: Path, make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    granite = make_decoder(tmp_path / "granite", "granite")
+    cases = [
+        (pico_llama, "W4A16-g32", "gptq", "`vllm serve .` opens it too."),
+        (pico_llama, "W4A16_ASYM-g32", "gptq", "vLLM opens symmetric weights of 4 and 8 bits in this form"),
+        (pico_llama, "W4A16_ASYM-g32", "awq", "`vllm serve .` opens it too."),
+        (granite, "W4A16-g32", "awq", "vLLM reads the form; that it opens a granite in it was not seen."),
+    ]
+    for number, (model, scheme, form, said) in enumerate(cases):
+        path = compress_model(str(model), scheme=scheme, output=tmp_path / f"o{number}")
+        out = export_bundle(path, format=form, output=tmp_path / f"f{number}")
+        assert said in (out / "README.md").read_text(encoding="utf-8")
+
+
 def test_what_the_forms_cannot_hold_is_refused(
     pico_llama: Path, pico_bert: Path, make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import edgepress
 import pytest
+from edgepress.benchmarks.lab.interop import cells as of_clients
 from edgepress.benchmarks.lab.interop.artifacts import Artifacts
-from edgepress.benchmarks.lab.interop.cells import Cell, clients, concerns, run_client
+from edgepress.benchmarks.lab.interop.cells import Cell, _replies, clients, concerns, run_client
 from edgepress.benchmarks.lab.interop.claims import claimed
 from edgepress.benchmarks.lab.interop.families import FAMILIES
 from edgepress.benchmarks.lab.interop.kept_cells import merged, read_cells, write_cells
@@ -112,6 +113,31 @@ def test_a_client_that_names_families_is_asked_about_these_alone(tmp_path: Path)
     for client in named.values():
         asked = {family for family in FAMILIES if concerns(client, Artifacts(tmp_path, family))}
         assert asked == set(client.FAMILIES)
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("second", "refusal"),
+    [
+        ("print(json.dumps({'refusal': 'Traceback:\\nValueError: no such operator'}), flush=True)", None),
+        ("raise ValueError('no such operator')", "ValueError: no such operator"),
+        ("sys.exit('[rank0]: ValueError: no such operator')", "ValueError: no such operator"),
+        ("os._exit(3)", "exit code 3"),
+        ("time.sleep(60)", "exit code -9"),
+    ],
+)
+def test_a_cell_that_ends_its_process_is_refused_and_those_before_it_are_kept(
+    monkeypatch: pytest.MonkeyPatch, second: str, refusal: str | None
+) -> None:
+    monkeypatch.setattr(of_clients, "_TIMEOUT", 5)
+    script = (
+        "import json, os, sys, time\nfor number, line in enumerate(sys.stdin):\n"
+        f"    if number == 1:\n        {second}\n"
+        "    else:\n        print(json.dumps({'values': [[json.loads(line)['a']]]}), flush=True)\n"
+    )
+    found = list(_replies([sys.executable, "-c", script], [{"a": 1}, {"a": 2}, {"a": 3}]))
+    goes_on = [{"refusal": "ValueError: no such operator"}, {"values": [[3]]}]
+    assert found == [{"values": [[1]]}, *(goes_on if refusal is None else [{"refusal": refusal}])]
 
 
 def test_every_family_has_a_client_and_every_client_a_family(tmp_path: Path) -> None:

@@ -285,3 +285,13 @@ def test_an_environment_that_cannot_be_made_keeps_its_error(tmp_path: Path) -> N
     with pytest.raises(MissingDependency, match="nothing"):
         setup(workspace, "nothing", module)
     assert "edgepress-no-such-package" in str(trouble(workspace, "nothing", module))
+
+
+@pytest.mark.chain
+def test_what_a_peer_is_better_off_without_is_taken_away_again(tmp_path: Path) -> None:
+    module = ModuleType("bare")
+    module.PACKAGES, module.WITHOUT = ("--no-index", "pip"), ("pip",)  # type: ignore[attr-defined]
+    workspace = Workspace(tmp_path)
+    setup(workspace, "bare", module)
+    assert trouble(workspace, "bare", module) is None
+    assert not list(workspace.environment("bare").glob("lib/python*/site-packages/pip"))
