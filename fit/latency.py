@@ -18,20 +18,34 @@ from ..devices.kernel_table.operation import float_product, integer_product, qua
 from ..devices.predict.caches import Place
 from ..devices.predict.predict import table_of
 from ..devices.predict.table_cost import NotMeasured, TableCost
+from ..runtime.bundle.bundle import Bundle
 from ..runtime.session.threads import thread_budget
 from .budgets import Budget
 from .candidates import Space, Unit
 from .quantities import DECODE, ENCODER_DECODER, ENERGY, FIRST_TOKEN, SENTENCES, TIMED, Quantity
 from .solve import Table
 
-# What is measured: tokens of a prompt or a sentence, if a model reads so many, new ones after a prompt, and
-# sentences of a batch.
+# What is measured: tokens of a prompt or a sentence, if a model reads so many, new ones after a prompt, if it
+# writes so many, and sentences of a batch.
 PROMPT, NEW_TOKENS, BATCH = 128, 128, 32
 
 
-def prompt_tokens(most: int, *, filled: bool) -> int:
+def prompt_tokens(most: int, *, filled: bool = False) -> int:
     """Tokens of what is read by a model that reads at most so many; or always, texts being ``filled`` up."""
     return most if filled else min(PROMPT, most)
+
+
+def timed_lengths(bundle: Bundle) -> tuple[int, int]:
+    """Tokens that are read, and new ones that are written, where ``bundle`` is timed: a decoder has one
+    context for both.
+    """
+    if bundle.kind == "encoder":
+        return prompt_tokens(bundle.encoder.max_length, filled=bundle.encoder.filled), NEW_TOKENS
+    if bundle.kind == "decoder":
+        half = bundle.decoder.context_length // 2
+        return prompt_tokens(half), min(NEW_TOKENS, half)
+    both = bundle.encoder_decoder
+    return prompt_tokens(both.max_length), min(NEW_TOKENS, both.context_length - len(both.prompt))
 
 
 def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableCost]:
@@ -89,12 +103,12 @@ def _rows(anatomy: Anatomy, unit: Unit, timed: Quantity, once: frozenset[str]) -
     if timed is SENTENCES:
         return BATCH * prompt_tokens(anatomy.max_positions, filled=filled_length(anatomy) is not None)
     if anatomy.kind != ENCODER_DECODER:
-        return PROMPT if timed is FIRST_TOKEN else 1
+        return prompt_tokens(anatomy.max_positions // 2) if timed is FIRST_TOKEN else 1
     if once.isdisjoint(unit.modules):
         return 1
     if timed is not FIRST_TOKEN:
         return 0
-    return PROMPT if anatomy.hearing is None else anatomy.hearing.tokens
+    return prompt_tokens(anatomy.max_positions) if anatomy.hearing is None else anatomy.hearing.tokens
 
 
 def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, place: Place) -> list[float]:

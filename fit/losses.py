@@ -24,9 +24,10 @@ from ..compress.model.skeleton import Skeleton
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..compress.numbers.table_rounding import kept_on_grid
+from ..compress.pipeline.block_inputs import Stream
 from ..compress.pipeline.block_shards import Masks
 from ..compress.pipeline.damage_probe import decoder_divergences, distance, finite
-from ..compress.pipeline.last_states import last_states
+from ..compress.pipeline.last_states import encode, last_states
 from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..compress.pipeline.stage import Stage
 from ..compress.solve.gptq_losses import LOOKED_TOKENS, gptq_costs
@@ -120,7 +121,8 @@ def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str,
     batches = measured.batches
     schemes = table_schemes(source)
     as_is = Skeleton(source, stage.device)
-    states = _states(stage, as_is, batches, "measuring the original")
+    encoded = _encoded(stage, as_is, batches)
+    states = _states(stage, as_is, batches, "measuring the original", encoded)
     own_head = anatomy.kind != "encoder" and anatomy.head is not None and not anatomy.tied
     names = [anatomy.embedding, *([anatomy.head] if own_head and anatomy.head is not None else [])]
     # A killed run goes on after the last scheme.
@@ -133,7 +135,7 @@ def _table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str,
         if all(scheme.name in found[name] for name in names):
             continue
         rounded = Skeleton(_with_tables(source, scheme, hessians), stage.device)
-        changed = _states(stage, rounded, batches, f"embedding in {scheme.name}", rounded=True)
+        changed = _states(stage, rounded, batches, f"embedding in {scheme.name}", encoded, rounded=True)
         found[anatomy.embedding][scheme.name] = _loss(
             as_is, rounded if anatomy.tied else as_is, states, changed
         )
@@ -159,11 +161,26 @@ def _with_tables(source: WeightSource, scheme: Scheme, hessians: Mapping[str, Te
     return other
 
 
+def _encoded(stage: Stage, as_is: Skeleton, batches: Sequence[TokenBatch]) -> Stream | None:
+    """What an encoder makes of ``batches`` that looks up nothing in the embedding, whatever that is stored
+    in: one that hears.
+    """
+    if as_is.anatomy.hearing is None:
+        return None
+    return encode(as_is, batches, stage.directory / "encoded", stage.progress, "encoding")
+
+
 def _states(
-    stage: Stage, skeleton: Skeleton, batches: Sequence[TokenBatch], title: str, *, rounded: bool = False
+    stage: Stage,
+    skeleton: Skeleton,
+    batches: Sequence[TokenBatch],
+    title: str,
+    encoded: Stream | None,
+    *,
+    rounded: bool = False,
 ) -> Tensor:
     folder = stage.directory / "activations"
-    return last_states(skeleton, batches, folder, stage.progress, title, rounded=rounded)
+    return last_states(skeleton, batches, folder, stage.progress, title, rounded=rounded, encoded=encoded)
 
 
 def _loss(as_is: Skeleton, other: Skeleton, states: Tensor, others: Tensor) -> float:

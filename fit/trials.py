@@ -33,7 +33,7 @@ from ..terminal import Progress
 from .asked.texts import Texts
 from .budgets import Budget
 from .figures import of_device, originals, qualities
-from .latency import BATCH, NEW_TOKENS, PROMPT, prompt_tokens
+from .latency import BATCH, NEW_TOKENS, timed_lengths
 from .methods import Method
 from .quantities import DISK, ENERGY
 
@@ -195,12 +195,12 @@ def _build(setting: Setting, trial: Trial, progress: Progress) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _prompt(trial: Trial) -> int:
-    """Tokens of what is timed."""
-    bundle = Bundle.open(trial.bundle)
-    if bundle.kind != "encoder":
-        return PROMPT
-    return prompt_tokens(bundle.encoder.max_length, filled=bundle.encoder.filled)
+def _workload(trial: Trial, progress: Progress) -> dict[str, int]:
+    """Tokens of what is timed; a model that writes less is said to."""
+    read, written = timed_lengths(Bundle.open(trial.bundle))
+    if written < NEW_TOKENS:
+        progress.note(f"timed with {written} new tokens, the most that fit the model")
+    return {"prompt_tokens": read, "new_tokens": written}
 
 
 def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str, Measurement]:
@@ -216,7 +216,7 @@ def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str,
             found[name] = Measurement.model_validate(known)
     if left:
         options = {"energy": bool(counted), "threads": setting.threads, "provider": "cpu", "per_op": False}
-        options |= {"prompt_tokens": _prompt(trial), "new_tokens": NEW_TOKENS, "batch": BATCH}
+        options |= {**_workload(trial, progress), "batch": BATCH}
         # Memory does not depend on whether the machine is cool and quiet.
         request = Request((trial.bundle,), Protocol.quick(), options, "edgepress fit", settle_s=0.0)
         places = SideBySide(request, trial.directory / "profile.jsonl", progress)

@@ -40,8 +40,8 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(make_whisper: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Whisper that writes as many tokens as are timed."""
-    return make_whisper(tmp_path_factory.mktemp("whisper") / "model", max_target_positions=140)
+    """A Whisper that writes fewer tokens than are timed of others."""
+    return make_whisper(tmp_path_factory.mktemp("whisper") / "model", max_target_positions=96)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from operator import gt
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from edgepress.compress.model.weights import WeightSource
@@ -14,10 +16,11 @@ from edgepress.errors import InputError
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.corrections import Corrections
-from edgepress.fit.latency import costs_of, times_of
+from edgepress.fit.latency import costs_of, timed_lengths, times_of
 from edgepress.fit.methods import METHODS
 from edgepress.fit.quantities import DECODE, DISK, FIRST_TOKEN
 from edgepress.fit.solve import Infeasible, Solution, solve
+from edgepress.runtime.bundle.bundle import Bundle
 
 from ..devices.kernel_table.tables import COMPUTING, plain_seconds, small_table
 
@@ -87,6 +90,40 @@ def test_what_an_encoder_hears_is_as_many_rows_as_a_sound_has(pico_whisper: Path
         of_the_encoder = any(".encoder." in name or "encoder_attn.k" in name for name in unit.modules)
         assert (max(decode) == 0) == of_the_encoder
         assert all(map(gt, whole, half)) if of_the_encoder else decode == whole == half
+
+
+@pytest.mark.parametrize(
+    ("bundle", "lengths"),
+    [
+        ({"kind": "decoder", "decoder": SimpleNamespace(context_length=4096)}, (128, 128)),
+        ({"kind": "decoder", "decoder": SimpleNamespace(context_length=97)}, (48, 48)),
+        ({"kind": "encoder", "encoder": SimpleNamespace(max_length=77, filled=False)}, (77, 128)),
+        ({"kind": "encoder", "encoder": SimpleNamespace(max_length=512, filled=True)}, (512, 128)),
+        (
+            {
+                "kind": "encoder_decoder",
+                "encoder_decoder": SimpleNamespace(max_length=64, context_length=96, prompt=[[1], [2, 3]]),
+            },
+            (64, 94),
+        ),
+    ],
+)
+def test_no_more_is_timed_than_fits_the_model(bundle: dict[str, Any], lengths: tuple[int, int]) -> None:
+    assert timed_lengths(cast(Bundle, SimpleNamespace(**bundle))) == lengths
+
+
+@pytest.mark.usefixtures("table")
+def test_a_shorter_prompt_has_fewer_rows(pico_llama: Path) -> None:
+    keep_table("here", small_table(partial(plain_seconds, peak=COMPUTING)))
+    source = WeightSource.open(pico_llama)
+    found = []
+    for positions in (source.anatomy.max_positions, 32):
+        source.anatomy = replace(source.anatomy, max_positions=positions)
+        space = space_of(source, None)
+        found.append(times_of(space, source, BUDGETS, costs_of(BUDGETS, 1)))
+    assert found[0]["decode on here"] == found[1]["decode on here"]
+    pairs = zip(space.units, *(one["first token on here"] for one in found), strict=True)
+    assert all(all(map(gt, whole, short)) for unit, whole, short in pairs if not unit.is_table)
 
 
 def test_a_device_without_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,17 @@
 
     python -m edgepress.benchmarks.lab.programs.fit_search MODEL TEXT WORK --max-disk BYTES [--trials N]
 
-Both sample the same space for a decoder, and the exact solver chooses its parts for either; random search has
-no presets. Bundles are kept by their content in WORK, so that a further run goes on.
+Both sample the same space, and the exact solver chooses the parts of the model for either; random search has
+no first trials that are given, neither packaged recipes nor the usual ways. Bundles are kept by their content
+in WORK: a recipe that another seed or the other search has tried is read, not built again, and a further run
+goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ from ....fit.budgets import Budget
 from ....fit.job import Job
 from ....fit.method_space import PRESETS
 from ....fit.outer_search import OuterSearch, by_parzen
-from ....fit.quantities import DISK, KL
+from ....fit.quantities import DISK, Quantity
 from ....terminal import Silent
 from ..study.page import write_table
 
-COMMAND = "python -m edgepress.benchmarks.lab.programs.fit_search MODEL TEXT WORK --max-disk BYTES"
+COMMAND = "python -m edgepress.benchmarks.lab.programs.fit_search MODEL TEXT WORK"
 Points = list[tuple[float, float]]
+Known = dict[str, Any]
 
 
 def at_random(seed: int) -> Any:
@@ -38,18 +41,29 @@ def at_random(seed: int) -> Any:
 SEARCHES = {"Optuna": (by_parzen, PRESETS), "random": (at_random, ())}
 
 
-def points(job: Job, name: str, seed: int, trials: int) -> Points:
-    """Bytes and the logarithm of KL of the trials of a search that keep the budget."""
+def searched(job: Job, name: str, seed: int, trials: int) -> Known:
+    """What a search found: ``points``, bytes and loss of the trials that keep the budget; and ``seconds`` of
+    all of its trials, by their keys.
+    """
     kept = job.directory / f"{name}-{seed}-{trials}.json"
     if (known := read_sealed(kept)) is None:
         sampler, presets = SEARCHES[name]
         search = job.search(math.inf)
         journal = job.directory / f"{name}-{seed}-{trials}.journal"
         OuterSearch(search, journal, trials, seed, sampler, presets).work(leads=True)
+        judged = search.space.judged
         found = [trial.measured for trial in search.trials if not trial.broken(job.wish.budgets)]
-        known = {"points": [[one[DISK.name], math.log(one[KL.name])] for one in found]}
+        known = {
+            "points": [[one[DISK.name], judged.lost(one[judged.name])] for one in found],
+            "seconds": {trial.key: trial.seconds for trial in search.trials},
+        }
         write_sealed(kept, known)
-    return [(size, damage) for size, damage in known["points"]]
+    return known
+
+
+def points(known: Known) -> Points:
+    """Bytes and the logarithm of the loss."""
+    return [(size, math.log(loss)) for size, loss in known["points"]]
 
 
 def hypervolume(found: Sequence[tuple[float, float]], worst: tuple[float, float]) -> float:
@@ -62,22 +76,30 @@ def hypervolume(found: Sequence[tuple[float, float]], worst: tuple[float, float]
     return area
 
 
-def rows(job: Job, trials: int, seeds: int) -> list[list[str]]:
-    """By seed the hypervolume of either search, as a fraction of the box of all points."""
-    found = {(name, seed): points(job, name, seed, trials) for seed in range(seeds) for name in SEARCHES}
-    sizes, damages = zip(*(point for one in found.values() for point in one), strict=True)
-    worst = (max(sizes), max(damages))
-    box = (worst[0] - min(sizes)) * (worst[1] - min(damages))
+def rows(found: Mapping[tuple[str, int], Points], judged: Quantity) -> list[list[str]]:
+    """By seed the hypervolume of either search, as a fraction of the box of all points, and its best."""
+    sizes, losses = zip(*(point for one in found.values() for point in one), strict=True)
+    worst = (max(sizes), max(losses))
+    box = (worst[0] - min(sizes)) * (worst[1] - min(losses))
     lines = []
-    for seed in range(seeds):
+    for seed in sorted({seed for _, seed in found}):
         areas = [hypervolume(found[name, seed], worst) / box for name in SEARCHES]
-        best = [math.exp(min(damage for _, damage in found[name, seed])) for name in SEARCHES]
-        shown = [f"{value:.3f}" for value in areas] + [f"{value:.4f}" for value in best]
-        lines.append([str(seed), *shown])
+        best = [judged.after(math.exp(min(loss for _, loss in found[name, seed]))) for name in SEARCHES]
+        lines.append([str(seed), *(f"{value:.3f}" for value in areas), *(f"{value:.4f}" for value in best)])
     return lines
 
 
-def main() -> None:
+def cost(known: Iterable[Known]) -> str:
+    """How many trials were built for how many that the searches took, and how long that was."""
+    taken = [one["seconds"] for one in known]
+    built = {key: seconds for one in taken for key, seconds in one.items()}
+    return (
+        f"{sum(map(len, taken))} trials of all searches, {len(built)} of them built: one that another seed "
+        f"or the other search had tried was read. {sum(built.values()) / 60:.0f} minutes."
+    )
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("model")
     parser.add_argument("text")
@@ -88,24 +110,35 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/lab/results"))
-    given = parser.parse_args()
-    budgets = (Budget(DISK, given.max_disk),)
-    wish = Wish(
-        given.model, budgets, given.text, samples=given.samples, length=given.length, threads=1, trials=1
-    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    sizes = {"samples": given.samples, "length": given.length}
+    wish = Wish(given.model, (Budget(DISK, given.max_disk),), given.text, threads=1, trials=1, **sizes)
     wish.check()
     given.work.mkdir(parents=True, exist_ok=True)
     job = Job(wish, given.work, Silent())
+    tried = [(name, seed) for seed in range(given.seeds) for name in SEARCHES]
+    known = {(name, seed): searched(job, name, seed, given.trials) for name, seed in tried}
+    judged = job.spaces().of().judged
+    asked = {"max-disk": f"{given.max_disk:.0f}", "trials": given.trials, "seeds": given.seeds, **sizes}
     write_table(
         given.results / "fit.md",
-        "Optuna beside random search",
-        COMMAND,
-        ["seed", "hypervolume, Optuna", "hypervolume, random", "least KL, Optuna", "least KL, random"],
-        rows(job, given.trials, given.seeds),
+        f"Optuna beside random search: {job.resolved.name}",
+        " ".join([COMMAND, *(f"--{name} {value}" for name, value in asked.items())]),
         [
-            f"{given.trials} trials each of {job.resolved.name} within {DISK.shown(given.max_disk)}; two "
-            "thirds round alone. Samples that give a recipe which was tried cost neither search a trial.",
-            "Hypervolume of bytes and log KL as a fraction of the box of all points; KL on development text.",
+            "seed",
+            *(f"{what}, {name}" for what in ("hypervolume", f"best {judged.name}") for name in SEARCHES),
+        ],
+        rows({key: points(one) for key, one in known.items()}, judged),
+        [
+            f"{given.trials} trials each within {DISK.shown(given.max_disk)}; two thirds round alone. "
+            "Samples that give a recipe which was tried cost neither search a trial.",
+            f"Hypervolume of bytes and the logarithm of what is lost of {judged.name}, as a fraction of the "
+            "box of all points, on development text.",
+            cost(known.values()),
         ],
         page="Budgets",
     )

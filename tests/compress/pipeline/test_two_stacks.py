@@ -11,17 +11,19 @@ import pytest
 import torch
 from edgepress.benchmarks.lab.programs.streamed_gradients import Kept, largest_error
 from edgepress.compress.api import compress_model
+from edgepress.compress.files_as_calibration import calibration_of_files
 from edgepress.compress.model.anatomy import module_name
 from edgepress.compress.model.block_anatomy import BlockAnatomy
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.pipeline.backward_sweep import BackwardSweep
 from edgepress.compress.pipeline.block_inputs import Stream
 from edgepress.compress.pipeline.capture import behind_start
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import BatchSplitter
-from edgepress.compress.pipeline.last_states import last_states
+from edgepress.compress.pipeline.last_states import encode, last_states
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.hashed_tree import hash_tree
@@ -29,7 +31,7 @@ from edgepress.terminal import Silent
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...conftest import sentences
+from ...conftest import save_sounds, sentences
 from ..conftest import Watched
 
 pytestmark = pytest.mark.chain
@@ -94,6 +96,30 @@ def test_logits_are_those_of_transformers(
             found, want = head(states), theirs(model, batch)
         assert found.shape == want.shape
         assert float((found - want).abs().max()) < 1e-5 * max(1.0, float(want.abs().max()))
+
+
+def test_what_was_encoded_once_is_decoded_again(
+    pico_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, rounded = WeightSource.open(pico_whisper), WeightSource.open(pico_whisper)
+    rounded.embedding_scheme = Scheme.parse("W4A16-g32")
+    folder = str(save_sounds(tmp_path / "wav", 5))
+    batches = calibration_of_files(source, folder, samples=5, seed=0, batch_size=2).batches
+    models = [Skeleton(source, CPU), Skeleton(rounded, CPU)]
+    found = [
+        last_states(one, batches, tmp_path / "s", Silent(), "", rounded=one is models[1]) for one in models
+    ]
+    assert not torch.equal(*found)
+    encoded, filled = encode(models[0], batches, tmp_path / "e", Silent(), ""), list[str]()
+    for one, want in zip(models, found, strict=True):
+        fill = one.fill
+        monkeypatch.setattr(one, "fill", lambda prefix, fill=fill: filled.append(prefix) or fill(prefix))
+        rows = last_states(
+            one, batches, tmp_path / "s", Silent(), "", rounded=one is models[1], encoded=encoded
+        )
+        assert torch.equal(rows, want)
+    for block in source.anatomy.blocks:
+        assert filled.count(block.prefix) == (0 if block.cross is None else len(models))
 
 
 def test_statistics_of_what_the_decoder_reads_are_of_the_encoder_s_tokens(
