@@ -5,30 +5,35 @@
 Both sample the same space, and the exact solver chooses the parts of the model for either; random search has
 no first trials that are given, neither packaged recipes nor the usual ways. Bundles are kept by their content
 in WORK: a recipe that another seed or the other search has tried is read, not built again, and a further run
-goes on.
+goes on. With ``--sentences N`` so many short ones, spread over TEXT, are the text: these are soon measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ....compress.pipeline.sealed import read_sealed, write_sealed
+from ....compress.text.corpus import paragraphs, read_corpus
+from ....errors import InputError
 from ....fit.asked.wish import Wish
 from ....fit.budgets import Budget
 from ....fit.job import Job
 from ....fit.method_space import PRESETS
 from ....fit.outer_search import OuterSearch, by_parzen
 from ....fit.quantities import DISK, Quantity
+from ....storage import write_atomic
 from ....terminal import Silent
 from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.fit_search MODEL TEXT WORK"
 Points = list[tuple[float, float]]
 Known = dict[str, Any]
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 def at_random(seed: int) -> Any:
@@ -39,6 +44,19 @@ def at_random(seed: int) -> Any:
 
 
 SEARCHES = {"Optuna": (by_parzen, PRESETS), "random": (at_random, ())}
+
+
+def sentences(source: str, count: int, folder: Path) -> str:
+    """A file in ``folder`` with ``count`` sentences of 8 to 24 words of the text, a paragraph each."""
+    whole = [part for text in read_corpus(source).texts() for part in paragraphs(text)]
+    single = [one for part in whole for one in _SENTENCE.split(part) if 8 <= len(one.split()) <= 24]
+    distinct = list(dict.fromkeys(single))
+    if len(distinct) < count:
+        raise InputError(f"{source} has {len(distinct)} short sentences", fix=f"--sentences {len(distinct)}")
+    chosen = [distinct[index * len(distinct) // count] for index in range(count)]
+    path = folder / "sentences.txt"
+    write_atomic(path, "\n\n".join(chosen).encode())
+    return str(path)
 
 
 def searched(job: Job, name: str, seed: int, trials: int) -> Known:
@@ -109,25 +127,40 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--length", type=int, default=32)
+    parser.add_argument("--sentences", type=int)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/lab/results"))
     return parser.parse_args()
 
 
+def job_of(given: argparse.Namespace) -> Job:
+    """What both searches share."""
+    given.work.mkdir(parents=True, exist_ok=True)
+    text = sentences(given.text, given.sentences, given.work) if given.sentences else given.text
+    budgets = (Budget(DISK, given.max_disk),)
+    sizes = {"samples": given.samples, "length": given.length}
+    wish = Wish(given.model, budgets, text, threads=1, trials=1, **sizes)
+    wish.check()
+    return Job(wish, given.work, Silent())
+
+
+def options_of(given: argparse.Namespace) -> str:
+    """As they were given, but for paths."""
+    names = ("max_disk", "trials", "seeds", "samples", "length", "sentences")
+    found = {name: getattr(given, name) for name in names}
+    shown = {name: f"{value:.0f}" for name, value in found.items() if value is not None}
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in shown.items())
+
+
 def main() -> None:
     given = arguments()
-    sizes = {"samples": given.samples, "length": given.length}
-    wish = Wish(given.model, (Budget(DISK, given.max_disk),), given.text, threads=1, trials=1, **sizes)
-    wish.check()
-    given.work.mkdir(parents=True, exist_ok=True)
-    job = Job(wish, given.work, Silent())
+    job = job_of(given)
     tried = [(name, seed) for seed in range(given.seeds) for name in SEARCHES]
     known = {(name, seed): searched(job, name, seed, given.trials) for name, seed in tried}
     judged = job.spaces().of().judged
-    asked = {"max-disk": f"{given.max_disk:.0f}", "trials": given.trials, "seeds": given.seeds, **sizes}
     write_table(
         given.results / "fit.md",
         f"Optuna beside random search: {job.resolved.name}",
-        " ".join([COMMAND, *(f"--{name} {value}" for name, value in asked.items())]),
+        f"{COMMAND} {options_of(given)}",
         [
             "seed",
             *(f"{what}, {name}" for what in ("hypervolume", f"best {judged.name}") for name in SEARCHES),

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.lab.programs.fit_search import cost, hypervolume, points, rows
+from edgepress.benchmarks.lab.programs.fit_search import (
+    cost,
+    hypervolume,
+    options_of,
+    points,
+    rows,
+    sentences,
+)
+from edgepress.errors import InputError
 from edgepress.fit.quantities import COSINE, KL
 
 
@@ -34,3 +44,19 @@ def test_a_trial_that_several_searches_have_is_built_once() -> None:
     assert cost([one, other]).startswith("4 trials of all searches, 3 of them built")
     assert cost([one, other]).endswith(" 3 minutes.")
     assert points({"points": [[5.0, 0.5]]}) == [(5.0, pytest.approx(math.log(0.5)))]
+
+
+def test_short_sentences_are_spread_over_the_text(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    said = [f"The sentence with the number {number} has nine words." for number in range(6)]
+    text.write_text(f"{' '.join(said[:3])} Too short.\n\n{' '.join(said[3:])} {said[0]}\n")
+    found = Path(sentences(str(text), 3, tmp_path)).read_text()
+    assert found.split("\n\n") == said[::2]
+    with pytest.raises(InputError, match="has 6 short sentences"):
+        sentences(str(text), 7, tmp_path)
+
+
+def test_a_command_has_no_paths() -> None:
+    sizes = {"max_disk": 2e5, "trials": 14, "seeds": 5, "samples": 16, "length": 32, "sentences": None}
+    given = Namespace(model="m", text="t", work=Path("w"), **sizes)
+    assert options_of(given) == "--max-disk 200000 --trials 14 --seeds 5 --samples 16 --length 32"
