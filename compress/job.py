@@ -154,7 +154,7 @@ class Job:
         """
         from ..runtime.text.tokenizer import Tokenizer
         from .model.family import read_by
-        from .sample_length import filled_length
+        from .sample_length import text_inputs
         from .text.calibration import calibration_from
 
         reads = read_by(self.source.anatomy)
@@ -169,21 +169,17 @@ class Job:
             raise no_text(self.recipe.name, reads=reads)
         if reads != "text":
             return self._files(self.text, reads)
-        classifier = self.source.anatomy.classifier
         return calibration_from(
             self.text,
             Tokenizer.open(self.model.path),
-            kind=self.source.anatomy.kind,
             samples=self.samples,
             length=self.length,
             seed=self.seed,
             field=self.choice.field,
             batch_size=self.batch_size,
             chat=self.choice.chat,  # type: ignore[arg-type]
-            vocab_size=self.source.anatomy.vocab_size,
-            labels=classifier.labels if classifier is not None and classifier.one_a_text else (),
-            filled=filled_length(self.source.anatomy),
             protect=self.choice.protect,
+            **text_inputs(self.source.anatomy),
         )
 
     def _files(self, folder: str, what: str) -> Any:

@@ -1,8 +1,34 @@
-"""How many tokens a calibration sample has: those that are asked for, or all that a model reads at once."""
+"""What a model makes of a calibration sample: how many tokens it has, those that are asked for or all that
+the model reads at once; and what else of the model decides which text it is given.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypedDict
+
 from .model.anatomy import Anatomy
+from .text.calibration_rows import Kind
+
+
+class TextInputs(TypedDict):
+    """What :func:`~edgepress.compress.text.calibration.calibration_from` has to know of the model."""
+
+    kind: Kind
+    vocab_size: int
+    labels: Sequence[str]
+    filled: int | None
+
+
+def text_inputs(anatomy: Anatomy) -> TextInputs:
+    """That of a model which reads text."""
+    classifier = anatomy.classifier
+    return {
+        "kind": anatomy.kind,
+        "vocab_size": anatomy.vocab_size,
+        "labels": classifier.labels if classifier is not None and classifier.one_a_text else (),
+        "filled": filled_length(anatomy),
+    }
 
 
 def sample_length(anatomy: Anatomy, asked: int) -> int:

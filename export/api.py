@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,24 +75,19 @@ def export_bundle(
         OutOfResource: it does not fit this machine; found before a weight is read.
         EdgepressError: any of the other typed errors. Nothing is left at ``output`` then.
     """
-    for module in ("torch", "transformers", "onnx_ir"):
-        require(module, "compress")
     target, progress = Path(output), progress or Silent()
-    refuse_nesting(target, [split_tower(str(checkpoint))[0], text])
+    _require_packages_and_place(checkpoint, target, text)
     with Staging(target, overwrite=overwrite) as stage:
-        plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
-        if plugin.kind != "bundle":
-            _refuse_for_another_runtime(plugin, format, operators, activations, gate is not None)
-        choice = _Choice(plugin, validate, gate is not None, text, kv, provider, operators, activations)
+        choice = _Choice(format, validate, gate is not None, text, kv, provider, operators, activations)
         job, prepared, twin, needs = _prepared(checkpoint, stage.target, choice, progress)
         progress.note(needs.headline(needs.require(stage.target, max_memory)))
-        command = _command(checkpoint, format, output, job, choice)
+        command = _command(checkpoint, output, job, choice)
         work = stage.directory / "work"
         with disk_full_is_typed(stage.target):
-            _write(plugin, job, prepared, stage.result, command, work if validate else None)
+            _write(choice.plugin, job, prepared, stage.result, command, work if validate else None)
             shutil.rmtree(work, ignore_errors=True)
             if gate is not None and twin is not None:
-                _write(plugin, *twin, work, command, None)
+                _write(choice.plugin, *twin, work, command, None)
                 gate(stage.result, work)
         stage.publish()
     return stage.target
@@ -112,21 +108,28 @@ def plan_export(
     progress: Progress | None = None,
 ) -> Needs:
     """What :func:`export_bundle` needs; raises what it does before it reads a weight, and writes nothing."""
+    _require_packages_and_place(checkpoint, Path(output), text)
+    choice = _Choice(format, validate, gate, text, kv, provider, operators, activations)
+    return _prepared(checkpoint, Path(output), choice, progress or Silent())[-1]
+
+
+def _require_packages_and_place(checkpoint: str | Path, target: Path, text: str | Path | None) -> None:
+    """Refuse what is said before anything is imported."""
     for module in ("torch", "transformers", "onnx_ir"):
         require(module, "compress")
-    refuse_nesting(Path(output), [split_tower(str(checkpoint))[0], text])
-    plugin: ExportFormat[Any] = load(FORMATS, format, "export format").FORMAT
-    if plugin.kind != "bundle":
-        _refuse_for_another_runtime(plugin, format, operators, activations, gate)
-    choice = _Choice(plugin, validate, gate, text, kv, provider, operators, activations)
-    return _prepared(checkpoint, Path(output), choice, progress or Silent())[-1]
+    refuse_nesting(target, [split_tower(str(checkpoint))[0], text])
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the caller said."""
+    """What the caller said, and the format that this names.
 
-    plugin: ExportFormat[Any]
+    Raises:
+        UnknownName: no such format.
+        InputError: what only a bundle, or a graph, can have, of another format.
+    """
+
+    format: str
     validate: bool
     gate: bool
     text: str | Path | None
@@ -134,6 +137,29 @@ class _Choice:
     provider: str
     operators: str | None
     activations: str
+
+    def __post_init__(self) -> None:
+        if self.plugin.kind == "bundle":
+            return
+        to_onnx = "or export to onnx"
+        if self.activations != "int8" and not self.plugin.graph:
+            raise InputError(
+                f"how a {self.format} file's activations are rounded is its runtime's choice",
+                fix=f"leave --activations out, {to_onnx}",
+            )
+        if self.operators == "edgepress":
+            raise InputError(
+                f"{self.format} is for another runtime, which does not have edgepress's operators",
+                fix=f"leave --for out, {to_onnx}",
+            )
+        if self.gate:
+            raise InputError("only bundles are timed here", fix=f"leave the gate out, {to_onnx}")
+
+    @cached_property
+    def plugin(self) -> ExportFormat[Any]:
+        """What writes the format."""
+        found: ExportFormat[Any] = load(FORMATS, self.format, "export format").FORMAT
+        return found
 
 
 def _prepared(
@@ -165,24 +191,6 @@ def _prepared(
     less = (("--no-validate", without.memory),) if choice.validate else ()
     needs = Needs("export", {str(checkpoint): read}, found.memory, written, seconds, less)
     return job, prepared, twin, needs
-
-
-def _refuse_for_another_runtime(
-    plugin: ExportFormat[Any], format: str, operators: str | None, activations: str, gate: bool
-) -> None:
-    """Raises InputError for what only a bundle, or a graph, can have."""
-    if activations != "int8" and not plugin.graph:
-        raise InputError(
-            f"how a {format} file's activations are rounded is its runtime's choice",
-            fix="leave --activations out, or export to onnx",
-        )
-    if operators == "edgepress":
-        raise InputError(
-            f"{format} is for another runtime, which does not have edgepress's operators",
-            fix="leave --for out, or export to onnx",
-        )
-    if gate:
-        raise InputError("only bundles are timed here", fix="leave the gate out, or export to onnx")
 
 
 def _twin(job: ExportJob, plugin: ExportFormat[Any]) -> tuple[ExportJob, Prepared]:
@@ -223,11 +231,11 @@ def _write(
     describe(plugin, job, directory, sections, parity, command)
 
 
-def _command(checkpoint: str | Path, format: str, output: str | Path, job: ExportJob, choice: _Choice) -> str:
+def _command(checkpoint: str | Path, output: str | Path, job: ExportJob, choice: _Choice) -> str:
     """What makes the export again."""
     from .graph.forms.providers import CPU
 
-    words = ["edgepress", "export", Path(checkpoint).name, "--format", format, "-o", Path(output).name]
+    words = ["edgepress", "export", Path(checkpoint).name, "--format", choice.format, "-o", Path(output).name]
     words += [] if choice.kv is None else ["--kv", choice.kv]
     words += [] if job.form.name == CPU.name else ["--provider", job.form.name]
     words += ["--for", "standard"] if choice.plugin.kind == "bundle" and job.form.standard else []

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,11 @@ import torch
 from ...errors import CalibrationError, InputError, UnknownName
 from ...limits import require_seed
 from ...runtime.text.tokenizer import Tokenizer
-from .calibration_rows import Chat, decoder_rows, encoder_rows
+from .calibration_rows import Chat, Drawing, Kind, drawn_rows
 from .corpus import LICENSES, read_corpus, text_sha256
 from .probe_text import refuse_probe
 from .protected_text import ProtectedGroup, ProtectedText, protected_groups
 from .token_batch import Row, TokenBatch, batched, hash_of, rows_of
-
-Kind = Literal["decoder", "encoder", "encoder_decoder"]
 
 CHATS = ("auto", "always", "never")
 DEFAULT_SAMPLES = 64
@@ -175,17 +173,11 @@ def calibration_from(
         InputError: sizes that are not positive, a seed below 0, chat text for a model without a template or
             that is no decoder, a field of text without rows, or a label that is not one of ``labels``.
     """
-    _require_sensible(samples, length, batch_size, chat)
-    if chat == "always" and kind != "decoder":
-        raise InputError("only a decoder has a chat template", fix="leave --chat out")
+    _require_sensible(kind, samples, length, batch_size, chat)
     corpus = read_corpus(source, field=field, paired=kind == "encoder_decoder")
     refuse_probe(corpus.texts(), source)
-    drawing = samples, length, np.random.default_rng(require_seed(seed))
-    if kind == "decoder":
-        drawn = decoder_rows(corpus, tokenizer, *drawing, chat)
-    else:
-        paired = kind == "encoder_decoder"
-        drawn = encoder_rows(corpus, tokenizer, *drawing, paired=paired, labels=labels, filled=filled)
+    how = Drawing(samples, length, np.random.default_rng(require_seed(seed)))
+    drawn = drawn_rows(kind, corpus, tokenizer, how, chat=chat, labels=labels, filled=filled)
     rows = drawn.rows
     _require_known_ids(rows, tokenizer.vocab_size if vocab_size is None else vocab_size, source)
     tokens = sum(len(row.ids) for row in rows)
@@ -210,13 +202,15 @@ def calibration_from(
     )
 
 
-def _require_sensible(samples: int, length: int, batch_size: int, chat: str) -> None:
+def _require_sensible(kind: Kind, samples: int, length: int, batch_size: int, chat: str) -> None:
     if min(samples, length - 1, batch_size) < 1:
         raise InputError(
             f"calibration needs samples and batch size ≥ 1 and length ≥ 2, not {samples}, {length}"
         )
     if chat not in CHATS:
         raise UnknownName("chat mode", chat, CHATS)
+    if chat == "always" and kind != "decoder":
+        raise InputError("only a decoder has a chat template", fix="leave --chat out")
 
 
 def _require_known_ids(rows: list[Row], vocab_size: int, source: str) -> None:

@@ -13,8 +13,17 @@ from .corpus import Corpus, labelled_texts, paragraphs, plain
 from .jsonl_rows import Conversation, Document
 from .token_batch import SEPARATOR, Row, padded_row, starts_with_bos, token_stream, windows
 
+Kind = Literal["decoder", "encoder", "encoder_decoder"]
 Chat = Literal["auto", "always", "never"]
 _CHATS_AT_ONCE = 64
+
+
+class Drawing(NamedTuple):
+    """How many rows of how many tokens are drawn, and by what."""
+
+    samples: int
+    length: int
+    generator: np.random.Generator
 
 
 class Drawn(NamedTuple):
@@ -26,7 +35,30 @@ class Drawn(NamedTuple):
     rendered: bool
 
 
-def decoder_rows(
+def drawn_rows(
+    kind: Kind,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    how: Drawing,
+    *,
+    chat: Chat,
+    labels: Sequence[str],
+    filled: int | None,
+) -> Drawn:
+    """The rows for a model of the ``kind``: of a decoder's ``chat``; of an encoder's ``labels``, each
+    ``filled`` up to so many tokens where it reads padding.
+
+    Raises:
+        CalibrationError: too little text, or some of it has targets and the rest none.
+        InputError: conversations, and a model without a template.
+    """
+    if kind == "decoder":
+        return _decoder_rows(corpus, tokenizer, *how, chat)
+    paired = kind == "encoder_decoder"
+    return _encoder_rows(corpus, tokenizer, *how, paired=paired, labels=labels, filled=filled)
+
+
+def _decoder_rows(
     corpus: Corpus,
     tokenizer: Tokenizer,
     samples: int,
@@ -34,12 +66,7 @@ def decoder_rows(
     generator: np.random.Generator,
     chat: Chat,
 ) -> Drawn:
-    """So many windows of ``length`` tokens ``[length]``, drawn without replacement.
-
-    Raises:
-        CalibrationError: the text is too short; says what would fit.
-        InputError: conversations, and a model without a template.
-    """
+    """So many windows of ``length`` tokens ``[length]``, drawn without replacement."""
     texts, rendered = _texts(corpus.distinct(), tokenizer, chat)
     stream = token_stream(tokenizer, texts, separator="")
     cut = windows(stream, length, bos=tokenizer.bos_id if starts_with_bos(tokenizer) else None)
@@ -103,7 +130,7 @@ def pairs(corpus: Corpus) -> dict[str, str]:
     return {plain(document): target for document, target in reversed([*known]) if target is not None}
 
 
-def encoder_rows(
+def _encoder_rows(
     corpus: Corpus,
     tokenizer: Tokenizer,
     samples: int,
@@ -117,9 +144,6 @@ def encoder_rows(
     """So many texts, drawn without replacement, of at most ``length`` tokens, the longest first; with what is
     written of each where they are ``paired``, or else its place among ``labels``. Those of a model that reads
     padding are ``filled`` up to so many tokens.
-
-    Raises:
-        CalibrationError: there are fewer texts, or some are paired and others not.
     """
     answers = pairs(corpus) if paired else {}
     texts = dict.fromkeys(answers) or _labelled(corpus, labels)

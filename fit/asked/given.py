@@ -4,7 +4,6 @@ calibrated on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from ...compress.files_as_calibration import calibration_of_files
 from ...compress.model.family import read_by
 from ...compress.model.weights import WeightSource
-from ...compress.sample_length import filled_length, sample_length
+from ...compress.sample_length import sample_length, text_inputs
 from ...compress.text.calibration import Calibration, calibration_from
 from ...compress.text.corpus import read_corpus
 from ...errors import InputError
@@ -85,23 +84,13 @@ def _say_repeated(texts: Texts, what: str, progress: Progress) -> None:
 def _calibration(
     wish: Wish, source: WeightSource, text: str, tokenizer: Tokenizer, length: int
 ) -> Calibration:
-    anatomy = source.anatomy
     settings: dict[str, Any] = {"samples": wish.samples, "length": length, "seed": wish.seed}
     settings["batch_size"] = max(1, _BATCH_TOKENS // length)
-    labels: Sequence[str] = anatomy.classifier.labels if anatomy.classifier and anatomy.labels_texts else ()
     return kept_calibration(
         source,
         text,
         settings,
-        lambda: calibration_from(
-            text,
-            tokenizer,
-            kind=anatomy.kind,
-            vocab_size=anatomy.vocab_size,
-            labels=labels,
-            filled=filled_length(anatomy),
-            **settings,
-        ),
+        lambda: calibration_from(text, tokenizer, **text_inputs(source.anatomy), **settings),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.sample_length import sample_length
+from edgepress.compress.sample_length import sample_length, text_inputs
 
 
 @pytest.mark.parametrize(("asked", "found"), [(8, 8), (100_000, None)])
@@ -24,3 +24,13 @@ def test_of_sounds_and_images_all_places(
     seen = WeightSource.open(make_vision(tmp_path / "vit", "vit")).anatomy
     assert seen.patches is not None
     assert sample_length(seen, 8) == sample_length(seen, 512) == seen.patches.tokens
+
+
+@pytest.mark.parametrize(("several", "labels"), [(False, ("a", "b")), (True, ())])
+def test_labels_of_rows_are_those_of_a_classifier_of_one_a_text(
+    several: bool, labels: tuple[str, ...], make_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    form = {"problem_type": "multi_label_classification"} if several else {}
+    anatomy = WeightSource.open(make_encoder(tmp_path / "model", labels=["a", "b"], **form)).anatomy
+    found = text_inputs(anatomy)
+    assert tuple(found["labels"]) == labels and found["kind"] == "encoder" and found["filled"] is None
