@@ -33,7 +33,8 @@ VENV_OPTIONS ?=
 # Later options count: `make test PYTEST_OPTIONS="-n 0 -k NAME"` is one process.
 PYTEST_OPTIONS ?=
 # Up to four processes, as many as there are cores, of one thread each. The tests of a file stay in one: they share what
-# they compress.
+# they compress. (`--dist worksteal` would end with a shorter tail and give the tests of a file to several processes, each
+# of which makes what they share once more.)
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
 # For interop: where environments (12 GB) and models are made.
 WORK ?= runs/interop
