@@ -139,6 +139,9 @@ def _measured(module: ModuleType, form: str, artifacts: Artifacts, found: dict[s
     task = artifacts.task()
     ours = task[getattr(module, "ASKED", OURS[0])][form]
     values = [_unit(row) for row in found["values"]] if artifacts.kind in TOWERS else found["values"]
+    shapes = [[len(row) for row in rows] for rows in (values, ours["values"])]
+    if shapes[0] != shapes[1]:
+        return {"refusal": f"it gives rows of {shapes[0]} numbers, and ours have {shapes[1]}"}
     return {
         "difference": _difference(values, ours["values"]),
         "tokens": found["tokens"] == ours["tokens"] if "tokens" in found else None,

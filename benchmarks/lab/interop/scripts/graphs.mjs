@@ -59,7 +59,7 @@ async function embedded(ort, session, task, row) {
   for (const name of session.inputNames) feeds[name] = given[name];
   const found = await session.run(feeds);
   if (task.kind.endsWith("tower")) return Array.from(found.sentence_embedding.data);
-  return averaged(found.last_hidden_state ?? found.logits);
+  return averaged(task.kind === "tagger" ? found.logits : found.last_hidden_state);
 }
 
 // What an encoder gives to read, of a text or of a sound, which is filled up with silence.

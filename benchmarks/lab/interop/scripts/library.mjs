@@ -20,7 +20,8 @@ async function read(library, name, task, row) {
 function loader(task) {
   if ("samples" in task) return "AutoModelForSpeechSeq2Seq";
   if ("start" in task) return "AutoModelForSeq2SeqLM";
-  return task.decodes ? "AutoModelForCausalLM" : (task.loader ?? "AutoModel");
+  if (task.decodes) return "AutoModelForCausalLM";
+  return task.kind === "tagger" ? "AutoModelForTokenClassification" : "AutoModel";
 }
 
 // `library` is the package, `name` the model's folder in its `env.localModelPath`, `asked` further options.
@@ -39,7 +40,7 @@ export async function answers(library, name, task, asked = {}) {
     const found = await model({ ...given, ...begun });
     if (!task.decodes) {
       const vector = task.kind.endsWith("tower") ? NAMES.find((one) => one in found) ?? "sentence_embedding" : null;
-      values.push(vector === null ? averaged(found.last_hidden_state ?? found.logits) : Array.from(found[vector].data));
+      values.push(vector === null ? averaged(task.kind === "tagger" ? found.logits : found.last_hidden_state) : Array.from(found[vector].data));
       continue;
     }
     values.push(Array.from(found.logits.data.slice(-found.logits.dims[2])));

@@ -115,6 +115,20 @@ def test_a_client_that_names_families_is_asked_about_these_alone(tmp_path: Path)
         assert asked == set(client.FAMILIES)
 
 
+@pytest.mark.parametrize("given", [[[1.0, 2.0]], [[1.0], [2.0]], []])
+def test_numbers_of_another_shape_are_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[list[float]]
+) -> None:
+    artifacts, client = Artifacts(tmp_path, "bert tagger"), clients()["node"]
+    artifacts.path("onnx").mkdir(parents=True)
+    write_json(tmp_path / "bert tagger" / "task.json", {"wanted": {"onnx": {"values": [[1.0, 2.0, 3.0]]}}})
+    (artifacts.path("onnx") / "README.md").write_text("runs in any client of ONNX Runtime", encoding="utf-8")
+    monkeypatch.setattr(of_clients, "_replies", lambda *_: iter([{"values": given}]))
+    (cell,) = run_client(Workspace(tmp_path), "node", client, [artifacts])
+    assert cell.refusal == f"it gives rows of {[len(row) for row in given]} numbers, and ours have [3]"
+    assert cell.claimed and cell.difference is None
+
+
 @pytest.mark.chain
 @pytest.mark.parametrize(
     ("second", "refusal"),
