@@ -49,6 +49,12 @@ def test_cards_claim_the_cells_that_passed(client: str, form: str, refused: froz
         assert not cell.refusal or cell.family.partition(" ")[0] in refused, cell
 
 
+def test_no_card_names_a_client_that_refused_the_family_or_answered_otherwise() -> None:
+    cells = [cell for cell in read_cells(KEPT) if cell.claimed]
+    assert len(cells) > 100
+    assert [cell for cell in cells if not passed(cell)] == []
+
+
 def test_what_an_artifact_says_of_a_client_is_read_from_it(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     card.write_text("from optimum.onnxruntime import ORTModelForCausalLM", encoding="utf-8")
