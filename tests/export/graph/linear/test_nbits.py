@@ -15,7 +15,7 @@ from edgepress.export.graph.linear.nbits import (
     pack_scales,
     pack_zero_points,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.chain
@@ -47,6 +47,8 @@ def random_tensor(scheme: Scheme, out_features: int, in_features: int, seed: int
     out_features=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
+@example(bits=2, group=64, groups=2, ragged=1, symmetric=False, out_features=2, seed=0)
+@example(bits=4, group=32, groups=3, ragged=1, symmetric=False, out_features=2, seed=0)
 def test_what_is_packed_stands_for_the_same_weights(
     bits: int, group: int | None, groups: int, ragged: int, symmetric: bool, out_features: int, seed: int
 ) -> None:
