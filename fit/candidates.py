@@ -67,7 +67,8 @@ class Space:
     ``resident`` of a process that runs it, these included; ``cache`` of them of keys and values in float32,
     where a method can cache them in fewer bits.
     Damage is a loss of what is ``judged``; ``before``: that of what was cut from the model first. ``times``:
-    seconds by unit and option, by the key of a budget of speed or energy. ``solves_tables``: whether a pass
+    seconds by unit and option, by the key of a budget of speed or energy; ``rests``: of a pass beside its
+    units, as predicted. ``solves_tables``: whether a pass
     rounds embedding and head. ``hears``: whether the model reads sounds, of which its decoder writes few
     tokens each.
     """
@@ -79,6 +80,7 @@ class Space:
     judged: Quantity = KL
     before: float = 0.0
     times: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    rests: Mapping[str, float] = field(default_factory=dict)
     solves_tables: bool = False
     hears: bool = False
 

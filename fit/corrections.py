@@ -110,7 +110,7 @@ class Corrections:
             elif budget.quantity is MEMORY:
                 found[budget.key] = _resident(space, method) + size + self.memory.get(str(budget.device), 0.0)
             elif budget.key in space.times:
-                seconds = self.rest.get(budget.key, 0.0) + _total(space.times[budget.key], options)
+                seconds = self._rest(space, budget.key) + _total(space.times[budget.key], options)
                 if budget.quantity is not ENERGY or budget.key in self.watts:
                     found[budget.key] = self._timed(budget, seconds)
         return found
@@ -131,13 +131,17 @@ class Corrections:
             elif budget.quantity in TIMED:
                 if budget.quantity is ENERGY and budget.key not in self.watts:
                     continue  # what a second takes is counted in the first trial
-                room = self._timed(budget, budget.bound, backwards=True) - self.rest.get(budget.key, 0.0)
+                room = self._timed(budget, budget.bound, backwards=True) - self._rest(space, budget.key)
                 found.append(Limit(budget.key, space.times[budget.key], room))
             elif (factor := self.factor(budget.key, method)) is not None or alone:
                 loss = budget.quantity.lost(budget.bound, self._original(budget.key))
                 bound = (1 - _LOSS_BAND) * loss / (factor or 1.0) - space.before
                 found.append(Limit(budget.key, space.damages, bound))
         return found
+
+    def _rest(self, space: Space, key: str) -> float:
+        """Seconds beside those of units: as measured, before that as predicted."""
+        return self.rest.get(key, space.rests.get(key, 0.0))
 
     def _timed(self, budget: Budget, value: float, *, backwards: bool = False) -> float:
         """What ``value`` seconds are in the budget's quantity, or ``backwards``."""
@@ -158,7 +162,7 @@ class Corrections:
         if budget.quantity.of_quality:
             return self.value(budget.key, method, (space.before + bound) / (1 - _LOSS_BAND))
         if budget.quantity in TIMED:
-            return self._timed(budget, bound + self.rest.get(budget.key, 0.0))
+            return self._timed(budget, bound + self._rest(space, budget.key))
         return budget.bound + bound - limit.bound
 
 

@@ -3,31 +3,45 @@
 Decoding a token is a product with one row, the first token one with the prompt's rows, a batch of sentences
 one with all of theirs. Of an encoder–decoder the prompt is what its encoder reads, a text or a sound, once,
 and with it the keys and values that the decoder makes of that; the decoder has one row, for the first token
-too. What else a pass takes is what the first trial measures beyond its products, as if no choice changed it.
+too. What else a pass takes is predicted of the smallest bundle, until the first trial measures it, as if no
+choice changed it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from math import fsum
+from typing import TypeVar
 
+from ..benchmarks.speed.planned_graph import PlannedModel
+from ..benchmarks.speed.planned_subject import planned_subject
 from ..compress.model.anatomy import Anatomy
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..compress.sample_length import filled_length
 from ..devices.kernel_table.operation import float_product, integer_product, quantized_product
 from ..devices.predict.caches import Place
+from ..devices.predict.from_table import TablePrediction
 from ..devices.predict.predict import table_of
 from ..devices.predict.table_cost import NotMeasured, TableCost
+from ..devices.predict.workload import RATES, PredictedWork
+from ..errors import CheckpointError, InputError
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.session.threads import thread_budget
 from .budgets import Budget
 from .candidates import Space, Unit
-from .quantities import DECODE, ENCODER_DECODER, ENERGY, FIRST_TOKEN, SENTENCES, TIMED, Quantity
+from .quantities import DECODE, DISK, ENCODER_DECODER, ENERGY, FIRST_TOKEN, SENTENCES, TIMED, Quantity
 from .solve import Table
+
+T = TypeVar("T")
 
 # What is measured: tokens of a prompt or a sentence, if a model reads so many, new ones after a prompt, if it
 # writes so many, and sentences of a batch.
 PROMPT, NEW_TOKENS, BATCH = 128, 128, 32
+# From each unit's smallest option to its largest: choices of which the bytes and the seconds are looked up.
+_EVEN_CHOICES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def prompt_tokens(most: int, *, filled: bool = False) -> int:
@@ -65,28 +79,130 @@ def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableC
 
 
 def times_of(
-    space: Space, source: WeightSource, budgets: Sequence[Budget], costs: dict[str, TableCost]
+    space: Space,
+    source: WeightSource,
+    budgets: Sequence[Budget],
+    costs: dict[str, TableCost],
+    rests: Mapping[str, float] | None = None,
 ) -> dict[str, Table]:
     """Seconds by unit and option, by the key of each budget of speed or energy; of a batch those of one
-    sentence.
+    sentence. Weights lie in the caches as those of the largest choice that the budgets leave room for, beside
+    the ``rests`` of :func:`rests_of`.
 
     Raises:
         NotMeasured: an operator that a device's table lacks.
     """
     found: dict[str, Table] = {}
-    rate = SENTENCES if source.anatomy.kind == "encoder" else DECODE
-    once = _read_once(source.anatomy)
+    most = min((one.bound for one in budgets if one.quantity is DISK), default=float("inf"))
     for budget in budgets:
         if budget.quantity in TIMED:
-            timed = rate if budget.quantity is ENERGY else budget.quantity
-            cost, share = costs[str(budget.device)], BATCH if timed is SENTENCES else 1
-            place = cost.place(space.shipped + sum(min(row) for row in space.sizes))
-            rows = [_rows(source.anatomy, unit, timed, once) for unit in space.units]
-            found[budget.key] = [
-                [seconds / share for seconds in _seconds(source, unit, each, cost, place)]
-                for unit, each in zip(space.units, rows, strict=True)
-            ]
+            table = _table_of(space, source, budget, costs[str(budget.device)])
+            size = _even_size(space, 0.0)
+            if budget.quantity is not ENERGY:  # which nothing says in seconds before a trial
+                seconds = 1 / budget.bound if budget.quantity.side == "min" else budget.bound
+                size = min(_size_within(space, table, seconds - (rests or {}).get(budget.key, 0.0)), most)
+            found[budget.key] = table(size)
     return found
+
+
+def rests_of(
+    space: Space, source: WeightSource, budgets: Sequence[Budget], costs: dict[str, TableCost]
+) -> dict[str, float]:
+    """Seconds of a pass beside those of its units, by the key of each budget of speed: what is predicted of a
+    bundle of the smallest options without them. Of what nothing is predicted, and of energy, there are none.
+
+    Raises:
+        NotMeasured: an operator of the units that a device's table lacks.
+    """
+    found: dict[str, float] = {}
+    size = _even_size(space, 0.0)
+    for budget in budgets:
+        if budget.quantity in TIMED and budget.quantity is not ENERGY:
+            cost = costs[str(budget.device)]
+            units = fsum(_of_choice(space, 0.0, _table_of(space, source, budget, cost)(size)))
+            with suppress(CheckpointError, NotMeasured, InputError):
+                whole = _predicted_seconds(space, source, budget, cost)
+                found[budget.key] = max(whole - units, 0.0)
+    return found
+
+
+def _predicted_seconds(space: Space, source: WeightSource, budget: Budget, cost: TableCost) -> float:
+    """Of the quantity of ``budget``, with the smallest option of each unit."""
+    anatomy = source.anatomy
+    chosen = {
+        module: option.scheme
+        for unit, option in zip(
+            space.units, _of_choice(space, 0.0, [unit.options for unit in space.units]), strict=True
+        )
+        for module in unit.modules
+    }
+    embedding = chosen.pop(anatomy.embedding, None)
+    head = embedding if anatomy.tied or anatomy.head is None else chosen.pop(anatomy.head, None)
+    schemes = {name: scheme for name, scheme in chosen.items() if scheme is not None}
+    model = PlannedModel(anatomy, schemes, embedding, head)
+    size = int(_even_size(space, 0.0))
+    subject = planned_subject(model, "the smallest choice", source.reader.path, size)
+    decoder = anatomy.kind == "decoder"
+    most = anatomy.max_positions // 2 if decoder else anatomy.max_positions
+    read = prompt_tokens(most, filled=not decoder and filled_length(anatomy) is not None)
+    work = PredictedWork(read, min(NEW_TOKENS, most), BATCH)
+    work.check(subject)
+    prediction = TablePrediction(subject, table_of(str(budget.device)), cost.threads).predict(work, "")
+    values = {one.name: one.value for one in prediction.quantities}
+    if budget.quantity is FIRST_TOKEN:
+        return float(values["ttft_ms"] or 0.0) / 1e3
+    return 1 / float(
+        values["decode_tps" if budget.quantity is DECODE else RATES[subject.unit]] or float("inf")
+    )
+
+
+def _of_choice(space: Space, share: float, table: Sequence[Sequence[T]]) -> list[T]:
+    """Of each row of ``table``, which has a value for each option of a unit, that of the option so far, as a
+    ``share``, between the smallest and the largest.
+    """
+    found = []
+    for unit, row in zip(space.units, table, strict=True):
+        order = sorted(range(len(row)), key=lambda index: unit.options[index].size)
+        found.append(row[order[round(share * (len(row) - 1))]])
+    return found
+
+
+def _even_size(space: Space, share: float) -> float:
+    """Bytes of the bundle that :func:`_of_choice` makes."""
+    return space.shipped + fsum(_of_choice(space, share, space.sizes))
+
+
+def _size_within(space: Space, table: Callable[[float], Table], seconds: float) -> float:
+    """Bytes of the largest choice whose units take so long at most, by those of :data:`_EVEN_CHOICES`."""
+    sizes = [_even_size(space, share) for share in _EVEN_CHOICES]
+    taken = [
+        fsum(_of_choice(space, share, table(size))) for share, size in zip(_EVEN_CHOICES, sizes, strict=True)
+    ]
+    for (small, fast), (large, slow) in pairwise(zip(sizes, taken, strict=True)):
+        if slow > seconds:
+            return (
+                small + max(seconds - fast, 0.0) / (slow - fast) * (large - small) if slow > fast else small
+            )
+    return sizes[-1]
+
+
+def _table_of(
+    space: Space, source: WeightSource, budget: Budget, cost: TableCost
+) -> Callable[[float], Table]:
+    """Seconds by unit and option in a bundle of so many bytes."""
+    rate = SENTENCES if source.anatomy.kind == "encoder" else DECODE
+    timed = rate if budget.quantity is ENERGY else budget.quantity
+    share, once = BATCH if timed is SENTENCES else 1, _read_once(source.anatomy)
+    rows = [_rows(source.anatomy, unit, timed, once) for unit in space.units]
+
+    def table(size: float) -> Table:
+        place = cost.place(size)
+        return [
+            [seconds / share for seconds in _seconds(source, unit, each, cost, place)]
+            for unit, each in zip(space.units, rows, strict=True)
+        ]
+
+    return table
 
 
 def _read_once(anatomy: Anatomy) -> frozenset[str]:

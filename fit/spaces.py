@@ -24,7 +24,7 @@ from ..storage import read_json, sha256_json, write_atomic
 from ..terminal import Progress
 from .budgets import Budget
 from .candidates import Space, space_of
-from .latency import times_of
+from .latency import rests_of, times_of
 from .losses import Losses, known_losses, losses_file, measure_losses
 from .methods import CUTS
 from .packaged import given_by
@@ -76,8 +76,10 @@ class Spaces:
             source = WeightSource.open(self._pruned(cut)) if cut else self.source
             given = given_by(source, key) if key and not cut else None
             space = space_of(source, self._losses(source, cut), given)
-            times = times_of(space, source, self.budgets, self.costs)
-            self._found[key] = source, replace(space, times=times, before=_damage(source) if cut else 0.0)
+            rests = rests_of(space, source, self.budgets, self.costs)
+            times = times_of(space, source, self.budgets, self.costs, rests)
+            before = _damage(source) if cut else 0.0
+            self._found[key] = source, replace(space, times=times, rests=rests, before=before)
         return self._found[key]
 
     def _pruned(self, cut: str) -> Path:

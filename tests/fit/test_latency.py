@@ -10,15 +10,20 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from edgepress.benchmarks.speed.planned_subject import subject_of
 from edgepress.compress.model.weights import WeightSource
 from edgepress.devices.kernel_table.kept import keep_table
+from edgepress.devices.predict.caches import Place
+from edgepress.devices.predict.from_table import TablePrediction
+from edgepress.devices.predict.table_cost import TableCost
+from edgepress.devices.predict.workload import PredictedWork
 from edgepress.errors import InputError
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.corrections import Corrections
-from edgepress.fit.latency import costs_of, timed_lengths, times_of
+from edgepress.fit.latency import costs_of, rests_of, timed_lengths, times_of
 from edgepress.fit.methods import METHODS
-from edgepress.fit.quantities import DECODE, DISK, FIRST_TOKEN
+from edgepress.fit.quantities import DECODE, DISK, ENERGY, FIRST_TOKEN, Quantity
 from edgepress.fit.solve import Infeasible, Solution, solve
 from edgepress.runtime.bundle.bundle import Bundle
 
@@ -132,3 +137,71 @@ def test_a_device_without_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         costs_of(BUDGETS, None)
     assert "edgepress devices measure" in error.value.fix
     assert costs_of(BUDGETS[2:], None) == {}
+
+
+class RecordingCost(TableCost):
+    """Keeps the bytes of all graphs that are asked about."""
+
+    def __init__(self) -> None:
+        super().__init__(small_table(), 1)
+        self.asked: list[float] = []
+
+    def place(self, working_set: float) -> Place:
+        self.asked.append(working_set)
+        return super().place(working_set)
+
+
+@pytest.mark.usefixtures("table")
+def test_weights_lie_where_those_of_the_largest_choice_within_the_budgets_do(pico_llama: Path) -> None:
+    source = WeightSource.open(pico_llama)
+    space = space_of(source, None)
+    sizes = [space.shipped + sum(map(of, space.sizes)) for of in (min, max)]
+
+    def size(*budgets: Budget) -> float:
+        cost = RecordingCost()
+        times_of(space, source, budgets, {"here": cost})
+        return cost.asked[-1]
+
+    slow, fast = (Budget(DECODE, rate, "here") for rate in (1.0, 1e9))
+    assert size(slow) == pytest.approx(sizes[1]) and size(fast) == pytest.approx(sizes[0])
+    times = times_of(space, source, [slow], costs_of([slow], 1))["decode on here"]
+    rates = [1 / sum(map(of, times)) for of in (min, max)]
+    middle = replace(slow, bound=sum(rates) / 2)
+    assert sizes[0] < size(middle) < sizes[1]
+    assert size(slow, Budget(DISK, sizes[0] * 1.1)) == pytest.approx(sizes[0] * 1.1)
+    assert size(replace(middle, quantity=ENERGY, bound=1.0)) == pytest.approx(sizes[0])
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("quantity", [DECODE, FIRST_TOKEN])
+def test_a_choice_is_predicted_before_any_trial_as_its_recipe_is(
+    pico_llama: Path, quantity: Quantity, tmp_path: Path
+) -> None:
+    budget = Budget(quantity, 1e3 if quantity is DECODE else 1.0, "here")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: a\nembedding: W4A16-g32\npasses: [{pass: rtn, scheme: W4A16-g32}]\n")
+    subject = subject_of(str(pico_llama), recipe=str(recipe))
+    source = WeightSource.open(pico_llama)
+    space, costs = space_of(source, None), costs_of([budget], 1)
+    rests = rests_of(space, source, [budget], costs)
+    space = replace(space, rests=rests, times=times_of(space, source, [budget], costs, rests))
+    options = [[option.name for option in unit.options].index("W4A16-g32") for unit in space.units]
+    found = Corrections().predicted(space, options, METHODS[0], [budget])[budget.key]
+    work = PredictedWork(*[min(128, source.anatomy.max_positions // 2)] * 2)
+    values = {
+        one.name: one.value for one in TablePrediction(subject, small_table(), 1).predict(work, "").quantities
+    }
+    expected = values["decode_tps"] if quantity is DECODE else (values["ttft_ms"] or 0) / 1e3
+    assert found == pytest.approx(expected, rel=0.05)
+    without = Corrections().predicted(replace(space, rests={}), options, METHODS[0], [budget])[budget.key]
+    assert without != pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.usefixtures("table")
+def test_of_what_nothing_is_predicted_the_first_trial_says_the_rest(pico_llama: Path) -> None:
+    source = WeightSource.open(pico_llama)
+    space, costs = space_of(source, None), costs_of(BUDGETS, 1)
+    assert set(rests_of(space, source, BUDGETS, costs)) == {"decode on here", "first token on here"}
+    few = small_table(families=[one for one in small_table().families if "Attention" not in one.op])
+    keep_table("here", few)
+    assert rests_of(space, source, BUDGETS, costs_of(BUDGETS, 1)) == {}
