@@ -17,7 +17,7 @@ from .workload import RATES, PredictedWork
 # them. No processor or kind of memory has a share of its own: all were virtual servers of memory that they
 # do not name, and where a token reads much they are near each other.
 LARGE = 128e6
-SHARES = {"small": (0.46, 0.52), "large": (0.68, 0.28)}
+SHARES = {"small": (0.58, 0.54), "large": (0.68, 0.28)}
 _UNKNOWN = 0.5
 _NO_PEAK = "its sheet does not say what kernels reach"
 MODELLED = "joules are the sheet's power for as long as the work takes: modelled, not counted"

@@ -30,7 +30,7 @@ def test_show_has_sources_as_footnotes(capsys: pytest.CaptureFixture[str]) -> No
     assert "low" in shown and "864 GB/s" in shown and "decoding reads at" not in shown
     assert run(["devices", "show", "raspberry-pi-5"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "decoding reads at 46 %" in shown and "decoding reads at 68 %" in shown
+    assert "decoding reads at 58 %" in shown and "decoding reads at 68 %" in shown
     assert "median of the measured processors" in shown
 
 
