@@ -127,7 +127,12 @@ def rests_of(
 
 
 def _predicted_seconds(space: Space, source: WeightSource, budget: Budget, cost: TableCost) -> float:
-    """Of the quantity of ``budget``, with the smallest option of each unit."""
+    """Of the quantity of ``budget``, with the smallest option of each unit; of a batch those of a sentence.
+
+    Raises:
+        CheckpointError, NotMeasured: nothing is predicted of such a model, or an operator was not measured.
+        InputError: the model has no room for what is timed.
+    """
     anatomy = source.anatomy
     chosen = {
         module: option.scheme
@@ -147,7 +152,7 @@ def _predicted_seconds(space: Space, source: WeightSource, budget: Budget, cost:
     read = prompt_tokens(most, filled=not decoder and filled_length(anatomy) is not None)
     work = PredictedWork(read, min(NEW_TOKENS, most), BATCH)
     work.check(subject)
-    prediction = TablePrediction(subject, table_of(str(budget.device)), cost.threads).predict(work, "")
+    prediction = TablePrediction(subject, cost.table, cost.threads).predict(work, "")
     values = {one.name: one.value for one in prediction.quantities}
     if budget.quantity is FIRST_TOKEN:
         return float(values["ttft_ms"] or 0.0) / 1e3

@@ -92,6 +92,7 @@ class TableCost:
                 why=f"measured: {', '.join(map(str, table.threads)) or 'none'}",
                 fix="take one of these with --threads, or measure again: edgepress devices measure",
             )
+        self.table = table
         self._stopped = "" if table.complete else table.made_by
         self.fixed, self.threads = fixed[0], threads
         self.near, self.far = self.bandwidth(NEAR_BYTES), self.bandwidth(table.reach_bytes)
