@@ -89,8 +89,9 @@ def rescaled_smollm2(digest: str) -> Path:
 
 def dequantized(name: str) -> Path:
     """Where the model of a GGUF file lies once it has been made; ``name`` begins with the file's SHA-256."""
-    # Those of the folder "gguf" cut text into words as GPT-2 does, whatever the file said.
-    return cache_directory() / "gguf-2" / name
+    # Those of the folder "gguf" cut text into words as GPT-2 does, whatever the file said, and those of
+    # "gguf-2" have the positions that are transformers' default.
+    return cache_directory() / "gguf-3" / name
 
 
 def directory_of(model: str) -> Path | None:

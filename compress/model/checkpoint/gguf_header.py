@@ -10,13 +10,14 @@ import os
 import re
 import struct
 from collections import Counter
-from dataclasses import dataclass
-from io import BufferedReader
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
 from ....errors import CheckpointError, require
 from ....storage import open_regular
+from .gguf_cursor import GgufCursor
+from .gguf_positions import GgufPositions, positions_of
 
 VERSIONS = (2, 3)
 MAX_PAIRS = 1 << 16
@@ -35,9 +36,9 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 @dataclass(frozen=True)
 class GgufHeader:
     """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, the
-    size of its settings, of which the tokenizer is the most, the licence that it names, how its byte-level
-    BPE cuts text into ``words``, by llama.cpp's name (None for another kind of tokenizer), and how many
-    channels of a head positions turn, where it says so.
+    size of its settings, of which the tokenizer is the most, the licence that it names, and how its
+    byte-level BPE cuts text into ``words``, by llama.cpp's name (None for another kind of tokenizer).
+    ``in_blocks``: the number of weights in blocks by type.
     """
 
     architecture: str
@@ -45,7 +46,8 @@ class GgufHeader:
     settings_bytes: int
     license: str | None = None
     words: str | None = None
-    turned: int | None = None
+    positions: GgufPositions = field(default_factory=GgufPositions)
+    in_blocks: Counter[str] = field(default_factory=Counter)
 
     @property
     def storage(self) -> str:
@@ -54,47 +56,14 @@ class GgufHeader:
 
     @property
     def described(self) -> str:
-        """What the plan says of it: ``4 bits (GGUF, Q4_K)``; empty where most weights are floats."""
-        bits = re.search(r"\d+", self.storage)
-        if bits is None or self.storage.startswith(("F", "BF")):
-            return ""
-        return f"{bits[0]} bits (GGUF, {self.storage})"
-
-
-class _Cursor:
-    """Reads little-endian values, and refuses to pass the end of the file."""
-
-    def __init__(self, path: Path, stream: BufferedReader, size: int) -> None:
-        self.path, self.stream, self.left = path, stream, size
-
-    def take(self, count: int, what: str) -> bytes:
-        if count > self.left:
-            raise self.refusal(f"{what} claims {count} bytes, {self.left} are left")
-        self.left -= count
-        data = self.stream.read(count)
-        if len(data) != count:
-            raise self.refusal(f"the file ends inside {what}")
-        return data
-
-    def unpack(self, form: str, what: str) -> int | float:
-        value: int | float = struct.unpack("<" + form, self.take(struct.calcsize("<" + form), what))[0]
-        return value
-
-    def count(self, form: str, limit: int, what: str) -> int:
-        value = int(self.unpack(form, what))
-        if value > limit:
-            raise self.refusal(f"{what} is {value}, more than {limit}")
-        return value
-
-    def string(self, limit: int, what: str) -> bytes:
-        return self.take(self.count("Q", limit, f"the length of {what}"), what)
-
-    def refusal(self, what: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.path} is not a valid GGUF file: {what}",
-            why="the file is damaged, was cut short while it was copied, or was made to mislead a reader",
-            fix="fetch the file again and compare its hash with the publisher's",
-        )
+        """What the plan says of it: ``4 bits (GGUF, Q4_K)``, the type that most of what is quantized in its
+        blocks has; empty where that is nothing.
+        """
+        for kind, _ in self.in_blocks.most_common():
+            bits = re.search(r"\d+", kind)
+            if bits is not None and not kind.startswith(("F", "BF")):
+                return f"{bits[0]} bits (GGUF, {kind})"
+        return ""
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
@@ -108,12 +77,12 @@ def read_gguf_header(path: Path) -> GgufHeader:
     try:
         with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            return _header(_Cursor(path, stream, size), size)
+            return _header(GgufCursor(path, stream, size), size)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}", why=str(error)) from error
 
 
-def _header(cursor: _Cursor, size: int) -> GgufHeader:
+def _header(cursor: GgufCursor, size: int) -> GgufHeader:
     if cursor.take(4, "the magic") != b"GGUF":
         raise cursor.refusal("it does not begin with GGUF")
     version = cursor.unpack("I", "the version")
@@ -128,24 +97,31 @@ def _header(cursor: _Cursor, size: int) -> GgufHeader:
         raise cursor.refusal("it has no general.architecture")
     if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
         raise cursor.refusal(f"its alignment is {alignment!r}, not a power of two")
-    weights, dimensions, end = _tensors(cursor, tensors)
-    _check_sizes(cursor, settings, architecture, dimensions, tensors)
+    found = _tensors(cursor, tensors)
+    _check_sizes(cursor, settings, architecture, found.dimensions, tensors)
     # The data begins at the next aligned byte after the records.
     room = cursor.left - (cursor.left - size) % alignment
-    if not weights or end > room:
-        raise cursor.refusal(f"its tensors need {end} bytes of data, {max(room, 0)} are there")
+    if not found.weights or found.end > room:
+        raise cursor.refusal(f"its tensors need {found.end} bytes of data, {max(room, 0)} are there")
     licence, words = settings.get("general.license"), settings.get("tokenizer.ggml.pre", "default")
     return GgufHeader(
         architecture,
-        weights,
+        found.weights,
         settings_bytes,
         licence if isinstance(licence, str) else None,
         str(words) if settings.get("tokenizer.ggml.model") == "gpt2" else None,
-        turned if type(turned := settings.get(f"{architecture}.rope.dimension_count")) is int else None,
+        positions_of(_own(settings, architecture), found.names),
+        found.in_blocks,
     )
 
 
-def _settings(cursor: _Cursor, pairs: int) -> dict[str, object]:
+def _own(settings: dict[str, object], architecture: str) -> dict[str, object]:
+    """The settings of the architecture, without its name before theirs."""
+    begin = f"{architecture}."
+    return {name.removeprefix(begin): value for name, value in settings.items() if name.startswith(begin)}
+
+
+def _settings(cursor: GgufCursor, pairs: int) -> dict[str, object]:
     settings: dict[str, object] = {}
     for _ in range(pairs):
         name = cursor.string(MAX_NAME_BYTES, "a key").decode("utf-8", "replace")
@@ -155,7 +131,7 @@ def _settings(cursor: _Cursor, pairs: int) -> dict[str, object]:
     return settings
 
 
-def _value(cursor: _Cursor, kind: int, name: str, depth: int = 0) -> object:
+def _value(cursor: GgufCursor, kind: int, name: str, depth: int = 0) -> object:
     """The value of a pair; arrays are walked over and come back as None."""
     if kind == _STRING:
         limit = MAX_ITEM_BYTES if depth else MAX_STRING_BYTES
@@ -175,7 +151,7 @@ def _value(cursor: _Cursor, kind: int, name: str, depth: int = 0) -> object:
 
 
 def _check_sizes(
-    cursor: _Cursor, settings: dict[str, object], architecture: str, dimensions: set[int], tensors: int
+    cursor: GgufCursor, settings: dict[str, object], architecture: str, dimensions: set[int], tensors: int
 ) -> None:
     """A library builds what the settings describe before it reads a tensor: hold them to the tensors."""
 
@@ -201,15 +177,24 @@ def _check_sizes(
             raise cursor.refusal(f"{architecture} has {count} heads, too many for {widest} rows")
 
 
-def _tensors(cursor: _Cursor, count: int) -> tuple[Counter[str], set[int], int]:
-    """Weights by storage type, every dimension that occurs, and where the last tensor ends in the data."""
+@dataclass
+class _Tensors:
+    """The records: weights by storage type, in all and in blocks, every dimension that occurs, sizes by name,
+    and where the last tensor ends in the data.
+    """
+
+    weights: Counter[str] = field(default_factory=Counter)
+    in_blocks: Counter[str] = field(default_factory=Counter)
+    dimensions: set[int] = field(default_factory=set)
+    names: dict[bytes, int] = field(default_factory=dict)
+    end: int = 0
+
+
+def _tensors(cursor: GgufCursor, count: int) -> _Tensors:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     known = {kind.value: (kind.name, *GGML_QUANT_SIZES[kind]) for kind in GGMLQuantizationType}
-    weights: Counter[str] = Counter()
-    dimensions: set[int] = set()
-    names: set[bytes] = set()
-    extents: list[tuple[int, int, bytes]] = []
+    found, extents = _Tensors(), list[tuple[int, int, bytes]]()
     for _ in range(count):
         name = cursor.string(MAX_NAME_BYTES, "a tensor name")
         dims = [
@@ -218,21 +203,23 @@ def _tensors(cursor: _Cursor, count: int) -> tuple[Counter[str], set[int], int]:
         ]
         kind = int(cursor.unpack("I", f"the type of {name!a}"))
         start = int(cursor.unpack("Q", f"the offset of {name!a}"))
-        if name in names or kind not in known:
+        if name in found.names or kind not in known:
             raise cursor.refusal(f"tensor {name!a} occurs twice or has the unknown type {kind}")
-        names.add(name)
         label, block, width = known[kind]
         if not dims or not all(dims) or dims[0] % block:
             raise cursor.refusal(
                 f"tensor {name!a} has the shape {dims}, whose rows are not whole blocks of {block}"
             )
-        weights[label] += prod(dims)
-        dimensions.update(dims)
-        extents.append((start, start + prod(dims) // block * width, name))
-    return weights, dimensions, _end(cursor, extents)
+        found.names[name] = size = prod(dims)
+        found.weights[label] += size
+        found.in_blocks[label] += size * (b"blk." in name)
+        found.dimensions.update(dims)
+        extents.append((start, start + size // block * width, name))
+    found.end = _end(cursor, extents)
+    return found
 
 
-def _end(cursor: _Cursor, extents: list[tuple[int, int, bytes]]) -> int:
+def _end(cursor: GgufCursor, extents: list[tuple[int, int, bytes]]) -> int:
     end = 0
     for start, stop, name in sorted(extents):
         if start < end:

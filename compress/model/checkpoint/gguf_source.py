@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ....storage import read_json
 from ....terminal import Progress, Silent
 from ..anatomy import Anatomy, Check
 from ..family import FAMILIES, anatomy_of
+from . import gguf_positions as positions
 from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_words import WAYS
 from .tensor_check import refuse_non_finite
@@ -35,6 +36,7 @@ from .tensor_check import refuse_non_finite
 _SECONDS = 60.0
 _MEMORY = 2 << 30
 _FILE = 4 << 20
+_SAFETENSORS = "take the model's safetensors checkpoint"
 
 Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
@@ -64,8 +66,9 @@ def materialise(
     if (target / "config.json").is_file():
         return target
     header = read_gguf_header(path)
-    if header.architecture not in plugins.names(FAMILIES):
-        raise UnknownName("model family", header.architecture, plugins.names(FAMILIES))
+    if header.architecture not in (known := plugins.names(FAMILIES)):
+        # Without the nearest: llama.cpp's names are others, and a similar one is another network.
+        raise UnknownName("model family", header.architecture, known, fix=_SAFETENSORS)
     if header.words is not None and header.words not in WAYS:
         raise UnknownName("way to cut text into words", header.words, list(WAYS))
     require("accelerate", "compress")
@@ -82,19 +85,19 @@ def _write(
     path: Path, header: GgufHeader, target: Path, edit: Edit | None, check: Check | None, progress: Progress
 ) -> None:
     with progress.task(f"dequantizing {path.name}", 3) as task, Staging(target, wait=True) as stage:
-        config = _config(path, header.architecture)
+        config = _config(path, header)
         if check is not None:
             check(_anatomy(config, path, header.architecture))
         stage.result.mkdir()
         _save_tokenizer(path, header, stage.result)
-        model = _load(path, config, header.architecture)
+        model = _load(path, config, header)
         task.advance(detail="read")
         tensors = dict(model.state_dict())
         if edit is not None:
             with torch.no_grad():
                 edit(model.config.to_dict(), tensors)
         refuse_non_finite(tensors)
-        _check_positions(path, header, model.config.to_dict(), tensors)
+        positions.check(_anatomy_of(model.config.to_dict(), tensors), path, header.positions)
         task.advance(detail="checked")
         with disk_full_is_typed(target), _quiet_transformers():
             model.save_pretrained(stage.result)
@@ -129,11 +132,13 @@ def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
         )
 
 
-def _config(path: Path, architecture: str) -> Any:
+def _config(path: Path, header: GgufHeader) -> Any:
     from transformers import AutoConfig
 
-    with _reading(path, architecture) as empty:
-        return AutoConfig.from_pretrained(empty, gguf_file=str(path.absolute()))
+    with _reading(path, header.architecture) as empty:
+        config = AutoConfig.from_pretrained(empty, gguf_file=str(path.absolute()))
+    positions.complete(config, path, header.positions)
+    return config
 
 
 def _anatomy(config: Any, path: Path, architecture: str) -> Anatomy:
@@ -144,13 +149,17 @@ def _anatomy(config: Any, path: Path, architecture: str) -> Anatomy:
 
     with _reading(path, architecture), init_empty_weights(), no_init_weights():
         tensors = AutoModelForCausalLM.from_config(config).state_dict()
-    return anatomy_of(config.to_dict(), {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    return _anatomy_of(config.to_dict(), tensors)
 
 
-def _load(path: Path, config: Any, architecture: str) -> Any:
+def _anatomy_of(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Anatomy:
+    return anatomy_of(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+
+
+def _load(path: Path, config: Any, header: GgufHeader) -> Any:
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    with _reading(path, architecture) as empty:
+    with _reading(path, header.architecture) as empty:
         model, report = AutoModelForCausalLM.from_pretrained(
             empty,
             config=config,
@@ -160,6 +169,7 @@ def _load(path: Path, config: Any, architecture: str) -> Any:
             output_loading_info=True,
         )
     _check_complete(path, report)
+    _check_used(path, header, model)
     _forget_quantization(model)
     return model.eval()
 
@@ -182,7 +192,7 @@ def _unreadable(path: Path, architecture: str, why: str) -> CheckpointError:
     return CheckpointError(
         f"transformers cannot read {path} (architecture {architecture!r})",
         why=why,
-        fix="check the file against its publisher's hash, or take the model's safetensors checkpoint",
+        fix=f"check the file against its publisher's hash, or {_SAFETENSORS}",
     )
 
 
@@ -193,21 +203,22 @@ def _check_complete(path: Path, report: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"{path} does not hold the model that it describes: {kind.replace('_', ' ')} {names[0]}",
                 why=f"{len(names)} such tensors",
-                fix="take the model's safetensors checkpoint",
+                fix=_SAFETENSORS,
             )
 
 
-def _check_positions(
-    path: Path, header: GgufHeader, config: dict[str, Any], tensors: dict[str, Tensor]
-) -> None:
-    # transformers takes its default where a family turns part of a head, whatever the file says.
-    anatomy = anatomy_of(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    for rope in anatomy.ropes():
-        if header.turned not in (None, rope.dim):
-            raise CheckpointError(
-                f"{path}: positions turn {header.turned} channels of a head, transformers read {rope.dim}",
-                fix="take the model's safetensors checkpoint",
-            )
+def _check_used(path: Path, header: GgufHeader, model: Any) -> None:
+    # transformers passes over tensors that its model of the family has no place for, biases for example.
+    held = sum(header.weights.values()) - header.positions.divisors
+    left = held - sum(parameter.numel() for parameter in model.parameters())
+    head = model.get_output_embeddings().weight
+    once_more = head is model.get_input_embeddings().weight and left == head.numel()
+    if left and not once_more:
+        raise CheckpointError(
+            f"{path} holds {held:,} numbers, {left:,} more than transformers' {header.architecture} reads",
+            why="the model would answer without them",
+            fix=_SAFETENSORS,
+        )
 
 
 def _forget_quantization(model: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -100,10 +100,15 @@ def write_nested_tokens(path: Path, count: int) -> None:
 
 
 def write_gguf(
-    checkpoint: Path, path: Path, words: str | None = None, down: Sequence[tuple[np.ndarray, Any]] = ()
+    checkpoint: Path,
+    path: Path,
+    words: str | None = None,
+    down: Sequence[tuple[np.ndarray, Any]] = (),
+    more: Callable[[Any], None] = lambda writer: None,
 ) -> dict[str, torch.Tensor]:
     """The checkpoint as GGUF, matrices in Q4_1; returns what its weights are after their rounding. ``words``
-    is how text is cut; ``down`` the bytes of ``down_proj`` in each block, and their type.
+    is how text is cut; ``down`` the bytes of ``down_proj`` in each block, and their type; ``more`` adds to
+    the file.
     """
     import gguf
 
@@ -144,6 +149,7 @@ def write_gguf(
         else:
             rounded[name], stored = tensor, value
         writer.add_tensor(gguf_name(name), stored, raw_dtype=kind)
+    more(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -287,6 +293,28 @@ def test_header_says_what_the_weights_are_stored_in(pico_gguf: Pico) -> None:
     assert sum(header.weights.values()) == sum(tensor.numel() for tensor in expected.values())
 
 
+def test_the_bits_are_those_of_blocks_whatever_holds_most_weights(tmp_path: Path) -> None:
+    """A table of tokens in float is larger than the blocks of a small model."""
+    head = pairs(*settings(embedding_length=32, feed_forward_length=32), tensors=2)
+    head += tensor("token_embd.weight", 0, 0, 32, 64)
+    for kind, said in ((3, "4 bits (GGUF, Q4_1)"), (0, "")):
+        whole = head + tensor("blk.0.ffn_up.weight", kind, 8192, 32, 32)
+        (tmp_path / "m.gguf").write_bytes(whole + bytes(-len(whole) % 32 + 8192 + 4096))
+        header = read_gguf_header(tmp_path / "m.gguf")
+        assert (header.storage, header.described) == ("F32", said)
+
+
+@pytest.mark.chain
+def test_numbers_that_the_model_has_no_place_for_are_not_left_out(pico_llama: Path, tmp_path: Path) -> None:
+    def biased(writer: Any) -> None:
+        writer.add_tensor("blk.0.attn_q.bias", np.ones(64, np.float32))
+
+    write_gguf(pico_llama, tmp_path / "m.gguf", more=biased)
+    with pytest.raises(CheckpointError, match="64 more than transformers' llama reads") as refused:
+        materialise(tmp_path / "m.gguf", tmp_path / "read")
+    assert "safetensors" in refused.value.fix and not (tmp_path / "read").exists()
+
+
 def pairs(*items: bytes, tensors: int = 0) -> bytes:
     return b"GGUF" + struct.pack("<IQQ", 3, tensors, len(items)) + b"".join(items)
 
@@ -399,12 +427,14 @@ def test_a_model_with_a_tensor_missing_is_refused(pico_gguf: Pico, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_architecture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["abacus", "phi2"])
+def test_an_unknown_architecture(name: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
-    head = pairs(*settings("abacus"), tensors=1) + tensor("t", 0, 0, 8)
+    head = pairs(*settings(name), tensors=1) + tensor("t", 0, 0, 8)
     path.write_bytes(head + bytes(-len(head) % 32 + 32))
-    with pytest.raises(UnknownName, match="model family 'abacus'"):
+    with pytest.raises(UnknownName, match=f"model family '{name}'") as refused:
         materialise(path, tmp_path / "out")
+    assert "safetensors" in refused.value.fix and "did you mean" not in refused.value.fix
     assert not (tmp_path / "out").exists()
 
 
