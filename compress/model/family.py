@@ -40,6 +40,8 @@ def stored_transposed(config: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
+    if config.get("model_type") in PAIRS:  # whose encoders are families, and store none so
+        return ()
     return tuple(getattr(_family(config), "TRANSPOSED", ()))
 
 

@@ -100,15 +100,25 @@ def _from_directory(path: Path, name: str, progress: Progress, check: Check | No
     found = sha256_json([adapter.sha256(), CheckpointReader.open(base.path).fingerprint()])
     target = cache_directory() / "merged" / found
     merge(adapter, base.path, target, progress, check)
-    return ResolvedModel(target, name, f"{base.described} with the adapter {name}", base.license)
+    described = f"{base.described} with the adapter {name}"
+    return ResolvedModel(target, name, described, base.license, rounded=_rounded(base))
 
 
 def _tower(both: ResolvedModel, tower: str, progress: Progress, check: Check | None) -> ResolvedModel:
     """The ``tower`` of a model of two, cut out in the cache."""
     target = cut_out(both.path, tower, progress, check)
     return replace(
-        both, path=target, name=f"{both.name}-{tower}", described=f"{both.described}, its {tower} encoder"
+        both,
+        path=target,
+        name=f"{both.name}-{tower}",
+        described=f"{both.described}, its {tower} encoder",
+        rounded=_rounded(both),
     )
+
+
+def _rounded(source: ResolvedModel) -> str:
+    """What the floats of a model that is made of ``source`` were codes of; empty where they were none."""
+    return source.rounded or CheckpointReader.open(source.path).coded.described
 
 
 def _from_file(path: Path, progress: Progress, check: Check | None) -> ResolvedModel:

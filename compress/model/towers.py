@@ -16,6 +16,7 @@ from ...staging import Staging
 from ...storage import cache_directory, sha256_json, write_json
 from ...terminal import Progress
 from .anatomy import Check
+from .checkpoint.logical_tensors import coded_linears, logical_shapes
 from .checkpoint.policy import CONFIG
 from .checkpoint.reader import CheckpointReader
 from .checkpoint.shard_writer import copy_companions, join
@@ -79,7 +80,8 @@ def _write(
         raise CheckpointError(f"{reader.path} has no tensors of its {tower} encoder ({prefixes[0]}…)")
     config = _config(reader, tower) | {"architectures": [architecture]}
     if check is not None:
-        check(anatomy_of(config, {name: reader.shapes[name] for name in names}))
+        shapes = logical_shapes(reader, coded_linears(reader), (), caches=False)
+        check(anatomy_of(config, {name: shapes[name] for name in shapes if name.startswith(prefixes)}))
     require_disk(target, 2 * sum(map(reader.nbytes, names)))
     try:
         with (
@@ -117,5 +119,5 @@ def _config(reader: CheckpointReader, tower: str) -> dict[str, Any]:
     wide = reader.config.get("projection_dim", getattr(both, "projection_dim", None))
     found |= {} if wide is None else {"projection_dim": wide}
     # What a whole model says: a projection of another width is refused when the weights are looked at.
-    kept = ("dtype", "torch_dtype")
+    kept = ("dtype", "torch_dtype", "quantization_config")
     return found | {key: reader.config[key] for key in kept if key in reader.config}

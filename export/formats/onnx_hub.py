@@ -54,10 +54,10 @@ _ASKED = {
         "ORTModelForSpeechSeq2Seq",
     ),
 }
-# The families whose graphs were refused, in benchmarks/lab/results/interop.md, or were not tried.
+# The families whose graphs were refused, in benchmarks/lab/results/interop.md.
 NOT_IN_TRANSFORMERS_JS = frozenset("bitnet exaone4 falcon glm4 granitemoe mixtral nemotron olmoe".split())
 NOT_IN_OPTIMUM = frozenset(
-    "bitnet cohere2 deepseek_v3 ernie4_5 eurobert exaone4 falcon gemma2 granitemoe gte ministral ministral3 "
+    "bitnet cohere2 deepseek_v3 ernie4_5 eurobert exaone4 gemma2 granitemoe gte ministral ministral3 "
     "mixtral nomic_bert olmo2 olmo3 olmoe phi phi3 qwen2_moe siglip_text_model starcoder2".split()
 )
 

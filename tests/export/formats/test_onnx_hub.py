@@ -96,9 +96,12 @@ def test_the_card_names_the_clients_that_open_the_family(
         out = export_bundle(model, format="onnx_hub", output=tmp_path / f"{model.name}-h", validate=False)
         return (out / "README.md").read_text()
 
+    neither = card(make_decoder(tmp_path / "exaone4", "exaone4"))
+    assert "library_name: onnxruntime" in neither and "optimum were tried and do not" in neither
+    assert "ORTModelForCausalLM" not in neither and "```js" not in neither
     falcon = card(make_decoder(tmp_path / "falcon", "falcon"))
-    assert "library_name: onnxruntime" in falcon and "optimum were tried and do not" in falcon
-    assert "ORTModelForCausalLM" not in falcon and "```js" not in falcon
+    assert "library_name: onnxruntime" in falcon and "were tried and do not" not in falcon
+    assert "ORTModelForCausalLM" in falcon and "```js" not in falcon
     images = card(make_vision(tmp_path / "vit", "vit"))
     assert "AutoModel.from_pretrained" in images and "ORTModelForCustomTasks" in images
 

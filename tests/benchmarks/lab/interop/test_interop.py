@@ -45,8 +45,10 @@ def test_cards_claim_the_cells_that_passed(client: str, form: str, refused: froz
     # Encoder–decoders are opened in the layout of hubs alone.
     cells = [cell for cell in cells if form == "onnx_hub" or FAMILIES[cell.family][0] not in READ_AND_WRITE]
     assert cells
-    for cell in cells:
-        assert not cell.refusal or cell.family.partition(" ")[0] in refused, cell
+    found = {cell.family.partition(" ")[0] for cell in cells if cell.refusal}
+    assert found <= refused
+    if form == "onnx_hub" and client != "transformers_js_browser":  # which was run of some families alone
+        assert found == refused  # a card does not say of a client that opens the family that it does not
 
 
 def test_no_card_names_a_client_that_refused_the_family_or_answered_otherwise() -> None:

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import torch
 from edgepress.cli.verbs.inspect import inspect_checkpoint
-from edgepress.compress.api import compress_model
+from edgepress.compress.api import compress_model, plan_model
+from edgepress.compress.model.checkpoint.quantization_config import forms, quantization_config
+from edgepress.compress.model.checkpoint.stored_tensors import stored
 from edgepress.compress.model.models import resolve
 from edgepress.compress.model.weights import WeightSource
-from edgepress.errors import CheckpointError, UnknownName
+from edgepress.compress.numbers.grid import quantize
+from edgepress.compress.numbers.scheme import Scheme
+from edgepress.errors import CheckpointError, RecipeError, UnknownName
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json, write_json
 from safetensors.torch import load_file, save_file
@@ -98,6 +102,39 @@ def test_an_adapter_is_merged_into_the_floats(
     assert not merged.schemes
     expected = torch.from_numpy(weights[Q]) + 2 * up @ down
     assert torch.allclose(merged.dense(Q), expected, atol=1e-6)
+    # What the adapter does not touch lies on the base's grid as before.
+    with pytest.raises(RecipeError, match="already have codes from the model as it came"):
+        plan_model(str(adapter), scheme="W4A16-g32")
+    plan = plan_model(str(adapter), scheme="W4A16-g32", requantize=True)
+    assert "from 4 bits (GPTQ, groups of 32)" in plan.notes
+
+
+@pytest.mark.parametrize("kind", ["gptq", "compressed-tensors"])
+def test_one_of_two_encoders_comes_from_the_bits_of_both(
+    kind: str, make_pair: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    model, module = make_pair(tmp_path / "m"), "text_model.encoder.layers.0.self_attn.q_proj"
+    tensors, config = load_file(model / "model.safetensors"), read_json(model / "config.json")
+    value = tensors.pop(f"{module}.weight")
+    if kind == "gptq":
+        parts, weight = gptq(4, 32)(module, value.numpy())
+        tensors |= {f"{module}.{part}": torch.from_numpy(value.copy()) for part, value in parts.items()}
+        said = "from 4 bits (GPTQ, groups of 32)"
+        config["quantization_config"] = settings(4, 32)
+    else:
+        scheme = Scheme.parse("W4A16-g32")
+        codes, form = quantize(value, scheme), forms([scheme])
+        tensors |= stored(module, codes, form[scheme])
+        config["quantization_config"] = quantization_config({module: scheme}, form, [])
+        weight, said = codes.dequantize().numpy(), "from 4 bits (W4A16-g32): 1 layers"
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    write_json(model / "config.json", config)
+    source = WeightSource.open(resolve(f"{model}:text").path)
+    assert np.array_equal(source.dense(module).numpy(), weight)
+    with pytest.raises(RecipeError, match="already have codes from the model as it came"):
+        plan_model(f"{model}:text", scheme="W4A16-g32")
+    assert said in plan_model(f"{model}:text", scheme="W4A16-g32", requantize=True).notes
 
 
 @pytest.mark.parametrize("ordered", [False, True])
