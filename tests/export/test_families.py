@@ -286,26 +286,31 @@ def test_in_float(
 SCHEMES = ("W8A8", "W4A16-g32", "W3A16-g32")
 
 
-def by_turns(variants: Sequence[Variant]) -> list[Any]:
-    """Every variant in every scheme and form: each soon in two schemes, one a form, the rest among the slow
-    tests.
+def by_turns(variants: Sequence[Variant], later: Sequence[Variant] = ()) -> list[Any]:
+    """Every variant in every scheme and form: each soon in two schemes, one a form, the rest and those of
+    ``later`` among the slow tests.
     """
     return [
         pytest.param(
             variant,
             scheme,
             form,
-            marks=() if (place + turn) % len(SCHEMES) == number else pytest.mark.slow,
+            marks=()
+            if (place + turn) % len(SCHEMES) == number and variant not in later
+            else pytest.mark.slow,
             id=f"{name}-{scheme}-{label(variant)}",
         )
         for turn, (name, form) in enumerate({"standard": CPU, "own": OWN}.items())
         for number, scheme in enumerate(SCHEMES)
-        for place, variant in enumerate(variants)
+        for place, variant in enumerate([*variants, *later])
     ]
 
 
+LATER = [variant for variant in MIXTURES[3:] if variant.name == "as it is"]
+
+
 @pytest.mark.parametrize(
-    ("variant", "scheme", "form"), by_turns([*FIRST, MIXTURES[0], MIXTURES[2], *FIRST_STATES])
+    ("variant", "scheme", "form"), by_turns([*FIRST, MIXTURES[0], MIXTURES[2], *FIRST_STATES], LATER)
 )
 def test_in_every_scheme(
     variant: Variant, scheme: str, form: ProviderForm, made: Callable[[Variant], Path], export_graph: Any

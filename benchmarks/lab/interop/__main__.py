@@ -66,7 +66,8 @@ def _section(cells: list[Cell]) -> str:
         "the largest number in it, where the same tokens were written too; the ONNX graphs leave activations "
         "in float32. lm-eval's numbers are likelihoods of continuations. WebGPU in software is SwiftShader, "
         "with a family for each shape of graph: it says nothing of speed. A cell is empty where the client "
-        "does not take the kind of model, the form is not written of it, or it was not run.\n\n"
+        "does not take the kind of model, the form is not written of it, or it was not run, and those are "
+        "listed below.\n\n"
         f"{tables(cells)}"
     )
 

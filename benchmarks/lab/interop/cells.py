@@ -9,6 +9,7 @@ import re
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ class Cell:
     """``difference`` is the largest of a number of the client's from ours, as a part of the largest of ours;
     ``tokens`` whether the greedy tokens are the same, None where the client gives none. With ``refusal``, the
     client's last words, there is neither. ``claimed`` is what :func:`.claims.claimed` finds. ``date`` is that
-    of the measurement, ``packages`` the client's.
+    of the measurement, ``packages`` the client's; ``seconds`` passed until it answered, its start included in
+    the first of a process.
     """
 
     family: str
@@ -52,6 +54,7 @@ class Cell:
     claimed: bool | None = None
     date: str = ""
     packages: str = ""
+    seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -81,11 +84,14 @@ def run_client(
     }
 
     while waiting:
+        begin = time.monotonic()
         for found in _replies(command, [_question(*cell) for cell in waiting]):
+            seconds = round(time.monotonic() - begin, 2)
             artifacts, form = waiting.pop(0)
             measured = found if "refusal" in found else _measured(module, form, artifacts, found)
             says = claimed(artifacts.path(form), form, name)
-            yield Cell(artifacts.family, form, **measured, claimed=says, **made)
+            yield Cell(artifacts.family, form, **measured, claimed=says, seconds=seconds, **made)
+            begin = time.monotonic()
 
 
 def _replies(command: Sequence[str], questions: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

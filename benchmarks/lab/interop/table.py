@@ -5,9 +5,11 @@ kind of model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ....export.formats._gguf_architecture import WITHOUT
-from .cells import Cell
+from .artifacts import Artifacts
+from .cells import Cell, clients, concerns
 from .families import FAMILIES
 from .kinds import DECODE, ENCODER, READ_AND_WRITE, TAGGER
 
@@ -39,7 +41,7 @@ def tables(cells: Sequence[Cell]) -> str:
         chosen = [cell for cell in cells if FAMILIES[cell.family][0] in kinds]
         if chosen:
             parts.append(f"### {heading}\n\n{table(chosen)}")
-    parts += [_not_written(), _refusals(cells), _claims(cells), _clients(cells)]
+    parts += [_not_written(), _not_run(cells), _refusals(cells), _claims(cells), _clients(cells)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -73,6 +75,22 @@ def _not_written() -> str:
             found.setdefault(why, []).append(family)
     lines = [f"- {GGUF}, {', '.join(families)}: {why}" for why, families in found.items()]
     return "\n".join(["### Not written", "", *lines])
+
+
+def _not_run(cells: Sequence[Cell]) -> str:
+    """The families of each client and artifact that no cell is of."""
+    known = {(cell.family, cell.artifact, cell.client) for cell in cells}
+    left: dict[tuple[str, str], list[str]] = {}
+    for name, module in clients().items():
+        for family in FAMILIES:
+            for form in concerns(module, Artifacts(Path(), family)):
+                if (family, form, name) not in known:
+                    left.setdefault((form, name), []).append(family)
+    lines = [
+        f"- {_shown(client)} ({_NAMES.get(artifact, artifact)}), {len(families)}: {', '.join(families)}"
+        for (artifact, client), families in sorted(left.items())
+    ]
+    return "\n".join(["### Not run", "", *lines]) if lines else ""
 
 
 def _refusals(cells: Sequence[Cell]) -> str:
@@ -117,15 +135,20 @@ def _place(cell: Cell) -> str:
 
 
 def _clients(cells: Sequence[Cell]) -> str:
-    """By client and packages, when its cells were measured."""
-    dates: dict[tuple[str, str], set[str]] = {}
+    """By client and packages, when its cells were measured, and what those took of which that is known."""
+    found: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        dates.setdefault((cell.client, cell.packages), set()).add(cell.date)
+        found.setdefault((cell.client, cell.packages), []).append(cell)
     lines = [
-        f"- {_shown(client)}: {packages} ({', '.join(sorted(found))})"
-        for (client, packages), found in sorted(dates.items())
+        f"- {_shown(client)}: {packages} ({', '.join(sorted({cell.date for cell in own}))}){_took(own)}"
+        for (client, packages), own in sorted(found.items())
     ]
     return "\n".join(["### Clients and days", "", *lines])
+
+
+def _took(cells: Sequence[Cell]) -> str:
+    timed = [cell.seconds for cell in cells if cell.seconds is not None]
+    return f"; {sum(timed):,.0f} s for {len(timed)} of {len(cells)} cells" if timed else ""
 
 
 def _shown(client: str) -> str:
