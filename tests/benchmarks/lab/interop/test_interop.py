@@ -47,8 +47,8 @@ def test_cards_claim_the_cells_that_passed(client: str, form: str, refused: froz
     assert cells
     found = {cell.family.partition(" ")[0] for cell in cells if cell.refusal}
     assert found <= refused
-    if form == "onnx_hub" and client != "transformers_js_browser":  # which was run of some families alone
-        assert found == refused  # a card does not say of a client that opens the family that it does not
+    if form == "onnx_hub":  # a card does not say of a client that opens the family that it does not
+        assert found == refused
 
 
 def test_no_card_names_a_client_that_refused_the_family_or_answered_otherwise() -> None:
