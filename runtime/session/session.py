@@ -23,7 +23,9 @@ from ...foreign import memory_shortage
 from ...limits import address_space_limit, require_threads
 from ..kernels.library import library
 from .cpu_features import products_saturate
+from .cuda_libraries import load_cuda
 from .node_providers import RECORDED, misplaced
+from .provider_errors import not_installed, not_started
 from .threads import thread_budget
 
 # Address space that its library takes when it is loaded: 50 MB of 1.32, and half as much again.
@@ -148,7 +150,7 @@ def open_session(
         config: further session configuration entries.
 
     Raises:
-        MissingDependency: ONNX Runtime or the provider is not installed.
+        MissingDependency: ONNX Runtime or the provider is not installed, or does not start.
         BundleError: the graph does not load.
         InputError: fewer than one thread, or more than any machine has.
     """
@@ -179,19 +181,33 @@ def prepared_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     behind = [other for other in BEHIND.get(provider, ()) if other in runtime.get_available_providers()]
+    said = load_cuda(runtime) if device_of(provider) == "cuda" else ""
 
     def opened() -> Any:
         with graph_errors_are_typed(f"ONNX Runtime {runtime.__version__} cannot load {graph}"):
-            session = runtime.InferenceSession(
-                str(graph), sess_options=options, providers=[name, *behind], disabled_optimizers=_DISABLED
-            )
-        session.disable_fallback()
-        session.misplaced = "" if provider == "cpu" else misplaced(session, (name, *behind))
+            session = _session(runtime, str(graph), options, [name, *behind], provider)
         if session.get_providers()[0] != name:
-            raise _missing(provider, f"ONNX Runtime answered with {session.get_providers()[0]}")
+            raise not_started(provider, f"it answered with {session.get_providers()[0]}. {said}".strip())
+        session.misplaced = "" if provider == "cpu" else misplaced(session, (name, *behind))
         return session
 
     return opened
+
+
+def _session(runtime: Any, graph: str, options: Any, names: list[str], provider: str) -> Any:
+    """The session, or the library's error: by itself it prints that, and takes another provider."""
+    try:
+        return runtime.InferenceSession(
+            graph,
+            sess_options=options,
+            providers=names,
+            disabled_optimizers=_DISABLED,
+            enable_fallback=0,
+        )
+    except RuntimeError as error:  # what is wrong with a graph is of the library's own classes
+        if provider == "cpu" or memory_shortage(error):
+            raise
+        raise not_started(provider, str(error).strip()[-800:]) from error
 
 
 def owned_value(array: NDArray[Any]) -> Any:
@@ -226,14 +242,5 @@ def require_provider(provider: str) -> str:
         raise UnknownName("provider", provider, PROVIDERS)
     name, there = PROVIDERS[provider], onnxruntime().get_available_providers()
     if name not in there:
-        raise _missing(provider, f"installed: {', '.join(there)}")
+        raise not_installed(provider, f"installed: {', '.join(there)}")
     return name
-
-
-def _missing(provider: str, why: str) -> MissingDependency:
-    return MissingDependency(
-        f"the provider {provider!r} is not available in this ONNX Runtime",
-        why=why,
-        fix='for cuda and tensorrt: pip uninstall onnxruntime && pip install "edgepress[gpu]"; '
-        "for openvino: pip uninstall onnxruntime && pip install onnxruntime-openvino",
-    )
