@@ -1,7 +1,7 @@
 """CUDA's libraries, loaded for ONNX Runtime before a session wants them.
 
-Its wheel has none of them. NVIDIA's Python packages, which torch brings with it, are on no path of the system's
-loader: they are found where something has loaded them before, torch or this. Without them the runtime makes a
+Its wheel has none of them. NVIDIA's Python packages, which torch brings with it, are on no path of the
+system: they are found where something has loaded them before, torch or this. Without them the runtime makes a
 session for the CPU.
 """
 

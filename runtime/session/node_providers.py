@@ -13,7 +13,7 @@ from typing import Any
 RECORDED = {"session.record_ep_graph_assignment_info": "1"}
 _SMALL = frozenset(
     "Shape Size Gather Cast ReduceSum Sub Add Neg Slice Concat Reshape Squeeze Unsqueeze Expand Range "
-    "Constant ConstantOfShape Identity".split()
+    "Constant ConstantOfShape Identity ArgMax".split()
 )
 _NAMED = 8
 

@@ -45,6 +45,14 @@ def test_work_on_another_provider_is_named_and_shapes_are_not() -> None:
     assert misplaced(_session(cuda), ("TensorrtExecutionProvider", "CUDAExecutionProvider")) == ""
 
 
+def test_what_cuda_leaves_of_a_decoder_is_no_work() -> None:
+    """As onnxruntime-gpu 1.31 places the graph of a Llama with 4 bits: it has no ArgMax of a mask."""
+    mask = ("columns.skipped", "ArgMax")
+    left = [("total", "Gather"), ("total.int32", "Cast"), ("total.scalar", "Squeeze"), ("kept", "Neg"), mask]
+    cuda = _part("CUDAExecutionProvider", ("head", "MatMulNBits"), ("block", "GroupQueryAttention"))
+    assert misplaced(_session(cuda, _part("CPUExecutionProvider", *left)), ("CUDAExecutionProvider",)) == ""
+
+
 def test_many_are_counted() -> None:
     cpu = _part("CPUExecutionProvider", *((f"n{index}", "MatMul") for index in range(20)))
     assert "and 12 more" in misplaced(_session(cpu), ("CUDAExecutionProvider",))
