@@ -10,7 +10,9 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.devices.kernel_table import gpu, gpu_timing
 from edgepress.devices.kernel_table.gpu import gpu_cases, gpu_key, gpu_table_path, measure_gpu
+from edgepress.devices.kernel_table.gpu_timing import DeviceChain
 from edgepress.devices.kernel_table.kept import newest_table
+from edgepress.devices.kernel_table.node_kinds import Fed
 from edgepress.devices.kernel_table.table import Key, read_table
 from edgepress.devices.nvidia import Gpu
 from edgepress.errors import BundleError, InputError, MissingDependency, UnknownName
@@ -91,6 +93,19 @@ def test_every_operator_is_timed_on_a_device(tmp_path: Path, monkeypatch: pytest
     table = measure_gpu(key, tmp_path / "table.json", Silent())
     assert table.complete and {one.op for one in table.families} == set(first)
     assert read_table(tmp_path / "table.json") == table
+
+
+def test_numbers_are_made_once_for_all_nodes_of_a_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table fills 34 GB of a GPU's memory; made one by one they would take twice its limit of time."""
+    made = list[Fed]()
+    array = DeviceChain._array
+    monkeypatch.setattr(DeviceChain, "_array", lambda chain, fed: made.append(fed) or array(chain, fed))
+    case = next(case for case in gpu_cases() if case.kind.op == "MatMulNBits")
+    chain = DeviceChain(case.kind, "cpu", tmp_path, far=False, nodes=5)
+    assert made == [fed for fed in case.kind.inputs if fed is not None]
+    assert len(chain.time(seconds=0, passes=2)) == 2
 
 
 def test_a_provider_that_times_nothing_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
