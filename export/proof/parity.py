@@ -13,10 +13,11 @@ where there is one, and on the CPU where the CPU has the kernels; otherwise its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...errors import BundleError
+from ...errors import BundleError, MissingDependency
 from ...runtime.bundle.graph_sections import DecoderSection, EncoderDecoderSection
 from ...runtime.bundle.typed_json import read
 from ...runtime.engine.decoder import Decoder
@@ -91,19 +92,30 @@ def prove_form(
         "status": "run here" if here else NOT_RUN,
         "why": "" if here else f"{name} is not on the machine that made it",
     }
-    providers = ("cpu", *([job.form.name] if here else []))
+    compare = _comparison(job, graph, cpu_graph, sections, cpu_sections)
+    for provider in ("cpu", *([job.form.name] if here else [])):
+        try:
+            found[provider] = compare(provider)
+        except MissingDependency:  # a runtime may have what its machine has no device or no libraries for
+            found |= {"status": NOT_RUN, "why": f"{name} did not start on the machine that made it"}
+    return found
+
+
+def _comparison(
+    job: ExportJob, graph: Path, cpu_graph: Path, sections: dict[str, Any], cpu_sections: dict[str, Any]
+) -> Callable[[str], dict[str, Any]]:
+    """What runs ``graph`` with a provider, and gives its distance from the CPU's form."""
     if job.source.anatomy.kind != "decoder":
         length, cpu = int(sections["encoder"]["max_length"]), open_session(cpu_graph)
-        return found | {
-            provider: form_distance(job, open_session(graph, provider=provider), cpu, length, provider)
-            for provider in providers
-        }
+        return lambda provider: form_distance(
+            job, open_session(graph, provider=provider), cpu, length, provider
+        )
     section = read(DecoderSection, cpu_sections["decoder"])
     length = min(FORM_LENGTH, section.context_length)
     ids = token_rows(job.path, job.text, 1, length, section.vocab_size)
     reference = Decoder(open_session(cpu_graph), section).logits(ids)
     section = read(DecoderSection, sections["decoder"])
-    return found | {provider: _compared(graph, section, provider, ids, reference) for provider in providers}
+    return lambda provider: _compared(graph, section, provider, ids, reference)
 
 
 def _compared(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
-from edgepress.errors import GateFailed, InputError, UnknownName
+from edgepress.errors import GateFailed, InputError, MissingDependency, UnknownName
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import FORMS, NOT_RUN
 from edgepress.export.proof import parity
@@ -77,6 +78,27 @@ def _states(graph: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
     session = open_session(graph, threads=1)
     given = {node.name: feeds[node.name] for node in session.get_inputs()}
     return session.run(["last_hidden_state"], given)[0]
+
+
+def test_a_provider_that_does_not_start_has_not_run(
+    w4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime-gpu lists CUDA and TensorRT on every machine."""
+    real = open_session
+
+    def opened(graph: Path, provider: str = "cpu", **options: Any) -> Any:
+        if provider != "cpu":
+            raise MissingDependency(
+                f"this ONNX Runtime has the provider {provider!r}, and could not start it"
+            )
+        return real(graph, **options)
+
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: list(PROVIDERS.values()))
+    monkeypatch.setattr(parity, "open_session", opened)
+    output = export_bundle(w4, output=tmp_path / "bundle", provider="cuda")
+    form = json.loads((output / "manifest.json").read_text(encoding="utf-8"))["parity"]["form"]
+    assert form["status"] == NOT_RUN and "CUDAExecutionProvider did not start" in form["why"]
+    assert form["cpu"]["kl_mean"] < form["cpu"]["bound"] and "cuda" not in form
 
 
 def test_without_proof_it_has_not_run_either(w4: Path, tmp_path: Path) -> None:
