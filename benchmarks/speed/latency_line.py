@@ -9,7 +9,7 @@ from typing import Any
 from ...devices.probe import ONNXRUNTIMES, Machine, installed
 from ...devices.state import State, disturbance
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.session.session import BEHIND, PROVIDERS
+from ...runtime.session.session import BEHIND, PROVIDERS, device_of
 from ..records.bundle_subject import describe_bundle, operators_of
 from ..records.energy_metrics import energy_metrics
 from ..records.energy_record import Energy
@@ -24,6 +24,8 @@ from .work.timed_work import Workload
 ENOUGH_BLOCKS = 5
 # The part of the time in kernels that may be spent on another provider than the one asked for.
 MISPLACED_SHARE = 0.05
+_TIME_BY_OP = "one more run under the runtime's profiler, which slows every node"
+_LAUNCHES = "; of a GPU what the processor does for a node: its kernels run on when the node has ended"
 _NAMED = 8
 
 
@@ -91,7 +93,7 @@ def measurement_line(
             "timer_overhead_ns": timer_overhead_ns(),
             "rss_method": arm.samples.rss_method,
             "load": "from the manifest on disk to a session and tokenizer; libraries imported before",
-            "time_by_op": "one more run under the runtime's profiler, which slows every node",
+            "time_by_op": _TIME_BY_OP + ("" if device_of(conditions.provider) == "cpu" else _LAUNCHES),
         },
         samples=samples | windows,
         metrics={**metrics, "device_bytes": _device_bytes(arm.bundle), **counted},

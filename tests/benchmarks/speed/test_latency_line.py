@@ -109,6 +109,12 @@ def test_shape_nodes_on_the_cpu_are_no_fallback(line: Any) -> None:
     assert found.validity.status == "valid"
 
 
+def test_times_of_a_gpus_nodes_say_that_they_are_the_processors(line: Any) -> None:
+    cuda = [{**CPU, "provider": "CUDAExecutionProvider"}]
+    assert "of a GPU what the processor does" in line(placement=cuda, provider="cuda").protocol["time_by_op"]
+    assert "GPU" not in line().protocol["time_by_op"]
+
+
 def test_a_node_that_computes_elsewhere_is_named_however_fast_it_is(line: Any) -> None:
     cuda = {**CPU, "provider": "CUDAExecutionProvider", "share": 0.999}
     names = [f"layers.{index}.norm" for index in range(10)]
