@@ -34,6 +34,9 @@ REFUSALS = (
     "are not supported for now",
 )
 _LEAST_CACHE = 256 << 20
+# The share of a GPU's memory that must be free before it starts, 0.92 by itself: with a cache of a given size
+# it decides nothing else, and refuses a GPU on which others hold some.
+_FREE = "0.05"
 _BLOCK = 128  # tokens, the largest that a cache is divided into by default
 _SETTINGS = {
     "device": r"device_config=(\w{1,20})",
@@ -82,18 +85,21 @@ def command(program: str, task: ServingTask) -> list[str]:
         *("--max-model-len", str(task.context)),
         *("--max-num-seqs", str(task.concurrency)),
         *("--kv-cache-memory-bytes", str(cache)),
+        *("--gpu-memory-utilization", _FREE),
         "--no-enable-prefix-caching",
     ]
 
 
 def variables(task: ServingTask) -> dict[str, str]:
     """Threads as asked: by itself the build for CPUs leaves cores unused for the server's other work. A key
-    of the user's other servers is emptied: requests here have none.
+    of the user's other servers is emptied: requests here have none. They are greedy, too, and need no sampler
+    that is compiled with CUDA's compiler when the server starts.
     """
     return {
         "OMP_NUM_THREADS": str(task.threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_API_KEY": "",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }

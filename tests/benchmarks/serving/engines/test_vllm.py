@@ -25,6 +25,13 @@ def test_the_command_serves_on_the_loopback_with_room_for_all() -> None:
     assert not any("trust" in word for word in words)
 
 
+def test_a_gpu_that_others_use_and_one_without_a_compiler_serve() -> None:
+    """vLLM 0.32 wants 92 % of a GPU free before it starts, and compiles FlashInfer's sampler for its warm-up."""
+    options = dict(itertools.pairwise(vllm.command("/env/bin/vllm", TASK)))
+    assert 0 < float(options["--gpu-memory-utilization"]) < 0.2
+    assert vllm.variables(TASK)["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+
+
 def test_its_environments_python_serves_as_well() -> None:
     words = vllm.command("/env/bin/python3", TASK)
     assert words[1:3] == ["-m", "vllm.entrypoints.openai.api_server"] and "/models/w4" in words
