@@ -22,7 +22,8 @@ PYTHON ?= python3
 VENV ?= .venv
 GPU_VENV ?= .venv-gpu
 # Where PYTHON has all of these, check-gpu runs with them and installs nothing, so that it needs no network.
-GPU_MODULES := torch, transformers, accelerate, compressed_tensors, onnx, onnxruntime, pydantic, hypothesis, pytest
+GPU_MODULES := torch, transformers, accelerate, huggingface_hub, gguf, onnx, onnx_ir, onnxruntime, pydantic, click, rich, \
+	yaml, jinja2, numpy, safetensors, tokenizers, psutil, hypothesis, pytest, pytest_timeout
 # check-gpu measures vLLM where EDGEPRESS_VLLM names the program of its environment, or PATH has it.
 # For check-gpu where the demo packages are missing: GPU_OPTIONS="--model DIRECTORY --calibration FILE"
 GPU_OPTIONS ?=

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -68,6 +69,18 @@ def test_data_files_are_declared() -> None:
         if path.suffix in kinds and not path.is_relative_to(LAB)
     }
     assert there | {"py.typed"} == data_files()
+
+
+def test_the_gpu_check_asks_for_all_that_it_imports() -> None:
+    """What it does not ask for fails in the middle of it, on a machine that can install nothing."""
+    project, named = pyproject()["project"], {"pyyaml": "yaml"}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["compress"]]
+    modules = [re.split(r"[<>=]", one)[0].replace("-", "_") for one in wanted]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    listed = next(line for line in makefile.splitlines() if line.startswith("GPU_MODULES := "))
+    asked = {name.strip() for name in listed.partition(":=")[2].split(",")}
+    # pytest refuses the settings of a plugin that is not there.
+    assert {named.get(one, one) for one in modules} | {"onnxruntime", "pytest", "pytest_timeout"} <= asked
 
 
 def test_the_version_is_said_once() -> None:

@@ -87,7 +87,7 @@ def run_tests() -> tuple[bool, list[str]]:
 PARTS: tuple[tuple[Part, float], ...] = (
     (both_devices, 90.0),
     (wide_blocks, 60.0),
-    (profiled, 50.0),
+    (profiled, 110.0),
     (kernels, 55.0),
     (served, 150.0),
     (tensorrt, 60.0),
