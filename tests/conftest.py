@@ -65,8 +65,8 @@ ALL_CHAIN = re.compile(r"^pytestmark = \[?pytest\.mark\.chain\b", re.M)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """A file that holds nothing of the tier that is asked for is not imported: a third of them for each of the
-    two, all but a few for CUDA's, which a machine with fewer packages runs too.
+    """A file that holds nothing of the tier that is asked for is not imported: a third of them for each of
+    the two, all but a few for CUDA's, which a machine with fewer packages runs too.
     """
     tier = config.option.markexpr
     if collection_path.suffix != ".py" or not ("chain" in tier or tier == "cuda"):

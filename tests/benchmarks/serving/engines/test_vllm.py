@@ -26,7 +26,7 @@ def test_the_command_serves_on_the_loopback_with_room_for_all() -> None:
 
 
 def test_a_gpu_that_others_use_and_one_without_a_compiler_serve() -> None:
-    """vLLM 0.32 wants 92 % of a GPU free before it starts, and compiles FlashInfer's sampler for its warm-up."""
+    """vLLM 0.32 wants 92 % of a GPU free before it starts, and compiles FlashInfer's sampler to warm up."""
     options = dict(itertools.pairwise(vllm.command("/env/bin/vllm", TASK)))
     assert 0 < float(options["--gpu-memory-utilization"]) < 0.2
     assert vllm.variables(TASK)["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
