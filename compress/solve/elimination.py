@@ -27,6 +27,10 @@ from torch import Tensor
 from ...terminal import Tick, unseen
 from .damped_cholesky import damp_until_factored, solved
 
+# The share of a matrix's columns that are of units still there, below which the others are left behind; and
+# how many rows move at once.
+_DENSE, _ROWS = 0.9, 256
+
 
 def columns_of(units: Tensor, size: int) -> Tensor:
     """The columns of ``units``, each of ``size`` columns, in order."""
@@ -60,14 +64,21 @@ def eliminate(
     """The units that are left ``[kept]``, ascending, when in each round so many go from every partition; and
     by how much each round raised the squared output error.
 
-    ``weight [out, in]`` and ``inverse [in, in]`` are overwritten.
+    ``weight [out, in]`` and ``inverse [in, in]`` are overwritten; when a tenth of their columns is of units
+    that went, the others move together, so that later rounds work on as many as are left.
     """
     raised = []
-    alive = torch.ones(weight.shape[1] // size, dtype=torch.bool, device=weight.device)
+    inverse = inverse if inverse.is_contiguous() else inverse.mT  # the same: LAPACK's columns become rows
+    units = torch.arange(weight.shape[1] // size, device=weight.device)  # those with a place in the matrices
+    alive = torch.ones_like(units, dtype=torch.bool)
     for number in rounds:
-        units = alive.nonzero().flatten()
+        if int(alive.sum()) <= _DENSE * len(alive):
+            kept = columns_of(alive.nonzero().flatten(), size)
+            weight, inverse = _moved_together(weight, None, kept), _moved_together(inverse, kept, kept)
+            units, alive = units[alive], alive[alive]
+        places = alive.nonzero().flatten()
         costs = torch.full(alive.shape, torch.inf, dtype=weight.dtype, device=weight.device)
-        costs[units] = removal_errors(weight, inverse, size, units)
+        costs[places] = removal_errors(weight, inverse, size, places)
         gone = lowest(costs, partitions, number)
         alive[gone] = False
         gone = columns_of(gone, size)
@@ -77,7 +88,20 @@ def eliminate(
         raised.append(float((torch.linalg.solve(rows[:, gone], lost.T) * lost.T).sum()))
         weight.addmm_(lost, solved, alpha=-1)
         inverse.addmm_(rows.T, solved, alpha=-1)  # in place: at 14,336 inputs a product is 0.8 GB
-    return alive.nonzero().flatten(), raised
+    return units[alive], raised
+
+
+def _moved_together(matrix: Tensor, rows: Tensor | None, columns: Tensor) -> Tensor:
+    """The ``rows`` (None: all) and ``columns``, ascending, of ``matrix``, in the first part of its memory:
+    some rows at a time, each of which lies behind where it goes.
+    """
+    matrix = matrix.contiguous()
+    rows = torch.arange(len(matrix), device=matrix.device) if rows is None else rows
+    memory, width = matrix.view(-1), len(columns)
+    for first in range(0, len(rows), _ROWS):
+        part = matrix[rows[first : first + _ROWS]][:, columns]
+        memory[first * width : first * width + part.numel()] = part.view(-1)
+    return memory[: len(rows) * width].view(len(rows), width)
 
 
 def in_rounds(total: int, rounds: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from edgepress.compress.solve import elimination
 from edgepress.compress.solve.elimination import (
     bias_only,
     columns_of,
@@ -89,6 +90,28 @@ def test_greedy_elimination_is_that_by_hand(size: int, partitions: int) -> None:
     assert found.tolist() == left
     kept = columns_of(found, size).tolist()
     assert sum(raised) == pytest.approx(fitted_error(weight, x, kept), rel=1e-2)
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+@pytest.mark.parametrize(("size", "partitions"), [(1, 1), (2, 3)])
+def test_units_move_together_without_another_result(
+    size: int, partitions: int, in_columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight = inputs(300, 36), torch.randn(4, 36, generator=torch.Generator().manual_seed(1))
+    inverse = torch.linalg.inv((x.T @ x / len(x)).double())
+    rounds = in_rounds(36 // size // partitions, 5)
+    found = []
+    monkeypatch.setattr(elimination, "_ROWS", 5)
+    for dense in (0.0, 0.9):
+        monkeypatch.setattr(elimination, "_DENSE", dense)
+        own = inverse.T.contiguous().T if in_columns else inverse.clone()
+        for count in range(1, len(rounds) + 1):
+            found.append((dense, *eliminate(weight.double(), own.clone(), size, partitions, rounds[:count])))
+    for (_, kept, raised), (_, dense_kept, dense_raised) in zip(
+        found[: len(rounds)], found[len(rounds) :], strict=True
+    ):
+        assert torch.equal(kept, dense_kept)
+        assert dense_raised == pytest.approx(raised, rel=1e-9)
 
 
 @pytest.mark.chain
