@@ -1,1 +1,1 @@
-"""What each verb plans and what it takes on models of any size: cases, records, pages and plots."""
+"""What each verb plans and takes on models of any size, here and on a server GPU: cases, records, pages."""
