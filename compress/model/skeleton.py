@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
+from ...read_ahead import Ahead, following
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
 from ..numbers.table_rounding import quantize_table
@@ -46,6 +47,8 @@ class Skeleton:
             stored = stored_name(self.anatomy, buffer_name)
             value = source.tensor(stored) if stored in self.anatomy.buffers() else buffer
             setattr(owner, buffer_name.rpartition(".")[2], value.to(device))
+        self._filled_last = -1
+        self._ahead = None if device.type == "cpu" else Ahead(self._read_block, len(self.anatomy.blocks))
 
     def submodule(self, stored: str) -> nn.Module:
         """The module with the stored name ``stored``."""
@@ -53,16 +56,45 @@ class Skeleton:
 
     def fill(self, stored: str) -> nn.Module:
         """Load the weights of every parameter below the module ``stored``."""
-        module, path = self.submodule(stored), module_name(self.anatomy, stored)
-        for local, _ in list(module.named_parameters()):
-            self.assign(module, local, self.source.tensor(stored_name(self.anatomy, f"{path}.{local}")))
+        module = self.submodule(stored)
+        for local, name in self._parameters(stored):
+            self.assign(module, local, self.source.tensor(name))
         return module
+
+    def fill_block(self, index: int) -> nn.Module:
+        """:meth:`fill` of the block ``index``. While it is used, the one that follows is read: by a thread
+        where a GPU computes, else by the system.
+        """
+        blocks, last, self._filled_last = self.anatomy.blocks, self._filled_last, index
+        prefix, next_one = blocks[index].prefix, following(index, last, len(blocks))
+        if self._ahead is None:
+            module = self.fill(prefix)
+            if next_one is not None:
+                self.source.reader.expect(f"{blocks[next_one].prefix}.")
+            return module
+        module, values = self.submodule(prefix), self._ahead.take(index)
+        for (local, _), value in zip(self._parameters(prefix), values, strict=True):
+            self.assign(module, local, value)
+        return module
+
+    def _parameters(self, stored: str) -> list[tuple[str, str]]:
+        """Each parameter below the module ``stored``: its name there, and the stored one."""
+        path = module_name(self.anatomy, stored)
+        names = [local for local, _ in self.submodule(stored).named_parameters()]
+        return [(local, stored_name(self.anatomy, f"{path}.{local}")) for local in names]
+
+    def _read_block(self, index: int) -> list[Tensor]:
+        """The parameters of a block, in memory from which they go to the device fastest."""
+        names = self._parameters(self.anatomy.blocks[index].prefix)
+        values = [self.source.tensor(name) for _, name in names]
+        return [value.pin_memory() for value in values] if self.device.type == "cuda" else values
 
     def assign(self, module: nn.Module, local: str, value: Tensor) -> None:
         """Set the parameter ``local`` below ``module``."""
         owner_name, _, leaf = local.rpartition(".")
         owner = module.get_submodule(owner_name)
-        setattr(owner, leaf, nn.Parameter(value.to(self.device, self.dtype), requires_grad=False))
+        value = value.to(self.device, self.dtype, non_blocking=value.is_pinned())
+        setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
 
     def free(self, stored: str) -> None:
         """Drop the weights below the module ``stored``."""

@@ -119,7 +119,7 @@ class ExpertsPass(ModelPass):
         parts, statuses, gone = [], list[LayerStatus](), dict[str, list[int]]()
         with stage.progress.task("pruning experts", len(anatomy.blocks)) as task:
             for block in anatomy.blocks:
-                module = skeleton.fill(block.prefix)
+                module = skeleton.fill_block(block.index)
                 tensors = source.reader.read(source.names(f"{block.prefix}."))
                 entering = original.raw(block.index)
                 use = None if block.experts is None else used(skeleton, block.experts, module, entering)

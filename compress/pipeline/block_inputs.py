@@ -216,7 +216,7 @@ class BlockRunner:
         """transformers' block ``index`` with its weights, for as long as the context lasts."""
         prefix = self.blocks[index].prefix
         try:
-            yield self.skeleton.fill(prefix)
+            yield self.skeleton.fill_block(index)
         finally:
             self.skeleton.free(prefix)
             return_small_blocks()

@@ -81,7 +81,7 @@ def _run(
     smaller = BatchSplitter(progress.note)
     with progress.task(title, len(blocks)) as task:
         for anatomy in blocks:
-            module = skeleton.fill(anatomy.prefix)
+            module = skeleton.fill_block(anatomy.index)
             quantized = skeleton.source.quantized(anatomy, skeleton.device)
             cache = skeleton.source.block_scales(anatomy)
             with Block(anatomy, module, {}, quantized=quantized, kv=cache).simulated(skeleton):

@@ -132,8 +132,6 @@ class Sweep:
 
     def _sweep_block(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> list[LayerStatus]:
         block = self._load(skeleton, anatomy)
-        for following in self.source.anatomy.blocks[anatomy.index + 1 : anatomy.index + 2]:
-            self.source.reader.expect(f"{following.prefix}.")  # the disk works while this block is solved
         left = self._leave(skeleton, block, self.probes.unchanged)
         if self.compares:
             block.original = copy.deepcopy(block.module)
@@ -161,7 +159,7 @@ class Sweep:
         return block.statuses
 
     def _load(self, skeleton: Skeleton, anatomy: BlockAnatomy) -> Block:
-        module = skeleton.fill(anatomy.prefix)
+        module = skeleton.fill_block(anatomy.index)
         linears = {linear.name: skeleton.submodule(linear.name) for linear in anatomy.linears()}
         return Block(
             anatomy,

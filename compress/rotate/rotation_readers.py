@@ -58,7 +58,7 @@ def block_readers(
     chosen = rows[:: max(1, len(rows) // _SEQUENCES)][:_SEQUENCES]
     inputs = Stream.capture(directory, skeleton, chosen)
     for block in source.anatomy.blocks:
-        module = skeleton.fill(block.prefix)
+        module = skeleton.fill_block(block.index)
         modules = {linear.name: skeleton.submodule(linear.name) for linear in block.linears()}
         wanted = {linear.name: ("sample",) for linear in block.linears()}
         side = Side(module, modules, partial(inputs.raw, block.index))

@@ -60,7 +60,7 @@ class StreamedModel:
         """The block ``index`` in float32, for as long as the context lasts."""
         prefix = self.blocks[index].prefix
         try:
-            yield self.skeleton.fill(prefix)
+            yield self.skeleton.fill_block(index)
         finally:
             self.skeleton.free(prefix)
 

@@ -11,7 +11,6 @@ in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ....read_ahead import Ahead
 from ...model.anatomy import module_name, stored_name
 from ...model.block_anatomy import Linear
 from ...model.skeleton import Skeleton, TokenTable
@@ -59,7 +59,7 @@ class Frozen:
 
     def fill(self, value: Tensor, device: torch.device) -> None:
         """Let the module have it."""
-        self._set(value.to(device, non_blocking=True))
+        self._set(value.to(device, non_blocking=value.is_pinned()))
 
     def clear(self) -> None:
         """Take it away; its shape stays."""
@@ -68,28 +68,6 @@ class Frozen:
     def _set(self, value: Tensor) -> None:
         parameter = self.attribute in self.module._parameters
         setattr(self.module, self.attribute, nn.Parameter(value, requires_grad=False) if parameter else value)
-
-
-class Ahead:
-    """Has what ``read`` gives of places below ``count``; while one is used, a thread reads that which follows
-    in the same direction.
-    """
-
-    def __init__(self, read: Callable[[int], list[Tensor]], count: int) -> None:
-        self.read, self.count = read, count
-        self.pool, self.last = ThreadPoolExecutor(1), -1
-        self.begun: dict[int, Future[list[Tensor]]] = {}
-
-    def take(self, place: int) -> list[Tensor]:
-        """What is read of ``place``."""
-        # Also what is of no use is waited for: a checkpoint has one reader at a time.
-        found = {begun: future.result() for begun, future in self.begun.items()}
-        values = found[place] if place in found else self.read(place)
-        following = place + (1 if place > self.last else -1)
-        follows = 0 <= following < self.count
-        self.begun = {following: self.pool.submit(self.read, following)} if follows else {}
-        self.last = place
-        return values
 
 
 class StreamedBlocks:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from edgepress.compress.model import skeleton, weights
+from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
+from edgepress.read_ahead import Ahead
 
 
 @pytest.fixture(params=["W8A16-g32", "W4A16_ASYM-g16"])
@@ -49,3 +51,30 @@ def test_embedding_and_head_are_rounded_as_the_table_is(source: WeightSource) ->
     states = torch.randn(2, source.anatomy.hidden_size)
     with model.head(rounded=True) as found_head:
         torch.testing.assert_close(found_head.logits(states), states @ rounded.dequantize().T)
+
+
+THERE_AND_BACK = (0, 1, 2, 2, 1, 0)
+
+
+def test_blocks_that_a_thread_reads_ahead_have_their_weights(pico_llama: Path) -> None:
+    opened = WeightSource.open(pico_llama)
+    model, blocks = Skeleton(opened, torch.device("cpu")), opened.anatomy.blocks
+    model._ahead = Ahead(model._read_block, len(blocks))  # as on a GPU
+    for index in THERE_AND_BACK:
+        prefix = blocks[index].prefix
+        module = model.fill_block(index)
+        assert module is model.submodule(prefix)
+        for name, parameter in module.named_parameters():
+            assert torch.equal(parameter, opened.tensor(f"{prefix}.{name}"))
+        model.free(prefix)
+
+
+def test_the_system_reads_the_block_that_follows_in_either_direction(
+    pico_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: list[str] = []
+    monkeypatch.setattr(CheckpointReader, "expect", lambda self, prefix: expected.append(prefix))
+    model = Skeleton(WeightSource.open(pico_llama), torch.device("cpu"))
+    for index in THERE_AND_BACK:
+        model.fill_block(index)
+    assert expected == [f"model.layers.{index}." for index in (1, 2, 1, 0)]

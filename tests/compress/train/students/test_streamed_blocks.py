@@ -14,8 +14,8 @@ from edgepress.compress.measure.reading import last_states
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.text.micro_batches import MicroBatch
-from edgepress.compress.train.students.streamed_blocks import Ahead
 from edgepress.compress.train.students.student import Student
+from edgepress.read_ahead import Ahead
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.chain
@@ -104,22 +104,6 @@ def test_one_block_has_matrices_at_a_time(pico_llama: Path, tmp_path: Path) -> N
         assert sum(count > few for count, few in zip(counts, scales, strict=True)) == 1
     assert len(held) > len(student.quantized)  # again on the way back
     assert [matrices(block) for block in student.blocks()] == scales
-
-
-def test_the_next_place_is_read_while_one_is_used() -> None:
-    read: list[int] = []
-
-    def values(place: int) -> list[Tensor]:
-        read.append(place)
-        return [torch.tensor(place)]
-
-    ahead = Ahead(values, 3)
-    for expected in (0, 1, 2, 2, 1, 0, 0, 1, 2):
-        assert ahead.take(expected)[0] == expected
-        for future in ahead.begun.values():
-            future.result()
-    # Once each, but where the direction changes: a place that was read for nothing, or again.
-    assert read == [0, 1, 2, 2, 1, 0, 0, 1, 2]
 
 
 def test_values_stay_where_blocks_are_read_ahead(pico_llama: Path, tmp_path: Path) -> None:
