@@ -69,6 +69,20 @@ def embeds_sentences(directory: Path) -> bool:
     return is_regular(directory / STAGES)
 
 
+def require_encoder(directory: Path, kind: str) -> None:
+    """Refuse a sentence-transformers model in ``directory`` whose states an encoder does not give.
+
+    Raises:
+        CheckpointError: it is of another ``kind``.
+    """
+    if kind != "encoder":
+        raise CheckpointError(
+            f"{directory} embeds sentences ({STAGES}) and is of the kind {kind}",
+            why="states of encoders alone become vectors here",
+            fix=f"to compress it as a model that writes, remove {STAGES} from a copy of it",
+        )
+
+
 def pooling_of(directory: Path) -> Pooling:
     """The pooling of the encoder in ``directory``.
 

@@ -34,7 +34,7 @@ from .family import anatomy_of, stored_transposed
 from .hearing.feature_extractor import with_log_mel
 from .image_processor import at_size
 from .kv_scheme import KVScales, KVScheme, kv_scheme_of, restored_scales
-from .pooling import embeds_sentences
+from .pooling import embeds_sentences, require_encoder
 
 MANIFEST = "edgepress.json"
 DEFAULT_EMBEDDING = "W8A16-g32"
@@ -71,6 +71,7 @@ class WeightSource:
         self.shapes = logical_shapes(reader, self.schemes, self._transposed, caches=cached)
         self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
         if embeds_sentences(reader.path):
+            require_encoder(reader.path, self.anatomy.kind)
             self.anatomy = self.anatomy.without_head()
         self.schemes |= coded_by_others(reader, self.anatomy)
         if self.anatomy.patches is not None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from edgepress.compress.model.pooling import Pooling, pooling_of
+from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError
 
+Make = Callable[..., Path]
 PREFIX = "sentence_transformers.models."
 
 
@@ -52,6 +55,19 @@ def test_no_files_no_pooling(tmp_path: Path) -> None:
     assert pooling_of(tmp_path) == Pooling(None, False, None)
     with pytest.raises(CheckpointError, match="no sentence embeddings"):
         pooling_of(tmp_path).apply(torch.ones(1, 2, 3), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_a_model_that_writes_embeds_no_sentences(
+    kind: str, make_decoder: Make, make_encoder_decoder: Make, tmp_path: Path
+) -> None:
+    make, family = (make_decoder, "qwen3") if kind == "decoder" else (make_encoder_decoder, "t5")
+    model = save(make(tmp_path / "m", family), ["Transformer", "Pooling"], {"pooling_mode_lasttoken": True})
+    with pytest.raises(CheckpointError, match=f"is of the kind {kind}") as refused:
+        WeightSource.open(model)
+    assert "remove modules.json" in refused.value.fix
+    (model / "modules.json").unlink()
+    assert WeightSource.open(model).anatomy.kind == kind
 
 
 def test_unknown_modes_and_stages_are_refused(tmp_path: Path) -> None:
