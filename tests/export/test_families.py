@@ -436,6 +436,23 @@ def test_an_encoder_pruned_rounded_and_proven(
     assert read_json(bundle / "manifest.json")["parity"]
 
 
+@pytest.mark.slow  # blocks of encoders are left out in tests/compress/passes too
+@pytest.mark.parametrize(
+    "variant", [variant for variant in ENCODERS if variant.family != "albert"], ids=label
+)
+def test_an_encoder_of_fewer_layers_is_rounded_and_proven(
+    variant: Variant, make_encoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+) -> None:
+    changes = {"max_position_embeddings": 160, **variant.changes, "num_hidden_layers": 3}
+    model = make_encoder(tmp_path / "m", variant.family, **changes)
+    (tmp_path / "r.yaml").write_text("passes: [{pass: layers, keep: 0.7}, {pass: rtn, scheme: W8A8}]")
+    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 4, "length": 32}
+    out = compress_model(str(model), recipe=str(tmp_path / "r.yaml"), output=tmp_path / "o", **options)
+    assert read_json(out / "config.json")["num_hidden_layers"] == 2
+    bundle = export_bundle(out, output=tmp_path / "b")
+    assert read_json(bundle / "manifest.json")["parity"]["status"] == "passed"
+
+
 @pytest.mark.parametrize(
     ("variant", "why"),
     [
