@@ -16,6 +16,7 @@ from .errors import EdgepressError, OutOfResource
 
 _SHORTAGE = re.compile(
     r"MemoryError|bad[ _]alloc|(failed to|can(no|')t|unable to) allocate|(out of|not enough) memory"
+    r"|STATUS_ALLOC_FAILED"
     r"|failed to map segment|memory allocation of \d+ bytes failed|start new thread|pthread_create failed"
     r"|error return without exception set",
     re.IGNORECASE,

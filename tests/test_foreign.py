@@ -35,6 +35,7 @@ SHORTAGES = [
     ),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1000 bytes."),
     RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1000 bytes."),
     RuntimeError("can't start new thread"),
     SystemError("error return without exception set"),
