@@ -4,8 +4,10 @@ loaded.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +19,7 @@ _FIELDS = {
     "ecc": "ecc.mode.current",
     "mig": "mig.mode.current",
 }
-_ABSENT = ("", "[N/A]", "N/A", "[Not Supported]")
+_ABSENT = ("", "N/A")
 
 
 class Gpu(BaseModel):
@@ -46,14 +48,29 @@ def read_gpus(executable: str = "nvidia-smi") -> list[Gpu]:
     return parse_gpus(answer.stdout) if answer.returncode == 0 else []
 
 
+def first_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
+    """The one that CUDA's device 0 is, or None where that may be one of several kinds: by itself CUDA counts
+    the fastest first, and ``nvidia-smi`` by their places on the bus.
+    """
+    if len({gpu.name for gpu in gpus}) < 2:
+        return next(iter(gpus), None)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
+    if os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" or not visible.isdigit():
+        return None
+    return next(iter(gpus[int(visible) :]), None)
+
+
 def parse_gpus(text: str) -> list[Gpu]:
-    """GPUs from ``nvidia-smi``'s CSV without header; lines of another shape are skipped."""
+    """GPUs from ``nvidia-smi``'s CSV without header; lines of another shape are skipped. What it cannot say
+    of a GPU it says in brackets: ``[N/A]``, ``[Not Supported]``, ``[Unknown Error]``.
+    """
     gpus: list[Gpu] = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) == len(_FIELDS):
             values = {
-                field: None if cell in _ABSENT else cell for field, cell in zip(_FIELDS, cells, strict=True)
+                field: None if cell in _ABSENT or (cell.startswith("[") and field != "name") else cell
+                for field, cell in zip(_FIELDS, cells, strict=True)
             }
             gpus.append(Gpu.model_validate(values))
     return gpus

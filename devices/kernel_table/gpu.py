@@ -16,7 +16,7 @@ from ... import __version__
 from ...errors import BundleError, InputError, MissingDependency, UnknownName
 from ...runtime.session.session import PROVIDERS, onnxruntime, require_provider
 from ...terminal import Progress
-from ..nvidia import read_gpus
+from ..nvidia import Gpu, first_gpu, read_gpus
 from .cases import Case, cases
 from .chain import NEAR_BYTES
 from .families import Done, families_of
@@ -59,22 +59,35 @@ def gpu_key(provider: str) -> Key:
 
     Raises:
         MissingDependency: this ONNX Runtime lacks the provider, or there is no NVIDIA GPU.
-        InputError, UnknownName: as :func:`require_timed`.
+        InputError: as :func:`require_timed`, or which GPU CUDA takes is not certain. UnknownName: as there.
     """
     require_timed(provider)
     require_provider(provider)
+    gpu = _gpu()
+    return Key(
+        processor=_ascii(gpu.name),
+        flags=[_ascii(f"driver {gpu.driver or 'unknown'}")],
+        runtime=str(onnxruntime().__version__),
+        provider=provider,
+        kernels="none",
+    )
+
+
+def _gpu() -> Gpu:
+    """The one that CUDA takes; raises what :func:`gpu_key` does."""
     gpus = read_gpus()
     if not gpus:
         raise MissingDependency(
             "no NVIDIA GPU is here", why="nvidia-smi is not there, or shows none", fix="see: edgepress doctor"
         )
-    return Key(
-        processor=_ascii(gpus[0].name),
-        flags=[_ascii(f"driver {gpus[0].driver or 'unknown'}")],
-        runtime=str(onnxruntime().__version__),
-        provider=provider,
-        kernels="none",
-    )
+    found = first_gpu(gpus)
+    if found is None:
+        raise InputError(
+            "several kinds of GPUs are here, and which of them CUDA counts first is not certain",
+            why=f"nvidia-smi shows {', '.join(one.name for one in gpus)}",
+            fix="set CUDA_DEVICE_ORDER=PCI_BUS_ID, and CUDA_VISIBLE_DEVICES to the number of one",
+        )
+    return found
 
 
 def _ascii(text: str) -> str:

@@ -127,8 +127,10 @@ def test_gpus_from_csv() -> None:
         "NVIDIA H100 80GB HBM3, 81559, 550.54, 700.00, Enabled, Disabled\n"
         "NVIDIA GeForce RTX 4060 Laptop GPU, 8188, 552.12, [N/A], [N/A], [N/A]\n"
         "Failed to initialise\n"
+        "NVIDIA GeForce RTX 2080 Ti, 11264, 442.19, [Unknown Error], [N/A], [N/A]\n"
     )
-    big, laptop = parse_gpus(text)
+    big, laptop, wrong = parse_gpus(text)
+    assert (wrong.memory_mib, wrong.power_limit_w) == (11264, None)
     assert (big.name, big.memory_mib, big.power_limit_w, big.mig) == (
         "NVIDIA H100 80GB HBM3",
         81559,

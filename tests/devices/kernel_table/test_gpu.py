@@ -55,6 +55,24 @@ def test_the_key_is_of_the_gpu_its_driver_and_the_runtime(monkeypatch: pytest.Mo
         gpu_key("cuda")
 
 
+@pytest.mark.usefixtures("with_provider")
+def test_of_several_kinds_the_key_is_that_of_cudas_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA counts the fastest first, nvidia-smi as they stand on the bus."""
+    for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    small = H100.model_copy(update={"name": "NVIDIA T400"})
+    monkeypatch.setattr(gpu, "read_gpus", lambda: [small, H100])
+    with pytest.raises(InputError, match="several kinds of GPUs") as caught:
+        gpu_key("cuda")
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in caught.value.fix
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert gpu_key("cuda").processor == "NVIDIA T400"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert gpu_key("cuda").processor == "NVIDIA H100"
+    monkeypatch.setattr(gpu, "read_gpus", lambda: [H100, H100])
+    assert gpu_key("cuda").processor == "NVIDIA H100"
+
+
 def test_the_cases_are_those_of_a_decoder_for_cuda() -> None:
     found = gpu_cases()
     fed = [one for case in found for one in case.kind.inputs if one is not None]
