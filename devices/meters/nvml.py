@@ -34,7 +34,10 @@ def find() -> Meter | NoMeter | None:
     nvml = import_module("pynvml")
     try:
         nvml.nvmlInit()
-        handle = _board(nvml)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+        if visible.startswith("MIG-"):
+            return SLICE
+        handle = _board(nvml, visible)
         if handle is None:
             return WHICH
         if _is_sliced(nvml, handle):
@@ -46,9 +49,8 @@ def find() -> Meter | NoMeter | None:
     return Meter("nvml_counter", (counter,), (), UPDATE_S)
 
 
-def _board(nvml: Any) -> Any:
-    """NVML's handle of CUDA's device 0, or None where that may be any of several."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+def _board(nvml: Any, visible: str) -> Any:
+    """NVML's handle of CUDA's device 0, the first ``visible``; None where that may be any of several."""
     if visible.startswith("GPU-"):
         return nvml.nvmlDeviceGetHandleByUUID(visible)
     certain = nvml.nvmlDeviceGetCount() == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
