@@ -39,6 +39,8 @@ PROVIDERS = {
 }
 # What takes the nodes that a provider leaves, before the CPU does.
 BEHIND = {"tensorrt": ("CUDAExecutionProvider",)}
+# CUDA's norm of a sum adds up squares in float16 by itself: of small states in wide models too few.
+_SETTINGS = {"CUDAExecutionProvider": {"enable_skip_layer_norm_strict_mode": "1"}}
 # Where buffers for a provider lie, if not in the CPU's memory.
 _DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
@@ -200,7 +202,7 @@ def _session(runtime: Any, graph: str, options: Any, names: list[str], provider:
         return runtime.InferenceSession(
             graph,
             sess_options=options,
-            providers=names,
+            providers=[(name, _SETTINGS[name]) if name in _SETTINGS else name for name in names],
             disabled_optimizers=_DISABLED,
             enable_fallback=0,
         )

@@ -66,6 +66,23 @@ def test_libraries_are_loaded_for_a_gpu_alone(decoder_bundle: Path, monkeypatch:
     assert loaded == ["CUDA"]
 
 
+def test_cuda_adds_up_the_squares_of_a_norm_in_float32(
+    decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float16 the mean of 4,096 squares of states around 0.01 is a sixth too small."""
+    asked = list[Any]()
+
+    def made(graph: str, *, providers: list[Any], **options: Any) -> Any:
+        asked.extend(providers)
+        return Session(graph, providers=[CPU], **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", made)
+    open_session(decoder_bundle / "model.onnx", threads=1)
+    with pytest.raises(MissingDependency):
+        open_session(decoder_bundle / "model.onnx", provider="cuda")
+    assert asked == [CPU, (CUDA, {"enable_skip_layer_norm_strict_mode": "1"})]
+
+
 def test_a_device_that_is_missing_is_no_damaged_bundle(
     decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
