@@ -51,9 +51,10 @@ def write_growth(taken: Sequence[Taken], results: Path) -> None:
             header,
             rows,
             [
-                "**Extrapolated, not measured**: the straight line through the smallest and the largest "
-                "model of a case. Time goes by the parameters; memory by the weights of a block in a "
-                "compression, by those of the model where a mapped bundle is counted.",
+                "**Extrapolated, not measured**, for a laptop with one thread of such a processor (a server "
+                "GPU is below): the straight line through the smallest and the largest model of a case. Time "
+                "goes by the parameters; memory by the weights of a block in a compression, by those of the "
+                "model where a mapped bundle is counted.",
                 "A model of which some blocks were measured stands here as all of them would be: see there.",
                 "13b: 5120 hidden, 13824 in the MLP, 40 blocks; 70b: 8192, 28672, 80.",
                 "![peak memory](large-model-memory.svg) ![processor time](large-model-time.svg)",
