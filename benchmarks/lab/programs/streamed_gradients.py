@@ -204,6 +204,7 @@ def _figure(error: float) -> str:
 
 
 def real_batches(path: Path) -> list[MicroBatch]:
+    """The probe text as tokens ``[rows, tokens]`` of the model ``path``."""
     text = probe_batches(Tokenizer.open(path), WeightSource.open(path).anatomy.max_positions)
     return [
         MicroBatch(number, batch.input_ids, batch.attention_mask, int(batch.attention_mask.sum()))
