@@ -209,7 +209,8 @@ def _head_bytes(source: WeightSource, at_once: int) -> int:
 def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, sizes: Sequence[int]) -> int:
     """The most bytes on disk, where each step leaves a model of so many as ``sizes`` has: what a stage makes,
     its parts where these do not become its shards, and the checkpoint of the stage before; and the hidden
-    states that wait, of a backward sweep those of every block.
+    states that wait, of a backward sweep those of every block. What a pass keeps that needs the whole model
+    is mostly smaller when its result is written.
     """
     ends = [sizes[count - 1] for count in accumulate(map(len, stages_of(recipe.steps)))]
     most = max(
@@ -224,9 +225,11 @@ def predict_disk(source: WeightSource, recipe: Recipe, tokens: int, sizes: Seque
     ]
     waiting = max((min(tokens, one) * (count + 3) for one in measured), default=0)
     probed = len(TEXTS) * TOKENS * (2 + len(recipe.steps))
-    passes = _model_passes(source, recipe)
-    kept = max((step.disk_bytes(source.anatomy, tokens, scales) for step, scales in passes), default=0)
-    return most + kept + state * (probed + max(2 * tokens, waiting))
+    passes, anatomy = list(_model_passes(source, recipe)), source.anatomy
+    working = max((step.disk_bytes(anatomy, tokens, scales) for step, scales in passes), default=0)
+    at_end = max((step.disk_bytes_at_end(anatomy, tokens, scales) for step, scales in passes), default=0)
+    held = max(most + at_end, max((0, *ends[:-1])) + working)
+    return held + state * (probed + max(2 * tokens, waiting))
 
 
 def work_of(source: WeightSource, recipe: Recipe, samples: int, length: int, batch_tokens: int) -> Work:

@@ -16,7 +16,8 @@ from .worker import work_on
 ADDRESS = "RAY_ADDRESS"
 _ANSWER = 5.0  # seconds for a cluster to answer
 _RETURN = 1.0  # seconds for a task to return, once the last trial is there
-_FIX = f"start one: ray start --head; or unset {ADDRESS}"
+# Started so, Ray reports nothing to its makers.
+_FIX = f"start one: ray start --head --disable-usage-stats; or unset {ADDRESS}"
 
 
 class RayWorkers:

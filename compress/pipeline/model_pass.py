@@ -69,6 +69,10 @@ class ModelPass(Pass):
         """
         return 0
 
+    def disk_bytes_at_end(self, anatomy: Anatomy, tokens: int, scales: int) -> int:
+        """Those of them that are still there while its result is written; all by default."""
+        return self.disk_bytes(anatomy, tokens, scales)
+
     def swept_with(self) -> Sequence[BlockPass]:
         """The passes of an ordinary sweep that this one ends with."""
         return ()

@@ -93,12 +93,19 @@ class Learning(ModelPass):
         """The teacher's answers, of a decoder logits with their places, of others states; and what a killed
         run goes on from, two of them while the new one is written.
         """
-        state = self._state_bytes(anatomy, scales)
+        return 2 * self._state_bytes(anatomy, scales) + self._answers_bytes(anatomy, tokens)
+
+    def disk_bytes_at_end(self, anatomy: Anatomy, tokens: int, scales: int) -> int:
+        """The teacher's answers, and of the numbers that learned the best."""
+        return 4 * self.learned_numbers(anatomy, scales) + self._answers_bytes(anatomy, tokens)
+
+    def _answers_bytes(self, anatomy: Anatomy, tokens: int) -> int:
         if self.teacher_stays:
-            return 2 * state
+            return 0
         decodes = anatomy.kind != "encoder"
-        answer = 8 * min(self.training.top_k, anatomy.vocab_size) if decodes else 4 * anatomy.hidden_size
-        return 2 * state + tokens * answer
+        return tokens * (
+            8 * min(self.training.top_k, anatomy.vocab_size) if decodes else 4 * anatomy.hidden_size
+        )
 
     def learned_tokens(self, tokens: int) -> int:
         """How many it learns from of so many ``tokens`` of text, one that is read again counted again."""

@@ -186,7 +186,8 @@ class Loop:
         progress.note(f"the loss left its course at step {step}: back to step {self.state.step}")
         self.log.write(step=self.state.step, retreat=rollbacks)
         if rollbacks > _MOST_ROLLBACKS:
-            self.state.stopped = "the loss left its course"
+            self.state.stopped, self.state.logged = "the loss left its course", self.log.size
+            self._save()
 
     def _measure(self) -> None:
         self.before_step(1.0)
@@ -222,23 +223,25 @@ class Loop:
             state.stopped = "patience"
 
     def _save(self) -> None:
-        data: dict[str, Any] = {
-            "train_state": asdict(self.state),
-            "parameters": [parameter.detach() for parameter in self.parameters],
-            "best": self.best,
-            "average": self.average.values,
-            "optimizer": self.optimizer.state_dict(),
-            "scale": asdict(self.scale),
-        }
+        data: dict[str, Any] = {"train_state": asdict(self.state), "best": self.best}
+        if not self.state.stopped:  # else the best is all that is left to do something with
+            data |= {
+                "parameters": [parameter.detach() for parameter in self.parameters],
+                "average": self.average.values,
+                "optimizer": self.optimizer.state_dict(),
+                "scale": asdict(self.scale),
+            }
         self.saved.write(self.state.step, data)
 
     def _restore(self) -> None:
         data = self.saved.read()
         device = self.parameters[0].device
-        self.state, self.scale = TrainState(**data["train_state"]), LossScale(**data["scale"])
-        self.best, self.average.values = (
-            [one.to(device) for one in data[key]] for key in ("best", "average")
-        )
+        self.state = TrainState(**data["train_state"])
+        self.best = [one.to(device) for one in data["best"]]
+        self.log.truncate(self.state.logged)
+        if self.state.stopped:
+            return
+        self.scale = LossScale(**data["scale"])
+        self.average.values = [one.to(device) for one in data["average"]]
         assign(self.parameters, data["parameters"])
         self.optimizer.load_state_dict(data["optimizer"])
-        self.log.truncate(self.state.logged)

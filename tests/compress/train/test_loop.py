@@ -106,6 +106,21 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, at: int, ema: flo
 
 
 @pytest.mark.chain
+@pytest.mark.parametrize("settings", [{}, {"patience": 1}, {"max_seconds": 0.0}], ids=str)
+def test_a_run_killed_after_its_last_step_learns_no_more(tmp_path: Path, settings: dict[str, Any]) -> None:
+    first, second = (Task(tmp_path / "s.pt", **settings) for _ in range(2))
+    train_state = first.loop.run(Silent())
+    again = second.loop.run(Silent())
+    assert (again.held_out, again.stopped) == (
+        train_state.held_out,
+        train_state.stopped,
+    ) and second.calls == 0
+    assert torch.equal(second.vector, first.vector)
+    kept = torch.load(tmp_path / "s.pt", weights_only=True)
+    assert set(kept) == {"train_state", "best", "holders"}
+
+
+@pytest.mark.chain
 def test_a_run_whose_state_was_damaged_begins_again_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole = Task(tmp_path / "whole.pt")
     train_state = whole.loop.run(Silent())
