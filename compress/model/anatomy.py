@@ -228,15 +228,16 @@ Check = Callable[[Anatomy], None]
 
 def module_name(anatomy: Anatomy, stored: str) -> str:
     """The path in the built model of a module by its stored name."""
-    return _replaced(stored, anatomy.renamed)
+    return replaced(stored, anatomy.renamed)
 
 
 def stored_name(anatomy: Anatomy, module: str) -> str:
     """The inverse of :func:`module_name`."""
-    return _replaced(module, tuple((theirs, ours) for ours, theirs in anatomy.renamed))
+    return replaced(module, tuple((theirs, ours) for ours, theirs in anatomy.renamed))
 
 
-def _replaced(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
+def replaced(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
+    """``name`` with the first of the ``prefixes`` that it begins with replaced."""
     for old, new in prefixes:
         if name.startswith(old):
             return new + name.removeprefix(old)

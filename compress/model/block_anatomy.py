@@ -161,6 +161,14 @@ class BlockAnatomy:
         for expert in self.expert_mlps():
             yield from (*expert.projections, expert.down)
 
+    def mlps(self) -> tuple[Mlp, ...]:
+        """Its MLP; where it has experts a shared one and all of them, in the order of the forward pass."""
+        if self.experts is None:
+            return () if self.feed_forward is None else (self.feed_forward,)
+        shared = () if self.experts.shared is None else (self.experts.shared,)
+        late = self.experts.shared_last
+        return (*self.expert_mlps(), *shared) if late else (*shared, *self.expert_mlps())
+
     def expert_mlps(self) -> Iterator[Mlp]:
         """The experts in their order."""
         experts, mlp = self.experts, self.feed_forward
@@ -186,13 +194,7 @@ class BlockAnatomy:
         down, and q · k v · o of an attention to the encoder's states in between; gate up · down of a shared
         expert, before or behind those of one expert after the other, which reads the tokens it is chosen for.
         """
-        mixer, cross, mlp = self.mixer, self.cross, self.feed_forward
-        if self.experts is not None:
-            shared = () if self.experts.shared is None else (self.experts.shared,)
-            late = self.experts.shared_last
-            mlps = (*self.expert_mlps(), *shared) if late else (*shared, *self.expert_mlps())
-            groups = (group for mlp in mlps for group in (mlp.projections, (mlp.down,)))
-            return *mixer.inputs(), *groups
+        mixer, cross = self.mixer, self.cross
         between = () if cross is None else ((cross.q,), (cross.k, cross.v), (cross.o,))
-        behind = () if mlp is None else (mlp.projections, (mlp.down,))
+        behind = (group for mlp in self.mlps() for group in (mlp.projections, (mlp.down,)))
         return *mixer.inputs(), *between, *behind

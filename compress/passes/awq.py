@@ -15,12 +15,15 @@ least, under the diagonal blocks of the Gram.
 
 An error of a channel then weighs ``H_jj`` alone, as in GPTQ's own grids: how errors of several channels add
 up is for GPTQ to make good.
+
+Of experts each is its own objective, with the tokens that the router sends to it: the norm before all of them
+has one set of factors, searched for the sum over the experts and a shared one, each as its share of the
+tokens; what comes before down is scaled for each expert by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from pydantic import Field
@@ -35,10 +38,20 @@ from ..pipeline.block import Block, LayerStatus
 from ..pipeline.block_pass import COARSE_BITS, BlockPass
 from ..pipeline.statistics import mean_square_of_outputs
 from ..solve.damped_cholesky import all_finite
-from ..solve.folding import EXPONENTS, Found, Link, fold, foldable_links, powers, search
+from ..solve.folding import (
+    EXPONENTS,
+    Found,
+    fold,
+    foldable_links,
+    powers,
+    readers_by_tokens,
+    search,
+)
+from ..solve.links import Link
 
 _TRIED = 1 + 2 * len(EXPONENTS)  # factors of a link
-_ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
+# Of the weights that a search rounds: the factors are one for all of them; more where there are many experts.
+_ROWS, _ROWS_OF_AN_EXPERT = 384, 16
 
 
 class Awq(BlockPass):
@@ -47,6 +60,10 @@ class Awq(BlockPass):
     needs = ("gram",)
     scheme: SchemeOption
     quantize: bool = Field(True, description="whether it rounds too; false only folds the factors")
+
+    @property
+    def knows_experts(self) -> bool:
+        return True
 
     @property
     def weight_scheme(self) -> Scheme | None:
@@ -90,23 +107,39 @@ class Awq(BlockPass):
 
     def factors(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
         """The factors for a link, or None where the statistics are of no use."""
-        gram = block.statistic(readers[0], "gram")
-        if not all_finite(gram) or not bool((gram.diagonal() > 0).any()):
+        groups = [group for group in readers_by_tokens(block, readers) if group.fraction]
+        grams = [block.statistic(group.linears[0], "gram") for group in groups]
+        if not all(map(all_finite, grams)) or not any(bool((gram.diagonal() > 0).any()) for gram in grams):
             return None
-        weight = torch.cat([block.weight(reader) for reader in readers])
-        power = gram.diagonal().clamp(min=0)
-        loss = partial(mean_square_of_outputs, gram=gram) if self.quantize else partial(_weighed, power)
-        sample = weight[:: -(-weight.shape[0] // _ROWS)]
-        searched = Work(0.6 * sample.numel() * len(gram), roundings=sample.numel() * self.roundings)
+        stride = -(
+            -sum(reader.out_features for reader in readers) // max(_ROWS, _ROWS_OF_AN_EXPERT * len(groups))
+        )
+        samples = [group.rows(block, stride) for group in groups]
+        power = _summed(
+            [gram.diagonal().clamp(min=0) * group.fraction for gram, group in zip(grams, groups, strict=True)]
+        )
+        parts = list(zip(groups, grams, samples, strict=True))
 
         def damage(factors: Tensor) -> float:
-            wide = link.spread(factors)
-            rounded = quantize(sample * wide, self.scheme, "mse", power / wide.square())
-            block.tick(searched.multiplications)
-            return float(loss(rounded.dequantize() / wide - sample))
+            return sum(
+                group.fraction * self._loss(block, sample, gram, link.spread(factors))
+                for group, gram, sample in parts
+            )
 
-        tried = powers(link.gathered(power).sqrt(), link.gathered(weight.square().mean(0)).sqrt())
-        return search(tried, damage)
+        square = _summed([block.weight(reader).square().sum(0) for reader in readers])
+        heavy = (square / sum(reader.out_features for reader in readers)).sqrt()
+        tried = powers(link.gathered(power).sqrt(), link.gathered(heavy))
+        return search(((label, link.exact(factors)) for label, factors in tried), damage)
+
+    def _loss(self, block: Block, sample: Tensor, gram: Tensor, wide: Tensor) -> float:
+        """Of the outputs of ``sample [rows, in]`` with its inputs divided by ``wide [in]``."""
+        power = gram.diagonal().clamp(min=0)
+        rounded = quantize(sample * wide, self.scheme, "mse", power / wide.square())
+        block.tick(
+            Work(0.6 * sample.numel() * len(gram), roundings=sample.numel() * self.roundings).multiplications
+        )
+        change = rounded.dequantize() / wide - sample
+        return float(mean_square_of_outputs(change, gram) if self.quantize else _weighed(power, change))
 
     def _finish(self, block: Block, linear: Linear, factors: Tensor | None, detail: str | None) -> None:
         """Quantize a layer whose inputs were divided by ``factors [in]``, and say how it fared."""
@@ -130,6 +163,13 @@ class Awq(BlockPass):
 
         tensor = quantize(weight, self.scheme, "mse", blocks, mask, tick=tick)
         block.quantize(linear, tensor, "awq", detail=detail, gram=gram)
+
+
+def _summed(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    return total
 
 
 def _weighed(importance: Tensor, change: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ or one for all tokens that calibration finds: ``W8A8_STATIC``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,10 +27,38 @@ from ..numbers.scheme import AnySchemeOption, Scheme
 from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block, LayerStatus
 from ..pipeline.block_pass import BlockPass
-from ..solve.folding import Found, Link, fold, foldable_links, migrations, search
+from ..solve.folding import (
+    Found,
+    fold,
+    foldable_links,
+    largest_weights,
+    migrations,
+    readers_by_tokens,
+    search,
+)
+from ..solve.links import Link
 
 _ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-_ROWS = 384  # of the weights that a search rounds: the factors are one for all of them
+# Of the weights that a search rounds: the factors are one for all of them; more where there are many experts.
+_ROWS, _ROWS_OF_AN_EXPERT = 384, 16
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """Some ``inputs [tokens, in]`` of layers, some ``rows [rows, in]`` of their weights, and the ``peaks
+    [in]`` of all inputs.
+    """
+
+    inputs: Tensor
+    rows: Tensor
+    peaks: Tensor
+
+    def error(self, scheme: Scheme, wide: Tensor) -> float:
+        """The squared error of the product as ``scheme`` rounds both, the inputs divided by ``wide [in]``."""
+        rounded = quantize(self.rows * wide, scheme).dequantize()
+        rounding = rounding_of(scheme, input_scale_of(scheme, self.peaks / wide))
+        product = rounding(self.inputs / wide) @ rounded.T
+        return float((product - self.inputs @ self.rows.T).square().sum())
 
 
 class Smoothquant(BlockPass):
@@ -51,6 +79,10 @@ class Smoothquant(BlockPass):
         if self.scheme.activations is None or self.scheme.format != "int":
             raise ValueError(f"{self.scheme.name} has no int8 activations: nothing to smooth")
         return self
+
+    @property
+    def knows_experts(self) -> bool:
+        return True
 
     @property
     def weight_scheme(self) -> Scheme | None:
@@ -79,26 +111,33 @@ class Smoothquant(BlockPass):
 
     def factors(self, block: Block, link: Link, readers: list[Linear]) -> Found | None:
         """The factors of a link, or None where the statistics are of no use."""
-        peaks, sample = (block.statistic(readers[0], name) for name in self.needs)
+        groups = [group for group in readers_by_tokens(block, readers) if group.fraction]
+        seen = [[block.statistic(group.linears[0], name) for name in self.needs] for group in groups]
+        if not seen:
+            return None
+        peaks = torch.stack([peaks for peaks, _ in seen]).amax(0)
         if not bool(torch.isfinite(peaks).all()) or not bool((peaks > 0).any()):
             return None
-        weight = torch.cat([block.weight(reader) for reader in readers])
-        largest = link.peaks(weight.abs().amax(0))
+        largest = link.peaks(largest_weights(block, readers))
         alphas = _ALPHAS if self.alpha is None else (self.alpha,)
-        tried = migrations(link.peaks(peaks), largest, alphas)
+        tried = (
+            (label, link.exact(factors)) for label, factors in migrations(link.peaks(peaks), largest, alphas)
+        )
         if self.alpha is not None:
             _, (label, factors) = tried
             return Found(factors, label, 1.0)
-        rows = weight[:: -(-weight.shape[0] // _ROWS)]
-        outputs = sample @ rows.T
-
-        def damage(factors: Tensor) -> float:
-            wide = link.spread(factors)
-            rounded = quantize(rows * wide, self.scheme).dequantize()
-            rounding = rounding_of(self.scheme, input_scale_of(self.scheme, peaks / wide))
-            return float((rounding(sample / wide) @ rounded.T - outputs).square().sum())
-
-        return search(tried, damage)
+        total = sum(reader.out_features for reader in readers)
+        stride = -(-total // max(_ROWS, _ROWS_OF_AN_EXPERT * len(groups)))
+        parts = [
+            (_Sampled(sample, group.rows(block, stride), peaks), group.fraction / max(len(sample), 1))
+            for group, (peaks, sample) in zip(groups, seen, strict=True)
+        ]
+        return search(
+            tried,
+            lambda factors: sum(
+                share * part.error(self.scheme, link.spread(factors)) for part, share in parts
+            ),
+        )
 
     def _finish(self, block: Block, linear: Linear, peaks: Tensor, detail: str) -> None:
         """Quantize a layer whose inputs are at most ``peaks [in]``, and say how it fared."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import EdgepressError
 from ...terminal import Tick, unseen
-from ..model.anatomy import module_name
+from ..model.anatomy import module_name, replaced
 from ..model.block_anatomy import Attention, BlockAnatomy, Linear
 from ..model.checkpoint.tensor_check import all_finite
 from ..model.kv_scheme import KVScales
@@ -81,6 +81,7 @@ class Block:
         masks: bool ``[out, in]``, True keeps. quantized: the layers that are quantized by now.
         changed: parameters that passes replaced.
         cached: the attentions whose keys and values are cached; kv: by their module, how those are rounded.
+        renamed: of the model, what stored names begin with and modules in its place.
         prepared: what passes found of it ahead of the sweep (:meth:`.algorithm.BlockPass.prepare`).
         tick: receives the multiply-adds that are done.
     """
@@ -100,6 +101,7 @@ class Block:
     changed: set[str] = field(default_factory=set)
     cached: tuple[Attention, ...] = ()
     kv: dict[str, KVScales] = field(default_factory=dict)
+    renamed: tuple[tuple[str, str], ...] = ()
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     statuses: list[LayerStatus] = field(default_factory=list)
     tick: Tick = unseen
@@ -178,8 +180,9 @@ class Block:
         module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
 
     def local(self, name: str) -> str:
-        """The stored ``name`` relative to the block's module."""
-        return name.removeprefix(f"{self.anatomy.prefix}.")
+        """The path below the block's module of what has the stored ``name``."""
+        name, prefix = (replaced(part, self.renamed) for part in (name, self.anatomy.prefix))
+        return name.removeprefix(f"{prefix}.")
 
     @contextmanager
     def simulated(self, skeleton: Skeleton) -> Iterator[None]:

@@ -24,6 +24,7 @@ from .forward import Batch, BatchSplitter, Watched, run_block, same_mask, watch_
 from .statistics import STATISTICS, Statistic
 
 FEW = 256  # tokens that an expert is calibrated with, below which it is named
+UNCALIBRATED = "fallback-uncalibrated"
 
 Batches = Callable[[], Iterator[Batch]]
 
@@ -153,13 +154,15 @@ def _tapped(
 
 
 def coverage(block: BlockAnatomy, statistics: Statistics, statuses: Sequence[LayerStatus]) -> str | None:
-    """Add to the ``statuses`` of experts how many tokens their layers were calibrated with.
+    """Add to the ``statuses`` of experts how many tokens their layers were calibrated with; those of experts
+    that no token came to are :data:`UNCALIBRATED`, where the pass does not say what it fell back on.
 
     Returns what to say of the experts that fewer than :data:`FEW` came to; None where all saw as many, or
     nothing was calibrated.
     """
     experts = block.experts
-    seen = {name: int(found["tokens"]) for name, found in statistics.items() if "tokens" in found}
+    routed = {linear.name for linear in block.expert_linears()}
+    seen = {name: int(statistics[name]["tokens"]) for name in routed if "tokens" in statistics.get(name, {})}
     if experts is None or not seen:
         return None
     for status in statuses:
@@ -167,6 +170,8 @@ def coverage(block: BlockAnatomy, statistics: Statistics, statuses: Sequence[Lay
             count = seen[status.name]
             text = f"{count} tokens" if count else "no calibration token came to this expert"
             status.detail = f"{status.detail}; {text}" if status.detail else text
+            if not count and not status.degraded:
+                status.status = UNCALIBRATED
     counts = {name.removeprefix(f"{experts.prefix}.").split(".")[0]: count for name, count in seen.items()}
     few = sorted((count, int(expert)) for expert, count in counts.items() if count < FEW)
     if not few:

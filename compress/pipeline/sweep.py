@@ -170,6 +170,7 @@ class Sweep:
             stored_types=self.writer.stored_types(anatomy),
             masks=self.masks.of(anatomy, self.device),
             cached=self.source.anatomy.cached(anatomy),
+            renamed=self.source.anatomy.renamed,
             tick=self.tick,
             quantized=self.source.quantized(anatomy, self.device),
             prepared={
@@ -182,7 +183,13 @@ class Sweep:
     def _apply(self, block: Block, step: StepPasses, place: int) -> None:
         before = len(block.statuses)
         wanted: dict[str, tuple[str, ...]] = {}
-        routed = {linear.name: {"tokens"} for linear in block.anatomy.expert_linears()}
+        mixed = block.anatomy.experts is not None
+        routed = {
+            linear.name: {"tokens"}
+            for mlp in block.anatomy.mlps()
+            if mixed
+            for linear in (*mlp.projections, mlp.down)
+        }
         for linear in block.anatomy.linears():
             needs = {need for _, options in step if options.selects(linear) for need in options.needs}
             if needs:

@@ -27,7 +27,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Attention, BlockAnatomy, Linear, Norm
-from ..solve.folding import index, values_link
+from ..solve.links import index, values_link
 
 Read = Callable[[str], Tensor]
 Tensors = dict[str, Tensor]

@@ -1,16 +1,8 @@
 """Folding per-channel factors into the weights on both sides of a link; the model computes the same function.
 
-A link says what feeds what with nothing but scaling-proof maps between: there the first may be divided by a
-factor and the second multiplied by it (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438; AWQ, Lin et al. 2023,
-arXiv 2306.00978). It is data, derived from the anatomy:
-
-- a norm and all linears that read it, where nothing else does: in ``pre`` and ``parallel`` blocks. The norms
-  of ``post`` blocks also give the residual and have no link.
-- v and o: attention mixes tokens, never channels; nor does a short convolution, and c feeds what is last.
-  Query heads that share a value head share its factors. So
-  do attention to an encoder and the norm before it; what feeds its k and v is in another block.
-- up and down: through the product with the gate, or through ReLU, which lets positive factors pass.
-- where a norm stands between the two, that norm and o, or down.
+A link (:mod:`.links`) says what feeds what with nothing but scaling-proof maps between: there the first may
+be divided by a factor and the second multiplied by it (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438; AWQ,
+Lin et al. 2023, arXiv 2306.00978).
 
 Which factors: powers of what the channels carry are tried, and the ones that do the least damage are taken;
 what a candidate damages is the caller's to say, and factors of one are tried first and win ties. AWQ raises
@@ -20,123 +12,27 @@ peaks between the two sides.
 What is stored is rounded, so the readers are multiplied by what the source was really divided by: for a norm
 the two cancel exactly, whatever the precision. Where a later pass compares, the original block is folded
 alike: its inputs must be in the same units as the block's.
+
+Readers of one link may read different tokens: each expert those that come to it. What a candidate damages is
+then the sum over the groups of readers, each by its own statistics and as its share of all tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
-from ..model.block_parts.mixer_anatomy import HeadedStateSpace, Mixer, ShortConvolution, StateSpace
+from ..model.block_anatomy import Linear, Norm
 from ..pipeline.block import Block
+from .links import Link, index, links
 
 EXPONENTS = tuple(step / 10 for step in range(1, 11))
 _FLOOR = 1e-4  # of the largest magnitude: what a channel that never fires counts as
 
 Candidates = Iterable[tuple[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Link:
-    """``source`` feeds ``readers``, which all read the same channels.
-
-    Attributes:
-        rows: the rows of a linear ``source`` that are its channels, in order; None for all of them.
-        heads: ``(kv_heads, repeats, head_dim)`` where source channels are repeated for several readers'
-            channels; None where the two are the same.
-    """
-
-    source: Norm | Linear
-    readers: tuple[Linear, ...]
-    rows: tuple[int, ...] | None = None
-    heads: tuple[int, int, int] | None = None
-
-    def spread(self, factors: Tensor) -> Tensor:
-        """Factors of the source's channels ``[channels]`` as those of the readers' inputs ``[in]``."""
-        if self.heads is None:
-            return factors
-        kv_heads, repeats, head_dim = self.heads
-        return factors.view(kv_heads, 1, head_dim).expand(-1, repeats, -1).reshape(-1)
-
-    def gathered(self, values: Tensor) -> Tensor:
-        """The mean over the readers' inputs ``[in]`` that share a channel of the source ``[channels]``."""
-        if self.heads is None:
-            return values
-        kv_heads, repeats, head_dim = self.heads
-        return values.view(kv_heads, repeats, head_dim).mean(1).reshape(-1)
-
-    def peaks(self, values: Tensor) -> Tensor:
-        """The largest of the readers' inputs ``[in]`` that share a channel of the source ``[channels]``."""
-        if self.heads is None:
-            return values
-        kv_heads, repeats, head_dim = self.heads
-        return values.view(kv_heads, repeats, head_dim).amax(1).reshape(-1)
-
-
-def links(block: BlockAnatomy) -> Iterator[Link]:
-    """The links of a block, in the order of the forward pass."""
-    mixer, mlp = block.mixer, block.feed_forward
-    entry = block.entry_norm
-    shared = entry == block.norm2
-    if entry is not None:
-        beside = mlp.projections if shared and mlp is not None else ()
-        yield Link(entry, (*mixer.projections, *beside))
-    yield from _inner_links(mixer)
-    cross = block.cross
-    if cross is not None:
-        if block.cross_norm is not None and entry is not None:
-            yield Link(block.cross_norm, (cross.q,))
-        yield values_link(cross)
-    if mlp is None:
-        return
-    if block.order not in ("post", "behind") and not shared:
-        yield Link(block.norm2, mlp.projections)
-    if mlp.inner_norm is not None:
-        yield Link(mlp.inner_norm, (mlp.down,))
-    elif mlp.gate is not None or mlp.activation == "relu":
-        yield _intermediate(mlp)
-
-
-def _inner_links(mixer: Attention | Mixer) -> Iterator[Link]:
-    """The link to the linear that is last in a mixer: from v or a norm, or from c, which its convolution is
-    multiplied by. What Mamba's reads comes through functions that no factor passes.
-    """
-    if isinstance(mixer, StateSpace):
-        return
-    if isinstance(mixer, HeadedStateSpace):
-        yield Link(mixer.norm, (mixer.out_proj,))
-    elif isinstance(mixer, ShortConvolution):
-        width = mixer.out_proj.in_features
-        yield Link(mixer.in_proj, (mixer.out_proj,), tuple(range(width, 2 * width)))
-    else:
-        yield values_link(mixer) if mixer.inner_norm is None else Link(mixer.inner_norm, (mixer.o,))
-
-
-def values_link(attention: Attention) -> Link:
-    """The link from v to o."""
-    heads = (attention.kv_heads, attention.heads // attention.kv_heads, attention.head_dim)
-    shape = None if heads[1] == 1 else heads
-    if attention.qkv is None:
-        return Link(attention.v, (attention.o,), heads=shape)
-    width = attention.v.out_features
-    order = attention.row_order() or range(attention.qkv.out_features)
-    return Link(attention.qkv, (attention.o,), tuple(order[-width:]), shape)
-
-
-def _intermediate(mlp: Mlp) -> Link:
-    if mlp.gate_up is None:
-        return Link(mlp.up, (mlp.down,))
-    width = mlp.up.out_features
-    return Link(mlp.gate_up, (mlp.down,), tuple(range(width, 2 * width)))
-
-
-def index(link: Link, device: torch.device) -> Tensor | slice:
-    """What selects the source's channels among its rows."""
-    return slice(None) if link.rows is None else torch.tensor(link.rows, device=device)
 
 
 def foldable_links(block: Block, selects: Callable[[Linear], bool]) -> Iterator[tuple[Link, list[Linear]]]:
@@ -163,6 +59,8 @@ def fold(block: Block, link: Link, factors: Tensor) -> Tensor:
     spread = link.spread(factors)
     for reader in link.readers:
         block.set_weight(reader, block.weight(reader) * spread)
+    for gate in link.gates:
+        block.set_parameter(f"{gate}.weight", block.parameter(f"{gate}.weight") * spread)
     if block.original is not None:
         _fold_original(block, link, factors, spread)
     return spread
@@ -184,8 +82,8 @@ def _fold_original(block: Block, link: Link, factors: Tensor, spread: Tensor) ->
     for part in parts:
         if part is not None:
             part[rows] /= factors.view(-1, *[1] * (part.ndim - 1))
-    for reader in link.readers:
-        found[block.local(f"{reader.name}.weight")].mul_(spread)
+    for reader in (*(reader.name for reader in link.readers), *link.gates):
+        found[block.local(f"{reader}.weight")].mul_(spread)
 
 
 def _divide_norm(block: Block, norm: Norm, factors: Tensor) -> Tensor:
@@ -210,6 +108,41 @@ def _divide_rows(block: Block, linear: Linear, rows: Tensor | slice, factors: Te
         bias = block.parameter(name).clone()
         bias[rows] /= factors
         block.set_parameter(name, bias)
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Readers of a link that read the same tokens, and their ``fraction`` of the tokens that all of the
+    link's read.
+    """
+
+    linears: tuple[Linear, ...]
+    fraction: float
+
+    def rows(self, block: Block, stride: int) -> Tensor:
+        """Every so many of the rows of their weights above one another, ``[rows, in]``."""
+        parts, start = [], 0
+        for linear in self.linears:
+            parts.append(block.weight(linear)[-start % stride :: stride])
+            start += linear.out_features
+        return torch.cat(parts)
+
+
+def readers_by_tokens(block: Block, readers: Sequence[Linear]) -> list[Readers]:
+    """``readers`` by the tokens that they read; those of experts that no token came to count nothing."""
+    names = {reader.name for reader in readers}
+    groups = [tuple(one for one in group if one.name in names) for group in block.anatomy.inputs()]
+    groups = [group for group in groups if group]
+    if block.anatomy.experts is None or len(groups) == 1:
+        return [Readers(tuple(readers), 1.0)]
+    tokens = [float(block.statistic(group[0], "tokens")) for group in groups]
+    total = max(sum(tokens), 1.0)
+    return [Readers(group, count / total) for group, count in zip(groups, tokens, strict=True)]
+
+
+def largest_weights(block: Block, readers: Sequence[Linear]) -> Tensor:
+    """The largest magnitude in each column of the weights of ``readers`` ``[in]``, one at a time."""
+    return torch.stack([block.weight(reader).abs().amax(0) for reader in readers]).amax(0)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.awq import Awq
 from edgepress.compress.pipeline.block import Block
-from edgepress.compress.solve.folding import Link, powers, search
+from edgepress.compress.solve.folding import powers, search
+from edgepress.compress.solve.links import Link
 from edgepress.storage import read_json
 from torch import Tensor
 

@@ -142,7 +142,6 @@ def test_what_cannot_be_done_is_refused_before_any_work(
             RecipeError,
             "mixture of experts",
         ),
-        ({"pass": "awq", "scheme": "W4A16-g32"}, mixture, RecipeError, "mixture of experts"),
         ({"pass": "narrow", "keep": 0.7}, mixture, RecipeError, "mixture of experts"),
         ({"pass": "rtn", "scheme": "NVFP4A16"}, mixture, RecipeError, "not for a mixture of experts"),
     ):

@@ -18,7 +18,8 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.smoothquant import Smoothquant
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.pipeline.statistics import STATISTICS
-from edgepress.compress.solve.folding import Link, migrations
+from edgepress.compress.solve.folding import migrations
+from edgepress.compress.solve.links import Link
 from edgepress.errors import RecipeError
 from edgepress.storage import read_json
 from torch import Tensor

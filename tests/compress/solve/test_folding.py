@@ -20,10 +20,12 @@ from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.stage import assemble
 from edgepress.compress.pipeline.sweep import Sweep
-from edgepress.compress.solve.folding import fold, foldable_links, links
+from edgepress.compress.solve.folding import fold, foldable_links
+from edgepress.compress.solve.links import links
 from edgepress.storage import read_json
 from edgepress.terminal import Silent
 
+FOUR = {"num_experts": 4, "num_experts_per_tok": 2}
 # Family, changes of its config, and how many links a block has.
 FAMILIES: list[tuple[str, dict[str, Any], int]] = [
     ("llama", {}, 4),
@@ -36,6 +38,13 @@ FAMILIES: list[tuple[str, dict[str, Any], int]] = [
     ("gpt2", {}, 3),
     ("gpt_neox", {}, 3),
     ("bert", {}, 1),  # norms also give the residual
+    ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}, 7),
+    ("granitemoe", {"num_local_experts": 4, "num_experts_per_tok": 2}, 7),
+    ("qwen2_moe", {**FOUR, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}, 8),
+    ("qwen3_moe", {**FOUR, "moe_intermediate_size": 32}, 7),
+    ("olmoe", {**FOUR, "intermediate_size": 32}, 7),
+    ("gpt_oss", {}, 3),  # up is clamped
+    ("deepseek_v3", {}, 6),  # latent attention; its first block is dense
 ]
 
 
