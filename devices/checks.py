@@ -6,6 +6,7 @@ Nothing heavy is imported and nothing is fetched: packages are read from their m
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from typing import Any, Literal
 
 from ..errors import MissingDependency
 from ..runtime.kernels.library import instructions
+from ..runtime.session.cuda_libraries import load_cuda
+from ..runtime.session.provider_errors import CUDA_LIBRARIES
 from ..runtime.session.session import PROVIDERS
 from ..storage import cache_directory
 from .energy import Meter, NoMeter, find_meters
@@ -56,7 +59,7 @@ class Finding:
 
 def examine(*, output: Path | None = None) -> list[Finding]:
     """Every finding, in a fixed order; ``output`` is a directory on the disk that results will go to."""
-    gpus = read_gpus()
+    gpus, runtime = read_gpus(), read_onnxruntime()
     return [
         python_version(sys.version_info[:2]),
         packages("core", installed(*CORE), CORE, fix="pip install edgepress", needed=True),
@@ -65,7 +68,8 @@ def examine(*, output: Path | None = None) -> list[Finding]:
         ),
         onnxruntime_packages(installed(*ONNXRUNTIMES)),
         own_operators(),
-        onnxruntime_providers(read_onnxruntime(), installed(*ONNXRUNTIMES), gpus),
+        onnxruntime_providers(runtime, installed(*ONNXRUNTIMES), gpus),
+        *cuda_libraries(runtime, gpus),
         torch_device(installed("torch").get("torch") if find_spec("torch") else None, gpus),
         thread_budget_finding(),
         writable("cache", cache_directory()),
@@ -141,6 +145,19 @@ def onnxruntime_providers(runtime: OnnxRuntime | None, found: dict[str, str], gp
         fix = 'pip uninstall -y onnxruntime; pip install "edgepress[gpu]"'
         return Finding("providers", "warn", f"{detail}; the GPU is not among them", fix)
     return Finding("providers", "ok", detail)
+
+
+def cuda_libraries(runtime: OnnxRuntime | None, gpus: Sequence[Gpu]) -> list[Finding]:
+    """Of a runtime with CUDA beside a GPU: the libraries that its wheel does not bring are there."""
+    if runtime is None or not gpus or "CUDAExecutionProvider" not in runtime.providers:
+        return []
+    import onnxruntime
+
+    said = load_cuda(onnxruntime)
+    if said:
+        missing = ", ".join(re.findall(r"Failed to load ([^\s:]+)", said)) or said
+        return [Finding("cuda", "warn", f"ONNX Runtime cannot use the GPU without {missing}", CUDA_LIBRARIES)]
+    return [Finding("cuda", "ok", "ONNX Runtime finds CUDA's libraries")]
 
 
 def torch_device(version: str | None, gpus: Sequence[Gpu]) -> Finding:

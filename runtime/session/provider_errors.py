@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ...errors import MissingDependency
 
+CUDA_LIBRARIES = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+
 
 def not_installed(provider: str, why: str) -> MissingDependency:
     """Of a build without it."""
@@ -21,5 +23,5 @@ def not_started(provider: str, why: str) -> MissingDependency:
         f"this ONNX Runtime has the provider {provider!r}, and could not start it",
         why=why,
         fix="install the libraries that it was built with: for cuda, where nvidia-smi shows the GPU, "
-        'pip install "onnxruntime-gpu[cuda,cudnn]"; name the folder of TensorRT\'s in LD_LIBRARY_PATH',
+        f"{CUDA_LIBRARIES}; name the folder of TensorRT's in LD_LIBRARY_PATH",
     )

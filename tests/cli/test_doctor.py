@@ -12,6 +12,7 @@ from edgepress.cli.entry import run
 from edgepress.devices import checks
 from edgepress.devices.checks import (
     Finding,
+    cuda_libraries,
     energy_counter,
     examine,
     free_disk,
@@ -59,6 +60,20 @@ def test_providers() -> None:
     assert unused.status == "warn" and "edgepress[gpu]" in unused.fix
     assert onnxruntime_providers(None, {"onnxruntime": "1.32.0"}, []).status == "fail"
     assert onnxruntime_providers(None, {}, []).status == "warn"
+
+
+@pytest.mark.parametrize("said", ["", "Failed to load libcublas.so.13: no such file"])
+def test_libraries_of_cuda_are_looked_for_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(checks, "load_cuda", lambda runtime: said)
+    providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    runtime = OnnxRuntime(version="1.31.1", distributions=("onnxruntime-gpu",), providers=providers)
+    (found,) = cuda_libraries(runtime, [GPU])
+    assert found.status == ("warn" if said else "ok")
+    assert found.detail.endswith("without libcublas.so.13" if said else "finds CUDA's libraries")
+    assert found.fix.startswith("pip install") == bool(said)
+    assert cuda_libraries(CPU_RUNTIME, [GPU]) == cuda_libraries(runtime, []) == []
 
 
 def test_torch_without_cuda_beside_a_gpu() -> None:
