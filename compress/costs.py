@@ -72,7 +72,8 @@ def _statistics_bytes(block: BlockAnatomy, passes: Sequence[BlockPass]) -> int:
 
 def _statistics_of(block: BlockAnatomy, step: BlockPass) -> int:
     groups = [group for group in block.inputs() if any(step.selects(linear) for linear in group)]
-    return sum(STATISTIC_BYTES[need](group[0].in_features) for group in groups for need in step.needs)
+    asked = sum(STATISTIC_BYTES[need](group[0].in_features) for group in groups for need in step.needs)
+    return asked + step.collected_bytes(block)
 
 
 def _pass_bytes(block: BlockAnatomy, passes: Sequence[BlockPass]) -> int:

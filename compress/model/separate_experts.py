@@ -7,7 +7,8 @@ plain loop over the experts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,8 +35,12 @@ class RoutedLinear(nn.Linear):
 
 class SeparateExperts(nn.Module):
     """The experts by index, each with its ``parts``, gate, up and down or both as one and down, under their
-    stored names. ``form`` is the first of them.
+    stored names. ``form`` is the first of them; ``chosen`` the experts ``[tokens, chosen]`` of the last
+    batch, and ``forced`` those that tokens go to whatever the router says, if not None.
     """
+
+    chosen: Tensor | None = None
+    forced: Tensor | None = None
 
     def __init__(self, parts: tuple[str, ...], mlps: Sequence[Mlp], activation: nn.Module) -> None:
         super().__init__()
@@ -69,6 +74,8 @@ class SeparateExperts(nn.Module):
         """``[tokens, hidden]`` of ``hidden_states [tokens, hidden]``, which go to the experts ``top_k_index
         [tokens, chosen]`` with the factors ``top_k_weights``.
         """
+        top_k_index = top_k_index if self.forced is None else self.forced
+        self.chosen = top_k_index
         total = torch.zeros_like(hidden_states)
         for index in range(self.count):
             tokens, places = torch.where(top_k_index == index)
@@ -100,6 +107,21 @@ def separated(block: BlockAnatomy, experts: Experts) -> SeparateExperts:
     from transformers.activations import ACT2FN
 
     return SeparateExperts(experts.parts, list(block.expert_mlps()), ACT2FN[block.mlp.activation])
+
+
+@contextmanager
+def routed_alike(module: nn.Module, other: nn.Module) -> Iterator[None]:
+    """The experts below ``other`` are shown the tokens that those below ``module`` saw last, for as long as
+    the context lasts. What the router weighs them by is another's then: the output means nothing.
+    """
+    parts = [[one for one in side.modules() if isinstance(one, SeparateExperts)] for side in (module, other)]
+    for leads, follows in zip(*parts, strict=True):
+        follows.forced = leads.chosen
+    try:
+        yield
+    finally:
+        for follows in parts[1]:
+            follows.forced = None
 
 
 def rows_of(module: nn.Module, mask: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ class Block:
     Attributes:
         module: transformers' own block; ``linears`` its linears.
         statistics: of the inputs of linears, by linear and statistic name.
+        tokens: of a mixture, how many the statistics of each linear were collected with, in this step.
         batches: the calibration batches as inputs of the block, in the partly compressed model.
         original, references, targets: where a pass compares, the block as it was, and the original model's
             batches before it and behind it.
@@ -90,6 +91,7 @@ class Block:
     module: nn.Module
     linears: Mapping[str, nn.Linear]
     statistics: Statistics = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
     batches: Callable[[], Iterator[Batch]] = _no_batches
     original: nn.Module | None = None
     references: Callable[[], Iterator[Batch]] = _no_batches

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, field_validator
 
 from ..model.anatomy import Anatomy
-from ..model.block_anatomy import Linear
+from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.grid import grids_tried
 from .advance import FORWARD, Work
 from .algorithm import Pass, float_bytes
@@ -124,6 +124,12 @@ class BlockPass(Selective):
         copies of the largest layer.
         """
         return 3 * max(float_bytes(linear) for linear in layers)
+
+    def collected_bytes(self, block: BlockAnatomy) -> int:
+        """Of statistics that ``apply`` itself collects of experts, several of which it looks at in one run;
+        what it needs of one group of layers is in :meth:`working_bytes`.
+        """
+        return 0
 
     @property
     def factors_grams(self) -> bool:

@@ -1,8 +1,10 @@
 """Collecting what passes ask for: taps on the inputs of a block's linears while the batches run through it.
 
 A statistic that compares with the original model sees both at once: each batch runs first through the block
-as it was, on the original's inputs, then through the block as it is. Rows that are not finite are left out.
-Of experts, each of which sees some of the tokens, statuses say how many.
+as it is, then through the block as it was, on the original's inputs. There each expert is shown the tokens
+that came to it in the block as it is, wherever they went in the original: what it would have made of them is
+what it is compared with. Rows that are not finite are left out. Of experts, each of which sees some of the
+tokens, statuses say how many.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from torch import Tensor, nn
 
 from ...terminal import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy, Linear
-from ..model.separate_experts import rows_of
+from ..model.separate_experts import routed_alike, rows_of
 from .advance import forwards_tick
-from .block import LayerStatus, Statistics
+from .block import LayerStatus
 from .forward import Batch, BatchSplitter, Watched, run_block, same_mask, watch_inputs
 from .statistics import STATISTICS, Statistic
 
@@ -73,25 +75,26 @@ def _collect(
     statistics = [_statistics_of(group, wanted, device) for group in groups]
     paired = any(statistic.paired for tap in statistics for statistic in tap.values())
     # By group, of each time that the block is applied.
-    expected: list[deque[Tensor]] = [deque() for _ in groups]
+    waiting: list[deque[Tensor]] = [deque() for _ in groups]
     reads = () if anatomy.cross is None else (anatomy.cross.k, anatomy.cross.v)
     calls = anatomy.repeats
 
-    def update(index: int, rows: Tensor) -> None:
-        waiting = expected[index]
-        rows, original_rows = _finite(rows, waiting.popleft() if waiting else None)
+    def update(index: int, rows: Tensor, original_rows: Tensor | None = None) -> None:
+        rows, original_rows = _finite(rows, original_rows)
         for statistic in statistics[index].values():
             statistic.update(rows, original_rows)
         tick(rows.numel() * rows.shape[1])
 
     references = original.batches if paired and original is not None else None
     for part, reference in _micro_batches(current.batches, references, parts):
-        if reference is not None and original is not None:
-            for queue in expected:
-                queue.clear()
-            _tapped(original, groups, reference, lambda i, rows: expected[i].append(rows), reads, calls)
+        compared = reference is not None and original is not None
+        see = (lambda i, rows: waiting[i].append(rows)) if compared else update
         with forwards_tick(current.linears.values(), tick):
-            _tapped(current, groups, part, update, reads, calls)
+            _tapped(current, groups, part, see, reads, calls)
+        if reference is not None and original is not None:
+            with routed_alike(current.module, original.module):
+                take = lambda i, rows: update(i, waiting[i].popleft(), rows)  # noqa: E731
+                _tapped(original, groups, reference, take, reads, calls)
     values = [{name: statistic.value() for name, statistic in tap.items()} for tap in statistics]
     return {linear.name: values[i] for i, group in enumerate(groups) for linear in group}
 
@@ -153,16 +156,17 @@ def _tapped(
     watch_inputs(lambda: run_block(side.module, batch), watched, stop=True, calls=calls)
 
 
-def coverage(block: BlockAnatomy, statistics: Statistics, statuses: Sequence[LayerStatus]) -> str | None:
-    """Add to the ``statuses`` of experts how many tokens their layers were calibrated with; those of experts
-    that no token came to are :data:`UNCALIBRATED`, where the pass does not say what it fell back on.
+def coverage(block: BlockAnatomy, tokens: Mapping[str, int], statuses: Sequence[LayerStatus]) -> str | None:
+    """Add to the ``statuses`` of experts how many ``tokens``, by linear, their layers were calibrated with;
+    those of experts that no token came to are :data:`UNCALIBRATED`, where the pass does not say what it fell
+    back on.
 
     Returns what to say of the experts that fewer than :data:`FEW` came to; None where all saw as many, or
     nothing was calibrated.
     """
     experts = block.experts
     routed = {linear.name for linear in block.expert_linears()}
-    seen = {name: int(statistics[name]["tokens"]) for name in routed if "tokens" in statistics.get(name, {})}
+    seen = {name: count for name, count in tokens.items() if name in routed}
     if experts is None or not seen:
         return None
     for status in statuses:

@@ -183,18 +183,12 @@ class Sweep:
     def _apply(self, block: Block, step: StepPasses, place: int) -> None:
         before = len(block.statuses)
         wanted: dict[str, tuple[str, ...]] = {}
-        mixed = block.anatomy.experts is not None
-        routed = {
-            linear.name: {"tokens"}
-            for mlp in block.anatomy.mlps()
-            if mixed
-            for linear in (*mlp.projections, mlp.down)
-        }
         for linear in block.anatomy.linears():
             needs = {need for _, options in step if options.selects(linear) for need in options.needs}
             if needs:
-                wanted[linear.name] = tuple(sorted(needs | routed.get(linear.name, set())))
+                wanted[linear.name] = tuple(sorted(needs))
         # What an earlier step changed has changed the inputs too: each step sees the block as it is now.
+        block.tokens.clear()
         block.statistics = self._collect(block, wanted) if wanted else {}
         return_small_blocks()  # forward passes' heap would stand beside what solving a layer takes
         for name, options in step:
@@ -202,7 +196,7 @@ class Sweep:
             block.check(name)
         for status in block.statuses[before:]:
             status.place = place
-        few = coverage(block.anatomy, block.statistics, block.statuses[before:])
+        few = coverage(block.anatomy, block.tokens, block.statuses[before:])
         if few is not None:
             self.progress.note(few)
 
@@ -213,8 +207,13 @@ class Sweep:
             local = {name: block.local(name) for name in block.linears}
             linears = {name: block.original.get_submodule(path) for name, path in local.items()}
             original = Side(block.original, linears, block.references)
+        if block.anatomy.experts is not None:
+            inside = {one.name for mlp in block.anatomy.mlps() for one in (*mlp.projections, mlp.down)}
+            wanted = {name: (*needs, "tokens") if name in inside else needs for name, needs in wanted.items()}
         with self._computes():
-            return collect(current, original, block.anatomy, wanted, self.smaller, self.tick)
+            found = collect(current, original, block.anatomy, wanted, self.smaller, self.tick)
+        block.tokens |= {name: int(one["tokens"]) for name, one in found.items() if "tokens" in one}
+        return found
 
     def _computes(self) -> AbstractContextManager[object]:
         """What calibration text goes through a block in; probes go in float32."""

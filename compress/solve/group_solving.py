@@ -31,10 +31,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ...terminal import Tick, unseen
-from ..model.block_anatomy import Linear
+from ..model.block_anatomy import BlockAnatomy, Linear
 from ..pipeline.block import Block
 from ..pipeline.block_pass import BlockPass
 from ..pipeline.statistics import STATISTIC_BYTES
+from .collecting_runs import collecting_runs
 from .damped_cholesky import InverseFactor
 from .paced import paced
 
@@ -63,10 +64,8 @@ class GroupSolving(BlockPass):
 
     @property
     def knows_experts(self) -> bool:
-        """Without a correction, since a token may have gone to other experts in the original model; nor is
-        the block run again for each of many experts.
-        """
-        return not self.collects_again
+        """Also with a correction: the original's experts are shown the tokens that come to ours."""
+        return True
 
     @property
     def collects_again(self) -> bool:
@@ -94,14 +93,18 @@ class GroupSolving(BlockPass):
         wide = layers[0].in_features
         return sum(STATISTIC_BYTES[name](wide) for name in self.statistics) if self.collects_again else 0
 
+    def collected_bytes(self, block: BlockAnatomy) -> int:
+        if not self.collects_again or block.experts is None:
+            return 0
+        runs = collecting_runs(block, self.selects, self.statistics_bytes)
+        return max((sum(map(self.statistics_bytes, groups)) for groups in runs), default=0)
+
     def apply(self, block: Block) -> None:
-        for group in block.anatomy.inputs():
-            layers = [linear for linear in group if self.selects(linear)]
-            if layers:
-                collected = (
-                    block.collect(layers, self.statistics) if self.collects_again else block.statistics
-                )
-                self.solve_group(block, layers, collected[layers[0].name])
+        for groups in collecting_runs(block.anatomy, self.selects, self.statistics_bytes):
+            layers = [linear for group in groups for linear in group]
+            collected = block.collect(layers, self.statistics) if self.collects_again else block.statistics
+            for group in groups:
+                self.solve_group(block, group, collected[group[0].name])
 
     def solve_group(self, block: Block, layers: list[Linear], inputs: Inputs) -> None:
         """Change ``layers``, whose inputs have the statistics ``inputs``, and leave a status for each."""

@@ -136,12 +136,6 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     for step, model, error, text in (
         ({"pass": "experts", "keep": 0.2}, mixture, RecipeError, "a token takes 2"),
         ({"pass": "experts", "keep": 0.7}, pico_llama, InputError, "no experts"),
-        (
-            {"pass": "gptq", "scheme": "W4A16-g32", "correction": 1},
-            mixture,
-            RecipeError,
-            "mixture of experts",
-        ),
         ({"pass": "narrow", "keep": 0.7}, mixture, RecipeError, "mixture of experts"),
         ({"pass": "rtn", "scheme": "NVFP4A16"}, mixture, RecipeError, "not for a mixture of experts"),
     ):
@@ -174,13 +168,12 @@ def test_experts_that_few_tokens_came_to_are_named(mixture: Path) -> None:
     assert block.experts is not None
     linears, counts = list(block.expert_linears()), (300, 0, 17, 999, 256, 255)
     seen = [(linear.name, counts[index // 3]) for index, linear in enumerate(linears)]
-    statistics = {name: {"tokens": torch.tensor([float(count)])} for name, count in seen}
     statuses = [LayerStatus(name, "gptq", "W4A16", "ok", 0.0, "output") for name, _ in seen]
-    said = coverage(block, statistics, statuses)
+    said = coverage(block, dict(seen), statuses)
     assert said is not None and "3 of 6 experts: 1 (0), 2 (17), 5 (255)" in said
     assert statuses[0].detail == "300 tokens"
     assert statuses[4].detail == "no calibration token came to this expert"
-    everywhere = {name: {"tokens": torch.tensor([500.0])} for name, _ in seen}
+    everywhere = {name: 500 for name, _ in seen}
     assert coverage(block, everywhere, []) is None and coverage(block, {}, statuses) is None
 
 
