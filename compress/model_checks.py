@@ -50,14 +50,14 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
         if anatomy.has_experts and not step.knows_experts:
             raise RecipeError(
                 f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, prune, sparsegpt, alps, kv_cache, experts, "
-                "and layers without repair",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, prune, sparsegpt, alps, rotate, kv_cache, "
+                "experts, and layers without repair",
             )
         if anatomy.has_latents and (not step.knows_experts or step.kv_scheme is not None):
             raise RecipeError(
                 f"pass {name} does not work on latent attention as asked: {anatomy.model_type} has it",
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, prune, sparsegpt, alps, and layers without "
-                "repair",
+                fix="these do: rtn, hqq, gptq, awq, smoothquant, prune, sparsegpt, alps, rotate, and layers "
+                "without repair",
             )
         scheme = step.weight_scheme
         if anatomy.has_experts and scheme is not None and scheme.format != "int":

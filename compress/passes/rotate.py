@@ -57,7 +57,7 @@ from ..rotate.rotation_readers import block_readers
 _ANGLE = 0.1  # of the first step of learning, in radians
 _SEED = 0
 
-# Of one block: for each of its attentions a matrix a value head, ``[kv_heads, head_dim, head_dim]``.
+# Of one block: for each of its attentions a matrix a value head, ``[kv_heads, value_dim, value_dim]``.
 HeadRotations = list[Tensor]
 
 
@@ -82,6 +82,10 @@ class Rotate(ModelPass):
         if not (self.residual or self.heads):
             raise ValueError("nothing to rotate: residual and heads are both false")
         return self
+
+    @property
+    def knows_experts(self) -> bool:
+        return True
 
     @property
     def knows_encoder_decoders(self) -> bool:
@@ -235,7 +239,7 @@ class Rotate(ModelPass):
 def _head_rotations(block: BlockAnatomy) -> HeadRotations:
     generator = torch.Generator().manual_seed(1_000_003 * (_SEED + 1) + block.index)
     return [
-        torch.stack([random_rotation(attention.head_dim, generator) for _ in range(attention.kv_heads)])
+        torch.stack([random_rotation(attention.value_dim, generator) for _ in range(attention.kv_heads)])
         for attention in attentions_of(block)
     ]
 

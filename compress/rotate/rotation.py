@@ -5,6 +5,9 @@ multiplied by ``R``, and so are the inputs of what reads it (through a norm, who
 first). RMSNorm commutes with any rotation, LayerNorm with those that keep the mean. A norm's bias ``b``
 cannot go where no linear has one, so it stays behind the norm as ``(b / g) R``, with ``g`` the norm's scales.
 
+The norm before experts is read by the router and the gate of a shared expert too, which stay in float; what
+all experts and a shared one give is rotated.
+
 The two stacks of an encoder–decoder share the embedding and so the rotation; the scales of the norm behind
 the encoder go into the keys and values of every block that reads its states.
 
@@ -103,7 +106,7 @@ def rotate_residual(
     """Make ``block`` read and write hidden states rotated by ``rotation [hidden, hidden]``; so are those of
     an encoder that it reads, whose norm had the scales ``memory [hidden]``.
     """
-    attention, mlp, cross = block.attention, block.mlp, block.cross
+    attention, cross = block.attention, block.cross
     behind = {block.norm1: [linear.name for linear in attention.projections]}
     if cross is not None:
         assert block.cross_norm is not None and memory is not None
@@ -112,13 +115,16 @@ def rotate_residual(
             tensors.scale_inputs(linear.name, memory)
             tensors.rotate_inputs(linear, rotation)
         tensors.rotate_outputs(cross.o, rotation)
-    behind.setdefault(block.norm2, []).extend(linear.name for linear in mlp.projections)
+    inside = behind.setdefault(block.norm2, [])
+    inside += [] if block.experts is None else block.experts.gates
+    inside += [linear.name for mlp in block.mlps() for linear in mlp.projections]
     for norm, readers in behind.items():
         tensors.fold_norm(norm, readers, rotation)
         for reader in readers:
             tensors.rotate_inputs(reader, rotation)
     tensors.rotate_outputs(attention.o, rotation)
-    tensors.rotate_outputs(mlp.down, rotation)
+    for mlp in block.mlps():
+        tensors.rotate_outputs(mlp.down, rotation)
 
 
 def scales_of(norm: Norm, read: Read) -> Tensor:
@@ -132,11 +138,11 @@ def attentions_of(block: BlockAnatomy) -> list[Attention]:
 
 
 def rotate_heads(tensors: FusedTensors, attention: Attention, rotations: Tensor) -> None:
-    """Rotate the channels of each value head by ``rotations [kv_heads, head_dim, head_dim]``."""
+    """Rotate the channels of each value head by ``rotations [kv_heads, value_dim, value_dim]``."""
     link = values_link(attention)
     source, rows = link.source, index(link, torch.device("cpu"))
     assert isinstance(source, Linear)
-    heads, size = attention.kv_heads, attention.head_dim
+    heads, size = attention.kv_heads, attention.value_dim
     for name in (f"{source.name}.weight", f"{source.name}.bias"):
         if name in tensors.names:
             values = tensors.get(name).to(torch.float64)

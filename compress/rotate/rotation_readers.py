@@ -1,7 +1,8 @@
 """What reads rotated inputs, by samples: rows of calibration text before each layer, and rows of its weights.
 
 Rows behind a norm are given without its scales, which the layers that read them have instead: so it is in the
-rotated model, where scales are fused into the readers. One block is in memory at a time.
+rotated model, where scales are fused into the readers. One block is in memory at a time. Experts are one
+reader: rows that some of them read, and rows of the weights of all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..model.weights import WeightSource
 from ..pipeline.block_inputs import Stream
 from ..pipeline.collect import Side, collect
 from ..pipeline.forward import BatchSplitter
+from ..pipeline.statistics import SampledRows
 from ..text.calibration import Calibration
 from ..text.micro_batches import micro_batches_of
 from .learned_rotation import Reader
@@ -60,7 +62,7 @@ def block_readers(
     for block in source.anatomy.blocks:
         module = skeleton.fill_block(block.index)
         modules = {linear.name: skeleton.submodule(linear.name) for linear in block.linears()}
-        wanted = {linear.name: ("sample",) for linear in block.linears()}
+        wanted = {group[0].name: ("sample",) for group in block.inputs()}
         side = Side(module, modules, partial(inputs.raw, block.index))
         found = collect(side, None, block, wanted, smaller)
         samples = _Samples(skeleton, block, {name: kept["sample"] for name, kept in found.items()})
@@ -83,12 +85,13 @@ class _Samples:
             assert block.cross_norm is not None
             found.append(self._behind(self._scales(block.cross_norm), (block.cross.q,)))
             found.append(self._behind(self._of_memory(), (block.cross.k, block.cross.v)))
-        return *found, self._behind(self._scales(block.norm2), block.mlp.projections)
+        inside = [linear for mlp in block.mlps() for linear in mlp.projections]
+        return *found, self._behind(self._scales(block.norm2), inside)
 
     def heads(self) -> tuple[Reader, ...]:
         """The layer that reads the mixed values, of each attention."""
         outputs = [attention.o for attention in attentions_of(self.block)]
-        return tuple(Reader(self.rows[output.name], self._weight((output,))) for output in outputs)
+        return tuple(Reader(self._rows((output,)), self._weight((output,))) for output in outputs)
 
     def _scales(self, norm: Norm) -> Tensor:
         return scales_of(norm, self._parameter)
@@ -101,12 +104,21 @@ class _Samples:
 
     def _weight(self, layers: Sequence[Linear]) -> Tensor:
         """Some rows of the stacked weights, evenly, ``[rows, in]``."""
-        stacked = torch.cat([self._parameter(f"{linear.name}.weight") for linear in layers])
-        return stacked[:: -(-len(stacked) // _ROWS)].clone()
+        stride, start, parts = -(-sum(linear.out_features for linear in layers) // _ROWS), 0, []
+        for linear in layers:
+            parts.append(self._parameter(f"{linear.name}.weight")[-start % stride :: stride])
+            start += linear.out_features
+        return torch.cat(parts)
+
+    def _rows(self, layers: Sequence[Linear]) -> Tensor:
+        """Rows that ``layers`` read: of experts some of all of them, evenly, as many as of one layer."""
+        seen = {id(rows): rows for rows in (self.rows[linear.name] for linear in layers)}
+        rows = torch.cat(list(seen.values()))
+        return rows[:: max(1, -(-len(rows) // SampledRows.ROWS))]
 
     def _behind(self, scales: Tensor, layers: Sequence[Linear]) -> Reader:
         usable = scales.abs() > _SMALLEST_SCALE * scales.abs().max()
-        rows = torch.where(usable, self.rows[layers[0].name] / scales, 0.0)
+        rows = torch.where(usable, self._rows(layers) / scales, 0.0)
         return Reader(rows, self._weight(layers) * scales)
 
     def _parameter(self, name: str) -> Tensor:

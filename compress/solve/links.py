@@ -133,10 +133,9 @@ def _latent_links(attention: Attention, latent: Latent) -> Iterator[Link]:
 def values_link(attention: Attention) -> Link:
     """The link from v to o."""
     if attention.latent is not None:
-        both, size = (part.out_features // attention.heads for part in (attention.latent.kv_b, attention.v))
-        rows = [
-            head * both + both - size + channel for head in range(attention.heads) for channel in range(size)
-        ]
+        both, size = attention.latent.kv_b.out_features // attention.heads, attention.value_dim
+        ends = (head * both for head in range(1, attention.heads + 1))
+        rows = [end - size + channel for end in ends for channel in range(size)]
         return Link(attention.latent.kv_b, (attention.o,), tuple(rows))
     heads = (attention.kv_heads, attention.heads // attention.kv_heads, attention.head_dim)
     shape = None if heads[1] == 1 else heads

@@ -90,6 +90,11 @@ class Attention:
         return (self.q, self.k, self.v) if self.qkv is None else (self.qkv,)
 
     @property
+    def value_dim(self) -> int:
+        """Channels of a head's values: its ``head_dim``, but where a latent says otherwise."""
+        return self.v.out_features // self.kv_heads
+
+    @property
     def out(self) -> Linear:
         """The linear that is last."""
         return self.o
