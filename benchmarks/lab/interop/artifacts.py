@@ -10,21 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ....compress.numbers.scheme import GGUF
-from ....export.formats._gguf_architecture import ARCHITECTURES
+from ....export.formats._gguf_families import ARCHITECTURES
 from ....export.formats.awq import Awq
 from ....export.formats.gptq import Gptq
 from ....storage import read_json, write_json
+from ..same_bytes.pico_inputs import sentences
 from ..same_bytes.pico_models import save_pico
-from .families import FAMILIES, SMALL_HEAD, WIDE_HEADS
+from ..same_bytes.pico_tokenizers import save_pieces
+from .families import AS_THERE, FAMILIES, PIECES, SMALL_HEAD, WIDE_HEADS
 from .kinds import DECODER, ENCODE, ENCODER, MIXTURE, READ_AND_WRITE, STATES, TAGGER
 
-SCHEME, NEW_TOKENS, LENGTHS = "W4A16-g32", 8, (40, 5, 17)
+SCHEME, FLOAT, NEW_TOKENS, LENGTHS = "W4A16-g32", "F32", 8, (40, 5, 17)
 OURS = ("wanted", "embedded", "scored")
 _PACKED = ("gptq", "awq")
 # The forms that are written of a kind; of decoders, GGUF of those that it has an architecture for.
 _FORMS = {
     DECODER: ("checkpoint", "onnx", "openvino", "onnx_hub", *_PACKED, "gguf"),
-    MIXTURE: ("checkpoint", "onnx", "onnx_hub"),
+    MIXTURE: ("checkpoint", "onnx", "onnx_hub", "gguf"),
     STATES: ("checkpoint", "onnx"),
     **dict.fromkeys(ENCODE, ("checkpoint", "onnx", "openvino", "onnx_hub")),
     **dict.fromkeys(READ_AND_WRITE, ("checkpoint", "onnx", "onnx_hub")),
@@ -34,8 +36,13 @@ _WITHOUT = {
     "gptq": ("gpt2", "falcon", *Gptq.families_not_opened),
     "awq": ("gpt2", "falcon", *Awq.families_not_opened),
 }
-# Whose windows, or heads of either kind, are not where llama.cpp has them; rows of the same families are.
-_NOT_AS_THERE = ("cohere2", "exaone4", "olmo3", "phi")
+# Whose windows, heads of either kind, scores or routers are not what llama.cpp has, or whose scores are so
+# large that its keys in half precision give other answers; rows of the same families are as they have to be.
+_NOT_AS_THERE = (
+    *("cohere2", "exaone4", "olmo3", "phi", "gemma2", "gemma3_text"),
+    *("qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss"),
+)
+_TYPES = (*GGUF, "q8_0", FLOAT.lower())
 # sentence-transformers imports what they name.
 _STAGES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -72,7 +79,7 @@ class Artifacts:
     @property
     def forms(self) -> tuple[str, ...]:
         """The artifacts that it has."""
-        if self._gguf_type:
+        if self._gguf_type or self.family.endswith((AS_THERE, PIECES)):
             return ("gguf",)
         if self.family.endswith(SMALL_HEAD):
             return ("onnx", "onnx_hub")
@@ -85,7 +92,7 @@ class Artifacts:
 
     @property
     def _gguf_type(self) -> bool:
-        return self.family.partition(" ")[2].lower() in GGUF
+        return self.family.partition(" ")[2].lower() in _TYPES
 
     def path(self, artifact: str) -> Path:
         """``checkpoint`` or an export format."""
@@ -122,9 +129,14 @@ class Artifacts:
         model, checkpoint, tags = self.path("model"), self.path("checkpoint"), self.kind == TAGGER
         settings, pools = FAMILIES[self.family][1], self.kind == ENCODER
         save_pico(model, self.model_type, settings, pooling=pools, labels=tags, by_token=tags)
+        if self.family.endswith(PIECES):
+            size = read_json(model / "config.json")["vocab_size"]
+            save_pieces(model, sentences(50, seed=0), size, prefixed=self.model_type != "gemma")
         if pools:
             write_json(model / "modules.json", _STAGES)
             write_json(model / "1_Pooling" / "config.json", _POOLING)
+        if self.scheme == FLOAT:
+            return model
         how: dict[str, Any] = {"scheme": self.scheme}
         if self.family.endswith(SMALL_HEAD):
             recipe = self.root / self.family / "recipe.yaml"

@@ -148,6 +148,11 @@ def _measured(module: ModuleType, form: str, artifacts: Artifacts, found: dict[s
     shapes = [[len(row) for row in rows] for rows in (values, ours["values"])]
     if shapes[0] != shapes[1]:
         return {"refusal": f"it gives rows of {shapes[0]} numbers, and ours have {shapes[1]}"}
+    for text, ids, own in zip(
+        task.get("written", []), found.get("ids", []), task.get("ids", []), strict=False
+    ):
+        if ids != own:
+            return {"refusal": f"it reads {text!r} as the tokens {ids}, and ours are {own}"}
     return {
         "difference": _difference(values, ours["values"]),
         "tokens": found["tokens"] == ours["tokens"] if "tokens" in found else None,

@@ -22,15 +22,21 @@ from .kinds import (
 )
 
 SMALL_HEAD = "with a head of 4 bits"
+AS_THERE = "as llama.cpp has it"
+PIECES = "of pieces"  # its tokenizer
 WIDE_HEADS = "with wide heads"  # vLLM has no kernels for narrow ones on CPUs
 
 _TWO_HEADS, _OWN_HEAD = {"head_dim": 32, "num_attention_heads": 2}, {"tie_word_embeddings": False}
 _WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}  # rows of whole super-blocks
+_GQA_SCALE = {"query_pre_attn_scalar": 32}  # the width of a head
 _SERVED = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 _PHI = {"head_dim": 32, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}
 _ALTERNATING = {"sliding_window": 64, "sliding_window_pattern": 2}
 _NO_WINDOWS = {"sliding_window": None, "layer_types": ["full_attention"] * 3}
 _BY_FOUR = {"sliding_window": 64, "sliding_window_pattern": 4}
+_OF_SIX = {"sliding_window_pattern": 6, "num_hidden_layers": 7}
+_SIX_EXPERTS, _NORMALIZED = {"num_local_experts": 6, "num_experts_per_tok": 2}, {"norm_topk_prob": True}
+_PLAIN = {"rope_type": "default", "rope_theta": 150_000.0}
 _SMALL_EMBEDDING = pico.ENCODER | {"embedding_size": 32}
 _IMAGE_TOWER = pico.VISION | {"intermediate_size": 128}
 _T5_HEAD = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
@@ -76,13 +82,34 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     f"llama {SMALL_HEAD}": (DECODER, {}),
     **{f"{family} {WIDE_HEADS}": (DECODER, _WIDE) for family in _SERVED},
     **{f"llama {scheme.upper()}": (DECODER, _WIDE) for scheme in GGUF},
+    "llama Q8_0": (DECODER, {}),
+    "gemma Q4_K": (DECODER, _WIDE | {"num_key_value_heads": 1}),
+    "gemma Q8_0": (DECODER, {"head_dim": 32, "num_key_value_heads": 1}),
+    "falcon Q4_K": (DECODER, {"hidden_size": 256, "ffn_hidden_size": 256}),
+    f"gemma {PIECES}": (DECODER, {"head_dim": 32, "num_key_value_heads": 1}),
+    f"mistral {PIECES}": (DECODER, {"sliding_window": 64}),
+    f"gemma2 {AS_THERE}": (DECODER, pico.GEMMA2 | _GQA_SCALE),
+    f"gemma3_text {AS_THERE}": (DECODER, pico.GEMMA3 | _GQA_SCALE | _OF_SIX),
     "mixtral": (MIXTURE, pico.MIXTRAL),
     "qwen2_moe": (MIXTURE, pico.QWEN2_MOE),
     "qwen3_moe": (MIXTURE, pico.QWEN3_MOE),
     "olmoe": (MIXTURE, pico.OLMOE),
-    "granitemoe": (MIXTURE, {"num_local_experts": 6, "num_experts_per_tok": 2}),
+    "granitemoe": (MIXTURE, _SIX_EXPERTS),
     "gpt_oss": (MIXTURE, pico.GPT_OSS),
     "deepseek_v3": (MIXTURE, pico.DEEPSEEK),
+    f"qwen2_moe {AS_THERE}": (MIXTURE, pico.QWEN2_MOE | _OWN_HEAD),
+    f"qwen3_moe {AS_THERE}": (MIXTURE, pico.QWEN3_MOE | _NORMALIZED),
+    "qwen3_moe Q8_0": (MIXTURE, pico.QWEN3_MOE | _NORMALIZED),
+    "mixtral F32": (MIXTURE, pico.MIXTRAL),
+    "qwen2_moe F32": (MIXTURE, pico.QWEN2_MOE | _OWN_HEAD),
+    "qwen3_moe F32": (MIXTURE, pico.QWEN3_MOE | _NORMALIZED),
+    "olmoe F32": (MIXTURE, pico.OLMOE | _OWN_HEAD | {"num_key_value_heads": 4}),
+    "granitemoe F32": (MIXTURE, pico.GRANITE | _SIX_EXPERTS),
+    "gpt_oss F32": (MIXTURE, pico.GPT_OSS | {"swiglu_limit": 7.0, "rope_parameters": _PLAIN}),
+    "deepseek_v3 F32": (MIXTURE, pico.DEEPSEEK),
+    f"olmoe {AS_THERE}": (MIXTURE, pico.OLMOE | _OWN_HEAD | {"num_key_value_heads": 4}),
+    f"granitemoe {AS_THERE}": (MIXTURE, pico.GRANITE | _SIX_EXPERTS),
+    f"gpt_oss {AS_THERE}": (MIXTURE, pico.GPT_OSS | {"swiglu_limit": 7.0, "rope_parameters": _PLAIN}),
     "lfm2": (STATES, pico.LFM2),
     "mamba": (STATES, {"state_size": 8}),
     "mamba2": (STATES, pico.MAMBA2),

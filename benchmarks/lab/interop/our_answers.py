@@ -20,6 +20,12 @@ from ..same_bytes.pico_inputs import WORDS
 from .kinds import DECODE, ENCODER, IMAGE_TOWER, IMAGES, READ_AND_WRITE, SPEECH, TEXT_TOWER, TOWERS
 
 _LOUD = 0.1
+# Spaces, accents, digits, line ends, special tokens, and what has no token of its own.
+WRITTEN = (
+    *("the river ran under old bridges.", " a", "a  b   c\td", "x=1;y=22; don't 4,5 naïve\r\n", "", "🙂 ok"),
+    "héllo  wörld\n\n123456 <|im_start|>user\nhi<|im_end|> é日本",
+    "<start_of_turn>user\nhi<end_of_turn>\n<start_of_turn> model",
+)
 _LAST = 3  # the end of a text, where CLIP's tower reads it
 
 
@@ -60,7 +66,8 @@ def answers(model: Any, task: dict[str, Any], checkpoint: Path) -> dict[str, Any
 
 def text_answers(kind: str, model: Any, checkpoint: Path, lengths: Sequence[int]) -> dict[str, Any]:
     """Of an encoder ``texts`` and the vectors ``embedded`` of them; of a decoder ``contexts`` with
-    ``continuations`` and how likely these are, ``scored``: the sum of the logarithms over their tokens.
+    ``continuations`` and how likely these are, ``scored``: the sum of the logarithms over their tokens; and
+    the ``ids`` of the texts ``written``.
     """
     generator, tokenizer = random.Random(6), Tokenizer.open(checkpoint) if _reads(checkpoint) else None
     texts = [" ".join(generator.choices(WORDS, k=length)) for length in lengths]
@@ -78,7 +85,9 @@ def text_answers(kind: str, model: Any, checkpoint: Path, lengths: Sequence[int]
             for one, then in zip(texts, more, strict=True)
         ]
         scores = [[_likelihood(model, len(begin), whole)] for begin, whole in pairs]
-        return {"contexts": texts, "continuations": more, "scored": {"values": scores}}
+        ids = [tokenizer.encode(text) for text in WRITTEN]
+        found = {"contexts": texts, "continuations": more, "scored": {"values": scores}}
+        return {**found, "written": WRITTEN, "ids": ids}
     return {}
 
 

@@ -1,4 +1,6 @@
-"""The tokenizers of the pico models: byte-level BPE for decoders, WordPiece for encoders, words for T5."""
+"""The tokenizers of the pico models: byte-level BPE for decoders, or pieces and single bytes in its place,
+WordPiece for encoders, words for T5.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,47 @@ def save_tokenizer(folder: Path, kind: str, sentences: list[str]) -> int:
         fast.chat_template = CHAT
     fast.save_pretrained(folder)
     return len(fast)
+
+
+def save_pieces(folder: Path, sentences: list[str], size: int, *, prefixed: bool) -> None:
+    """In the place of a decoder's tokenizer one of ``size`` pieces and single bytes, as SentencePiece has
+    them and ``tokenizer.json`` lists them: for each piece in turn all pairs that together are that piece.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, processors, trainers
+    from tokenizers import pre_tokenizers as cut
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<bos>", "<eos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    singles = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
+    trained = Tokenizer(models.BPE())
+    trained.normalizer, trained.pre_tokenizer = (
+        normalizers.Replace(" ", "▁"),
+        cut.Split(Regex("▁"), "merged_with_next"),
+    )
+    trained.train_from_iterator(sentences, trainers.BpeTrainer(vocab_size=size, show_progress=False))
+    pieces = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
+    known = {piece: index for index, piece in enumerate([*singles, *pieces][:size])}
+    pairs = (
+        ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
+        for piece in known
+        if piece not in singles
+    )
+    merges = [pair for group in pairs for pair in group if all(part in known for part in pair)]
+    made = Tokenizer(models.BPE(known, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    first = [normalizers.Prepend("▁")] if prefixed else []
+    made.normalizer = normalizers.Sequence([*first, normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 1)]
+    )
+    names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=made, additional_special_tokens=["<start_of_turn>", "<end_of_turn>"], **names
+    )
+    fast.chat_template = CHAT.replace("<|im_start|>", "<start_of_turn>").replace(
+        "<|im_end|>", "<end_of_turn>"
+    )
+    fast.save_pretrained(folder)
 
 
 def _bytes(sentences: list[str]) -> tuple[Any, dict[str, str]]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from edgepress.benchmarks.lab.same_bytes import pico_families as pico
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.checkpoint.gguf_source import materialise
+from edgepress.compress.model.checkpoint.gguf_words import INEXACT
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import CheckpointError, EdgepressError, InputError
 from edgepress.export.api import export_bundle
@@ -34,6 +36,18 @@ COHERE2 = {
     "sliding_window_pattern": 4,
 }
 NO_WINDOWS = {"sliding_window": None, "layer_types": ["full_attention"] * 3}
+MOE = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 64,
+}
+GEMMA2 = pico.GEMMA2 | {"query_pre_attn_scalar": 32}
+GEMMA3 = pico.GEMMA3 | {"query_pre_attn_scalar": 32, "sliding_window_pattern": 6}
+FALCON, DEEPSEEK = pico.FALCON, pico.DEEPSEEK
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 150000.0}
+OSS = pico.GPT_OSS | {"swiglu_limit": 7.0, "rope_parameters": PLAIN_ROPE}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "rope_theta": 1e4}
 NEOX = {**TWO_HEADS, "rotary_pct": 0.5, "hidden_act": "gelu"}
 
 
@@ -84,6 +98,59 @@ def test_transformers_reads_what_the_checkpoint_is(
         ("glm4", TWO_HEADS, "glm4", {"rope.dimension_count": 16}),
         ("gpt2", {}, "gpt2", {"context_length": 512}),
         ("phi", {**TWO_HEADS, **OWN_HEAD}, "phi2", {"rope.dimension_count": 16}),
+        ("gemma", {"head_dim": 32, "num_key_value_heads": 1}, "gemma", {"embedding_scale": 8.0}),
+        (
+            *("gemma2", GEMMA2, "gemma2"),
+            {
+                "attention.sliding_window": 24,
+                "attn_logit_softcapping": 3.0,
+                "final_logit_softcapping": 5.0,
+                "attention.key_length": 32,
+            },
+        ),
+        (
+            *("gemma3_text", GEMMA3 | {"num_hidden_layers": 7}, "gemma3"),
+            {"rope.freq_base": 1e6, "rope.freq_base_swa": 1e4, "attention.sliding_window": 24},
+        ),
+        ("falcon", FALCON, "falcon", {"attention.head_count_kv": 1, "rope.dimension_count": 32}),
+        ("bloom", {"seq_length": 512}, "bloom", {"attention.max_alibi_bias": 8.0, "context_length": 512}),
+        ("mpt", {"max_seq_len": 512}, "mpt", {"attention.max_alibi_bias": 8.0}),
+        ("ministral", {"sliding_window": 24}, "llama", {"context_length": 24}),
+        (
+            *("ministral3", {}, "mistral3"),
+            {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": 16.0,
+                "rope.scaling.original_context_length": 16384,
+                "rope.scaling.yarn_log_multiplier": 1.0,
+            },
+        ),
+        (
+            *("mixtral", {"num_local_experts": 4, "sliding_window": None}, "llama"),
+            {"expert_count": 4, "expert_used_count": 2, "feed_forward_length": 128},
+        ),
+        (
+            *("qwen2_moe", MOE | OWN_HEAD, "qwen2moe"),
+            {"expert_feed_forward_length": 32, "expert_shared_feed_forward_length": 64},
+        ),
+        ("olmoe", OWN_HEAD | {"num_key_value_heads": 4}, "olmoe", {"expert_used_count": 8}),
+        ("gpt_oss", OSS, "gpt-oss", {"attention.sliding_window": 24, "rope.freq_base": 150000.0}),
+        (
+            *("deepseek_v3", DEEPSEEK, "deepseek2"),
+            {
+                "leading_dense_block_count": 1,
+                "attention.q_lora_rank": 32,
+                "attention.key_length": 32,
+                "attention.value_length": 24,
+                "rope.dimension_count": 16,
+                "expert_gating_func": 2,
+                "expert_weights_norm": True,
+                "expert_weights_scale": 2.5,
+                "expert_group_count": 4,
+                "expert_group_used_count": 2,
+                "expert_shared_count": 1,
+            },
+        ),
         (
             *("granite", GRANITE, "granite"),
             {"attention.scale": 0.25, "embedding_scale": 3.0, "residual_scale": 0.5, "logit_scale": 2.0},
@@ -107,7 +174,24 @@ def test_a_family_has_llama_cpp_s_name_and_its_factors(
 @pytest.mark.parametrize(
     ("family", "changes", "feature"),
     [
-        ("gemma", {}, "(?s)a gemma model.*no byte-level BPE"),
+        ("mamba", {"state_size": 8}, "(?s)a mamba model.*blocks without attention"),
+        ("gemma2", GEMMA2 | {"query_pre_attn_scalar": 24}, "does not know scaled scores"),
+        ("gemma2", GEMMA2 | {"attn_logit_softcapping": None}, "has capped scores in any case"),
+        ("gemma3_text", {**GEMMA3, "sliding_window_pattern": 2}, "the window, or none, of block 1"),
+        (
+            "falcon",
+            FALCON | {"parallel_attn": False, "new_decoder_architecture": False},
+            "has parallel blocks",
+        ),
+        ("falcon", FALCON | {"bias": True}, "does not know biases"),
+        ("mpt", {"max_seq_len": 512, "attn_config": {"softmax_scale": 0.5}}, "scaled scores"),
+        ("qwen3_moe", MOE, "has weights of the chosen experts that add up to one in any case"),
+        ("qwen2_moe", MOE | OWN_HEAD | {"norm_topk_prob": True}, "does not know weights of the chosen"),
+        ("olmoe", OWN_HEAD, "fewer heads of keys than of queries"),
+        ("gpt_oss", OSS | {"swiglu_limit": 0.7}, "gates that are clamped at 0.7"),
+        ("gpt_oss", OSS | {"rope_parameters": YARN | {"truncate": False}}, "whose range is not rounded"),
+        ("deepseek_v3", DEEPSEEK | {"num_hidden_layers": 26}, "26 blocks whose queries come from a narrow"),
+        ("ministral3", {"rope_parameters": YARN | {"truncate": False}}, "yarn with factors of its own"),
         ("cohere2", {**COHERE2, "sliding_window_pattern": 2}, "block 1 without rotary"),
         ("cohere", OWN_HEAD, "a head that is not the embedding"),
         ("exaone4", {"sliding_window_pattern": 2}, "without rotary"),
@@ -132,6 +216,17 @@ def test_what_llama_cpp_leaves_out_is_refused(
             str(make_decoder(tmp_path / "m", family, **changes)), format="gguf", output=tmp_path / "g"
         )
     assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.chain
+def test_a_tokenizer_that_llama_cpp_only_comes_close_to_is_refused(
+    make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "m")
+    tokenizer = read_json(model / "tokenizer.json")
+    write_json(model / "tokenizer.json", {**tokenizer, "pre_tokenizer": INEXACT["tekken"]})
+    with pytest.raises(InputError, match="calls tekken, and does not follow"):
+        export_bundle(str(model), format="gguf", output=tmp_path / "g")
 
 
 @pytest.mark.chain

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..kinds import DECODER
+from ..kinds import DECODER, MIXTURE
 
 PACKAGES = ("llama-cpp-py-sync==0.11739", "numpy")
-ARTIFACTS, KINDS = ("gguf",), (DECODER,)
+ARTIFACTS, KINDS = ("gguf",), (DECODER, MIXTURE)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
-    """Greedy tokens, and logits of the last token of each row; llama.cpp rounds what its products read."""
+    """Greedy tokens, logits of the last token of each row, and the ids of texts; llama.cpp rounds what its
+    products read.
+    """
     import llama_cpp_py_sync
 
     (file,) = artifact.glob("*.gguf")
@@ -29,7 +31,8 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
             model._eval_tokens(row_tokens[-1:], len(row) + place)
             found = _logits(model)
         tokens.append(row_tokens)
-    return {"values": values, "tokens": tokens}
+    ids = [model.tokenize(text, add_special=True, parse_special=True) for text in task.get("written", [])]
+    return {"values": values, "tokens": tokens, "ids": ids}
 
 
 def _logits(model: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from edgepress.compress.model.checkpoint.gguf_words import WAYS, name_of
+from edgepress.compress.model.checkpoint.gguf_words import INEXACT, WAYS, inexact_name_of, name_of
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 PLAIN = {**BYTES, "use_regex": False}
@@ -48,6 +48,12 @@ def test_how_text_is_cut_has_llama_cpp_s_name() -> None:
 )
 def test_another_way_to_cut_text_has_no_name(steps: Any) -> None:
     assert name_of(steps, False) is None
+
+
+def test_ways_that_llama_cpp_comes_close_to_are_named_as_such() -> None:
+    for name, way in INEXACT.items():
+        assert (name_of(way, False), inexact_name_of(way)) == (None, name)
+    assert inexact_name_of(BYTES) is None
 
 
 def test_every_way_has_its_name_or_that_of_an_equal_one() -> None:

@@ -1,0 +1,177 @@
+"""The row of a model among the families that are written as GGUF, and whether it is what the row computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import isclose, sqrt
+from typing import Any
+
+from ...compress.model.anatomy import Anatomy
+from ...compress.model.block_anatomy import BlockAnatomy
+from ...errors import InputError
+from . import _gguf_architecture as names
+from ._gguf_architecture import WAY_OUT, GgufArchitecture
+from ._gguf_families import ARCHITECTURES, WITHOUT
+
+_NEAR = 1e-6
+
+
+def architecture_of(anatomy: Anatomy) -> GgufArchitecture:
+    """The row of a model.
+
+    Raises:
+        InputError: a family without one, or what llama.cpp does not know of it.
+    """
+    found = ARCHITECTURES.get(anatomy.model_type)
+    if found is None:
+        raise InputError(
+            f"a {anatomy.model_type} model cannot be written as GGUF yet",
+            why=WITHOUT.get(anatomy.model_type, ""),
+            fix=f"known: {', '.join(ARCHITECTURES)}; {WAY_OUT} instead",
+        )
+    whole = list(_of_model(anatomy, found))
+    parts = [list(_of_block(anatomy, block, found)) for block in anatomy.blocks]
+    for feature in (*whole, *(feature for part in parts for feature in part)):
+        if feature not in found.holds:
+            raise InputError(f"llama.cpp's {found.name} does not know {feature}", fix=WAY_OUT)
+    for feature in sorted(found.needs.difference(whole)):
+        if not all(feature in part for part in parts):
+            raise InputError(
+                f"llama.cpp's {found.name} has {feature} in any case, and this model has not in every block",
+                fix=WAY_OUT,
+            )
+    return found
+
+
+def _of_model(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
+    """What the model has around its blocks beyond the plainest of llama.cpp's."""
+    yield from _of_ropes(anatomy, found)
+    if len(anatomy.blocks) == found.windowed_at:
+        yield f"{found.windowed_at} blocks that see everything"
+    if (anatomy.position_embedding is not None) != found.table:
+        yield "positions without a table" if found.table else "a table of positions"
+    if anatomy.embedding_norm is not None:
+        yield names.EMBEDDING_NORM
+    if anatomy.tied and found.head == "own":
+        yield "a head that is the embedding"
+    if not anatomy.tied and found.head == "embedding":
+        yield "a head that is not the embedding"
+    if names.ROOT_SCALED in found.holds and _near(anatomy.embedding_scale, sqrt(anatomy.hidden_size)):
+        yield names.ROOT_SCALED
+    elif anatomy.embedding_scale != 1:
+        yield names.SCALED_EMBEDDINGS
+    if (form := anatomy.logit_form) is not None:
+        if form.softcap is not None:
+            yield names.CAPPED_LOGITS
+        if form.softcap is None or form.scale != 1:
+            yield names.SCALED_LOGITS
+    attentions = anatomy.attentions()
+    if found.square and {part.q.out_features for part in attentions} != {anatomy.hidden_size}:
+        yield "heads that together are not as wide as the model"
+    if found.square_keys and {part.k.out_features for part in attentions} != {anatomy.hidden_size}:
+        yield "fewer heads of keys than of queries"
+    narrow = any(part.latent is not None and part.latent.q_a is not None for part in attentions)
+    if narrow and len(anatomy.blocks) in found.lite_at:
+        yield f"{len(anatomy.blocks)} blocks whose queries come from a narrow state"
+    mixed = [block.experts is not None for block in anatomy.blocks]
+    if found.dense_first and mixed != sorted(mixed):
+        yield "a block without experts behind one with them"
+
+
+def _of_ropes(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
+    ropes = anatomy.ropes()
+    for rope in ropes:
+        kind = rope.scaling.get("rope_type")
+        if kind is not None and kind not in found.stretches:
+            yield "rotary positions that are scaled"
+        if kind == "yarn" and not _rounded_yarn(rope.scaling):
+            yield "yarn with factors of its own, or whose range is not rounded"
+        if rope.interleaved and not found.neighbours:
+            yield "positions that turn neighbouring channels"
+    if len(ropes) < 2:
+        return
+    local = {part.rope for part in anatomy.attentions() if part.sliding_window is not None}
+    whole = {part.rope for part in anatomy.attentions() if part.sliding_window is None}
+    alike = len(local) == len(whole) == 1 and not any(rope and rope.scaling for rope in local)
+    yield names.LOCAL_ROPE if alike else "positions that differ from block to block"
+
+
+def _rounded_yarn(scaling: Mapping[str, Any]) -> bool:
+    """Whether it is llama.cpp's form: what scores are multiplied by follows from the factor, and the channels
+    where the two forms of angles meet are whole.
+    """
+    both = scaling.get("mscale") and scaling.get("mscale_all_dim")
+    own = scaling.get("attention_factor") is not None or (both and scaling["mscale"] != 1)
+    return not own and scaling.get("truncate", True) is not False
+
+
+def _of_block(anatomy: Anatomy, block: BlockAnatomy, found: GgufArchitecture) -> Iterator[str]:
+    attention, mlp = block.attention, block.mlp
+    biased = {linear.role for linear in block.linears() if linear.bias}
+    norms = [norm for norm in block.norms() if norm not in (attention.q_norm, attention.k_norm)]
+    number, rotary = block.index + 1, not found.table and names.SLOPES not in found.needs
+    plain = not rotary or (found.plain_every and number % found.plain_every == 0)
+    windowed = attention.sliding_window is not None
+    has = {
+        names.ATTENTION_BIASES: bool(biased & {"q", "k", "v", "qkv"}),
+        names.BIASES: bool(biased - {"q", "k", "v", "qkv"}),
+        names.LAYER_NORMS: any(norm.kind == "layer" for norm in norms),
+        names.OFFSET_NORMS: any(norm.offset for norm in norms),
+        names.HEAD_NORMS: attention.q_norm is not None and not attention.normed_over_heads,
+        names.NORMS_OVER_HEADS: attention.normed_over_heads,
+        "norms before o or down": block.normed_inside,
+        names.BEHIND: block.order in ("behind", "post", "late"),
+        names.AROUND: block.attention_norm is not None or block.mlp_norm is not None,
+        names.PARALLEL: block.order == "parallel",
+        names.NO_GATE: mlp.gate is None,
+        f"an MLP with {mlp.activation}": mlp.activation != found.activation,
+        names.FUSED_QKV: attention.qkv is not None,
+        names.FUSED_MLP: mlp.gate_up is not None and not mlp.interleaved,
+        names.PART: attention.rope is not None and attention.rope.dim != attention.head_dim,
+        f"block {block.index} {'with' if plain else 'without'} rotary positions": (attention.rope is None)
+        != bool(plain),
+        f"the window, or none, of block {block.index}": found.windows > 0
+        and windowed != bool(number % found.windows),
+        names.CAPPED_SCORES: attention.softcap is not None,
+        names.SLOPES: attention.slopes is not None,
+        names.SINKS: attention.sinks is not None,
+        names.LATENT: attention.latent is not None,
+        names.SCALED_SCORES: not _near(
+            attention.scale or attention.head_dim**-0.5, _scale(anatomy, block, found)
+        ),
+        names.SCALED_RESIDUALS: block.residual_scale != 1,
+    }
+    yield from (feature for feature, present in has.items() if present)
+    yield from _of_experts(block, found)
+
+
+def _of_experts(block: BlockAnatomy, found: GgufArchitecture) -> Iterator[str]:
+    mlp, experts = block.mlp, block.experts
+    if mlp.interleaved:
+        yield names.ALTERNATING
+    if mlp.limit is not None:
+        yield names.CLAMPED if mlp.limit == found.limit else f"gates that are clamped at {mlp.limit}"
+    if experts is None:
+        return
+    yield names.EXPERTS
+    if experts.normalized:
+        yield names.NORMALIZED
+    if experts.shared is not None:
+        yield names.SHARED
+        if experts.shared.up.out_features % mlp.up.out_features and names.ROUTER_FORM in found.holds:
+            yield "an expert for all tokens that is no multiple of the others"
+    if experts.shared_gate is not None:
+        yield names.SHARED_GATE
+    if experts.router_form is not None:
+        yield names.ROUTER_FORM
+
+
+def _scale(anatomy: Anatomy, block: BlockAnatomy, found: GgufArchitecture) -> float:
+    """What llama.cpp multiplies scores by where the file names nothing."""
+    if len(anatomy.blocks) == found.wide_at:
+        return float((anatomy.hidden_size // block.attention.heads) ** -0.5)
+    return float(block.attention.head_dim**-0.5)
+
+
+def _near(one: float, other: float) -> bool:
+    return isclose(one, other, rel_tol=_NEAR)

@@ -1,0 +1,165 @@
+"""Where the tensors of a checkpoint go in a GGUF file: each entry is one of them, or the same one of all
+experts of a block, stacked as ``[experts, out, in]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...compress.model.anatomy import Anatomy, Shapes
+from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp
+from ._gguf_architecture import GgufArchitecture
+from ._gguf_features import architecture_of
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stored tensor: its ``rows [out]`` in the order that they have there (None: as they are), what is
+    added to it, and whether it is ``flat`` there.
+    """
+
+    stored: str
+    rows: Rows | None = None
+    added: float = 0.0
+    flat: bool = False
+
+    def of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The tensor as it is there."""
+        ordered = array if self.rows is None else array[self.rows]
+        ordered = ordered.reshape(-1) if self.flat else ordered
+        return ordered + np.float32(self.added) if self.added else ordered
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The tensor ``name`` of the file; of several ``parts`` where it is ``stacked``."""
+
+    name: str
+    parts: tuple[Part, ...]
+    stacked: bool = False
+
+    def of(self, arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        """That of the arrays of the parts, each as it is there."""
+        found = list(arrays)
+        return np.stack(found) if self.stacked else found[0]
+
+
+def entries(anatomy: Anatomy, shapes: Shapes) -> list[Entry]:
+    """Each tensor of the file, in the order of the forward pass.
+
+    Raises:
+        InputError: as :func:`._gguf_features.architecture_of`.
+    """
+    known = architecture_of(anatomy)
+    name_of = known.names(len(anatomy.blocks), anatomy.base)
+    tables = [anatomy.embedding, anatomy.position_embedding, None if anatomy.tied else anatomy.head]
+    found = [Entry(name_of(table), (Part(table),)) for table in tables if table is not None]
+    norms = [norm for norm in (anatomy.embedding_norm, anatomy.final_norm) if norm is not None]
+    for block in anatomy.blocks:
+        norms += block.norms()
+        orders = _orders(block.attention, known)
+        several = {linear.name for linear in block.expert_linears()}
+        for linear in block.linears():
+            if linear.name not in several:
+                found.append(Entry(name_of(linear.name), (Part(linear.name, orders.get(linear.name)),)))
+        found += _of_experts(block)
+    found += [Entry(name_of(norm.name), (Part(norm.name, added=norm.offset),)) for norm in norms]
+    single = (_single(block) for block in anatomy.blocks)
+    return [*_with_biases(found, shapes), *(entry for block in single for entry in block)]
+
+
+def _with_biases(modules: Iterable[Entry], shapes: Shapes) -> Iterator[Entry]:
+    """The weight and, where it is stored, the bias of each module."""
+    for module in modules:
+        for kind in ("weight", "bias"):
+            if f"{module.parts[0].stored}.{kind}" in shapes:
+                parts = (
+                    Part(f"{part.stored}.{kind}", part.rows, part.added * (kind == "weight"), part.flat)
+                    for part in module.parts
+                )
+                yield Entry(f"{module.name}.{kind}", tuple(parts), module.stacked)
+
+
+def _of_experts(block: BlockAnatomy) -> Iterator[Entry]:
+    """The router, and gate, up and down of all experts."""
+    from gguf import MODEL_TENSOR as TENSOR
+
+    experts, mlps = block.experts, list(block.expert_mlps())
+    if experts is None:
+        return
+    yield Entry(_name(TENSOR.FFN_GATE_INP, block), (Part(experts.router),))
+    if experts.shared_gate is not None:
+        yield Entry(_name(TENSOR.FFN_GATE_INP_SHEXP, block), (Part(experts.shared_gate, flat=True),))
+    for kind, role in (
+        (TENSOR.FFN_GATE_EXP, "gate"),
+        (TENSOR.FFN_UP_EXP, "up"),
+        (TENSOR.FFN_DOWN_EXP, "down"),
+    ):
+        parts = (_part(mlp, role) for mlp in mlps)
+        yield Entry(_name(kind, block), tuple(parts), stacked=True)
+
+
+def _part(mlp: Mlp, role: str) -> Part:
+    """Gate, up or down of an expert; of one whose rows of gate and up alternate every other row."""
+    if role == "down" or mlp.gate_up is None:
+        linear: Linear = getattr(mlp, role)
+        return Part(linear.name)
+    return Part(mlp.gate_up.name, np.arange(role == "up", mlp.gate_up.out_features, 2))
+
+
+def _single(block: BlockAnatomy) -> Iterator[Entry]:
+    """Tensors that are of no module: sinks, and what is added to scores when experts are chosen."""
+    from gguf import MODEL_TENSOR as TENSOR
+
+    if block.attention.sinks is not None:
+        yield Entry(f"{_name(TENSOR.ATTN_SINKS, block)}.weight", (Part(block.attention.sinks),))
+    form = None if block.experts is None else block.experts.router_form
+    if form is not None:
+        yield Entry(f"{_name(TENSOR.FFN_EXP_PROBS_B, block)}.bias", (Part(form.correction),))
+
+
+def _name(kind: Any, block: BlockAnatomy) -> str:
+    from gguf import TENSOR_NAMES
+
+    return str(TENSOR_NAMES[kind].format(bid=block.index))
+
+
+def _orders(attention: Attention, known: GgufArchitecture) -> dict[str, Rows]:
+    """By projection, the order in which llama.cpp wants its rows, where that is another."""
+    if attention.latent is not None:
+        return _latent_orders(attention)
+    if (order := attention.row_order()) is not None:
+        return {attention.projections[0].name: np.array(order)}
+    rope = attention.rope
+    if not known.neighbours or rope is None or rope.interleaved:
+        return {}
+    head = np.concatenate([_turned(rope.dim), np.arange(rope.dim, attention.head_dim)])
+    starts = np.arange(0, attention.q.out_features, attention.head_dim)[:, None]
+    rows = {linear.name: linear.out_features for linear in (attention.q, attention.k)}
+    return {name: (starts[: count // attention.head_dim] + head).reshape(-1) for name, count in rows.items()}
+
+
+def _turned(channels: int) -> Rows:
+    """Channels that turn together next to each other, where they were half of them apart."""
+    return np.arange(channels).reshape(2, -1).T.reshape(-1)
+
+
+def _latent_orders(attention: Attention) -> dict[str, Rows]:
+    """Of latent attention, whose turned channels are the last of each query and of what keys come from."""
+    latent = attention.latent
+    if latent is None or attention.rope is None or attention.rope.interleaved:
+        return {}
+    plain, rank = attention.head_dim - latent.turned, latent.kv_a.out_features - latent.turned
+    head = np.concatenate([np.arange(plain), plain + _turned(latent.turned)])
+    starts = np.arange(0, attention.q.out_features, attention.head_dim)[:, None]
+    return {
+        attention.q.name: (starts + head).reshape(-1),
+        latent.kv_a.name: np.concatenate([np.arange(rank), rank + _turned(latent.turned)]),
+    }

@@ -1,0 +1,122 @@
+"""Sizes and factors of a model, under the names that llama.cpp reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...compress.model.anatomy import Anatomy
+from ...compress.model.block_anatomy import Attention, Rope
+from ._gguf_features import architecture_of
+
+_SLOPES = 8.0  # the exponent of the least bias by distance
+
+
+def describe(writer: Any, anatomy: Anatomy) -> None:
+    """Give the ``writer`` of a file the settings of a model."""
+    first, last = anatomy.blocks[0], anatomy.final_norm
+    writer.add_block_count(len(anatomy.blocks))
+    windows = [size for part in anatomy.attentions() if (size := part.sliding_window) is not None]
+    if windows and architecture_of(anatomy).windows:
+        writer.add_sliding_window(min(windows))
+        windows = []
+    # llama.cpp's own sees everything in most families: as far as no window begins, that is the same.
+    writer.add_context_length(min([anatomy.max_positions, *windows]))
+    writer.add_embedding_length(anatomy.hidden_size)
+    writer.add_feed_forward_length(first.mlp.up.out_features)
+    writer.add_head_count(first.attention.heads)
+    writer.add_head_count_kv(first.attention.kv_heads)
+    writer.add_key_length(first.attention.head_dim)
+    writer.add_value_length(first.attention.v.out_features // first.attention.kv_heads)
+    if last is not None:
+        (writer.add_layer_norm_rms_eps if last.kind == "rms" else writer.add_layer_norm_eps)(last.eps)
+    _positions(writer, anatomy)
+    writer.add_vocab_size(anatomy.vocab_size)
+    writer.add_parallel_residual(first.order == "parallel")
+    _factors(writer, anatomy)
+    _experts(writer, anatomy)
+    _latent(writer, first.attention)
+
+
+def _positions(writer: Any, anatomy: Anatomy) -> None:
+    """The rope of all blocks; where those with a window have their own, that of the others and that one."""
+    parts = anatomy.attentions()
+    if parts[0].slopes is not None:
+        writer.add_max_alibi_bias(_SLOPES)
+    if not (ropes := anatomy.ropes()):
+        return
+    whole = [part.rope for part in parts if part.rope is not None and part.sliding_window is None]
+    chosen = (whole or ropes)[0]
+    writer.add_rope_dimension_count(chosen.dim)
+    writer.add_rope_freq_base(chosen.theta)
+    if len(ropes) > 1:
+        (local,) = (rope for rope in ropes if rope != chosen)
+        writer.add_rope_freq_base_swa(local.theta)
+    _stretching(writer, chosen)
+
+
+def _stretching(writer: Any, rope: Rope) -> None:
+    from gguf import RopeScalingType
+
+    scaling = rope.scaling
+    if not scaling:
+        return
+    kind = RopeScalingType(scaling["rope_type"])
+    writer.add_rope_scaling_type(kind)
+    writer.add_rope_scaling_factor(float(scaling["factor"]))
+    if kind is not RopeScalingType.YARN:
+        return
+    writer.add_rope_scaling_orig_ctx_len(int(scaling["original_max_position_embeddings"]))
+    writer.add_rope_scaling_yarn_beta_fast(float(scaling.get("beta_fast") or 32.0))
+    writer.add_rope_scaling_yarn_beta_slow(float(scaling.get("beta_slow") or 1.0))
+    if scaling.get("mscale") and scaling.get("mscale_all_dim"):
+        writer.add_rope_scaling_yarn_log_mul(float(scaling["mscale_all_dim"]))
+
+
+def _factors(writer: Any, anatomy: Anatomy) -> None:
+    """What embeddings, scores, residuals and logits are multiplied by, where they are, and their caps."""
+    first, known, form = anatomy.blocks[0], architecture_of(anatomy), anatomy.logit_form
+    if anatomy.embedding_scale != 1:
+        writer.add_embedding_scale(anatomy.embedding_scale)
+    if first.attention.scale is not None and known.scales_scores:
+        writer.add_attention_scale(first.attention.scale)
+    if first.attention.softcap is not None:
+        writer.add_attn_logit_softcapping(first.attention.softcap)
+    if first.residual_scale != 1:
+        writer.add_residual_scale(first.residual_scale)
+    if form is not None and form.softcap is not None:
+        writer.add_final_logit_softcapping(form.softcap)
+    elif form is not None:
+        # Granite's is a divisor there, as in its own config.
+        writer.add_logit_scale(1 / form.scale if known.divides_logits else form.scale)
+
+
+def _experts(writer: Any, anatomy: Anatomy) -> None:
+    mixtures = [block for block in anatomy.blocks if block.experts is not None]
+    if not mixtures or (experts := mixtures[0].experts) is None:
+        return
+    width, form = mixtures[0].mlp.up.out_features, experts.router_form
+    writer.add_expert_count(experts.count)
+    writer.add_expert_used_count(experts.chosen)
+    writer.add_expert_feed_forward_length(width)
+    if experts.shared is not None:
+        writer.add_expert_shared_feed_forward_length(experts.shared.up.out_features)
+    if form is None:
+        return
+    from gguf import ExpertGatingFuncType
+
+    writer.add_leading_dense_block_count(mixtures[0].index)
+    writer.add_expert_shared_count(0 if experts.shared is None else experts.shared.up.out_features // width)
+    writer.add_expert_gating_func(ExpertGatingFuncType.SIGMOID)
+    writer.add_expert_weights_norm(experts.normalized)
+    writer.add_expert_weights_scale(form.scale)
+    writer.add_expert_group_count(form.groups)
+    writer.add_expert_group_used_count(form.chosen_groups)
+
+
+def _latent(writer: Any, attention: Attention) -> None:
+    """Latent attention, of which the file keeps the projection of keys and values whole, with its codes."""
+    latent = attention.latent
+    if latent is None:
+        return
+    writer.add_q_lora_rank(0 if latent.q_a is None else latent.q_a.out_features)
+    writer.add_kv_lora_rank(latent.kv_b.in_features)
