@@ -68,8 +68,8 @@ def pieces_of(content: dict[str, Any], tokenizer: Tokenizer) -> Pieces:
     ):
         raise _refused("joins pieces in a way of its own", "llama.cpp goes by scores alone")
     text = tokenizer.encode("a", special=False)
-    begins, ends = ([tokenizer.bos_id], []), (tokenizer.eos_ids[:1], [])
-    if tokenizer.encode("a") not in [[*begin, *text, *end] for begin in begins for end in ends]:
+    begin, end = [tokenizer.bos_id], tokenizer.eos_ids[:1]
+    if tokenizer.encode("a") not in (text, [*begin, *text], [*text, *end], [*begin, *text, *end]):
         raise _refused("puts more around a text than its first and last token", "llama.cpp knows these two")
     pairs = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model.get("merges", [])]
     names = {token["content"] for token in added}

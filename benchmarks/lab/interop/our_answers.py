@@ -85,9 +85,13 @@ def text_answers(kind: str, model: Any, checkpoint: Path, lengths: Sequence[int]
             for one, then in zip(texts, more, strict=True)
         ]
         scores = [[_likelihood(model, len(begin), whole)] for begin, whole in pairs]
-        ids = [tokenizer.encode(text) for text in WRITTEN]
-        found = {"contexts": texts, "continuations": more, "scored": {"values": scores}}
-        return {**found, "written": WRITTEN, "ids": ids}
+        return {
+            "contexts": texts,
+            "continuations": more,
+            "scored": {"values": scores},
+            "written": WRITTEN,
+            "ids": [tokenizer.encode(text) for text in WRITTEN],
+        }
     return {}
 
 
