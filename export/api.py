@@ -180,6 +180,12 @@ def _prepared(
             f"{job.name} is an encoder–decoder, which this format is not written of",
             fix="take --format onnx, or open the checkpoint itself in transformers",
         )
+    if not choice.plugin.graph and job.source.anatomy.looks_back:
+        raise InputError(
+            f"{job.name} embeds sentences, and this format is written of decoders that write",
+            why="its readers would look for a head, and not for how states are pooled",
+            fix="take --format onnx, or open the checkpoint itself in sentence-transformers",
+        )
     prepared = choice.plugin.prepare(job, validate=choice.validate)
     twin = _twin(job, choice.plugin) if choice.gate else None
     found = export_needs(job.source, validate=choice.validate, gate=choice.gate)

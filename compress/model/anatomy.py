@@ -37,8 +37,9 @@ class Anatomy:
     """A whole model.
 
     Attributes:
-        kind: ``decoder`` (causal, with a head), ``encoder``, or ``encoder_decoder``: both, with a head, where
-            ``blocks`` are those of the encoder and then those of the decoder.
+        kind: ``decoder`` (causal, with a head), ``encoder`` (also what was a decoder and gives vectors), or
+            ``encoder_decoder``: both, with a head, where ``blocks`` are those of the encoder and then those
+            of the decoder.
         base: prefix of the inner model in stored names (``model.`` or ``bert.`` or empty).
         renamed: what stored names begin with, and what transformers' modules begin with in its place; the
             first that fits counts.
@@ -212,9 +213,28 @@ class Anatomy:
         return encoder, decoder
 
     def without_head(self) -> Anatomy:
-        """Of an encoder that is used without its head, as transformers builds it then."""
+        """Of a model of one stack that is used without its head, as transformers builds it then: an encoder,
+        of a decoder one whose tokens see those before them alone.
+        """
         renamed = ((self.base, ""),) if self.base else ()
-        return replace(self, classifier=None, other_head=None, renamed=renamed)
+        blocks = tuple(block.causal() for block in self.blocks) if self.kind == "decoder" else self.blocks
+        return replace(
+            self,
+            kind="encoder",
+            blocks=blocks,
+            head=None,
+            tied=False,
+            head_bias=None,
+            logit_form=None,
+            classifier=None,
+            other_head=None,
+            renamed=renamed,
+        )
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether it is an encoder whose tokens see those before them alone."""
+        return self.kind == "encoder" and any(part.causal for part in self.attentions())
 
     def linears(self) -> Iterator[Linear]:
         """Every linear of every block."""

@@ -89,6 +89,12 @@ class BlockAnatomy:
             )
         return self.mixer
 
+    def causal(self) -> BlockAnatomy:
+        """As a block of an encoder whose tokens see those before them alone."""
+        if not isinstance(self.mixer, Attention):  # which looks back whatever it is in
+            return self
+        return replace(self, mixer=replace(self.mixer, causal=True))
+
     def attentions(self) -> Iterator[Attention]:
         """Where it attends: to the tokens themselves, and in a decoder to the encoder's states."""
         yield from (part for part in (self.mixer, self.cross) if isinstance(part, Attention))

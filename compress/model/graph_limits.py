@@ -19,7 +19,7 @@ def require_graph(anatomy: Anatomy) -> None:
     """Refuse what the graph of a decoder or an encoder cannot express.
 
     Raises:
-        CheckpointError: another head, a rope, or blocks of another order.
+        CheckpointError: another head, a rope, blocks of another order, or parts that encoders do not have.
         ShapeError: heads that the attention kernel cannot handle; names the layer.
         UnknownName: an activation function without an operator.
     """
@@ -107,3 +107,22 @@ def check_encoder(anatomy: Anatomy) -> None:
             raise CheckpointError(
                 f"{block.prefix} is in the order {block.order!r}: such encoders are not supported"
             )
+        if unknown := _unknown_in_encoders(block):
+            raise CheckpointError(
+                f"{block.prefix} has {', '.join(unknown)}: graphs that embed texts know none",
+                why="they are those of encoders, also where a decoder embeds",
+            )
+
+
+def _unknown_in_encoders(block: BlockAnatomy) -> list[str]:
+    """What a block has that only the graphs of decoders know."""
+    part = block.attention
+    found = {
+        "experts": block.experts,
+        "soft-capped scores": part.softcap,
+        "sinks": part.sinks,
+        "scores that fall with the distance": part.slopes,
+        "keys and values of a narrow state": part.latent,
+        "a norm in front of the attention's last linear": part.inner_norm,
+    }
+    return [name for name, there in found.items() if there is not None]

@@ -66,6 +66,8 @@ def _without_weights(path: Path, anatomy: Anatomy) -> nn.Module:
         del config.quantization_config
     if any(block.repeats > 1 for block in anatomy.blocks):  # each of them repeats itself
         config.num_hidden_layers = len(anatomy.blocks)
+    if anatomy.looks_back:  # as an encoder does: in one go
+        config.use_cache = False
     # First values for parameters that hold none would take twice as long as all else.
     with init_empty_weights(include_buffers=False), no_init_weights():
         model = _made(config, anatomy)

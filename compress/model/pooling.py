@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STAGES = "modules.json"
-MODES: dict[str, Literal["mean", "cls"]] = {
+Mode = Literal["mean", "cls", "last"]
+# Flags, and the names that newer sentence-transformers have in their place.
+MODES: dict[str, Mode] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
 }
+NAMED: dict[str, Mode] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,13 @@ class Pooling:
     """What a sentence vector is made of.
 
     Attributes:
-        mode: the masked mean of the last hidden states, that of the first token, ``tower`` where the anatomy
-            of one of two encoders says it, or None when no file says.
+        mode: the masked mean of the last hidden states, that of the first token, that of the last that is no
+            padding, ``tower`` where the anatomy of one of two encoders says it, or None when no file says.
         normalize: whether the vector is divided by its L2 norm.
         max_length: tokens at which a text is cut, special tokens included, or None when no file says.
     """
 
-    mode: Literal["mean", "cls", "tower"] | None
+    mode: Mode | Literal["tower"] | None
     normalize: bool
     max_length: int | None
 
@@ -54,9 +58,15 @@ class Pooling:
         if self.mode == "cls":
             vectors = hidden[:, 0]
         else:
-            weights = mask.unsqueeze(-1).to(hidden.dtype)
+            counted = last_of(mask) if self.mode == "last" else mask
+            weights = counted.unsqueeze(-1).to(hidden.dtype)
             vectors = (hidden * weights).sum(1) / weights.sum(1)
         return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12) if self.normalize else vectors
+
+
+def last_of(mask: Tensor) -> Tensor:
+    """Of ``mask [batch, length]`` the last one of each row alone, on whatever side padding is."""
+    return mask * (mask.flip(1).cumsum(1).flip(1) == 1)
 
 
 # An image's vector is its class token's state behind the last norm.
@@ -69,20 +79,6 @@ def embeds_sentences(directory: Path) -> bool:
     return is_regular(directory / STAGES)
 
 
-def require_encoder(directory: Path, kind: str) -> None:
-    """Refuse a sentence-transformers model in ``directory`` whose states an encoder does not give.
-
-    Raises:
-        CheckpointError: it is of another ``kind``.
-    """
-    if kind != "encoder":
-        raise CheckpointError(
-            f"{directory} embeds sentences ({STAGES}) and is of the kind {kind}",
-            why="states of encoders alone become vectors here",
-            fix=f"to compress it as a model that writes, remove {STAGES} from a copy of it",
-        )
-
-
 def pooling_of(directory: Path) -> Pooling:
     """The pooling of the encoder in ``directory``.
 
@@ -92,7 +88,7 @@ def pooling_of(directory: Path) -> Pooling:
         InputError: a file that is not JSON.
     """
     stages = _modules(directory)
-    mode: Literal["mean", "cls"] | None = None
+    mode: Mode | None = None
     for kind, folder in stages:
         if kind == "Pooling":
             mode = _mode(contained(directory, f"{folder}/config.json"))
@@ -114,15 +110,14 @@ def _modules(directory: Path) -> list[tuple[str, str]]:
     return [(str(stage.get("type", "")).rpartition(".")[2], str(stage.get("path", ""))) for stage in content]
 
 
-def _mode(file: Path) -> Literal["mean", "cls"]:
+def _mode(file: Path) -> Mode:
     content: Any = read_json(file)
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} is not a JSON object")
     chosen = sorted(key for key, on in content.items() if key.startswith("pooling_mode_") and on is True)
-    # Newer sentence-transformers name the mode instead of a flag per mode.
     named = content.get("pooling_mode")
-    if named in MODES.values() and not chosen:
-        return "mean" if named == "mean" else "cls"
+    if isinstance(named, str) and named in NAMED and not chosen:
+        return NAMED[named]
     if len(chosen) != 1 or chosen[0] not in MODES:
         raise CheckpointError(
             f"{file} asks for {', '.join(chosen) or 'no pooling mode'}", why=f"known: {', '.join(MODES)}"

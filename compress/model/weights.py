@@ -30,11 +30,12 @@ from .checkpoint.stored_tensors import restored, restored_input_scale
 from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
 from .checkpoint.vocabulary_check import check_vocabulary
 from .config_check import check_settings, check_sizes
+from .embedder import embedder_of
 from .family import anatomy_of, stored_transposed
 from .hearing.feature_extractor import with_log_mel
 from .image_processor import at_size
 from .kv_scheme import KVScales, KVScheme, kv_scheme_of, restored_scales
-from .pooling import embeds_sentences, require_encoder
+from .pooling import embeds_sentences
 
 MANIFEST = "edgepress.json"
 DEFAULT_EMBEDDING = "W8A16-g32"
@@ -69,10 +70,8 @@ class WeightSource:
         self.packed_transposed = is_transposed(reader.config)
         cached = self.kv_scheme is not None
         self.shapes = logical_shapes(reader, self.schemes, self._transposed, caches=cached)
-        self.anatomy: Anatomy = anatomy_of(reader.config, self.shapes)
-        if embeds_sentences(reader.path):
-            require_encoder(reader.path, self.anatomy.kind)
-            self.anatomy = self.anatomy.without_head()
+        derived = embedder_of if embeds_sentences(reader.path) else anatomy_of
+        self.anatomy: Anatomy = derived(reader.config, self.shapes)
         self.schemes |= coded_by_others(reader, self.anatomy)
         if self.anatomy.patches is not None:
             self.anatomy = at_size(self.anatomy, reader.path)

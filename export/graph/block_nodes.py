@@ -125,13 +125,13 @@ def _output(
     build: Build, attended: ir.Value, linear: Linear, block: BlockAnatomy
 ) -> tuple[ir.Value, ir.Value | None]:
     out, bias = project_without_bias(build, attended, [linear], linear.name)
-    return _finished(build, out, bias, linear.name, block.attention_norm, block.residual_scale)
+    return finished(build, out, bias, linear.name, block.attention_norm, block.residual_scale)
 
 
-def _finished(
+def finished(
     build: Build, out: ir.Value, bias: ir.Value | None, name: str, norm: Norm | None, scale: float
 ) -> tuple[ir.Value, ir.Value | None]:
-    """``scale · norm(out + bias)``, and what bias is still to be added."""
+    """``scale · norm(out + bias)`` of what ``name`` gives, and what bias is still to be added."""
     if norm is None and scale == 1:
         return out, bias
     if bias is not None:
@@ -150,7 +150,7 @@ def _feed_forward(build: Build, value: ir.Value, block: BlockAnatomy) -> tuple[i
         if block.experts is None
         else (mixture(build, value, block, block.experts), None)
     )
-    return _finished(build, out, bias, block.mlp.down.name, block.mlp_norm, block.residual_scale)
+    return finished(build, out, bias, block.mlp.down.name, block.mlp_norm, block.residual_scale)
 
 
 def _kept(build: Build, places: ir.Value, name: str, *values: ir.Value) -> tuple[ir.Value, ...]:

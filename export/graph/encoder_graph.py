@@ -15,19 +15,19 @@ import onnx_ir as ir
 from ...compress.model.anatomy import Anatomy, Classifier
 from ...compress.model.block_anatomy import BlockAnatomy
 from ...compress.model.graph_limits import require_graph
-from ...compress.model.pooling import Pooling
+from ...compress.model.pooling import Mode, Pooling
 from .attention.encoder_attention import EncoderInputs, encoder_attention
 from .attention.encoder_attention import encoder_inputs as attention_inputs
+from .block_nodes import finished
 from .build import Build
-from .graph_writer import GraphWriter
-from .linear.embedding import embed
+from .linear.embedding import embed_scaled
 from .linear.linear import project_without_bias, transposed_product
 from .mlp_nodes import activate, mlp
 from .norm import add_and_normalize, normalize
 from .patch_nodes import patch_embeddings
+from .pooling_nodes import pool, tokens_axis, unit
 from .tower_nodes import tower_nodes, vector_size
 
-_SMALLEST_NORM = np.float32(1e-12)
 LOGITS = "logits"
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 TOKENS: list[int | str] = ["batch_size", "sequence_length"]
@@ -39,8 +39,8 @@ def encoder_inputs(anatomy: Anatomy, token_types: int) -> list[str]:
     return [*both, "token_type_ids"] if anatomy.token_type_embedding and token_types > 1 else both
 
 
-# Of values ``[batch, seq, size]``, whether the first of each text is meant, and whether length 1 is.
-Pooled = Callable[[ir.Value, bool, bool], ir.Value]
+# Of values ``[batch, seq, size]``, which of each text are meant, and whether length 1 is.
+Pooled = Callable[[ir.Value, Mode, bool], ir.Value]
 
 
 def build_encoder(build: Build, pooling: Pooling | None) -> None:
@@ -67,13 +67,13 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
     if build.anatomy.final_norm is not None:
         hidden = normalize(build, hidden, build.anatomy.final_norm)
 
-    def pooled(values: ir.Value, first: bool, unit: bool) -> ir.Value:
-        chosen = _first(graph, values) if first else _mean(graph, values, mask)
-        return _unit(graph, chosen) if unit else chosen
+    def pooled(values: ir.Value, mode: Mode, normed: bool) -> ir.Value:
+        chosen = pool(graph, values, mask, mode)
+        return unit(graph, chosen) if normed else chosen
 
     if tower is not None:
         write_states(build, hidden)
-        vectors = _unit(graph, tower_nodes(build, hidden, ids, tower))
+        vectors = unit(graph, tower_nodes(build, hidden, ids, tower))
         graph.output(vectors, "sentence_embedding", FLOAT, ["batch_size", vector_size(build, tower)])
         return
     write_outputs(build, hidden, pooled, pooling)
@@ -88,8 +88,8 @@ def write_states(build: Build, states: ir.Value) -> None:
 
 def write_outputs(build: Build, states: ir.Value, pooled: Pooled, pooling: Pooling | None) -> None:
     """The graph's outputs: the states ``[batch, seq, hidden]``, and the logits of a classifier or the vectors
-    of a ``pooling``. ``pooled(values, first, unit)`` is ``[batch, size]`` of ``values [batch, seq, size]``:
-    that of each text's first token or their mean, as it is or of length 1.
+    of a ``pooling``. ``pooled(values, mode, normed)`` is ``[batch, size]`` of ``values [batch, seq, size]``,
+    of length 1 where ``normed``.
     """
     graph, hidden_size, head = build.graph, build.anatomy.hidden_size, build.anatomy.classifier
     write_states(build, states)
@@ -99,7 +99,8 @@ def write_outputs(build: Build, states: ir.Value, pooled: Pooled, pooling: Pooli
         logits = label_logits(build, states, pooled, head)
         graph.output(logits, LOGITS, FLOAT, ["batch_size", len(head.labels)])
     elif pooling is not None and pooling.mode is not None:
-        vectors = pooled(states, pooling.mode == "cls", pooling.normalize)
+        assert pooling.mode != "tower", "the nodes of a tower give its vectors"
+        vectors = pooled(states, pooling.mode, pooling.normalize)
         graph.output(vectors, "sentence_embedding", FLOAT, ["batch_size", hidden_size])
 
 
@@ -123,7 +124,7 @@ def _normed_embeddings(build: Build, ids: ir.Value) -> ir.Value:
     if anatomy.position_embedding is not None:
         table = build.vector(f"{anatomy.position_embedding}.weight")
         rows = graph.node("Gather", "positions", [table, _positions(build, ids)], axis=0)
-    value = embed(build, ids)
+    value = embed_scaled(build, ids)
     if rows is not None:
         value = graph.node("Add", "embeddings.sum", [value, rows])
     if anatomy.token_type_embedding is not None:
@@ -172,6 +173,8 @@ def encoder_block(build: Build, hidden: ir.Value, shared: EncoderInputs, block: 
     attended = encoder_attention(build, read, shared, block.attention, name)
     out, bias = project_without_bias(build, attended, [block.attention.o], block.attention.o.name)
     out, bias = _scaled(build, out, bias, block.attention_scale)
+    factor = block.residual_scale
+    out, bias = finished(build, out, bias, block.attention.o.name, block.attention_norm, factor)
     if block.order == "post":
         middle, _ = add_and_normalize(build, out, hidden, block.norm1, bias)
         out, bias = mlp(build, middle, block.mlp, f"{block.prefix}.mlp")
@@ -179,6 +182,7 @@ def encoder_block(build: Build, hidden: ir.Value, shared: EncoderInputs, block: 
     normed, middle = add_and_normalize(build, out, hidden, block.norm2, bias)
     out, bias = mlp(build, normed, block.mlp, f"{block.prefix}.mlp")
     out, bias = _scaled(build, out, bias, block.mlp_scale)
+    out, bias = finished(build, out, bias, block.mlp.down.name, block.mlp_norm, factor)
     parts = [middle, out, *([] if bias is None else [bias])]
     return build.graph.node("Sum", f"{block.prefix}.sum", parts)
 
@@ -194,45 +198,18 @@ def _scaled(
     return build.graph.node("Mul", f"{scale}.scaled", [out, build.vector(scale)]), None
 
 
-def _first(graph: GraphWriter, hidden: ir.Value) -> ir.Value:
-    return graph.node(
-        "Gather", "pooling.cls", [hidden, graph.constant("pooling.first", np.array(0, np.int64))], axis=1
-    )
-
-
-def _mean(graph: GraphWriter, hidden: ir.Value, mask: ir.Value | None) -> ir.Value:
-    """Of the tokens that ``mask`` marks; of images all are."""
-    if mask is None:
-        return graph.node("ReduceMean", "pooling.mean", [hidden, _tokens_axis(graph)], keepdims=0)
-    weights, axis = graph.node("Cast", "pooling.mask", [mask], to=ir.DataType.FLOAT), _tokens_axis(graph)
-    row = graph.node("Unsqueeze", "pooling.row", [weights, axis])
-    total = graph.node("Squeeze", "pooling.sum", [graph.node("MatMul", "pooling.total", [row, hidden]), axis])
-    count = graph.node("ReduceSum", "pooling.count", [weights, axis], keepdims=1)
-    one = graph.constant("pooling.one", np.array(1, np.float32))  # a row without tokens is zero, not NaN
-    return graph.node("Div", "pooling.mean", [total, graph.node("Max", "pooling.tokens", [count, one])])
-
-
-def _unit(graph: GraphWriter, vectors: ir.Value) -> ir.Value:
-    length = graph.node("ReduceL2", "pooling.length", [vectors, _tokens_axis(graph)], keepdims=1)
-    floor = graph.constant("pooling.floor", np.array(_SMALLEST_NORM))
-    return graph.node("Div", "pooling.unit", [vectors, graph.node("Max", "pooling.divisor", [length, floor])])
-
-
-def _tokens_axis(graph: GraphWriter) -> ir.Value:
-    return graph.constant("pooling.axis", np.array([1], np.int64))
-
-
 def label_logits(build: Build, states: ir.Value, pooled: Pooled, head: Classifier) -> ir.Value:
     """``[batch, labels]`` from the ``states [batch, seq, hidden]``."""
     if head.pooling == "first_and_mean":
         start, end = (build.graph.constant(f"pooling.{at}", np.array([at], np.int64)) for at in (1, 1 << 30))
-        others = build.graph.node("Slice", "pooling.others", [states, start, end, _tokens_axis(build.graph)])
-        both = [pooled(states, True, False), pooled(others, False, False)]
+        others = build.graph.node("Slice", "pooling.others", [states, start, end, tokens_axis(build.graph)])
+        both = [pooled(states, "cls", False), pooled(others, "mean", False)]
         middle = build.graph.node("Concat", "pooling.both", both, axis=-1)
     elif head.pooling == "late":  # the last linear of a mean is the mean of its outputs
-        middle = pooled(_before_labels(build, states, head, rank=3), False, False)
+        middle = pooled(_before_labels(build, states, head, rank=3), "mean", False)
     else:
-        middle = _before_labels(build, pooled(states, head.pooling == "first", False), head, rank=2)
+        chosen = pooled(states, "cls" if head.pooling == "first" else "mean", False)
+        middle = _before_labels(build, chosen, head, rank=2)
     return _linear(build, middle, head.out, rank=2)
 
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import BlockAnatomy, Linear, Mlp
 from ...compress.model.graph_limits import require_graph
-from ...compress.model.pooling import Pooling
+from ...compress.model.pooling import Mode, Pooling
 from ...compress.numbers.scheme import Scheme
 from .attention.attention import factor
 from .build import Build
@@ -25,12 +25,13 @@ from .mlp_nodes import mlp
 from .norm import add_and_normalize, layer_norm_parts, normalize, normalize_sum
 
 
-def packs_tokens(anatomy: Anatomy) -> bool:
+def packs_tokens(anatomy: Anatomy, pooling: Pooling | None) -> bool:
     """Whether the operators for packed tokens carry such a model: they know neither distances nor ropes,
-    nor norms before the sums; images have nothing to pack.
+    nor norms before the sums, nor a text's last token; images have nothing to pack.
     """
     known = not (anatomy.position_biases or anatomy.relative or anatomy.ropes() or anatomy.patches)
-    return known and anatomy.tower is None
+    last = pooling is not None and pooling.mode == "last"
+    return known and not last and anatomy.tower is None
 
 
 def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
@@ -55,8 +56,8 @@ def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
             hidden = _block(build, hidden, offsets, block)
     (states,) = graph.own("UnpackTokens", "unpack", [hidden, mask], 1)
 
-    def pooled(_states: ir.Value, first: bool, unit: bool) -> ir.Value:
-        flags = {"first": int(first), "unit": int(unit)}
+    def pooled(_states: ir.Value, mode: Mode, normed: bool) -> ir.Value:
+        flags = {"first": int(mode == "cls"), "unit": int(normed)}
         return graph.own("PoolTokens", "pooling", [hidden, offsets], 1, **flags)[0]
 
     write_outputs(build, states, pooled, pooling)

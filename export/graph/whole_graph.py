@@ -67,7 +67,7 @@ def build_graph(
         build_stack(build, stack)
     elif view.anatomy.kind == "decoder":
         build_decoder(build)
-    elif build.tiles and packs_tokens(view.anatomy):
+    elif build.tiles and packs_tokens(view.anatomy, pooling):
         build_packed_encoder(build, pooling)
     else:
         build_encoder(build, pooling)

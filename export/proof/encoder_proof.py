@@ -119,7 +119,9 @@ def compare_labels(
 
 
 def _cases(job: ExportJob, max_length: int) -> list[Feeds]:
-    """Batches of rows of unequal length, padded as the model expects; of images one and all."""
+    """Batches of rows of unequal length, padded as the model expects, on either side where a decoder embeds;
+    of images one and all.
+    """
     if job.source.anatomy.patches is not None:
         images = _images(job)
         return [*images[:1], {name: np.concatenate([one[name] for one in images]) for name in images[0]}]
@@ -133,7 +135,9 @@ def _cases(job: ExportJob, max_length: int) -> list[Feeds]:
     for batch in BATCHES:
         for length in sorted({min(length, longest) for length in LENGTHS}):
             cut = [length, max(1, length // 2), length][:batch]
-            cases.append(padded([ids[row, :valid] for row, valid in enumerate(cut)], pad))
+            rows = [ids[row, :valid] for row, valid in enumerate(cut)]
+            sides = (False, True) if job.source.anatomy.looks_back and batch > 1 else (False,)
+            cases += [padded(rows, pad, left=left) for left in sides]
     return cases
 
 

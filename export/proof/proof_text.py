@@ -95,12 +95,13 @@ def token_sentences(
     return [np.array(ids, dtype=np.int64) for ids in encoded if ids]
 
 
-def padded(batch: list[Ids], pad: int) -> dict[str, Any]:
-    """``input_ids`` and ``attention_mask`` of a batch, padded on the right."""
+def padded(batch: list[Ids], pad: int, *, left: bool = False) -> dict[str, Any]:
+    """``input_ids`` and ``attention_mask`` of a batch, padded on the right or the ``left``."""
     width = max(map(len, batch))
     ids = np.full((len(batch), width), pad, np.int64)
     mask = np.zeros_like(ids)
     for index, row in enumerate(batch):
-        ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
+        start = width - len(row) if left else 0
+        ids[index, start : start + len(row)] = row
+        mask[index, start : start + len(row)] = 1
     return {"input_ids": ids, "attention_mask": mask}

@@ -95,6 +95,7 @@ class DecoderSection:
 
 
 _INPUTS = choice("input_ids", "attention_mask", "token_type_ids", "pixel_values")
+_POOLING = choice("mean", "cls", "last", "tower")
 _LABELLED = choice("text", "token", "span", "image")
 
 
@@ -106,7 +107,7 @@ class EncoderSection:
     in which each ``image`` is prepared. A ``tower`` is one of two encoders whose vectors, of
     ``embedding_size``, are compared; texts are ``filled`` up to the longest with padding that is read."""
 
-    pooling: Annotated[Literal["mean", "cls", "tower"] | None, optional(choice("mean", "cls", "tower"))]
+    pooling: Annotated[Literal["mean", "cls", "last", "tower"] | None, optional(_POOLING)]
     normalize: Annotated[bool, flag] = False
     max_length: Annotated[int, SIZE]
     hidden_size: Annotated[int, WIDTH]

@@ -34,8 +34,8 @@ class Attention:
 
     Attributes:
         rope: how positions turn q and k; None where they do not.
-        sliding_window: how many tokens a query sees, itself included; in encoders how many to each side of
-            it; None for all.
+        sliding_window: how many tokens a query sees, itself included; in encoders that look to both sides
+            how many to each side of it; None for all.
         scale: factor on ``q · k``; None for ``1 / sqrt(head_dim)``.
         qkv: the one matrix that holds the rows of q, k and v, or None. Where it is, those three describe its
             parts and are no modules of their own.
@@ -46,7 +46,8 @@ class Attention:
         softcap: scores become ``softcap · tanh(score / softcap)`` before the softmax; None leaves them.
         slopes: of each head what a score loses with each token between its query and its key (ALiBi), or
             None.
-        causal: of an encoder: a token sees those before it alone, as in a decoder (CLIP's texts).
+        causal: of an encoder: a token sees those before it alone, as in a decoder (CLIP's texts, and decoders
+            whose states become vectors).
         sinks: the tensor ``[heads]`` of scores that take part in the softmax of each head and whose value is
             zero (gpt-oss), or None.
         latent: where k and v are parts of one projection of a narrow state, that; a head's values may be

@@ -34,7 +34,7 @@ from ._tensors import (
 )
 
 BASE = "model."
-BLOCKS = "model.layers"
+LAYERS, EMBEDDING = "layers", "embed_tokens"
 HEAD = "lm_head"
 SINKS = "self_attn.sinks"
 QK_NORMS = frozenset({"self_attn.q_norm", "self_attn.k_norm"})
@@ -104,10 +104,10 @@ class LlamaLike:
     sinks: bool = False
     latent: bool = False
 
-    def parts(self, shapes: Shapes) -> frozenset[str]:
-        """Every module that a block has."""
+    def parts(self, shapes: Shapes, blocks: str) -> frozenset[str]:
+        """Every module that a block below ``blocks`` has."""
         if self.experts is not None:
-            return replace(self, experts=None).parts(shapes) | self.experts.parts(shapes, BLOCKS)
+            return replace(self, experts=None).parts(shapes, blocks) | self.experts.parts(shapes, blocks)
         attention = ("qkv_proj",) if self.fused_attention else ("q_proj", "k_proj", "v_proj")
         gate = ("gate_proj",) if self.gated else ()
         mlp = ("gate_up_proj",) if self.fused_mlp else (*gate, "up_proj")
@@ -127,6 +127,11 @@ class LlamaLike:
         return frozenset(found)
 
 
+def base_of(shapes: Shapes) -> str:
+    """What stored names begin with; of a model that was saved without its head nothing."""
+    return "" if f"{EMBEDDING}.weight" in shapes else BASE
+
+
 def llama_like(
     config: Config,
     shapes: Shapes,
@@ -142,12 +147,14 @@ def llama_like(
     """
     check_architecture(config)
     count = integer(config, "num_hidden_layers")
-    check_blocks(shapes, BLOCKS, count, family.parts(shapes), family.tensors())
-    vocabulary, hidden = shape_of(shapes, f"{BASE}embed_tokens.weight", None, None)
-    head_dim = _head_dim(config, shapes, hidden, family.qk_norm == "head")
+    base = base_of(shapes)
+    stack = f"{base}{LAYERS}"
+    check_blocks(shapes, stack, count, family.parts(shapes, stack), family.tensors())
+    vocabulary, hidden = shape_of(shapes, f"{base}{EMBEDDING}.weight", None, None)
+    head_dim = _head_dim(config, shapes, stack, hidden, family.qk_norm == "head")
     eps = number(config, family.eps_key, family.eps)
     blocks = tuple(
-        _block(config, shapes, family, index, (hidden, head_dim), eps, window)
+        _block(config, shapes, family, stack, index, (hidden, head_dim), eps, window)
         for index, window in zip(range(count), chain(windows, repeat(None)), strict=False)
     )
     ropes = ropes or [replace(rope(config, head_dim), interleaved=family.neighbours_turn)] * count
@@ -159,16 +166,17 @@ def llama_like(
     return Anatomy(
         model_type=text(config, "model_type", ""),
         kind="decoder",
-        base=BASE,
+        base=base,
         hidden_size=hidden,
         vocab_size=vocabulary,
         max_positions=min([positions, *map(longest, filter(None, ropes))]),
         blocks=blocks,
-        embedding=f"{BASE}embed_tokens",
+        embedding=f"{base}{EMBEDDING}",
         embedding_scale=sqrt(hidden) if family.scaled_embedding else 1.0,
-        final_norm=_norm(shapes, family, f"{BASE}norm", eps, hidden),
+        final_norm=_norm(shapes, family, f"{base}norm", eps, hidden),
         head=HEAD,
         tied=is_tied(config, shapes, HEAD, vocabulary, hidden),
+        renamed=() if base else ((HEAD, HEAD), ("", BASE)),
     )
 
 
@@ -176,9 +184,9 @@ def _norm(shapes: Shapes, family: LlamaLike, module: str, eps: float, size: int)
     return norm(shapes, module, family.norm_kind, eps, size, family.norm_offset, bias=family.norm_bias)
 
 
-def _head_dim(config: Config, shapes: Shapes, hidden: int, per_head: bool) -> int:
+def _head_dim(config: Config, shapes: Shapes, stack: str, hidden: int, per_head: bool) -> int:
     if per_head:
-        return shape_of(shapes, f"{BLOCKS}.0.self_attn.q_norm.weight", None)[0]
+        return shape_of(shapes, f"{stack}.0.self_attn.q_norm.weight", None)[0]
     return integer(config, "head_dim", hidden // integer(config, "num_attention_heads") or None)
 
 
@@ -186,12 +194,13 @@ def _block(
     config: Config,
     shapes: Shapes,
     family: LlamaLike,
+    stack: str,
     index: int,
     sizes: tuple[int, int],
     eps: float,
     window: int | None,
 ) -> BlockAnatomy:
-    prefix, (hidden, head_dim) = f"{BLOCKS}.{index}", sizes
+    prefix, (hidden, head_dim) = f"{stack}.{index}", sizes
 
     def made(name: str, size: int = hidden) -> Norm:
         return _norm(shapes, family, f"{prefix}.{name}", eps, size)

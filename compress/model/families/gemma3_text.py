@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..anatomy import Anatomy, LogitForm, Shapes
 from ._config import FULL, SLIDING, alternating_windows, rope_of_kind
-from ._llama_like import AROUND, LlamaLike, llama_like
+from ._llama_like import AROUND, LAYERS, LlamaLike, base_of, llama_like
 from ._tensors import Config, integer, number, shape_of
 
 FAMILY = LlamaLike(
@@ -29,7 +29,7 @@ LOCAL_THETA, THETA = 10_000.0, 1_000_000.0
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
     windows = alternating_windows(config, integer(config, "sliding_window", DEFAULT_WINDOW), INTERVAL)
-    (head_dim,) = shape_of(shapes, "model.layers.0.self_attn.q_norm.weight", None)
+    (head_dim,) = shape_of(shapes, f"{base_of(shapes)}{LAYERS}.0.self_attn.q_norm.weight", None)
     # Before transformers 5 the config had a theta for each kind.
     local = rope_of_kind(config, SLIDING, number(config, "rope_local_base_freq", LOCAL_THETA), head_dim)
     whole = rope_of_kind(config, FULL, number(config, "rope_theta", THETA), head_dim)

@@ -114,22 +114,20 @@ def _queries(build: Build, value: ir.Value, part: Attention, name: str) -> list[
         return [packed, None, None]
     sizes = [part.q.out_features, part.k.out_features, part.v.out_features]
     q, k, v = build.graph.split(f"{name}.split", packed, sizes)
-    norm = _whole_norm if part.normed_over_heads else _head_norm
-    return [norm(build, q, part.q_norm, part), norm(build, k, part.k_norm, part), v]
+    return [normed(build, q, part.q_norm, part), normed(build, k, part.k_norm, part), v]
 
 
-def _head_norm(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:
+def normed(build: Build, value: ir.Value, norm: Norm | None, part: Attention) -> ir.Value:
+    """``norm`` of each head of the queries or keys ``value``, or of all at once, as ``part`` says."""
     if norm is None:
         return value
+    if part.normed_over_heads:
+        return normalize(build, value, norm)
     graph = build.graph
     heads = graph.constant(f"heads.{part.head_dim}", np.array([0, 0, -1, part.head_dim], np.int64))
     flat = graph.constant("heads.flat", np.array([0, 0, -1], np.int64))
     normed = normalize(build, graph.node("Reshape", f"{norm.name}.heads", [value, heads]), norm)
     return graph.node("Reshape", f"{norm.name}.flat", [normed, flat])
-
-
-def _whole_norm(build: Build, value: ir.Value, norm: Norm | None, _part: Attention) -> ir.Value:
-    return value if norm is None else normalize(build, value, norm)
 
 
 def factor(part: Attention) -> float:

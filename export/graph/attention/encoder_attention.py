@@ -1,4 +1,5 @@
-"""Attention of an encoder, in both directions: what is added to its scores, and how positions turn q and k.
+"""Attention of an encoder, in both directions or to what came before: what is added to its scores, and how
+positions turn q and k.
 
 The node is ONNX's own: on x86 it takes 0.7 to 0.9 of the time of ``MultiHeadAttention``, which makes its mask
 again in every layer. edgepress's own operator for encoders knows neither ropes nor windows.
@@ -14,7 +15,7 @@ import onnx_ir as ir
 from ....compress.model.block_anatomy import Attention, Rope
 from ..build import Build
 from ..linear.linear import project, project_apart
-from .attention import factor
+from .attention import factor, normed
 from .distance_bias import biased_by_distance
 from .positions import rope_weights
 from .relative_positions import Distances, distances, scores_of_distances
@@ -44,16 +45,22 @@ def encoder_inputs(build: Build, mask: ir.Value | None) -> EncoderInputs:
         return EncoderInputs({None: None}, ())
     whole = biased_by_distance(build, _scores_of_padding(build, mask))
     parts = [block.attention for block in build.anatomy.blocks]
-    windows = sorted({part.sliding_window for part in parts if part.sliding_window is not None})
+    reaches = {part.sliding_window: _reach(part) for part in parts if part.sliding_window is not None}
     names = ["rope", *(f"rope.{index}" for index in range(1, len(build.anatomy.ropes())))]
     return EncoderInputs(
-        {None: whole, **{window: _within(build, whole, window) for window in windows}},
+        {None: whole, **{window: _within(build, whole, reach) for window, reach in sorted(reaches.items())}},
         tuple(
             (rope, rope_weights(build, rope, name))
             for rope, name in zip(build.anatomy.ropes(), names, strict=False)
         ),
         distances(build, mask),
     )
+
+
+def _reach(part: Attention) -> int:
+    """How many tokens away the farthest is that a token sees: looking back, it counts itself."""
+    assert part.sliding_window is not None
+    return part.sliding_window - part.causal
 
 
 def encoder_attention(
@@ -69,6 +76,7 @@ def encoder_attention(
         query, key, value = build.graph.split(
             f"{name}.split", project(build, hidden, [part.qkv], f"{name}.qkv"), sizes
         )
+    query, key = normed(build, query, part.q_norm, part), normed(build, key, part.k_norm, part)
     if part.rope is not None:
         query = _turned(build, query, shared, part.rope, f"{name}.query", part.heads)
         key = _turned(build, key, shared, part.rope, f"{name}.key", part.kv_heads)
@@ -119,8 +127,8 @@ def _scores_of_padding(build: Build, mask: ir.Value) -> ir.Value:
     return graph.node("Expand", "mask.pairs", [keys, square])
 
 
-def _within(build: Build, scores: ir.Value, window: int) -> ir.Value:
-    """``scores`` with very much less for tokens that are more than ``window`` apart."""
+def _within(build: Build, scores: ir.Value, farthest: int) -> ir.Value:
+    """``scores`` with very much less for tokens that are more than ``farthest`` apart."""
     graph = build.graph
     zero, one = (graph.constant(f"window.{number}", np.array(number, np.int64)) for number in (0, 1))
     column = graph.constant("window.column", np.array([1], np.int64))
@@ -128,7 +136,7 @@ def _within(build: Build, scores: ir.Value, window: int) -> ir.Value:
     steps = graph.node("Range", "window.steps", [zero, width, one])
     queries = graph.node("Unsqueeze", "window.queries", [steps, column])
     apart = graph.node("Abs", "window.apart", [graph.node("Sub", "window.between", [steps, queries])])
-    reach = graph.constant(f"window.reach.{window}", np.array(window, np.int64))
+    reach = graph.constant(f"window.reach.{farthest}", np.array(farthest, np.int64))
     least = graph.constant("mask.padding", np.array(PADDING_SCORE, np.float32))
-    outside = graph.node("Greater", f"window.outside.{window}", [apart, reach])
-    return graph.node("Where", f"window.scores.{window}", [outside, least, scores])
+    outside = graph.node("Greater", f"window.outside.{farthest}", [apart, reach])
+    return graph.node("Where", f"window.scores.{farthest}", [outside, least, scores])
