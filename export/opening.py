@@ -8,7 +8,7 @@ from typing import Any
 from ..compress.bundle_size import experts_in_float
 from ..compress.model.image_processor import require_preprocessing
 from ..compress.model.models import ResolvedModel, resolve
-from ..compress.model.pooling import IMAGE_POOLING, TOWER_POOLING, Pooling, pooling_of
+from ..compress.model.pooling import IMAGE_POOLING, TOWER_POOLING, Pooling, embeds_sentences, pooling_of
 from ..compress.model.weights import WeightSource
 from ..output_paths import refuse_nesting
 from ..terminal import Progress
@@ -16,6 +16,7 @@ from .graph.attention.cache_io import cache_type
 from .graph.forms.providers import ProviderForm
 from .job import ExportJob
 from .proof.proof_text import proof_text
+from .sentence_texts import check_texts
 
 # A form in half precision has its cache in it, too.
 _CACHES = {"float16": "fp16"}
@@ -39,6 +40,8 @@ def open_job(
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written
     source = WeightSource.open(model.path)
     source.in_float(experts_in_float(source))
+    if embeds_sentences(model.path):
+        check_texts(model.path, progress)
     decodes, encodes = (source.anatomy.kind == kind for kind in ("decoder", "encoder"))
     images = source.anatomy.patches is not None
     origin = _origin(source, model)

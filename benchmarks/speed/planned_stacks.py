@@ -1,5 +1,5 @@
-"""``PlannedStack``: the planned nodes of an encoder of images, or of one of the two stacks of an
-encoder–decoder. Their products are as in a decoder, their attention is the standard operator.
+"""``PlannedStack``: the planned nodes of an encoder of images, of a decoder that embeds, or of one of the two
+stacks of an encoder–decoder. Their products are as in a decoder, their attention is the standard operator.
 """
 
 from __future__ import annotations

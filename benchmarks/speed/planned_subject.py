@@ -149,7 +149,7 @@ def _refuse_unpredictable(anatomy: Anatomy, name: str) -> None:
 
 
 def _of_kind(subject: Subject, model: PlannedModel) -> Subject:
-    """``subject`` with what only encoders of images and encoder–decoders have."""
+    """``subject`` with what only encoders of images, encoder–decoders and decoders that embed have."""
     anatomy = model.anatomy
     if anatomy.patches is not None:
         size = anatomy.patches.tokens
@@ -157,6 +157,8 @@ def _of_kind(subject: Subject, model: PlannedModel) -> Subject:
         headed = anatomy.tower is not None or anatomy.classifier is not None
         notes = (*subject.notes, *((_HEADLESS,) if headed else ()))
         return replace(subject, does=does, unit="image", length=size, held=False, notes=notes)
+    if anatomy.looks_back:
+        return replace(subject, does=partial(_stack, model))
     if anatomy.kind != "encoder_decoder":
         return subject
     deep = anatomy.stacks()[1].blocks

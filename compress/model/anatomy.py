@@ -233,8 +233,9 @@ class Anatomy:
 
     @property
     def looks_back(self) -> bool:
-        """Whether it is an encoder whose tokens see those before them alone."""
-        return self.kind == "encoder" and any(part.causal for part in self.attentions())
+        """Whether it was a decoder, and is an encoder whose tokens see those before them alone."""
+        alone = self.kind == "encoder" and self.tower is None
+        return alone and any(part.causal for part in self.attentions())
 
     def linears(self) -> Iterator[Linear]:
         """Every linear of every block."""

@@ -14,10 +14,11 @@ from ....export.formats._gguf_families import ARCHITECTURES
 from ....export.formats.awq import Awq
 from ....export.formats.gptq import Gptq
 from ....storage import read_json, write_json
+from ..same_bytes.pico_embedders import save_embedder
 from ..same_bytes.pico_inputs import sentences
 from ..same_bytes.pico_models import save_pico
 from ..same_bytes.pico_tokenizers import save_pieces
-from .families import AS_THERE, FAMILIES, PIECES, SMALL_HEAD, WIDE_HEADS
+from .families import AS_THERE, EMBEDS, FAMILIES, PIECES, SMALL_HEAD, WIDE_HEADS
 from .kinds import DECODER, ENCODE, ENCODER, MIXTURE, READ_AND_WRITE, STATES, TAGGER
 
 SCHEME, FLOAT, NEW_TOKENS, LENGTHS = "W4A16-g32", "F32", 8, (40, 5, 17)
@@ -127,8 +128,12 @@ class Artifacts:
         from ....compress.api import compress_model
 
         model, checkpoint, tags = self.path("model"), self.path("checkpoint"), self.kind == TAGGER
-        settings, pools = FAMILIES[self.family][1], self.kind == ENCODER
-        save_pico(model, self.model_type, settings, pooling=pools, labels=tags, by_token=tags)
+        settings, embeds = FAMILIES[self.family][1], self.family.endswith(EMBEDS)
+        pools = self.kind == ENCODER and not embeds
+        if embeds:
+            save_embedder(model, self.model_type, settings)
+        else:
+            save_pico(model, self.model_type, settings, pooling=pools, labels=tags, by_token=tags)
         if self.family.endswith(PIECES):
             size = read_json(model / "config.json")["vocab_size"]
             save_pieces(model, sentences(50, seed=0), size, prefixed=self.model_type != "gemma")

@@ -24,6 +24,7 @@ from .kinds import (
 SMALL_HEAD = "with a head of 4 bits"
 AS_THERE = "as llama.cpp has it"
 PIECES = "of pieces"  # its tokenizer
+EMBEDS = "that embeds"
 WIDE_HEADS = "with wide heads"  # vLLM has no kernels for narrow ones on CPUs
 
 _TWO_HEADS, _OWN_HEAD = {"head_dim": 32, "num_attention_heads": 2}, {"tie_word_embeddings": False}
@@ -127,6 +128,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "nomic_bert": (ENCODER, pico.ENCODER),
     "gte": (ENCODER, pico.ENCODER),
     "deberta-v2": (ENCODER, pico.DEBERTA),
+    f"qwen3 {EMBEDS}": (ENCODER, {}),
+    f"mistral {EMBEDS}": (ENCODER, {"sliding_window": 64}),
     "bert tagger": (TAGGER, pico.ENCODER),
     "xlm-roberta tagger": (TAGGER, pico.ENCODER),
     "distilbert tagger": (TAGGER, pico.DISTILBERT),

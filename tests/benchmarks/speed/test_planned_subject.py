@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from edgepress.benchmarks.lab.same_bytes.pico_embedders import save_embedder
 from edgepress.benchmarks.speed.planned_subject import subject_of
 from edgepress.cli.entry import run as edgepress
 from edgepress.compress.api import compress_model
@@ -102,6 +103,19 @@ def test_images_and_answers(
         plan, found = ours(run), theirs(run)
         assert computed(plan) == computed(found)
         assert plan.nodes == pytest.approx(found.nodes, rel=0.25)
+
+
+@pytest.mark.parametrize("scheme", [None, "W8A8"])
+def test_a_decoder_that_embeds(scheme: str | None, tmp_path: Path) -> None:
+    model = checkpoint = save_embedder(tmp_path / "model", "mistral", {"max_position_embeddings": 160})
+    if scheme is not None:
+        checkpoint = compress_model(str(model), output=tmp_path / "checkpoint", scheme=scheme)
+    bundle = bundle_subject(export_bundle(checkpoint, output=tmp_path / "bundle", validate=False))
+    planned, run = subject_of(str(checkpoint)), Run(32, length=16)
+    assert (planned.kind, planned.kv_bytes, planned.vocab) == (bundle.kind, bundle.kv_bytes, bundle.vocab)
+    plan, found = planned.does(run), bundle.does(run)
+    assert computed(plan) == computed(found)
+    assert plan.nodes == pytest.approx(found.nodes, rel=0.35)
 
 
 def test_what_cannot_be_planned_is_typed(
