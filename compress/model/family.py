@@ -10,9 +10,11 @@ from ... import plugins
 from ...errors import CheckpointError, UnknownName
 from .anatomy import Anatomy, Shapes
 from .families._config import SizeKeys
+from .pooling import STAGES
 
 Reads = Literal["text", "images", "sounds"]
 FAMILIES = f"{__package__}.families"
+_HEADLESS = "Model"  # how the names of models without a head end
 # Models of two encoders whose vectors are compared; see :mod:`.towers`.
 PAIRS = ("clip", "siglip")
 
@@ -31,6 +33,30 @@ def anatomy_of(config: Mapping[str, Any], shapes: Shapes) -> Anatomy:
     """
     anatomy: Anatomy = _family(config).anatomy(config, shapes)
     return anatomy
+
+
+def embedder_of(config: Mapping[str, Any], shapes: Shapes) -> Anatomy:
+    """As :func:`anatomy_of`, of a model that sentence-transformers opens: its last states become vectors, so
+    that no head is read, nor need be stored, and a decoder (Qwen3-Embedding) is an encoder that looks back.
+
+    Raises:
+        UnknownName, CheckpointError: as there; and the model is an encoder–decoder.
+    """
+    found = anatomy_of(_of_any_head(config), shapes)
+    if found.kind == "encoder_decoder":
+        raise CheckpointError(
+            f"the model embeds sentences ({STAGES}) and is of the kind {found.kind}",
+            why="states of one stack alone become vectors here",
+            fix=f"to compress it as a model that writes, remove {STAGES} from a copy of it",
+        )
+    return found.without_head()
+
+
+def _of_any_head(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` of a model that need not have the head of a decoder, nor store it."""
+    names = [str(name) for name in config.get("architectures") or []]
+    bare = bool(names) and all(name.endswith(_HEADLESS) and "LMHead" not in name for name in names)
+    return {**config, "tie_word_embeddings": True, **({"architectures": None} if bare else {})}
 
 
 def stored_transposed(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -30,8 +30,7 @@ from .checkpoint.stored_tensors import restored, restored_input_scale
 from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
 from .checkpoint.vocabulary_check import check_vocabulary
 from .config_check import check_settings, check_sizes
-from .embedder import embedder_of
-from .family import anatomy_of, stored_transposed
+from .family import anatomy_of, embedder_of, stored_transposed
 from .hearing.feature_extractor import with_log_mel
 from .image_processor import at_size
 from .kv_scheme import KVScales, KVScheme, kv_scheme_of, restored_scales
