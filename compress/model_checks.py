@@ -10,6 +10,11 @@ from .model.anatomy import Anatomy
 from .model.kv_scheme import KVScheme
 from .recipe import Recipe
 
+_FOR_EXPERTS = (
+    "rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, rotate, embedding, prune, sparsegpt, "
+    "alps, allocate_sparsity, experts, vocabulary, tune, qat, ternary, distill"
+)
+
 
 def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
     """Refuse groups that do not divide.
@@ -50,14 +55,14 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
         if anatomy.has_experts and not step.knows_experts:
             raise RecipeError(
                 f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, prune, sparsegpt, alps, rotate, kv_cache, "
-                "experts, and layers without repair",
+                why=step.why_no_experts,
+                fix=f"these do: {_FOR_EXPERTS}, kv_cache, and layers without repair",
             )
-        if anatomy.has_latents and (not step.knows_experts or step.kv_scheme is not None):
+        if anatomy.has_latents and (not step.knows_experts or step.rounds_cache):
             raise RecipeError(
                 f"pass {name} does not work on latent attention as asked: {anatomy.model_type} has it",
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, prune, sparsegpt, alps, rotate, and layers "
-                "without repair",
+                why="keys and values come from a narrow state" if step.rounds_cache else step.why_no_experts,
+                fix=f"these do, with keys and values in float: {_FOR_EXPERTS}, and layers without repair",
             )
         scheme = step.weight_scheme
         if anatomy.has_experts and scheme is not None and scheme.format != "int":

@@ -53,6 +53,14 @@ class LooksFirst(Observer, Protocol):
         """All of that text was shown."""
 
 
+@runtime_checkable
+class ByBatch(Observer, Protocol):
+    """An observer that keeps batches apart: also one of which its module sees nothing."""
+
+    def next_batch(self) -> None:
+        """What comes now is of another batch."""
+
+
 # From a block and its linears' weights ``[out, in]`` by name to its observers, by the name of what they find.
 Measure = Callable[[BlockAnatomy, Callable[[str], Tensor]], Mapping[str, Observer]]
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..model.block_anatomy import BlockAnatomy
+from ..model.separate_experts import rows_of
 from ..model.skeleton import Skeleton
-from .fisher import LooksFirst, Observer
+from .fisher import ByBatch, LooksFirst, Observer
 
 # Says which batch comes: its real tokens ``[rows, tokens]``, and those of an encoder's states that it reads.
 Expect = Callable[[Tensor, Tensor | None], None]
@@ -53,32 +54,41 @@ class _Hook:
         self.real = torch.empty(0)
         self.waits = 0
 
-    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+    def expect(self, real: Tensor, calls: int) -> None:
+        """A batch comes, with these real tokens, and so many calls of the module."""
+        self.real, self.waits = real, calls
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         if self.waits:
             self.waits -= 1
-            self.see(inputs[0], output[0] if isinstance(output, tuple) else output)
+            real = rows_of(module, self.real)
+            self.see(inputs[0], output[0] if isinstance(output, tuple) else output, real)
 
-    def see(self, inputs: Tensor, output: Tensor) -> None:
-        """Take what went through the module."""
+    def see(self, inputs: Tensor, output: Tensor, real: Tensor) -> None:
+        """Take what went through the module, rows ``real`` of which are no padding."""
         raise TypeError(f"{type(self).__name__} does not define see")
 
 
 class _Shown(_Hook):
     """With the gradient once it arrives."""
 
-    def see(self, inputs: Tensor, output: Tensor) -> None:
-        take = self.observer.observe(_rows(inputs.detach()), _rows(output.detach()), self.real)
+    def expect(self, real: Tensor, calls: int) -> None:
+        super().expect(real, calls)
+        if isinstance(self.observer, ByBatch):
+            self.observer.next_batch()
+
+    def see(self, inputs: Tensor, output: Tensor, real: Tensor) -> None:
+        take = self.observer.observe(_rows(inputs.detach()), _rows(output.detach()), real)
         watched = inputs if self.observer.at_input else output
         watched.register_hook(lambda gradient: take(_rows(gradient)))  # type: ignore[no-untyped-call]
 
 
 class _Looked(_Hook):
-    """Real tokens alone; experts are shown no padding."""
+    """Real tokens alone."""
 
-    def see(self, inputs: Tensor, output: Tensor) -> None:
-        rows = _rows(inputs)
+    def see(self, inputs: Tensor, output: Tensor, real: Tensor) -> None:
         assert isinstance(self.observer, LooksFirst)
-        self.observer.look(rows[self.real] if len(rows) == len(self.real) else rows)
+        self.observer.look(_rows(inputs)[real])
 
 
 @contextmanager
@@ -89,7 +99,7 @@ def _hooked(skeleton: Skeleton, block: BlockAnatomy, hooks: Sequence[_Hook]) -> 
         for hook in hooks:
             mine = memory if hook.of_memory else real
             assert mine is not None
-            hook.real, hook.waits = mine.flatten(), block.repeats
+            hook.expect(mine.flatten(), block.repeats)
 
     try:
         yield expect

@@ -70,13 +70,13 @@ class BatchChangeLosses(ChangeLosses):
     def __init__(self, module: str, weight: Tensor, others: Sequence[QTensor]) -> None:
         super().__init__(module, weight, others)
         self.parts: list[Tensor] = []
-        self.real: Tensor | None = None
 
-    def observe(self, inputs: Tensor, outputs: Tensor, real: Tensor) -> TakeGradient:
-        if real is not self.real:  # a block that is repeated shows each batch several times
-            self.real, self.total = real, torch.zeros_like(self.total)
-            self.parts.append(self.total)
-        return super().observe(inputs, outputs, real)
+    def next_batch(self) -> None:
+        """Begin another sum: an expert may see nothing of a batch, and a block that is repeated all of it
+        several times.
+        """
+        self.total = torch.zeros_like(self.total)
+        self.parts.append(self.total)
 
     def found(self, tokens: int, scale: float) -> Tensor:
         return torch.stack(self.parts) * scale

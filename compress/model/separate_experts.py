@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..numbers.fake_quant import TokenQuantLinear
 from .block_anatomy import Experts, Linear, Mlp
 
 if TYPE_CHECKING:
@@ -127,4 +128,5 @@ def routed_alike(module: nn.Module, other: nn.Module) -> Iterator[None]:
 def rows_of(module: nn.Module, mask: Tensor) -> Tensor:
     """``mask [batch, tokens]`` for the rows of the last input of ``module``, ``[rows]``."""
     flat = mask.reshape(-1)
+    module = module.linear if isinstance(module, TokenQuantLinear) else module
     return flat[module.tokens[0]] if isinstance(module, RoutedLinear) else flat

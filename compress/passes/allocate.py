@@ -3,7 +3,8 @@
 What each layer costs at each width is measured by gradients (:mod:`edgepress.compress.measure.sensitivity`),
 rounded to nearest, or by GPTQ where that will quantize (:mod:`edgepress.compress.solve.gptq_losses`); the
 choice is solved to optimality (:mod:`edgepress.compress.solve.scheme_budget`).
-Linears that read the same inputs get one scheme, since fast runtimes keep them as one matrix. Costs and plan
+Linears that read the same inputs get one scheme, since fast runtimes keep them as one matrix: of experts gate
+and up of each, and down of each. Costs and plan
 are kept in the manifest: the costs can be given again for another budget, and the plan, edited or as it is,
 in its place.
 """
@@ -31,6 +32,7 @@ from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
 from ..solve.gptq_losses import LOOKED_TOKENS, costs_as_rounded, gptq_codes_work, gptq_observers_bytes
 from ..solve.scheme_budget import within_budget
 from ..solve.scheme_costs import divides
+from ..solve.unseen_experts import costs_with_unseen
 from ..text.measured_text import MEASURED_TOKENS
 
 # What a token that is looked at takes, in forward passes: two, and about as much as one for the Grams.
@@ -91,6 +93,10 @@ class Allocate(Selective, ModelPass):
     def measures(self) -> bool:
         """Whether the pass has to find out what a layer costs."""
         return self.plan is None and self.costs is None
+
+    @property
+    def knows_experts(self) -> bool:
+        return True
 
     @property
     def knows_encoder_decoders(self) -> bool:
@@ -224,6 +230,9 @@ class Allocate(Selective, ModelPass):
     def _solve(self, stage: Stage, details: dict[str, Any]) -> Allocation:
         groups = list(self._groups(stage.source.anatomy))
         costs = self._costs(stage, [linear for group in groups for linear in group])
+        for name in costs:
+            costs[name], unseen = costs_with_unseen(stage.source.anatomy.blocks, costs[name])
+            details |= {"unseen_experts": unseen} if unseen and not name else {}
         assert self.bits is not None
         allocation, predicted = within_budget(groups, self.schemes, self.bits, costs)
         details |= {**predicted, "costs": costs[""]}

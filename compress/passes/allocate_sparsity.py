@@ -26,6 +26,7 @@ from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, Stage, StageResult
 from ..pipeline.sweep import sweep_within
 from ..solve.knapsack import choose
+from ..solve.unseen_experts import with_unseen
 from ..text.measured_text import MEASURED_TOKENS
 
 # How far a layer's fraction may be from the whole's, and in which steps.
@@ -76,6 +77,10 @@ class AllocateSparsity(Selective, ModelPass):
         return self.pruner({}, ()).note
 
     @property
+    def knows_experts(self) -> bool:
+        return True
+
+    @property
     def knows_encoder_decoders(self) -> bool:
         return True
 
@@ -118,7 +123,8 @@ class AllocateSparsity(Selective, ModelPass):
         quantized = [linear.name for linear in linears if linear.name in stage.source.schemes]
         if quantized:
             raise RecipeError(f"{quantized[0]} is quantized already", fix="prune before quantizing")
-        costs = self._measured(stage, linears)
+        measured, unseen = with_unseen(stage.source.anatomy.blocks, self._measured(stage, linears))
+        costs = [measured[linear.name] for linear in linears]
         sizes = [
             [
                 linear.out_features * linear.in_features - zeros(linear, fraction)
@@ -134,6 +140,8 @@ class AllocateSparsity(Selective, ModelPass):
         result.details.update(
             {"shares": fractions, "sparsity": 1 - choice.size / total, "predicted": choice.cost}
         )
+        if unseen:
+            result.details["unseen_experts"] = unseen
         return result
 
     def _sweep(self, stage: Stage, fractions: Mapping[str, float]) -> StageResult:
@@ -141,7 +149,7 @@ class AllocateSparsity(Selective, ModelPass):
         steps = [[(str(self.using["pass"]), pruner)]]
         return sweep_within(stage, steps, stage.source.schemes, fractions)
 
-    def _measured(self, stage: Stage, linears: Sequence[Linear]) -> list[list[float]]:
+    def _measured(self, stage: Stage, linears: Sequence[Linear]) -> dict[str, list[float]]:
         """For each layer, the loss at each fraction: that of its least costly weights, added up."""
         counts = {linear.name: [zeros(linear, share) for share in self.fractions] for linear in linears}
 
@@ -150,7 +158,7 @@ class AllocateSparsity(Selective, ModelPass):
             return {name: WeightLosses(name, weight(name), counts[name]) for name in names}
 
         found = stage.measured("allocate_sparsity", measure)
-        return [found[linear.name].tolist() for linear in linears]
+        return {linear.name: found[linear.name].tolist() for linear in linears}
 
 
 def zeros(linear: Linear, fraction: float) -> int:

@@ -81,6 +81,10 @@ class Autoround(BlockPass):
     )
 
     @property
+    def knows_experts(self) -> bool:
+        return True
+
+    @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
 

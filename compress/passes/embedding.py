@@ -60,6 +60,10 @@ class Embedding(ModelPass):
         return True
 
     @property
+    def knows_experts(self) -> bool:
+        return True
+
+    @property
     def knows_encoder_decoders(self) -> bool:
         return True
 

@@ -80,8 +80,11 @@ class Layers(ModelPass):
 
     @property
     def knows_experts(self) -> bool:
-        """Without a repair, which refits the one MLP before a cut."""
         return self.repair == "none"
+
+    @property
+    def why_no_experts(self) -> str:
+        return "the repair refits what a block adds last, which is a sum over experts that vary by token"
 
     @property
     def calibrated(self) -> bool:

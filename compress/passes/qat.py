@@ -61,6 +61,10 @@ class Qat(Selective, Learning):
     def weight_scheme(self) -> Scheme | None:
         return self.scheme
 
+    @property
+    def rounds_cache(self) -> bool:
+        return self.kv != "float"
+
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """See :data:`.student_memory.CODES`."""
         return self.held_bytes(source, CODES, embedding=self.embedding)

@@ -72,6 +72,10 @@ class Vocabulary(ModelPass):
         return self.corpus is None
 
     @property
+    def knows_experts(self) -> bool:
+        return True
+
+    @property
     def knows_encoder_decoders(self) -> bool:
         return True
 

@@ -86,6 +86,10 @@ class Width(ModelPass):
         return f"{self.keep:.0%} of the {'hidden size' if self.budget == WEIGHTS else self.budget.of}"
 
     @property
+    def why_no_experts(self) -> str:
+        return "its repair refits the one MLP of a block"
+
+    @property
     def knows_encoder_decoders(self) -> bool:
         return (self.repair, self.tied, self.basis) == ("none", "keep", "activation")
 

@@ -48,6 +48,11 @@ class Pass(BaseModel):
         return False
 
     @property
+    def why_no_experts(self) -> str:
+        """Why it does not work on such models; empty where nobody tried, or it does."""
+        return ""
+
+    @property
     def knows_encoder_decoders(self) -> bool:
         """Whether it works on models that write from an encoder's states."""
         return False
@@ -90,6 +95,11 @@ class Pass(BaseModel):
     def kv_scheme(self) -> KVScheme | None:
         """The scheme this pass gives the key/value cache, or None when it leaves that alone."""
         return None
+
+    @property
+    def rounds_cache(self) -> bool:
+        """Whether it rounds keys and values, in the result or while it learns."""
+        return self.kv_scheme is not None
 
     def bits_per_weight(self, in_features: int) -> float | None:
         """Stored bits a weight of a layer with so many inputs afterwards, or None when they stay as many."""

@@ -66,6 +66,10 @@ class Learning(ModelPass):
         return True
 
     @property
+    def knows_experts(self) -> bool:
+        return True
+
+    @property
     def knows_encoder_decoders(self) -> bool:
         return True
 

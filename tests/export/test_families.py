@@ -468,3 +468,34 @@ def test_heads_that_share_something_stay(
     options: dict[str, Any] = {"recipe": str(tmp_path / "r.yaml"), "output": tmp_path / "o"}
     with pytest.raises(RecipeError, match=why):
         compress_model(str(made(variant)), calibration="wikipedia", **options)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        Variant(
+            "qwen2_moe",
+            "as it is",
+            {**SIX, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64},
+        ),
+        *(
+            pytest.param(Variant(family, "as it is", changes), marks=pytest.mark.slow)
+            for family, changes in (
+                ("granitemoe", {"num_local_experts": 6, "num_experts_per_tok": 2}),
+                ("gpt_oss", {}),
+                ("deepseek_v3", {}),
+            )
+        ),
+    ],
+    ids=lambda variant: variant.family,
+)
+def test_a_mixture_rotated_scaled_rounded_and_proven(
+    variant: Variant, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "m", variant.family, **variant.changes)
+    steps = "{pass: rotate}, {pass: awq, scheme: W4A16-g32, quantize: false}"
+    (tmp_path / "r.yaml").write_text(f"passes: [{steps}, {{pass: gptq, scheme: W4A16-g32, correction: 0.5}}]")
+    options: dict[str, Any] = {"calibration": str(pico_text), "samples": 8, "length": 32}
+    out = compress_model(str(model), recipe=str(tmp_path / "r.yaml"), output=tmp_path / "o", **options)
+    bundle = export_bundle(out, output=tmp_path / "b")
+    assert read_json(bundle / "manifest.json")["parity"]["status"] == "passed"
