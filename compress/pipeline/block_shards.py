@@ -69,17 +69,28 @@ class BlockWriter:
         def named(name: str) -> str:
             return name if place is None else numbered(name, anatomy, place)
 
-        group_scales = _largest_scales(anatomy, quantized)
-        tensors = self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed, group_scales)
-        tensors |= extra or {}
-        if masks:
-            bits = {named(name): packed(mask) for name, mask in masks.items()}
-            _save(self.directory / "masks" / f"{index:04d}.safetensors", bits)
+        tensors = self.tensors(anatomy, quantized, changed) | dict(extra or {})
+        self._save_masks(index, {named(name): mask for name, mask in masks.items()})
         renamed = {named(name): tensor for name, tensor in tensors.items()}
         return _save(self.directory / "parts" / f"{index:04d}.safetensors", stacked(renamed))
 
-    def exactly(self, anatomy: BlockAnatomy, tensors: Mapping[str, Tensor]) -> Path:
-        """Write ``tensors`` as the block, whatever the source has there."""
+    def tensors(
+        self, anatomy: BlockAnatomy, quantized: Mapping[str, QTensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What :meth:`part` writes of a block, by stored name."""
+        group_scales = _largest_scales(anatomy, quantized)
+        return self._tensors(self.source.names(f"{anatomy.prefix}."), quantized, changed, group_scales)
+
+    def _save_masks(self, index: int, masks: Mapping[str, Tensor]) -> None:
+        if masks:
+            bits = {name: packed(mask) for name, mask in masks.items()}
+            _save(self.directory / "masks" / f"{index:04d}.safetensors", bits)
+
+    def exactly(
+        self, anatomy: BlockAnatomy, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
+    ) -> Path:
+        """Write ``tensors`` as the block, whatever the source has there, and ``masks`` beside it."""
+        self._save_masks(anatomy.index, masks or {})
         return _save(self.directory / "parts" / f"{anatomy.index:04d}.safetensors", stacked(tensors))
 
     def outer(

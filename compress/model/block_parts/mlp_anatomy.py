@@ -42,6 +42,9 @@ class Mlp:
         return (self.up,) if self.gate is None else (self.gate, self.up)
 
 
+RANKED = 2  # experts of a group whose scores are added up
+
+
 @dataclass(frozen=True)
 class RouterForm:
     """Experts are weighed by the sigmoid of their scores, and chosen by that and a correction (DeepSeek-V3).
@@ -95,9 +98,19 @@ class Experts:
         return (self.router,) if self.shared_gate is None else (self.router, self.shared_gate)
 
     @property
-    def fixed(self) -> bool:
-        """Whether the pass ``experts`` does not know how to leave some out."""
-        return len(self.parts) == len(("gate_up", "down")) or self.router_form is not None
+    def groups(self) -> int:
+        """Runs of experts, equally long, among which the router chooses first; one where it does not."""
+        return 1 if self.router_form is None else self.router_form.groups
+
+    @property
+    def fewest(self) -> int:
+        """How many experts there have to be: of a group two, by which it is ranked, and in those that are
+        chosen as many as a token goes through.
+        """
+        if self.router_form is None:
+            return self.chosen
+        of_a_group = -(-self.chosen // self.router_form.chosen_groups)
+        return self.groups * max(RANKED, of_a_group)
 
     @property
     def share(self) -> float:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from ....errors import CheckpointError
 from ..anatomy import Shapes
 from ..block_anatomy import Experts, Mlp, Role, RouterForm
+from ..block_parts.mlp_anatomy import RANKED
 from ._tensors import Config, flag, fused, integer, linear, number, shape_of
-
-_RANKED = 2  # experts of a group whose scores are added up
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,11 @@ class RouterNames:
         shape_of(shapes, f"{router}.{self.correction}", count)
         groups, among = integer(config, self.groups), integer(config, self.chosen_groups)
         size = count // groups
-        if count % groups or size < _RANKED or among > groups or chosen > among * size:
+        if count % groups or size < RANKED or among > groups or chosen > among * size:
             raise CheckpointError(
                 f"config.json: {chosen} experts of {among} groups cannot be chosen where {count} experts are "
                 f"in {groups} groups",
-                why=f"groups are of equal size, and ranked by the best {_RANKED} in each",
+                why=f"groups are of equal size, and ranked by the best {RANKED} in each",
             )
         return RouterForm(f"{router}.{self.correction}", groups, among, number(config, self.scale, 1.0))
 

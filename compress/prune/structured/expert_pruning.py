@@ -13,9 +13,8 @@ experts that were removed leave it, so that the result is a plain model).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,38 +22,24 @@ from torch import Tensor, nn
 from ...model.block_anatomy import Experts
 from ...model.separate_experts import SeparateExperts
 from ...model.skeleton import Skeleton
-from ...pipeline.forward import Batch
+from ...pipeline.forward import Batch, run_block
 
 ExpertCriterion = Literal["routed", "frequency"]
 
 _SAMPLE = 256
 
 
-@dataclass(frozen=True)
-class ExpertWeights:
-    """All experts of a block: ``gate_up [count, 2 width, hidden]``, ``down [count, hidden, width]``, and the
-    router ``[count, hidden]``.
-    """
-
-    gate_up: Tensor
-    down: Tensor
-    router: Tensor
-
-    def output(self, expert: int, rows: Tensor, activation: nn.Module) -> Tensor:
-        """The output of an expert for ``rows [tokens, hidden]``."""
-        gate, up = nn.functional.linear(rows, self.gate_up[expert]).chunk(2, dim=-1)
-        return nn.functional.linear(activation(gate) * up, self.down[expert])
+# What an expert gives for rows ``[tokens, hidden]``.
+Output = Callable[[int, Tensor], Tensor]
 
 
 class ExpertUse:
-    """Sums over tokens, for each expert: how often it is chosen, and its routed outputs."""
+    """Sums over tokens, for each of ``count`` experts: how often it is chosen, and its routed outputs."""
 
-    def __init__(self, weights: ExpertWeights, activation: nn.Module) -> None:
-        self.weights, self.activation = weights, activation
-        count = len(weights.router)
-        self.chosen = torch.zeros(count, device=weights.router.device)
-        self.routed = torch.zeros_like(self.chosen)
-        self.sample = torch.zeros(0, weights.router.shape[1], device=weights.router.device)
+    def __init__(self, count: int, output: Output) -> None:
+        self.output = output
+        self.chosen, self.routed = torch.zeros(count), torch.zeros(count)
+        self.sample: Tensor | None = None
 
     def add(self, rows: Tensor, scores: Tensor, indices: Tensor) -> None:
         """``rows [tokens, hidden]`` that the router sent to ``indices [tokens, chosen]`` with the weights
@@ -62,108 +47,111 @@ class ExpertUse:
         """
         for expert in range(len(self.chosen)):
             tokens, places = (indices == expert).nonzero(as_tuple=True)
-            norms = self.weights.output(expert, rows[tokens], self.activation).norm(dim=-1)
+            norms = self.output(expert, rows[tokens]).norm(dim=-1)
             self.chosen[expert] += len(tokens)
-            self.routed[expert] += (scores[tokens, places] * norms).sum()
-        room = _SAMPLE - len(self.sample)
-        if room > 0 and len(rows):
-            spread = (
-                torch.arange(min(room, len(rows)), device=rows.device) * len(rows) // min(room, len(rows))
-            )
-            self.sample = torch.cat([self.sample, rows[spread]])
+            self.routed[expert] += float((scores[tokens, places] * norms).sum())
+        sample = rows[:0] if self.sample is None else self.sample
+        room = min(_SAMPLE - len(sample), len(rows))
+        if room > 0:
+            spread = torch.arange(room, device=rows.device) * len(rows) // room
+            self.sample = torch.cat([sample, rows[spread]])
 
     def saliency(self, criterion: ExpertCriterion) -> Tensor:
         """How much each expert matters ``[count]``; those that are never chosen do not."""
         return self.chosen if criterion == "frequency" else self.routed / self.chosen.clamp_min(1)
 
-    def kept(self, criterion: ExpertCriterion, count: int) -> Tensor:
-        """The experts that stay, ascending; of equals the first."""
-        order = self.saliency(criterion).sort(descending=True, stable=True).indices
-        return order[:count].sort().values
+    def kept(self, criterion: ExpertCriterion, count: int, groups: int = 1) -> list[int]:
+        """The experts that stay, ascending; of equals the first. Of so many ``groups``, runs of equally many
+        experts, each keeps as many.
+        """
+        saliency = self.saliency(criterion).view(groups, -1)
+        order = saliency.sort(dim=1, descending=True, stable=True).indices[:, : count // groups]
+        first = torch.arange(groups).unsqueeze(1) * saliency.shape[1]
+        return sorted((order + first).flatten().tolist())
 
-    def merged(self, kept: Sequence[int]) -> ExpertWeights:
-        """The experts ``kept``, each the average of itself and of those that are most like it."""
-        count, alike = len(self.chosen), nn.functional.cosine_similarity
-        outputs = [self.weights.output(one, self.sample, self.activation).flatten() for one in range(count)]
+    def merging(self, kept: Sequence[int]) -> list[dict[int, float]]:
+        """For each of the experts ``kept`` what it becomes a mean of: itself and those that are most like it,
+        by frequency. The outputs of those that stay are held, and of one at a time that goes.
+        """
+        assert self.sample is not None
+        outputs = {expert: self.output(expert, self.sample).flatten() for expert in kept}
         groups: dict[int, list[int]] = {expert: [expert] for expert in kept}
-        for expert in sorted(set(range(count)) - set(kept)):
-            likeness = [float(alike(outputs[expert], outputs[one], 0)) for one in kept]
+        for expert in sorted(set(range(len(self.chosen))) - set(kept)):
+            mine = self.output(expert, self.sample).flatten()
+            likeness = [float(nn.functional.cosine_similarity(mine, outputs[one], 0)) for one in kept]
             groups[kept[likeness.index(max(likeness))]].append(expert)
-        return ExpertWeights(
-            torch.stack([self._mean(self.weights.gate_up, groups[expert]) for expert in kept]),
-            torch.stack([self._mean(self.weights.down, groups[expert]) for expert in kept]),
-            self.weights.router[list(kept)],
-        )
+        return [self._fractions(groups[expert]) for expert in kept]
 
-    def _mean(self, tensor: Tensor, group: Sequence[int]) -> Tensor:
+    def _fractions(self, group: Sequence[int]) -> dict[int, float]:
         part = self.chosen[list(group)]
         part = part / part.sum() if float(part.sum()) else torch.full_like(part, 1 / len(group))
         part[0] += 1 - part.sum()  # so that an expert by itself stays what it is
-        return (part.view(-1, 1, 1) * tensor[list(group)]).sum(0)
-
-    def left(self, kept: Sequence[int]) -> ExpertWeights:
-        """The experts ``kept`` as they are."""
-        chosen = list(kept)
-        return ExpertWeights(
-            self.weights.gate_up[chosen], self.weights.down[chosen], self.weights.router[chosen]
-        )
+        return dict(zip(group, part.tolist(), strict=True))
 
 
 def used(skeleton: Skeleton, experts: Experts, module: nn.Module, batches: Iterable[Batch]) -> ExpertUse:
     """The use of a block's experts by ``batches``."""
-    held, router = _modules(skeleton, experts)
-    linears = [[part.get_parameter("weight") for part in held.linears(one)] for one in range(held.count)]
-    weights = ExpertWeights(
-        torch.stack([torch.cat([gate, up]) for gate, up, _ in linears]),
-        torch.stack([down for _, _, down in linears]),
-        router.get_parameter("weight").detach(),
-    )
-    use = ExpertUse(weights, held.act_fn)
+    held = _held(skeleton, experts)
+    use = ExpertUse(held.count, held.output)
     for batch in batches:
         real = None if batch.mask is None else batch.mask.flatten()
 
-        def look(_: nn.Module, inputs: tuple[Tensor, ...], output: Any, real: Tensor | None = real) -> None:
-            rows, (_, scores, indices) = inputs[0].flatten(0, -2), output
+        def look(_: nn.Module, inputs: tuple[Tensor, ...], real: Tensor | None = real) -> None:
+            rows, indices, scores = inputs
             if real is not None:
                 rows, scores, indices = rows[real], scores[real], indices[real]
             use.add(rows, scores, indices)
 
-        handle = router.register_forward_hook(look)
-        with torch.no_grad():
-            module(batch.hidden, **batch.arguments)
-        handle.remove()
+        handle = held.register_forward_pre_hook(look)
+        try:
+            run_block(module, batch)
+        finally:
+            handle.remove()
     return use
 
 
-def _modules(skeleton: Skeleton, experts: Experts) -> tuple[SeparateExperts, nn.Module]:
+def _held(skeleton: Skeleton, experts: Experts) -> SeparateExperts:
     held = skeleton.submodule(experts.prefix)
     assert isinstance(held, SeparateExperts)
-    return held, skeleton.submodule(experts.router)
+    return held
 
 
-def replace_experts(skeleton: Skeleton, experts: Experts, weights: ExpertWeights) -> None:
-    """Make transformers' modules those of the experts that are left."""
-    held, router = _modules(skeleton, experts)
-    held.keep(range(len(weights.router)))
-    for index in range(held.count):
-        tensors = (*weights.gate_up[index].chunk(2), weights.down[index])
-        for linear, tensor in zip(held.linears(index), tensors, strict=True):
-            skeleton.assign(linear, "weight", tensor)
-    skeleton.assign(router, "weight", weights.router)
-    router.num_experts = len(weights.router)  # type: ignore[assignment]
+@torch.no_grad()
+def merge_experts(skeleton: Skeleton, experts: Experts, means: Mapping[int, Mapping[int, float]]) -> None:
+    """Make each expert that ``means`` names what it says: a sum of experts, times a fraction each."""
+    held = _held(skeleton, experts)
+    for expert, fractions in means.items():
+        for place, linear in enumerate(held.linears(expert)):
+            for name, parameter in list(linear.named_parameters()):
+                parts = (f * held.linears(one)[place].get_parameter(name) for one, f in fractions.items())
+                skeleton.assign(linear, name, sum(parts, torch.zeros_like(parameter)))
 
 
-def with_experts(
-    tensors: Mapping[str, Tensor], experts: Experts, weights: ExpertWeights
-) -> dict[str, Tensor]:
-    """The stored ``tensors`` of a block with the experts ``weights`` in the place of its own."""
-    left = {name: value for name, value in tensors.items() if not name.startswith(f"{experts.prefix}.")}
-    router = f"{experts.router}.weight"
-    left[router] = weights.router.to(tensors[router].dtype)
-    width = weights.down.shape[2]
-    for index in range(len(weights.router)):
-        gate, up, down = experts.stored(index)
-        kind = tensors[gate].dtype
-        left[gate], left[up] = (part.to(kind) for part in torch.split(weights.gate_up[index], width))
-        left[down] = weights.down[index].to(kind)
-    return left
+def keep_experts(skeleton: Skeleton, experts: Experts, kept: Sequence[int]) -> None:
+    """Leave the experts ``kept`` alone in transformers' modules, and their rows of the router's vectors."""
+    _held(skeleton, experts).keep(kept)
+    router = skeleton.submodule(experts.router)
+    for name, parameter in list(router.named_parameters()):
+        skeleton.assign(router, name, parameter.detach()[list(kept)])
+    for name, buffer in list(router.named_buffers()):
+        setattr(router, name, buffer[list(kept)])
+    router.num_experts = len(kept)  # type: ignore[assignment]
+
+
+def with_experts(tensors: Mapping[str, Tensor], experts: Experts, kept: Sequence[int]) -> dict[str, Tensor]:
+    """The stored ``tensors`` of a block with the experts ``kept`` alone, numbered again."""
+    places, start = {str(expert): place for place, expert in enumerate(kept)}, f"{experts.prefix}."
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        number, _, part = name.removeprefix(start).partition(".")
+        if not name.startswith(start):
+            rows = name.startswith(f"{experts.router}.")
+            found[name] = tensor[list(kept)] if rows else tensor
+        elif number in places:
+            found[f"{start}{places[number]}.{part}"] = tensor
+    return found
+
+
+def renumbered(name: str, experts: Experts, kept: Sequence[int]) -> str | None:
+    """What the linear ``name`` of a block is called afterwards; None where it is of an expert that goes."""
+    return next(iter(with_experts({name: torch.empty(0)}, experts, kept)), None)

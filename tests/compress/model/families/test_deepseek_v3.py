@@ -83,14 +83,14 @@ def test_what_latent_attention_cannot_do_is_refused_before_any_work(
 ) -> None:
     model = make_decoder(tmp_path / "m", "deepseek_v3", first_k_dense_replace=3 if dense else 1)
     assert WeightSource.open(model).anatomy.has_experts != dense
-    steps = [{"pass": "awq", "scheme": "W4A16-g32"}, {"pass": "narrow", "keep": 0.7}]
-    steps += [{"pass": "kv_cache"}, {"pass": "rotate"}]
+    steps: list[dict[str, Any]] = [{"pass": "width", "keep": 0.7}, {"pass": "narrow", "keep": 0.7}]
+    steps += [{"pass": "kv_cache"}, {"pass": "qat", "scheme": "W4A16-g16", "kv": "int8"}]
     for step in steps:
         with pytest.raises(RecipeError, match="latent attention" if dense else "latent|mixture of experts"):
             plan_model(str(model), recipe=recipe(tmp_path, step))
     if not dense:
-        with pytest.raises(RecipeError, match="do not go one by one"):
-            plan_model(str(model), recipe=recipe(tmp_path, {"pass": "experts", "keep": 0.7}))
+        with pytest.raises(RecipeError, match="of 4 groups"):
+            plan_model(str(model), recipe=recipe(tmp_path, {"pass": "experts", "keep": 0.4}))
         with pytest.raises(RecipeError, match="some have none"):
             plan_model(str(model), recipe=recipe(tmp_path, {"pass": "layers", "keep": 0.7, "repair": "none"}))
 

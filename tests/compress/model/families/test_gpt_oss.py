@@ -78,8 +78,8 @@ def test_what_its_experts_cannot_do_is_refused_before_any_work(
     model: Path, tmp_path: Path, recipe: Callable[..., str]
 ) -> None:
     for step, text in (
-        ({"pass": "experts", "keep": 0.7}, "do not go one by one"),
-        ({"pass": "awq", "scheme": "W4A16-g32"}, "mixture of experts"),
+        ({"pass": "experts", "keep": 0.1}, "a token takes"),
+        ({"pass": "width", "keep": 0.7}, "mixture of experts"),
         ({"pass": "narrow", "keep": 0.7}, "mixture of experts"),
     ):
         with pytest.raises(RecipeError, match=text):
