@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgepress.benchmarks.lab.same_bytes.pico_embedders import save_embedder
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.cli.entry import run
 from edgepress.fit import search as search_module
@@ -71,6 +72,18 @@ def test_an_encoder(
     assert any("modelled at" in one for one in found["budgets"])
     assert Bundle.open(tmp_path / "o" / "bundle").kind == "encoder"
     assert {one["scheme"] for one in found["units"]} and found["prices"]
+
+
+def test_a_decoder_that_embeds(
+    fit: Callable[..., int], pico_text: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model = save_embedder(tmp_path / "m", "qwen3", {"max_position_embeddings": 160})
+    assert fit(model, pico_text, "--max-disk", "1GB", "--dry-run") == 0
+    bound = round(1.2 * found_by(capsys)["smallest"])
+    assert fit(model, pico_text, "--max-disk", f"{bound}B", "--min-cosine", "0.8") == 0
+    found = found_by(capsys)
+    assert found["measured"]["disk"] <= bound and found["held_out"]["cosine"] >= 0.8
+    assert Bundle.open(tmp_path / "o" / "bundle").encoder.pooling == "last"
 
 
 def test_the_smallest_classifier_of_an_accuracy(
