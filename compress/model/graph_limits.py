@@ -97,6 +97,11 @@ def check_encoder(anatomy: Anatomy) -> None:
             fix="take the encoder alone: save it with transformers' AutoModel, which leaves the head out",
         )
     turned = all(block.attention.rope is not None for block in anatomy.blocks)
+    if anatomy.looks_back and not turned:
+        raise CheckpointError(
+            f"a {anatomy.model_type} that embeds sentences has blocks without a rope",
+            why="of decoders, graphs that embed texts are built of those whose every block has one",
+        )
     placed = anatomy.position_embedding or anatomy.relative or anatomy.patches
     if placed is None and not turned:
         raise CheckpointError(f"a {anatomy.model_type} encoder without positions cannot be exported")

@@ -180,11 +180,22 @@ def test_the_whole_chain(
         assert np.abs(vector - (state / state.norm()).numpy()).max() < 2e-3
 
 
-def test_what_no_graph_that_embeds_has(tmp_path: Path) -> None:
-    model = save_embedder(tmp_path / "m", "gemma2", {"max_position_embeddings": 160})
-    with pytest.raises(CheckpointError, match="soft-capped scores"):
+@pytest.mark.parametrize(
+    ("family", "changes", "has"),
+    [
+        ("gemma2", {}, "soft-capped scores"),
+        ("smollm3", {"no_rope_layer_interval": 2}, "without a rope"),
+        ("gpt2", {"n_inner": 128}, "without a rope"),
+        ("olmo2", {}, "order 'behind'"),
+    ],
+)
+def test_what_no_graph_that_embeds_has(
+    family: str, changes: dict[str, Any], has: str, tmp_path: Path
+) -> None:
+    model = save_embedder(tmp_path / "m", family, {"max_position_embeddings": 160, **changes})
+    with pytest.raises(CheckpointError, match=has):
         compress_model(str(model), output=tmp_path / "o", scheme="W8A8")
-    with pytest.raises(CheckpointError, match="soft-capped scores"):
+    with pytest.raises(CheckpointError, match=has):
         export_bundle(model, output=tmp_path / "b")
 
 
