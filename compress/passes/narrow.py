@@ -110,8 +110,17 @@ class Narrow(Selective, ModelPass):
         return self.measures or self._cutter({}, {}).reads_batches
 
     @property
+    def knows_experts(self) -> bool:
+        """Channels of experts, each by the tokens that come to it, all to one width."""
+        measured = self.measures or self.correction > 0
+        return self.parts == ("mlp",) and not measured
+
+    @property
     def why_no_experts(self) -> str:
-        return "config.json has one width for the experts of all blocks, and theirs are not cut alike yet"
+        return (
+            "experts of all blocks have one width, and losses of their channels are not measured: "
+            "of mixtures it takes parts: [mlp], widths: uniform, no importance: taylor and no correction"
+        )
 
     @property
     def knows_encoder_decoders(self) -> bool:
@@ -171,7 +180,10 @@ class Narrow(Selective, ModelPass):
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """The block, and the Gram of a reader four times over."""
         readers = [item.part.reader(item.block).in_features for item in self.items(source.anatomy)]
-        largest = max(weights_in(list(block.linears())) for block in source.anatomy.blocks)
+        blocks = source.anatomy.blocks
+        largest = max(weights_in(list(block.linears())) for block in blocks)
+        # The Grams of several experts at once, as far as they weigh no more than these.
+        largest += max(weights_in(list(block.expert_linears())) for block in blocks)
         return 4 * largest + 16 * max(readers, default=0) ** 2
 
     def work(self, load: Workload) -> Work:

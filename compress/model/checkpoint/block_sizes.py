@@ -18,6 +18,7 @@ from ..families._config import SizeKeys
 from ..family import size_keys
 
 BLOCK_SIZES = "edgepress_blocks"
+OF_EXPERTS = "moe_intermediate_size"  # where the width of an expert has a key of its own
 
 # By what the own section calls them.
 Sizes = dict[str, int]
@@ -48,7 +49,7 @@ def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
         return {BLOCK_SIZES: sizes}
     changes: dict[str, Any] = {BLOCK_SIZES: None}
     if keys.ffn is not None:
-        changes[keys.ffn] = sizes[0]["ffn"]
+        changes[OF_EXPERTS if after.has_experts and OF_EXPERTS in config else keys.ffn] = sizes[0]["ffn"]
     if keys.heads is not None:
         heads = config.get(keys.heads[0])
         if (heads, config.get(keys.heads[1], heads)) != (attention.heads, attention.kv_heads):

@@ -17,6 +17,17 @@ def check_cut(anatomy: Anatomy, items: Sequence[BlockPart]) -> None:
     Raises:
         RecipeError: heads have what follows from their number, or norms take the mean over all channels.
     """
+    mixtures = [block.experts for block in anatomy.blocks if block.experts is not None]
+    if mixtures and len(mixtures) < len(anatomy.blocks):
+        raise RecipeError(
+            "narrow: some blocks have experts and some have none, whose widths config.json says apart",
+            fix="prune experts instead: pass experts",
+        )
+    if any(one.router_form is not None for one in mixtures):
+        raise RecipeError(
+            f"narrow: how wide the shared expert of a {anatomy.model_type} is follows from the others",
+            fix="prune experts instead: pass experts",
+        )
     heads = any(item.part.name != "ffn" for item in items)
     if heads and any(block.attention.slopes for block in anatomy.blocks):
         raise RecipeError(

@@ -14,7 +14,8 @@ at once, so that the next block sees the refitted outputs. Which units stay goes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,8 @@ from torch import Tensor
 from ...model.block_anatomy import Linear
 from ...pipeline.block import Block, LayerStatus, output_error, weight_error
 from ...pipeline.block_pass import BlockPass
+from ...pipeline.statistics import STATISTIC_BYTES
+from ...solve.collecting_runs import collecting_runs
 from ...solve.damped_cholesky import all_finite, damp, damping_status, inverted
 from ...solve.elimination import (
     RefitLinear,
@@ -144,13 +147,36 @@ class UnitPruning(BlockPass):
         for part in self.parts:
             count = self.widths.get((block.anatomy.index, part.name))
             if count is not None and (self.compares or count < part.counts(block.anatomy)[-1]):
-                self._narrow(block, part, count)
+                if block.anatomy.experts is None:
+                    inputs = self._collected(block, part.reader(block.anatomy))
+                    self._narrow(block, part, count, inputs)
+                else:
+                    self._narrow_experts(block, part, count)
 
-    def _narrow(self, block: Block, part: PrunablePart, count: int) -> None:
+    def _narrow_experts(self, block: Block, part: PrunablePart, count: int) -> None:
+        """Each expert by the tokens that come to it, all to one width."""
+        before = block.anatomy
+        mlps = {mlp.down.name: mlp for mlp in before.expert_mlps()}
+        needs = self.statistics(before.mlp.down)
+
+        def bytes_of(group: Sequence[Linear]) -> int:
+            return sum(STATISTIC_BYTES[need](group[0].in_features) for need in needs)
+
+        for groups in collecting_runs(before, lambda linear: linear.name in mlps, bytes_of):
+            readers = [linear for group in groups for linear in group]
+            found = block.collect(readers, needs) if needs else {}
+            for reader in readers:
+                alone = replace(before, experts=None, feed_forward=mlps[reader.name])
+                self._narrow(replace(block, anatomy=alone), part, count, found.get(reader.name, {}))
+        block.anatomy = part.narrowed(before, count)
+
+    def _collected(self, block: Block, reader: Linear) -> Mapping[str, Tensor]:
+        needs = self.statistics(reader)
+        return block.collect([reader], needs)[reader.name] if needs else {}
+
+    def _narrow(self, block: Block, part: PrunablePart, count: int, inputs: Mapping[str, Tensor]) -> None:
         before = block.anatomy
         reader, size = part.reader(before), part.unit(before)
-        needs = self.statistics(reader)
-        inputs = block.collect([reader], needs)[reader.name] if needs else {}
         units = self.shared.get(reader.name)
         if units is None:
             units = kept_units(block, part, count, self.importance, inputs, self.losses, self.damping)

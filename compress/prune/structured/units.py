@@ -96,7 +96,9 @@ def _resized(block: Block, linear: Linear, weight: Tensor) -> Linear:
 
 @dataclass(frozen=True)
 class ChannelUnits:
-    """Widths are multiples of ``multiple``, so that kernels and quantization groups fit."""
+    """Widths are multiples of ``multiple``, so that kernels and quantization groups fit. Experts of a block
+    are of one width: it is asked of a block with one of them in the place of all.
+    """
 
     multiple: int
     name: str = "ffn"
@@ -108,6 +110,8 @@ class ChannelUnits:
         return block.mlp.down
 
     def linears(self, block: BlockAnatomy) -> tuple[Linear, ...]:
+        if block.experts is not None:
+            return tuple(block.expert_linears())
         return (*block.mlp.projections, block.mlp.down)
 
     def unit(self, block: BlockAnatomy) -> int:
@@ -119,7 +123,7 @@ class ChannelUnits:
     def makers(self, block: Block) -> list[Tensor]:
         mlp = block.anatomy.mlp
         weights = [block.weight(linear) for linear in mlp.projections]
-        return weights if mlp.gate_up is None else list(weights[0].chunk(2))
+        return weights if mlp.gate_up is None else list(weights[0][self._rows(block.anatomy)].chunk(2))
 
     def counts(self, block: BlockAnatomy) -> Sequence[int]:
         """At most about ``MOST_CHOICES`` multiples, and the whole width."""
@@ -137,11 +141,20 @@ class ChannelUnits:
     def cut(self, block: Block, units: Tensor, weight: Tensor) -> None:
         before = block.anatomy
         width = before.mlp.up.out_features
-        rows = units if before.mlp.gate_up is None else torch.cat([units, width + units])
+        rows = units
+        if before.mlp.gate_up is not None:
+            rows = self._rows(before).to(units.device)[torch.cat([units, width + units])].sort().values
         for linear in before.mlp.projections:
             keep_rows(block, linear, rows)
         keep_columns(block, before.mlp.down, units, weight)
         block.anatomy = self.narrowed(before, len(units))
+
+    @staticmethod
+    def _rows(block: BlockAnatomy) -> Tensor:
+        """The rows of the matrix of gate and up in the order of gate, then up."""
+        assert block.mlp.gate_up is not None
+        both = block.mlp.gate_up
+        return torch.tensor(block.mlp.row_orders().get(both.name, range(both.out_features)))
 
 
 @dataclass(frozen=True)
