@@ -10,6 +10,7 @@ import os
 import re
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from ....errors import CheckpointError, require
 from ....storage import open_regular
 from .gguf_cursor import GgufCursor
-from .gguf_positions import GgufPositions, positions_of
+from .gguf_settings.positions import GgufPositions, positions_of
 
 VERSIONS = (2, 3)
 MAX_PAIRS = 1 << 16
@@ -38,7 +39,7 @@ class GgufHeader:
     """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, the
     size of its settings, of which the tokenizer is the most, the licence that it names, and how its
     byte-level BPE cuts text into ``words``, by llama.cpp's name (None for another kind of tokenizer).
-    ``in_blocks``: the number of weights in blocks by type.
+    ``settings`` are its architecture's own; ``in_blocks``: the number of weights in blocks by type.
     """
 
     architecture: str
@@ -47,6 +48,7 @@ class GgufHeader:
     license: str | None = None
     words: str | None = None
     positions: GgufPositions = field(default_factory=GgufPositions)
+    settings: Mapping[str, object] = field(default_factory=dict)
     in_blocks: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -111,6 +113,7 @@ def _header(cursor: GgufCursor, size: int) -> GgufHeader:
         licence if isinstance(licence, str) else None,
         str(words) if settings.get("tokenizer.ggml.model") == "gpt2" else None,
         positions_of(_own(settings, architecture), found.names),
+        _own(settings, architecture),
         found.in_blocks,
     )
 

@@ -27,8 +27,8 @@ from ....storage import read_json
 from ....terminal import Progress, Silent
 from ..anatomy import Anatomy, Check
 from ..family import FAMILIES, anatomy_of
-from . import gguf_positions as positions
 from .gguf_header import GgufHeader, read_gguf_header
+from .gguf_settings import factors, positions
 from .gguf_words import WAYS
 from .tensor_check import refuse_non_finite
 
@@ -86,8 +86,10 @@ def _write(
 ) -> None:
     with progress.task(f"dequantizing {path.name}", 3) as task, Staging(target, wait=True) as stage:
         config = _config(path, header)
+        anatomy = _anatomy(config, path, header.architecture)
+        factors.check(anatomy, path, header.settings)
         if check is not None:
-            check(_anatomy(config, path, header.architecture))
+            check(anatomy)
         stage.result.mkdir()
         _save_tokenizer(path, header, stage.result)
         model = _load(path, config, header)

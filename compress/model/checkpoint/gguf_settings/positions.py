@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ....errors import CheckpointError
-from ..anatomy import Anatomy
+from .....errors import CheckpointError
+from ...anatomy import Anatomy
 
 DIVISORS = "rope_freqs.weight"
 _TABLES = ("rope_factors_long.weight", "rope_factors_short.weight")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
-from edgepress.compress.model.checkpoint.gguf_positions import GgufPositions, check, complete
+from edgepress.compress.model.checkpoint.gguf_settings.positions import GgufPositions, check, complete
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError
 from edgepress.export.api import export_bundle
 
-from .test_gguf_source import write_gguf
+from ..test_gguf_source import write_gguf
 
 FILE = Path("model.gguf")
 LLAMA_3 = {

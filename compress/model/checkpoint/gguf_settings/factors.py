@@ -1,0 +1,88 @@
+"""Numbers that a GGUF file states and that transformers' reader leaves out, or takes its defaults for: caps,
+factors, epsilons, and the counts and sizes of heads and experts. They are held against the model that it
+reads, before its weights are: it would answer without an error, and not as the file says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from .....errors import CheckpointError
+from ...anatomy import Anatomy
+from ...block_anatomy import Attention, Experts
+
+_SLOPES = 8.0  # the exponent of the least bias by distance, in every family that has them
+_AS_STORED = 1e-5  # of a number in float32
+
+Found = float | None
+
+
+def _of_heads(part: Attention) -> dict[str, Found]:
+    return {
+        "attention.head_count": part.heads,
+        "attention.head_count_kv": part.kv_heads,
+        "attention.key_length": part.head_dim,
+        "attention.value_length": part.v.out_features // part.kv_heads,
+        "attention.scale": part.scale,
+        "attention.max_alibi_bias": None if part.slopes is None else _SLOPES,
+        "attn_logit_softcapping": part.softcap,
+    }
+
+
+def _of_experts(experts: Experts, width: int) -> dict[str, Found]:
+    shared = None if experts.shared is None else experts.shared.up.out_features
+    form = experts.router_form
+    return {
+        "expert_count": experts.count,
+        "expert_used_count": experts.chosen,
+        "expert_feed_forward_length": width,
+        "expert_shared_feed_forward_length": shared,
+        "expert_weights_norm": experts.normalized,
+        "expert_weights_scale": None if form is None else form.scale,
+        "expert_group_count": None if form is None else form.groups,
+        "expert_group_used_count": None if form is None else form.chosen_groups,
+    }
+
+
+def factors_of(anatomy: Anatomy) -> dict[str, Found]:
+    """What a file of the model states, by llama.cpp's name; None where the model has no such thing."""
+    parts, last, form = anatomy.attentions(), anatomy.final_norm, anatomy.logit_form
+    kinds = {"attention.layer_norm_rms_epsilon": "rms", "attention.layer_norm_epsilon": "layer"}
+    local = {part.rope.theta for part in parts if part.rope is not None and part.sliding_window is not None}
+    found: dict[str, Found] = {
+        "block_count": len(anatomy.blocks),
+        "embedding_length": anatomy.hidden_size,
+        "embedding_scale": anatomy.embedding_scale,
+        "residual_scale": anatomy.blocks[0].residual_scale,
+        "final_logit_softcapping": None if form is None else form.softcap,
+        "rope.freq_base_swa": local.pop() if len(local) == 1 else None,
+        **{key: last.eps if last is not None and last.kind == kind else None for key, kind in kinds.items()},
+        **(_of_heads(parts[0]) if parts else {}),
+    }
+    for block in anatomy.blocks:
+        if block.experts is not None:
+            return found | _of_experts(block.experts, block.mlp.up.out_features)
+    return found
+
+
+def check(anatomy: Anatomy, path: Path, stated: Mapping[str, object]) -> None:
+    """Hold what was read of the file ``path`` against the settings of its architecture.
+
+    Raises:
+        CheckpointError: transformers took its defaults where the file says otherwise.
+    """
+    for name, found in factors_of(anatomy).items():
+        said = stated.get(name)
+        if isinstance(said, int | float) and not _same(said, found):
+            read = "none" if found is None else f"{found:g}"
+            raise CheckpointError(
+                f"{path} says {name} {said:g}, and transformers read {read}",
+                why="the model would answer in another way than it was trained for",
+                fix="take the model's safetensors checkpoint",
+            )
+
+
+def _same(said: float, found: Found) -> bool:
+    return found is not None and math.isclose(said, found, rel_tol=_AS_STORED)
