@@ -165,3 +165,25 @@ def test_what_learned_is_what_plain_transformers_reads(
     ids = torch.randint(5, 110, (2, 17), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(plain(ids).logits, load_model(out)(ids).logits, atol=1e-5)
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    "step", [{"pass": "embedding", "scheme": "W4A16-g32"}, {"pass": "vocabulary", "size": 262}]
+)
+def test_what_changes_tables_alone_leaves_the_blocks(
+    step: dict[str, Any],
+    make_decoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+    run: Callable[..., Path],
+) -> None:
+    model = make_decoder(tmp_path / "m", "deepseek_v3")
+    out = run(model, pico_text, tmp_path, step)
+    before, after = WeightSource.open(model), WeightSource.open(out)
+    assert not torch.equal(
+        before.tensor("model.embed_tokens.weight"), after.tensor("model.embed_tokens.weight")
+    )
+    for block in before.anatomy.blocks:
+        for name in before.names(f"{block.prefix}."):
+            assert torch.equal(before.tensor(name), after.tensor(name)), name
