@@ -102,7 +102,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     f"qwen3_moe {AS_THERE}": (MIXTURE, pico.QWEN3_MOE | _NORMALIZED),
     "granitemoe F32": (MIXTURE, pico.GRANITE | _SIX_EXPERTS),
     f"olmoe {AS_THERE}": (MIXTURE, pico.OLMOE | _OWN_HEAD | {"num_key_value_heads": 4}),
-    f"granitemoe {AS_THERE}": (MIXTURE, pico.GRANITE | _SIX_EXPERTS),
     f"gpt_oss {AS_THERE}": (MIXTURE, pico.GPT_OSS | {"swiglu_limit": 7.0, "rope_parameters": _PLAIN}),
     "lfm2": (STATES, pico.LFM2),
     "mamba": (STATES, {"state_size": 8}),
