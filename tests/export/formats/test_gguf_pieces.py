@@ -129,6 +129,7 @@ def test_what_scores_cannot_say_is_refused(
         pieces_of(content, Tokenizer.open(folder))
 
 
+@pytest.mark.chain
 def test_more_around_a_text_than_two_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
     content = read_json(folder / "tokenizer.json")
     names = read_json(folder / "tokenizer_config.json") | {"bos_token": "<unk>"}
