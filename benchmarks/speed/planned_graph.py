@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from ...compress.model.anatomy import Anatomy
-from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear
+from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp
 from ...compress.numbers.scheme import Scheme
 from ...devices.kernel_table.operation import (
     FLOAT_PRODUCT,
@@ -129,22 +129,45 @@ class PlannedGraph:
         self._add_and_norm(kind, rows)
 
     def _feed_forward(self, block: BlockAnatomy, rows: int) -> None:
-        mlp, schemes = block.mlp, self.model.schemes
-        scheme, width = schemes.get(mlp.up.name), mlp.up.out_features
+        mlp = block.mlp
+        width = mlp.up.out_features
         if mlp.gate is None:
             active = self.joins and self._activations(mlp.up)
             self._add(self._product(rows, [mlp.up], activation=active))
             if not active:
                 biased = mlp.activation == "gelu" and mlp.up.bias
                 self._rows("BiasGelu" if biased else _GELU.get(mlp.activation, "FastGelu"), rows, width)
-        elif mlp.activation in _SILU and scheme is not None and not scheme.activations and not mlp.up.bias:
+        elif mlp.gate_up is None and self._gates_together(mlp):
             self._add(self._product(rows, [mlp.gate, mlp.up], gated=True))
         else:
-            for linear in (mlp.gate, mlp.up):
-                self._add(self._product(rows, [linear]))
+            groups = self._groups([mlp.gate, mlp.up] if mlp.gate_up is None else [mlp.gate_up])
+            self._projected(groups, rows)
+            self._taken_apart(groups, rows, stored=mlp.gate_up is not None)
             self._rows(_GELU.get(mlp.activation, "FastGelu"), rows, width)
             self._rows("Mul", rows, width, 3)
         self._joined(mlp.down, block.norm2.kind, rows)
+
+    def _gates_together(self, mlp: Mlp) -> bool:
+        """Whether gate and up are one product that joins its halves."""
+        scheme = self.model.schemes.get(mlp.up.name)
+        codes = scheme is not None and not scheme.activations
+        return mlp.activation in _SILU and codes and not mlp.up.bias
+
+    def _groups(self, linears: list[Linear]) -> list[list[Linear]]:
+        """Those that are one product although each output is wanted: neighbours whose weights alone are
+        rounded.
+        """
+        found = []
+        for group in runs(linears, self.model.schemes):
+            whole = group[0].name in self.model.schemes and not self._activations(group[0])
+            found += [group] if whole else [[one] for one in group]
+        return found
+
+    def _taken_apart(self, groups: list[list[Linear]], rows: int, *, stored: bool) -> None:
+        """What splits a product of several linears, or of one that is ``stored`` so; it counts as a sum."""
+        for group in groups:
+            if stored or len(group) > 1:
+                self._rows("Add", rows, sum(one.out_features for one in group), 3)
 
     def _head(self) -> None:
         anatomy, rows = self.model.anatomy, min(self.run.rows, self.run.kept or self.run.rows)

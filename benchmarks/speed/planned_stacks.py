@@ -1,15 +1,16 @@
-"""``PlannedStack``: the planned nodes of an encoder of images, of a decoder that embeds, or of one of the two
-stacks of an encoder–decoder. Their products are as in a decoder, their attention is the standard operator.
+"""``PlannedStack``: the planned nodes of an encoder of images, of one of texts whose tokens are not packed
+(with ropes, or once a decoder), or of one of the two stacks of an encoder–decoder. Their products are as in a
+decoder, their attention is the standard operator.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear
+from ...compress.model.block_anatomy import Attention, BlockAnatomy
 from ...devices.kernel_table.operation import cached_attention, float_product, plain_attention
 from ...devices.predict.run import Operations, Run
-from .planned_graph import PlannedGraph, PlannedModel, runs
+from .planned_graph import PlannedGraph, PlannedModel
 
 _STANDARD = "GroupQueryAttention"
 _CHANNELS = 3
@@ -47,7 +48,8 @@ class PlannedStack(PlannedGraph):
                 self._rows("Add", run.rows, width, 3)
             if anatomy.embedding_norm is not None:
                 self._norm(anatomy.embedding_norm.kind, run.rows)
-        self._norm(anatomy.blocks[0].norm1.kind, run.rows)
+        if (entry := anatomy.blocks[0].entry_norm) is not None:
+            self._norm(entry.kind, run.rows)
 
     def _heard(self, tokens: int, width: int) -> None:
         """Spectra of a sound, two convolutions over them, of which the second halves their number."""
@@ -68,20 +70,11 @@ class PlannedStack(PlannedGraph):
         self.found.taken["Conv"] = "FusedMatMul"
         self.found.counts[float_product(rows, inputs, outputs)] += 1
 
-    def _groups(self, linears: list[Linear]) -> list[list[Linear]]:
-        """Those that are one product: neighbours whose weights alone are rounded."""
-        found = []
-        for group in runs(linears, self.model.schemes):
-            whole = group[0].name in self.model.schemes and not self._activations(group[0])
-            found += [group] if whole else [[one] for one in group]
-        return found
-
     def _block(self, block: BlockAnatomy, kept: int) -> None:
         groups = self._groups(list(block.attention.projections))
         self._projected(groups)
-        for group in groups:
-            if len(group) > 1:  # taken apart, which counts as a sum
-                self._rows("Add", self.run.rows, sum(one.out_features for one in group))
+        self._taken_apart(groups, self.run.rows, stored=block.attention.qkv is not None)
+        self._turned(block.attention)
         self._attended(block.attention)
         self._joined(block.attention.o, block.norm1.kind, kept)
         if block.cross is not None:
@@ -95,7 +88,17 @@ class PlannedStack(PlannedGraph):
         if self.model.anatomy.kind == "decoder":
             self._looked_back(part, rows, run.past + rows)
         else:
-            self._add(plain_attention(rows, run.length or rows, part.heads, part.head_dim))
+            sizes = (run.length or rows, part.heads, part.head_dim)
+            self._add(plain_attention(rows, *sizes, kv_heads=part.kv_heads))
+
+    def _turned(self, part: Attention) -> None:
+        """Norms and ropes of queries and keys; what turns counts as a sum."""
+        for linear, norm in ((part.q, part.q_norm), (part.k, part.k_norm)):
+            if norm is not None:
+                op = "RootMeanSquareNorm" if norm.kind == "rms" else "LayerNormalization"
+                self._rows(op, self.run.rows, linear.out_features)
+        for linear in (part.q, part.k) if part.rope is not None else ():
+            self._rows("Add", self.run.rows, linear.out_features, 3)
 
     def _looked_back(self, part: Attention, rows: int, keys: int) -> None:
         self.found.taken["Attention"] = _STANDARD

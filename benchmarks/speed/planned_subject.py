@@ -13,6 +13,7 @@ from pathlib import Path
 from ...compress.job import CalibrationChoice, Job
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.models import resolve
+from ...compress.model.pooling import pooling_of
 from ...compress.model.weights import WeightSource
 from ...compress.numbers.scheme import Scheme
 from ...compress.recipe import Recipe
@@ -20,6 +21,7 @@ from ...devices.kernel_table.operation import CACHE_BYTES
 from ...devices.predict.run import Operations, Run
 from ...devices.predict.subject import Subject, bundle_subject
 from ...errors import BadUsage, CheckpointError
+from ...export.graph.packed_encoder import packs_tokens
 from ...export.plan import planned_bundle_bytes
 from ...runtime.bundle.directory import MANIFEST
 from ...terminal import Progress, Silent
@@ -120,7 +122,7 @@ def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: 
         disk_band=_DISK_BAND,
         notes=model.notes,
     )
-    return _of_kind(subject, model)
+    return _of_kind(subject, model, folder)
 
 
 def _refuse_unpredictable(anatomy: Anatomy, name: str) -> None:
@@ -148,8 +150,10 @@ def _refuse_unpredictable(anatomy: Anatomy, name: str) -> None:
         )
 
 
-def _of_kind(subject: Subject, model: PlannedModel) -> Subject:
-    """``subject`` with what only encoders of images, encoder–decoders and decoders that embed have."""
+def _of_kind(subject: Subject, model: PlannedModel, folder: Path) -> Subject:
+    """``subject`` with what only encoders of images, encoder–decoders, and encoders of texts whose tokens are
+    not packed have.
+    """
     anatomy = model.anatomy
     if anatomy.patches is not None:
         size = anatomy.patches.tokens
@@ -157,7 +161,7 @@ def _of_kind(subject: Subject, model: PlannedModel) -> Subject:
         headed = anatomy.tower is not None or anatomy.classifier is not None
         notes = (*subject.notes, *((_HEADLESS,) if headed else ()))
         return replace(subject, does=does, unit="image", length=size, held=False, notes=notes)
-    if anatomy.looks_back:
+    if anatomy.kind == "encoder" and not packs_tokens(anatomy, pooling_of(folder)):
         return replace(subject, does=partial(_stack, model))
     if anatomy.kind != "encoder_decoder":
         return subject

@@ -152,9 +152,12 @@ def encoder_attention(tokens: int, length: int, heads: int, dim: int, *, exact: 
     )
 
 
-def plain_attention(tokens: int, length: int, heads: int, dim: int) -> Operation:
-    """The standard operator for whole texts."""
-    moved, work = 16 * tokens * heads * dim, 2 * tokens * length * heads * dim
+def plain_attention(
+    tokens: int, length: int, heads: int, dim: int, *, kv_heads: int | None = None
+) -> Operation:
+    """The standard operator for whole texts; ``kv_heads`` are as many as ``heads`` where nothing is said."""
+    held = heads if kv_heads is None else kv_heads
+    moved, work = 8 * tokens * (heads + held) * dim, 2 * tokens * length * heads * dim
     sizes = (max(tokens // length, 1) * heads, length)
     return Operation("Attention", f"float, {dim}", "texts", sizes, 0, moved, work)
 

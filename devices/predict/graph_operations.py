@@ -18,6 +18,7 @@ from ..kernel_table.operation import (
 )
 from .node_products import PACKED, PRODUCTS, convolution
 from .run import Operations, Run
+from .split_widths import split_widths
 
 KEEP = "logits_to_keep"
 _PASSES = {
@@ -107,7 +108,8 @@ class _Walk:
             self._leave(node, rows, width)
         elif node.op == "Split":
             self._elementwise(node, rows, width)
-            self._leave(node, rows, width // max(len(node.outputs), 1))
+            for name, part in zip(node.outputs, split_widths(self.graph, node, width), strict=True):
+                self.values[name] = (rows, part)
         else:
             if node.op not in _FREE:
                 self._elementwise(node, rows, width)
@@ -187,14 +189,14 @@ class _Walk:
         layer = next(self.layers, None)
         if layer is None:  # in standard operators
             heads = node.attributes.get("q_num_heads", heads)
-            keys = self._keys(node, rows)
+            keys, shared = self._keys(node, rows), node.attributes.get("kv_num_heads", heads)
             if len(node.inputs) > 1 and node.inputs[1] in self.grown:
-                heads = next(self.written).kv_heads
+                heads = shared = next(self.written).kv_heads
             if keys is not None:
                 self.found.taken["Attention"] = "GroupQueryAttention"
-                sizes = (heads, node.attributes.get("kv_num_heads", heads), width // heads)
+                sizes = (heads, shared, width // heads)
                 return cached_attention("GroupQueryAttention", "float32", rows, max(keys - rows, 0), *sizes)
-            return plain_attention(rows, self.run.length or rows, heads, width // heads)
+            return plain_attention(rows, self.run.length or rows, heads, width // heads, kv_heads=shared)
         window = node.attributes.get("local_window_size", -1)
         sizes = (heads, layer.kv_heads, layer.head_dim)
         return cached_attention(node.op, self.kv_dtype, rows, self.run.past, *sizes, window=window)

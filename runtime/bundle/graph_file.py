@@ -8,6 +8,7 @@ onnx.proto3.
 from __future__ import annotations
 
 import mmap
+import struct
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -23,6 +24,8 @@ _BITS |= {**dict.fromkeys(range(17, 21), 8), 21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
 
 
 _MOST_AXES = 64  # as many as an array of NumPy's has
+# Bytes of a row of 64-bit integers whose values are read: as they are in memory, and as numbers of up to ten.
+_INT64, _SHORT, _LONGEST = 7, range(8, 8 * _MOST_AXES + 1, 8), 10 * _MOST_AXES + 1
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class Weight:
 
     Attributes:
         bits: of one element; 0 when it has no fixed size.
+        values: of a short row of 64-bit integers that the file itself holds: the sizes of a ``Split``.
     """
 
     shape: tuple[int, ...]
     bits: int
+    values: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -114,21 +119,31 @@ class GraphFile:
                 self._read_graph(data, part.start, part.stop, depth + 1)
         if number is not None:
             # An int64 below zero is written as its two's complement.
-            into[name] = number - (1 << 64) if number >> 63 else number
+            into[name] = _signed(number)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
 
 
 def _tensor(data: Data, start: int, stop: int) -> tuple[str, Weight]:
     name, shape, kind = "", [], 0
+    values: list[int] = []
     for part in fields(data, start, stop):
         if part.number == 1:
             shape += packed(data, part)
         elif part.number == 2 and part.value is not None:
             kind = part.value
+        elif part.number == 7 and len(values) <= _MOST_AXES and part.stop - part.start in range(_LONGEST):
+            values += [_signed(number) for number in packed(data, part)]
         elif part.number == 8:
             name = _text(data, part.start, part.stop)
+        elif part.number == 9 and part.value is None and part.stop - part.start in _SHORT:
+            values = list(struct.unpack(f"<{(part.stop - part.start) // 8}q", data[part.start : part.stop]))
     if len(shape) > _MOST_AXES or any(size >> 63 for size in shape):
         raise Malformed(f"a weight has {len(shape)} axes, or one of no size")
-    return name, Weight(tuple(shape), _BITS.get(kind, 0))
+    row = tuple(values) if kind == _INT64 and shape == [len(values)] else ()
+    return name, Weight(tuple(shape), _BITS.get(kind, 0), row)
 
 
 def _text(data: Data, start: int, stop: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from edgepress.errors import BundleError
@@ -93,6 +94,24 @@ def test_a_weight_without_a_size_is_refused(tmp_path: Path, dims: list[int]) -> 
     path.write_bytes(nested_graphs(0, TensorProto(name="w", data_type=1, dims=dims).SerializeToString()))
     with pytest.raises(BundleError, match="not a readable ONNX model"):
         GraphFile.read(path)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_short_rows_of_integers_have_values(tmp_path: Path, raw: bool) -> None:
+    rows = {"sizes": [64, 32, 32], "signed": [-1, 1 << 40], "long": list(range(65))}
+    weights = [
+        helper.make_tensor(
+            name, TensorProto.INT64, [len(row)], np.array(row, "<i8").tobytes() if raw else row, raw=raw
+        )
+        for name, row in rows.items()
+    ]
+    weights.append(helper.make_tensor("floats", TensorProto.DOUBLE, [1], bytes(8), raw=True))
+    onnx.save(helper.make_model(helper.make_graph([], "g", [], [], weights)), tmp_path / "model.onnx")
+    read = GraphFile.read(tmp_path / "model.onnx").weights
+    assert read["sizes"].values == (64, 32, 32) and read["signed"].values == (-1, 1 << 40)
+    assert read["floats"].values == ()
+    assert read["long"].shape == (65,)
+    assert not raw or read["long"].values == ()
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
