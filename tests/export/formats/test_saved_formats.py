@@ -17,6 +17,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import GateFailed, InputError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.export.formats import gguf
+from edgepress.export.formats._gguf_places import Entry
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 from gguf import GGUFReader
@@ -154,9 +155,9 @@ def test_a_file_that_differs_is_not_published(
     path = compressed(pico_llama, tmp_path, tmp_path, **{"pass": "rtn", "scheme": "W4A16-g32"})
     real = gguf._stored
 
-    def wrong(job: Any, stored: str, place: gguf.Place, ternary: str) -> Any:
-        array, kind = real(job, stored, place, ternary)
-        turned = place.name == "blk.0.attn_q.weight"
+    def wrong(job: Any, entry: Entry, ternary: str) -> Any:
+        array, kind = real(job, entry, ternary)
+        turned = entry.name == "blk.0.attn_q.weight"
         return (np.ascontiguousarray(array[::-1]) if turned else array), kind
 
     monkeypatch.setattr(gguf, "_stored", wrong)
