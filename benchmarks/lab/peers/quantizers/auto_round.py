@@ -24,7 +24,7 @@ VARIANTS = {
     for iterations in (0, 20, 200)
 } | {f"{name}-20": variant for name, variant in between("AutoRound, 20 iterations").items()}
 # By the bits a weight on average, scales counted; of what is chosen no layer has more than 8.
-_MIXED = {f"scheme-{bits}-20": bits for bits in (3.25, 4.25)}
+_MIXED = {f"scheme-{bits}-20": bits for bits in (2.4, 3.17, 3.25, 4.25, 5.12)}
 VARIANTS |= {
     name: QuantizerVariant(f"AutoRound, AutoScheme of {bits} bits, 20 iterations", 8)
     for name, bits in _MIXED.items()
