@@ -23,7 +23,8 @@ tokens; what comes before down is scaled for each expert by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import torch
 from pydantic import Field
@@ -40,18 +41,18 @@ from ..pipeline.statistics import mean_square_of_outputs
 from ..solve.damped_cholesky import all_finite
 from ..solve.folding import (
     EXPONENTS,
+    SAMPLED_ROWS,
     Found,
     fold,
     foldable_links,
     powers,
     readers_by_tokens,
+    sampling_stride,
     search,
 )
 from ..solve.links import Link
 
 _TRIED = 1 + 2 * len(EXPONENTS)  # factors of a link
-# Of the weights that a search rounds: the factors are one for all of them; more where there are many experts.
-_ROWS, _ROWS_OF_AN_EXPERT = 384, 16
 
 
 class Awq(BlockPass):
@@ -87,7 +88,7 @@ class Awq(BlockPass):
         total = super().work(groups, tokens, batch_tokens)
         for group in groups:
             wide, rows = group[0].in_features, sum(linear.out_features for linear in group)
-            tried = _TRIED * min(rows, _ROWS) * wide
+            tried = _TRIED * min(rows, SAMPLED_ROWS) * wide
             total += Work(0.6 * tried * wide * self.quantize, roundings=tried * self.roundings)
             size = wide // self.scheme.groups(wide)
             total += Work((size * self.roundings + 1.1 * wide) * rows * wide * self.quantize)
@@ -111,12 +112,10 @@ class Awq(BlockPass):
         grams = [block.statistic(group.linears[0], "gram") for group in groups]
         if not all(map(all_finite, grams)) or not any(bool((gram.diagonal() > 0).any()) for gram in grams):
             return None
-        stride = -(
-            -sum(reader.out_features for reader in readers) // max(_ROWS, _ROWS_OF_AN_EXPERT * len(groups))
-        )
+        stride = sampling_stride(readers, len(groups))
         samples = [group.rows(block, stride) for group in groups]
-        power = _summed(
-            [gram.diagonal().clamp(min=0) * group.fraction for gram, group in zip(grams, groups, strict=True)]
+        power = _added_up(
+            gram.diagonal().clamp(min=0) * group.fraction for gram, group in zip(grams, groups, strict=True)
         )
         parts = list(zip(groups, grams, samples, strict=True))
 
@@ -126,7 +125,7 @@ class Awq(BlockPass):
                 for group, gram, sample in parts
             )
 
-        square = _summed([block.weight(reader).square().sum(0) for reader in readers])
+        square = _added_up(block.weight(reader).square().sum(0) for reader in readers)
         heavy = (square / sum(reader.out_features for reader in readers)).sqrt()
         tried = powers(link.gathered(power).sqrt(), link.gathered(heavy))
         return search(((label, link.exact(factors)) for label, factors in tried), damage)
@@ -165,11 +164,9 @@ class Awq(BlockPass):
         block.quantize(linear, tensor, "awq", detail=detail, gram=gram)
 
 
-def _summed(parts: Sequence[Tensor]) -> Tensor:
-    total = parts[0].clone()
-    for part in parts[1:]:
-        total += part
-    return total
+def _added_up(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, of which two are in memory."""
+    return reduce(torch.add, parts)
 
 
 def _weighed(importance: Tensor, change: Tensor) -> Tensor:

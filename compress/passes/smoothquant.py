@@ -34,13 +34,12 @@ from ..solve.folding import (
     largest_weights,
     migrations,
     readers_by_tokens,
+    sampling_stride,
     search,
 )
 from ..solve.links import Link
 
 _ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-# Of the weights that a search rounds: the factors are one for all of them; more where there are many experts.
-_ROWS, _ROWS_OF_AN_EXPERT = 384, 16
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,7 @@ class Smoothquant(BlockPass):
         if self.alpha is not None:
             _, (label, factors) = tried
             return Found(factors, label, 1.0)
-        total = sum(reader.out_features for reader in readers)
-        stride = -(-total // max(_ROWS, _ROWS_OF_AN_EXPERT * len(groups)))
+        stride = sampling_stride(readers, len(groups))
         parts = [
             (_Sampled(sample, group.rows(block, stride), peaks), group.fraction / max(len(sample), 1))
             for group, (peaks, sample) in zip(groups, seen, strict=True)

@@ -30,6 +30,8 @@ from ..pipeline.block import Block
 from .links import Link, index, links
 
 EXPONENTS = tuple(step / 10 for step in range(1, 11))
+# Rows of weights that a search rounds, at least, and of each group of readers where there are many experts.
+SAMPLED_ROWS, _ROWS_OF_A_GROUP = 384, 16
 _FLOOR = 1e-4  # of the largest magnitude: what a channel that never fires counts as
 
 Candidates = Iterable[tuple[str, Tensor]]
@@ -138,6 +140,14 @@ def readers_by_tokens(block: Block, readers: Sequence[Linear]) -> list[Readers]:
     tokens = [float(block.statistic(group[0], "tokens")) for group in groups]
     total = max(sum(tokens), 1.0)
     return [Readers(group, count / total) for group, count in zip(groups, tokens, strict=True)]
+
+
+def sampling_stride(readers: Sequence[Linear], groups: int) -> int:
+    """Every how many rows of the weights of ``readers`` one is rounded in a search, since all have the same
+    factors; of many ``groups`` more are.
+    """
+    rows = sum(reader.out_features for reader in readers)
+    return -(-rows // max(SAMPLED_ROWS, _ROWS_OF_A_GROUP * groups))
 
 
 def largest_weights(block: Block, readers: Sequence[Linear]) -> Tensor:

@@ -8,8 +8,8 @@ There the first may be divided by a factor and the second multiplied by it
   projections of all of them and of a shared one, and by the router and the gate of the shared one, which stay
   in float.
 - v and o: attention mixes tokens, never channels; nor does a short convolution, and c feeds what is last.
-  Query heads that share a value head share its factors. So
-  do attention to an encoder and the norm before it; what feeds its k and v is in another block.
+  Query heads that share a value head share its factors. So do attention to an encoder and the norm before it;
+  what feeds its k and v is in another block.
 - the norms of latent attention and the projections behind them; the values in one of those and o.
 - up and down, of each expert by itself: through the product with the gate, or through ReLU, which lets
   positive factors pass; not where up is clamped or shifted (gpt-oss).
@@ -49,8 +49,8 @@ class Link:
         """``factors [channels]`` as the link takes them: powers of two where a router reads the channels.
 
         Its scores then stay what they are bit by bit, in whatever precision it is stored: another last bit
-        could send a token to another expert. Measured on random weights, the error
-        left is 2 % larger at most.
+        could send a token to another expert. Measured on random weights, the error left is 2 % larger at
+        most.
         """
         if not self.gates:
             return factors
