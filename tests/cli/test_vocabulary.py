@@ -132,8 +132,9 @@ COMPLETED = {
 
 @pytest.mark.parametrize("line", COMPLETED)
 def test_a_shell_completes_names(
-    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # directories are completed too
     monkeypatch.setenv("_EDGEPRESS_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
