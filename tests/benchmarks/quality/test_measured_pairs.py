@@ -183,8 +183,15 @@ def rounded(pico_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verb_measures_and_gates(
-    rounded: Path, pico_t5: Path, pairs: Path, inputs: Path, capsys: pytest.CaptureFixture[str]
+    rounded: Path,
+    pico_t5: Path,
+    pairs: Path,
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where the run file goes
     words = ["validate", str(rounded), "--against", str(pico_t5), "--sentences", "4"]
     gates = ["--max-kl", "9", "--min-top1", "0", "--max-perplexity", "99"]
     assert run([*words, "--text", str(pairs), *gates, "--json"]) == 0

@@ -92,8 +92,14 @@ def test_both_runtimes_write_the_same_of_a_sound(
 
 
 def test_the_verb_compares_and_gates(
-    hears: Path, pico_whisper: Path, pico_sounds: Path, capsys: pytest.CaptureFixture[str]
+    hears: Path,
+    pico_whisper: Path,
+    pico_sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where the run file goes
     words = ["validate", str(hears / "bundle"), "--against", str(pico_whisper)]
     heard = ["--audio", str(pico_sounds)]
     assert run([*words, *heard, "--max-kl", "9", "--json"]) == 0
