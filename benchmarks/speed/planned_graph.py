@@ -145,7 +145,11 @@ class PlannedGraph:
             self._taken_apart(groups, rows, stored=mlp.gate_up is not None)
             self._rows(_GELU.get(mlp.activation, "FastGelu"), rows, width)
             self._rows("Mul", rows, width, 3)
-        self._joined(mlp.down, block.norm2.kind, rows)
+        self._left(block, rows)
+
+    def _left(self, block: BlockAnatomy, rows: int) -> None:
+        """The last product of a block, and the norm that follows its sum."""
+        self._joined(block.mlp.down, block.norm2.kind, rows)
 
     def _gates_together(self, mlp: Mlp) -> bool:
         """Whether gate and up are one product that joins its halves."""

@@ -43,9 +43,10 @@ class PlannedStack(PlannedGraph):
             self._heard(run.rows, width)
         else:
             self._rows("Gather" if self.model.embedding is None else "QuantizedRows", run.rows, width)
-            if anatomy.position_embedding is not None:
-                self._rows("Gather", run.rows, width)
-                self._rows("Add", run.rows, width, 3)
+            for table in (anatomy.position_embedding, anatomy.token_type_embedding):
+                if table is not None:
+                    self._rows("Gather", run.rows, width)
+                    self._rows("Add", run.rows, width, 3)
             if anatomy.embedding_norm is not None:
                 self._norm(anatomy.embedding_norm.kind, run.rows)
         if (entry := anatomy.blocks[0].entry_norm) is not None:
@@ -82,6 +83,15 @@ class PlannedStack(PlannedGraph):
             self._looked_back(block.cross, kept, self.run.length)
             self._joined(block.cross.o, block.norm1.kind, kept)
         self._feed_forward(block, kept)
+
+    def _left(self, block: BlockAnatomy, rows: int) -> None:
+        """In an encoder whose norms stand before, the sum is a node of its own, for every kind of norm."""
+        if self.model.anatomy.kind == "decoder" or block.order == "post":
+            super()._left(block, rows)
+            return
+        self._add(self._product(rows, [block.mlp.down]))
+        self._rows("Sum", rows, self.model.anatomy.hidden_size, 3)
+        self._norm(block.norm2.kind, rows)
 
     def _attended(self, part: Attention) -> None:
         rows, run = self.run.rows, self.run

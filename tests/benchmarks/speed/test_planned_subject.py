@@ -112,6 +112,10 @@ def encoder_of(family: str, folder: Path, make_encoder: Callable[..., Path]) -> 
     return make_encoder(folder, family, **({"num_key_value_heads": 2} if family == "eurobert" else {}))
 
 
+# Of sums and norms of a decoder's ropes as tables, and of MPNet's biases by distance, some are not planned.
+IN_PRODUCTS_ALONE = ("mistral", "qwen3", "mpnet")
+
+
 @pytest.mark.parametrize("scheme", [None, "W4A16", "W8A8"])
 @pytest.mark.parametrize(
     "family", ["mistral", "qwen3", "eurobert", "modernbert", "nomic_bert", "gte", "mpnet"]
@@ -128,6 +132,8 @@ def test_encoders_that_are_not_packed(
     assert not any(one.op == "EncoderAttention" for one in planned.does(run).counts)
     plan, found = planned.does(run), bundle.does(run)
     assert computed(plan) == computed(found)
+    if family not in IN_PRODUCTS_ALONE:
+        assert operations(planned, run) == operations(bundle, run)
     assert plan.nodes == pytest.approx(found.nodes, rel=0.35)
 
 
