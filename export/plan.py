@@ -17,6 +17,8 @@ _AROUND = 200 << 20
 _ROWS, _ROUNDED, _COMPARED = 8192, 6, 2
 # Tokens that a proof runs through each block, in torch, in float and exactly, about.
 _PROOF_TOKENS = 1400
+# Bytes for each token of the vocabulary: the logits of an encoder–decoder's texts, which are put together.
+_LOGITS = 2 * 9 * 32 * _FLOAT
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def export_needs(source: WeightSource, *, validate: bool = True, gate: bool = Fa
     """
     sizes = {name: _FLOAT * prod(shape) for name, shape in source.shapes.items()}
     whole, bundle = sum(sizes.values()), planned_bundle_bytes(source)
-    encodes = source.anatomy.kind != "decoder"
+    encodes = source.anatomy.kind == "encoder"
     memory = _writing(source, sizes)
     if validate:
         memory = max(memory, 2 * whole if encodes else _proving(source, sizes, bundle))
@@ -66,13 +68,14 @@ def _writing(source: WeightSource, sizes: dict[str, int]) -> int:
 
 def _proving(source: WeightSource, sizes: dict[str, int], bundle: int) -> int:
     """The largest block in float32 and what of its tensors is put together; or the whole graph, mapped, with
-    the head that torch has.
+    the head that torch has. Of an encoder–decoder the graphs' logits are kept meanwhile.
     """
     anatomy = source.anatomy
     blocks = [[_FLOAT * weights_of(one) for one in block.linears()] for block in anatomy.blocks]
     block = max(sum(linears) + max(linears) for linears in blocks)
     head = _table(source, sizes[f"{anatomy.embedding}.weight"], _COMPARED)
-    return max(block + bundle // len(blocks), bundle + head)
+    kept = _LOGITS * anatomy.vocab_size if anatomy.kind == "encoder_decoder" else 0
+    return max(block + bundle // len(blocks), bundle + head) + kept
 
 
 def _table(source: WeightSource, size: int, copies: int) -> int:

@@ -15,7 +15,7 @@ from ...runtime.kernels.library import require_library, why_missing
 from ..bundle_manifest import decoder_section, encoder_decoder_section, encoder_section
 from ..format import ExportFormat, OutputKind, Prepared
 from ..graph.attention.cache_io import FLOAT
-from ..graph.build import WeightView
+from ..graph.build import GraphPart, WeightView
 from ..graph.encoder_decoder_graph import Stack
 from ..graph.forms.providers import CPU
 from ..graph.graph_writer import OWN_DOMAIN, Kind, Opset, installed_runtime, opset_for
@@ -41,6 +41,11 @@ class PreparedOnnx(Prepared):
     def graphs(self) -> list[BuiltGraph]:
         """Both, or the one that there is."""
         return [self.graph, *([] if self.encoder is None else [self.encoder])]
+
+    @property
+    def parts(self) -> list[tuple[GraphPart, ...]]:
+        """What each of the graphs is put together of."""
+        return [graph.parts for graph in self.graphs]
 
 
 class OnnxFormat:
@@ -82,13 +87,13 @@ class OnnxFormat:
             GateFailed: a difference beyond its bound.
         """
         if job.form.built:
-            return prove(job, directory / GRAPH, prepared.graph.parts, sections, work, prepared.opset)
+            return prove(job, directory / GRAPH, prepared.parts, sections, work, prepared.opset)
         twin = replace(job, form=CPU, kv_dtype=FLOAT)
         folder = work / "cpu"
         folder.mkdir(parents=True)
         built = self.prepare(twin, validate=False)
         written = write_graph(twin, built, folder / GRAPH)
-        parity = prove(twin, folder / GRAPH, built.graph.parts, written, work, prepared.opset)
+        parity = prove(twin, folder / GRAPH, built.parts, written, work, prepared.opset)
         return {**parity, "form": prove_form(job, directory / GRAPH, folder / GRAPH, sections, written)}
 
 
@@ -111,10 +116,8 @@ def prepare_graphs(job: ExportJob, stacks: tuple[Stack, Stack], *, validate: boo
     if OWN_DOMAIN in graph.model.graph.opset_imports:
         require_library("a graph of edgepress's own operators")
     needed = graph.nbytes + sum(one.nbytes for one in others)
-    if validate and kind == "encoder":
-        needed += sum(built(stack, as_float=True).nbytes for stack in built_of)
-        if job.source.anatomy.kind == "encoder_decoder" and job.kv_dtype != FLOAT:
-            needed *= 2  # and as they ship, with caches in float
+    if validate and job.source.anatomy.kind == "encoder":
+        needed += built("encoder", as_float=True).nbytes
     if validate and not job.form.built:
         needed += build_graph(WeightView(job.source), opset, job.pooling).nbytes
     return PreparedOnnx(needed, graph, opset, next(iter(others), None))

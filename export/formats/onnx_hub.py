@@ -159,7 +159,7 @@ class OnnxHubFormat:
             GateFailed: a difference beyond its bound.
         """
         path = directory / FOLDER / graph_name(job)
-        return prove(_standard(job), path, prepared.graph.parts, sections, work, prepared.opset, HUB)
+        return prove(_standard(job), path, prepared.parts, sections, work, prepared.opset, HUB)
 
 
 def graph_name(job: ExportJob) -> str:

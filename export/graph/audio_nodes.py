@@ -18,6 +18,7 @@ from .build import Build
 from .graph_writer import Array, GraphWriter
 from .mlp_nodes import activate
 
+# The graph's input, and the part that makes spectra of it.
 SOUND = "audio"
 FLOAT = ir.DataType.FLOAT
 _LEAST_POWER, _RANGE, _MIDDLE = 1e-10, 8.0, 4.0
@@ -35,7 +36,9 @@ def spectra_of_sound(build: Build, hearing: Hearing) -> ir.Value:
             fix="put the model's own preprocessor_config.json beside its weights",
         )
     sound = build.graph.input(SOUND, FLOAT, ["batch_size", hearing.log_mel.samples])
-    return log_mel(build.graph, sound, hearing.log_mel)
+    spectra = log_mel(build.graph, sound, hearing.log_mel)
+    build.end_part(SOUND, [sound], [spectra])
+    return spectra
 
 
 def sound_states(build: Build, hearing: Hearing, spectra: ir.Value) -> ir.Value:

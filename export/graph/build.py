@@ -37,6 +37,9 @@ class GraphPart:
     norm: str | None = None
 
 
+_Ended = tuple[str, Sequence[ir.Value], Sequence[ir.Value], str | None]
+
+
 @dataclass
 class Build:
     """One graph under construction.
@@ -51,7 +54,6 @@ class Build:
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
         tiles: write edgepress's own operators for quantized weights and attention.
-        parts: what the graph is put together of, in order.
     """
 
     graph: GraphWriter
@@ -61,7 +63,7 @@ class Build:
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
-    parts: list[GraphPart] = field(default_factory=list)
+    _ended: list[_Ended] = field(default_factory=list)
 
     @property
     def anatomy(self) -> Anatomy:
@@ -78,8 +80,17 @@ class Build:
         self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], norm: Norm | None = None
     ) -> None:
         """State that the part ``name`` computes ``outputs`` from ``inputs``."""
-        read, made = (tuple(str(value.name) for value in values) for values in (inputs, outputs))
-        self.parts.append(GraphPart(name, read, made, None if norm is None else norm.name))
+        self._ended.append((name, inputs, outputs, None if norm is None else norm.name))
+
+    def parts(self) -> tuple[GraphPart, ...]:
+        """What the finished graph is put together of, in order."""
+
+        def names(values: Sequence[ir.Value]) -> tuple[str, ...]:
+            return tuple(str(value.name) for value in values)
+
+        return tuple(
+            GraphPart(name, names(read), names(made), norm) for name, read, made, norm in self._ended
+        )
 
     def vector(self, name: str, read_per_token: int | None = None) -> ir.Value:
         """The stored float tensor ``name`` as an initializer of its own shape."""

@@ -20,6 +20,7 @@ from .attention.compact_cache import KINDS, cache_dtype, read, stored, stored_wi
 from .audio_nodes import sound_states, spectra_of_sound
 from .build import Build
 from .encoder_decoder_nodes import (
+    SPECTRA,
     Pair,
     attention,
     cross_of,
@@ -64,6 +65,7 @@ def _encoder(build: Build, readers: tuple[BlockAnatomy, ...]) -> None:
     if anatomy.hearing is not None:
         spectra = spectra_of_sound(build, anatomy.hearing)
         mask, hidden = None, sound_states(build, anatomy.hearing, spectra)
+        build.end_part(SPECTRA, [spectra], [hidden])
     else:
         ids = graph.input("input_ids", INT64, ["batch_size", READ])
         mask = graph.input("attention_mask", INT64, ["batch_size", READ])
@@ -72,9 +74,13 @@ def _encoder(build: Build, readers: tuple[BlockAnatomy, ...]) -> None:
     for index, reader in enumerate(readers):
         part = cross_of(reader)
         both = project_apart(build, hidden, [part.k, part.v], f"{part.module}.kv", f"{part.module}.split")
-        for kind, value in zip(KINDS, both, strict=True):
-            read = graph.node("Identity", f"{part.module}.{kind}", [stored(build, part, kind, value)])
-            graph.output(read, f"cross.{index}.{kind}", cache_dtype(build), _read_shape(build, part))
+        made = [
+            graph.node("Identity", f"{part.module}.{kind}", [stored(build, part, kind, value)])
+            for kind, value in zip(KINDS, both, strict=True)
+        ]
+        for kind, one in zip(KINDS, made, strict=True):
+            graph.output(one, f"cross.{index}.{kind}", cache_dtype(build), _read_shape(build, part))
+        build.end_part(part.module, [hidden], made)
 
 
 def _decoder(build: Build, *, masked: bool) -> None:
@@ -98,7 +104,7 @@ def _decoder(build: Build, *, masked: bool) -> None:
         query = weighted(build, part, "key", query)
         return weighted(build, part, "value", attention(build, part, [query, key, value, known], 1)[0])
 
-    logits, presents = decoded(build, ids, pasts, reader)
+    logits, presents = decoded(build, ids, pasts, caches, reader)
     for index, (block, present) in enumerate(zip(blocks, presents, strict=True)):
         for kind, value in zip(("key", "value"), present, strict=True):
             shape = past_shape(build, block, "total_length")

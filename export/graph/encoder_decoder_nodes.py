@@ -26,6 +26,8 @@ from .norm import add_and_normalize, normalize
 
 FLOAT = ir.DataType.FLOAT
 _WAVELENGTH = 10_000.0
+# The part of an encoder's graph that makes states of spectra.
+SPECTRA = "spectra"
 
 Pair = tuple[ir.Value, ir.Value]
 # The attention of a block's queries to what was read, of its number, part and queries.
@@ -36,15 +38,22 @@ def encoded(build: Build, hidden: ir.Value, mask: ir.Value | None) -> ir.Value:
     """What leaves the encoder where ``hidden`` enters its first block; ``mask`` is 1 for tokens of texts."""
     shared = attention_inputs(build, mask)
     for block in build.anatomy.blocks:
-        hidden = encoder_block(build, hidden, shared, block)
+        entered, hidden = hidden, encoder_block(build, hidden, shared, block)
+        build.end_part(block.prefix, [entered], [hidden])
     norm = build.anatomy.final_norm
-    return hidden if norm is None else normalize(build, hidden, norm)
+    if norm is None:
+        return hidden
+    normed = normalize(build, hidden, norm)
+    build.end_part(norm.name, [hidden], [normed])
+    return normed
 
 
 def decoded(
-    build: Build, ids: ir.Value, pasts: Sequence[Pair], reader: Reader
+    build: Build, ids: ir.Value, pasts: Sequence[Pair], known: Sequence[Pair], reader: Reader
 ) -> tuple[ir.Value, list[Pair]]:
-    """Logits of ``ids [batch, seq]``, and the keys and values ``pasts`` of each block, extended."""
+    """Logits of ``ids [batch, seq]``, and the keys and values ``pasts`` of each block, extended; ``known``
+    are those of what was read, of each block, which ``reader`` takes.
+    """
     graph, anatomy = build.graph, build.anatomy
     cached = graph.node("Shape", "position.shape", [pasts[0][0]], start=2, end=3)
     cached = graph.node("Squeeze", "position.cached", [cached])
@@ -55,12 +64,15 @@ def decoded(
         def read(part: Attention, query: ir.Value, index: int = index) -> ir.Value:
             return reader(index, part, query)
 
+        entered = [state, *known[index]]
         state, present = _block(build, state, block, seen, pasts[index], read)
+        build.end_part(block.prefix, entered, [state])
         presents.append(present)
     normed = state if anatomy.final_norm is None else normalize(build, state, anatomy.final_norm)
     logits = logits_of(build, normed)
     if anatomy.head_bias is not None:
         logits = graph.node("Add", "logits.biased", [logits, build.vector(anatomy.head_bias)])
+    build.end_part(anatomy.head or anatomy.embedding, [state], [logits])
     return logits, presents
 
 
@@ -196,7 +208,10 @@ def embedded(build: Build, ids: ir.Value, cached: ir.Value) -> ir.Value:
         table = _positions(build, anatomy.position_embedding)
         rows = graph.node("Gather", "positions", [table, steps], axis=0)
         value = graph.node("Add", "embedding.sum", [value, rows])
-    return value if anatomy.embedding_norm is None else normalize(build, value, anatomy.embedding_norm)
+    if anatomy.embedding_norm is not None:
+        value = normalize(build, value, anatomy.embedding_norm)
+    build.end_part(anatomy.embedding, [ids], [value])
+    return value
 
 
 def _positions(build: Build, module: str) -> ir.Value:

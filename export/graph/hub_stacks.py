@@ -20,6 +20,7 @@ from ...compress.model.block_anatomy import Attention
 from .audio_nodes import sound_states
 from .build import Build
 from .encoder_decoder_nodes import (
+    SPECTRA,
     Pair,
     attention_by_head,
     by_head,
@@ -33,6 +34,8 @@ from .encoder_decoder_nodes import (
 from .linear.linear import project_apart
 
 INT64, FLOAT, BOOL = ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.BOOL
+# The part that makes keys and values of what was read, of all blocks.
+CROSSING = "read"
 READ, CACHED = "encoder_sequence_length", "past_decoder_sequence_length"
 _KINDS = ("key", "value")
 
@@ -45,6 +48,7 @@ def build_hub_encoder(build: Build) -> None:
         shape: list[int | str] = ["batch_size", hearing.bins, hearing.frames]
         spectra, length = graph.input("input_features", FLOAT, shape), hearing.tokens
         mask, hidden = None, sound_states(build, hearing, spectra)
+        build.end_part(SPECTRA, [spectra], [hidden])
     else:
         ids = graph.input("input_ids", INT64, ["batch_size", READ])
         mask = graph.input("attention_mask", INT64, ["batch_size", READ])
@@ -79,7 +83,7 @@ def build_hub_decoder(build: Build, whole: Anatomy) -> None:
     def reader(index: int, part: Attention, query: ir.Value) -> ir.Value:
         return attention_by_head(build, part, query, read[index], known)
 
-    logits, presents = decoded(build, ids, pasts, reader)
+    logits, presents = decoded(build, ids, pasts, read, reader)
     graph.output(logits, "logits", FLOAT, ["batch_size", "decoder_sequence_length", whole.vocab_size])
     for index, block in enumerate(blocks):
         shapes = (past_shape(build, block, f"{CACHED} + 1"), _by_head_shape(cross_of(block), length))
@@ -130,6 +134,7 @@ def _read(build: Build, states: ir.Value, cached: ir.Value, kept: list[Pair]) ->
 
     found = graph.either("read", cached, (as_they_were, computed))
     build.int8_zeros = None  # those are the branch's
+    build.end_part(CROSSING, [states], found)
     return list(zip(found[::2], found[1::2], strict=True))
 
 

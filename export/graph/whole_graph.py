@@ -36,7 +36,7 @@ class BuiltGraph:
         bytes_per_token: bytes that one decode step reads.
         inputs: names of the graph's inputs in order.
         notes: storage that differs from the schemes.
-        parts: what a proof can run alone, in order; of decoders only, and only where the graph is as built.
+        parts: what a proof can run alone, in order; none of encoders, and only where the graph is as built.
     """
 
     model: ir.Model
@@ -80,7 +80,7 @@ def build_graph(
         bytes_per_token=sum(graph.read_per_token.values()),
         inputs=inputs,
         notes=tuple(sorted(build.notes)),
-        parts=tuple(build.parts),
+        parts=build.parts(),
     )
 
 

@@ -109,9 +109,9 @@ def compare(
     }
 
 
-def compare_caches(found: Floats, reference: Floats, unrounded: Floats) -> dict[str, Any]:
-    """How far ``found`` lies from ``reference``, both logits of one shape: of graphs whose caches hold codes
-    and which round nothing else, and torch's with keys and values rounded alike.
+def compare_caches(found: Floats, reference: Floats, unrounded: Floats, module: str) -> dict[str, Any]:
+    """How far ``found`` lies from ``reference``, both what leaves ``module``: of a graph whose caches hold
+    codes and which rounds nothing else, and torch's with keys and values rounded alike.
 
     ``unrounded`` are torch's without that rounding. A code that falls the other way costs a part of it.
 
@@ -120,11 +120,12 @@ def compare_caches(found: Floats, reference: Floats, unrounded: Floats) -> dict[
     """
     distance, rounding = (float(np.abs(one - reference).mean()) for one in (found, unrounded))
     bound = max(elementwise_bound(float(np.abs(reference).max())), CACHE_FRACTION * rounding)
-    gate("the mean difference of a logit with the caches as they ship", distance, bound)
+    gate(f"the mean difference of {module} with the caches as they ship", distance, bound)
     return {
         "mean_abs_difference": rounded(distance),
         "mean_of_rounding": rounded(rounding),
         "bound": rounded(bound),
+        "at": module,
     }
 
 

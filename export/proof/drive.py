@@ -24,38 +24,52 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 
 class GraphDriver:
-    """``session`` over a decoder graph with any cache; ``weights`` are those that it takes as inputs."""
+    """``session`` over a decoder graph with any cache, which is extended in ``buffers`` of its last size, or
+    by copies; ``weights`` are those that it takes as inputs.
+    """
 
-    def __init__(self, session: Any, weights: Mapping[str, Floats] | None = None) -> None:
-        self.session, self.weights = session, dict(weights or {})
+    def __init__(
+        self, session: Any, weights: Mapping[str, Floats] | None = None, *, buffers: bool = True
+    ) -> None:
+        self.session, self.weights, self.buffers = session, dict(weights or {}), buffers
+        self.beside: dict[str, NDArray[Any]] = {}
         inputs = [
             *session.get_inputs(),
             *session.get_overridable_initializers(),
         ]  # of which some have a value
         self._names = {node.name for node in inputs}
         self._pasts = [node for node in session.get_inputs() if is_past(node.name)]
-        self._outputs = [node.name for node in session.get_outputs() if not is_present(node.name)]
+        outputs = [node.name for node in session.get_outputs()]
+        self._outputs = [name for name in outputs if not is_present(name)]
+        self._extended = [node.name for node in self._pasts if present_of(node.name) in outputs]
+        self._presents = list(map(present_of, self._extended))
 
     def logits(self, ids: Ids, *, depth: int = 0, lengths: list[int] | None = None) -> Floats:
         """Logits ``[batch, seq - depth, vocab]`` of ``ids [batch, seq]``; the rest as for :meth:`run`."""
         return self.run({"input_ids": ids}, depth=depth, lengths=lengths)["logits"]
 
     def run(
-        self, values: Mapping[str, NDArray[Any]], *, depth: int = 0, lengths: list[int] | None = None
+        self,
+        values: Mapping[str, NDArray[Any]],
+        *,
+        depth: int = 0,
+        lengths: list[int] | None = None,
+        beside: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, Floats]:
-        """The outputs ``[batch, seq - depth, …]`` by name, of inputs ``[batch, seq, …]`` by name, the first
-        ``depth`` of which come from the cache.
+        """The outputs ``[batch, seq - depth, …]`` and caches by name, of inputs ``[batch, seq, …]`` by name,
+        the first ``depth`` of which come from the cache; those ``beside`` have other sizes.
 
         ``lengths`` are the valid tokens of each row, the rest is padding on the right. Values that the graph
         has no input for are left out.
         """
+        self.beside = dict(beside or {})
         batch, total = next(iter(values.values())).shape[:2]
         cache = self._cache(values, depth)
         mask = np.ones((batch, total), np.int64)
         for row, length in enumerate(lengths or []):
             mask[row, length:] = 0
         found = self._run({name: value[:, depth:] for name, value in values.items()}, mask, cache, keep=0)
-        return dict(zip(self._outputs, found, strict=False))
+        return dict(zip(self._outputs + self._presents, found, strict=True))
 
     def cache(self, ids: Ids, depth: int) -> dict[str, Any]:
         """A cache for all of ``ids [batch, seq]`` that holds the first ``depth``, as for :meth:`logits`."""
@@ -63,12 +77,14 @@ class GraphDriver:
 
     def _cache(self, values: Mapping[str, NDArray[Any]], depth: int) -> dict[str, Any]:
         batch, total = next(iter(values.values())).shape[:2]
-        cache = self.empty_cache(batch, total)
+        cache = self.empty_cache(batch, total if self.buffers else 0)
         if not depth or not cache:
             return cache
         first = {name: value[:, :depth] for name, value in values.items()}
         found = self._run(first, np.ones((batch, depth), np.int64), cache, keep=1)
-        return dict(zip(cache, found[len(self._outputs) :], strict=True))
+        extended = dict(zip(self._extended, found[len(self._outputs) :], strict=True))
+        # Of the cache of another part a part of a graph reads the size alone.
+        return {**self.empty_cache(batch, depth), **extended}
 
     def empty_cache(self, batch: int, capacity: int) -> dict[str, Any]:
         """Inputs for ``capacity`` tokens that have not been seen yet."""
@@ -79,19 +95,15 @@ class GraphDriver:
     def _run(
         self, values: Mapping[str, NDArray[Any]], mask: Ids, cache: dict[str, Any], *, keep: int
     ) -> list[Any]:
-        fed = {**values, "attention_mask": mask, "logits_to_keep": np.array([keep], np.int64)}
+        fed = {"attention_mask": mask, "logits_to_keep": np.array([keep], np.int64), **values, **self.beside}
         fed = {name: value for name, value in fed.items() if name in self._names}
         with graph_errors_are_typed("the exported graph does not run"):
-            outputs = [*self._outputs, *presents(cache)]
+            outputs = self._outputs + self._presents
             return list(self.session.run(outputs, {**fed, **self.weights, **cache}))
-
-
-def presents(cache: dict[str, Any]) -> list[str]:
-    """Names of the outputs that extend the inputs of ``cache``."""
-    return [present_of(name) for name in cache]
 
 
 def _shape(node: Any, batch: int, capacity: int) -> tuple[int, ...]:
     if grows(node.name):
-        return batch, node.shape[1], capacity, node.shape[3]
+        heads, size = (one if isinstance(one, int) else 1 for one in (node.shape[1], node.shape[3]))
+        return batch, heads, capacity, size
     return batch, *node.shape[1:]

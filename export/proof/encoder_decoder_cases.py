@@ -4,82 +4,134 @@ tokens that are written of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
+from ...compress.text.token_batch import TokenBatch
 from ...runtime.bundle.graph_sections import EncoderDecoderSection
 from ...runtime.engine.encoder_decoder import EncoderDecoder
 from ..job import ExportJob
+from .part_distances import Case as PartCase
+from .part_distances import Expected
 from .proof_text import Ids, padded, token_rows, token_sentences
 from .sounds import sounds_of
 
-# Texts that are read, tokens that are written of each, and how many of them come out of the cache.
-_SHAPES = (((1,), 1, 0), ((7, 3, 7), 5, 2), ((33, 16, 9), 20, 19))
 _TEXTS, _SOUNDS, _WRITTEN = 8, 4, 32
-LONGEST = 48  # tokens of a sentence that is read
+_LONGEST = 48  # tokens of a sentence that is read
+_WHOLE = 1 << 30  # more than a sound has of anything
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What an encoder is given in torch, texts or ``sounds [batch, samples]``, and what is written of it,
-    ``[batch, written]``, of which the first ``depth`` tokens come from the cache.
+    """What an encoder is given and what is written of it.
+
+    Attributes:
+        given: of texts the tokens ``[rows, tokens]``, padded on the right, of sounds spectra ``[rows, bins,
+            frames]`` by transformers' own extractor.
+        lengths: the tokens of each text; None for sounds.
+        written: ``[rows, tokens]``, behind ``start``.
+        sounds: those of the spectra, ``[rows, samples]``.
     """
 
-    given: dict[str, Any]
+    given: NDArray[np.int64] | Floats
+    lengths: tuple[int, ...] | None
     written: Ids
-    depth: int = 0
+    start: int
     sounds: Floats | None = None
 
-    def ours(self, driver: EncoderDecoder) -> Floats:
-        """The graphs' logits ``[batch, written, vocab]``."""
+    @property
+    def mask(self) -> Ids:
+        """1 for the tokens of texts, ``[rows, tokens]``; ``[rows, 1]`` of ones for sounds."""
+        if self.lengths is None:
+            return np.ones((len(self.given), 1), np.int64)
+        places = np.arange(self.given.shape[1])
+        return (places < np.array(self.lengths)[:, None]).astype(np.int64)
+
+    @property
+    def decoder_ids(self) -> Ids:
+        """What the decoder is given: of the tokens that are written those before each."""
+        start = np.full((len(self.written), 1), self.start, np.int64)
+        return np.concatenate([start, self.written[:, :-1]], axis=1)
+
+    @property
+    def read_cases(self) -> list[PartCase]:
+        """For parts of the encoder: all rows, padded, and the first one alone."""
+        rows, tokens = len(self.given), self.given.shape[1]
+        if self.lengths is None:
+            return [(rows, 0, _WHOLE), (1, 0, _WHOLE)]
+        return [(rows, 0, tokens), (1, 0, self.lengths[0])]
+
+    @property
+    def written_cases(self) -> list[PartCase]:
+        """For parts of the decoder: all rows at once, the first token of one, and rows that go on behind a
+        cache.
+        """
+        rows, tokens = self.written.shape
+        found = [(rows, 0, tokens), (1, 0, 1)]
+        return (
+            found
+            if tokens < 3
+            else [*found, (rows, tokens // 2, tokens - tokens // 2), (rows, tokens - 1, 1)]
+        )
+
+    def of_read(self, entered: Tensor, *outputs: Tensor, adds: bool = False) -> Expected:
+        """What a part makes of the tokens that are read, of the states ``entered [rows, tokens, hidden]``;
+        ``adds`` to them where it is a block.
+        """
+        made, states = tuple(one.numpy() for one in outputs), entered.numpy()
+        added = tuple(one - states for one in made) if adds else made
+        # Of a sound's numbers a part reads at most how many there are.
+        beside = {} if self.sounds is None else {"audio": self.sounds, "input_features": self.given}
+        return Expected(np.zeros(states.shape[:2], np.int64), (states,), made, added, beside, self.lengths)
+
+    def of_written(self, entered: Tensor, output: Tensor, beside: Mapping[str, NDArray[Any]]) -> Expected:
+        """What a block makes of the tokens that are written, of the states ``entered``."""
+        states, made = entered.numpy(), output.numpy()
+        given = {"encoder_attention_mask": self.mask, **beside}
+        return Expected(self.decoder_ids, (states,), (made,), (made - states,), given)
+
+    def batch(self) -> TokenBatch:
+        """For torch."""
+        written = torch.from_numpy(self.written)
+        answers = TokenBatch(written, torch.ones_like(written))
+        return TokenBatch(torch.from_numpy(self.given), torch.from_numpy(self.mask), None, answers)
+
+    def logits(self, driver: EncoderDecoder, depth: int = 0) -> Floats:
+        """The graphs' logits ``[rows, written, vocab]``; the first ``depth`` tokens come from the cache."""
         if self.sounds is None:
-            driver.read(self.given["input_ids"], self.given["attention_mask"])
+            driver.read(self.given.astype(np.int64), self.mask)
         else:
             driver.hear(self.sounds)
-        cuts = (self.written[:, : self.depth], self.written[:, self.depth :])
+        cuts = self.decoder_ids[:, :depth], self.decoder_ids[:, depth:]
         return np.concatenate([driver.write(cut) for cut in cuts if cut.shape[1]], axis=1)
 
-    @torch.no_grad()
-    def theirs(self, model: nn.Module) -> Floats:
-        """Torch's."""
-        given = {**self.given, "decoder_input_ids": self.written}
-        found = model(**{name: torch.from_numpy(value) for name, value in given.items()}, use_cache=False)
-        return np.asarray(found.logits.float().numpy(), np.float32)
+
+def case_of(job: ExportJob, section: EncoderDecoderSection, rows: list[Ids] | None, written: Ids) -> Case:
+    """``written`` of the texts ``rows``; of as many sounds where the model hears."""
+    if rows is None:
+        sounds, given = sounds_of(job, len(written))
+        return Case(given, None, written, section.start_token_id, sounds)
+    return Case(padded(rows, 0)["input_ids"], tuple(map(len, rows)), written, section.start_token_id)
 
 
-def short_cases(job: ExportJob, section: EncoderDecoderSection) -> list[Case]:
-    """Texts or sounds of unequal length, with caches of every depth."""
-    longest = min(max(length for read, *_ in _SHAPES for length in read), section.max_length)
-    ids = token_rows(job.path, job.text, 6, max(longest, _WRITTEN), section.vocab_size)
-    found = []
-    for read, written, depth in _SHAPES:
-        tokens = np.ascontiguousarray(ids[3 : 3 + len(read), : min(written, section.context_length)])
-        if section.sound is not None:
-            found.append(sound_case(job, tokens, depth))
-        else:
-            texts = padded([ids[row, : min(length, longest)] for row, length in enumerate(read)], 0)
-            found.append(Case(texts, tokens, depth))
-    return found
-
-
-def sound_case(job: ExportJob, written: Ids, depth: int = 0) -> Case:
-    """Sounds of unequal length, and what is ``written`` of each."""
-    sounds, given = sounds_of(job, len(written))
-    return Case({"input_features": given}, written, depth, sounds)
+def texts_of(job: ExportJob, section: EncoderDecoderSection, count: int) -> list[Ids] | None:
+    """Up to ``count`` sentences; None where the model hears."""
+    if section.sound is not None:
+        return None
+    return token_sentences(job.path, job.text, count, min(_LONGEST, section.max_length), section.vocab_size)
 
 
 def sentences(job: ExportJob, section: EncoderDecoderSection) -> Case:
-    """Sentences, or sounds, and prose that is written of them."""
-    length = min(_WRITTEN, section.context_length)
-    if section.sound is not None:
-        return sound_case(job, token_rows(job.path, job.text, _SOUNDS, length, section.vocab_size))
-    longest = min(LONGEST, section.max_length)
-    rows = token_sentences(job.path, job.text, _TEXTS, longest, section.vocab_size)
-    written = token_rows(job.path, job.text, len(rows), length, section.vocab_size)
-    return Case(padded(rows, 0), written)
+    """Sentences and a single token, or sounds, and prose that is written of them."""
+    rows = texts_of(job, section, _TEXTS)
+    if rows is not None:
+        rows = [*rows, rows[0][:1]]
+    count, length = _SOUNDS if rows is None else len(rows), min(_WRITTEN, section.context_length)
+    return case_of(job, section, rows, token_rows(job.path, job.text, count, length, section.vocab_size))

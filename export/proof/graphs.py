@@ -15,11 +15,11 @@ from torch import Tensor
 from ...runtime.bundle.cache_names import is_past, present_of
 from ...runtime.session.session import open_session
 from ...terminal import Silent
-from ..graph.attention.cache_io import CODE_ATTRIBUTES, SCALES_AT
+from ..graph.attention.cache_io import CODE_ATTRIBUTES, FLOAT, SCALES_AT
 from ..graph.build import GraphPart, WeightView
 from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
-from ..graph.whole_graph import BuiltGraph, build_graph, save_graph
+from ..graph.whole_graph import build_graph, save_graph
 from ..job import ExportJob
 
 # Accuracy level of MatMulNBits, written or left by fusion, that computes in float32, slowly.
@@ -35,32 +35,31 @@ EXACT = {
 
 
 def write_float_graph(
-    job: ExportJob,
-    directory: Path,
-    opset: Opset,
-    read: Callable[[str], Tensor] | None = None,
-    stack: Stack = "decoder",
+    job: ExportJob, directory: Path, opset: Opset, read: Callable[[str], Tensor] | None = None
 ) -> Path:
-    """Write the checkpoint's graph, of an encoder–decoder that of a ``stack``, with every weight dequantized,
-    as ``read`` has it in memory; returns its path.
+    """Write the checkpoint's graph with every weight dequantized, as ``read`` has it in memory; returns its
+    path.
     """
     view = WeightView(job.source, as_float=True, read=read)
-    return _written(build_graph(view, opset, job.pooling, stack=stack), directory / "float.onnx")
-
-
-def write_float_cache(job: ExportJob, directory: Path, opset: Opset, stack: Stack) -> Path:
-    """Write the graph of a ``stack`` of an encoder–decoder as it ships, but for its caches, which are in
-    float32; returns its path.
-    """
-    built = build_graph(WeightView(job.source), opset, job.pooling, job.form, stack)
-    return _written(built, directory / "float_cache.onnx")
-
-
-def _written(built: BuiltGraph, path: Path) -> Path:
+    built, path = build_graph(view, opset, job.pooling), directory / "float.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     with Silent().task("", built.nbytes) as task:
         save_graph(built.model, path, built.nbytes, task)
     return path
+
+
+def with_float_caches(job: ExportJob, graph: Path, opset: Opset, stack: Stack) -> ir.Model:
+    """``graph``, that of a ``stack`` of an encoder–decoder, with the weights that lie beside it and caches in
+    float32.
+    """
+    shipped = ir.load(graph)
+    if job.kv_dtype == FLOAT:
+        return shipped
+    model = build_graph(WeightView(job.source), opset, None, job.form, stack).model
+    for name, value in model.graph.initializers.items():
+        if isinstance(value.const_value, ir.LazyTensor):
+            value.const_value = shipped.graph.initializers[name].const_value
+    return model
 
 
 @contextmanager
@@ -68,7 +67,7 @@ def exact_session(graph: Path) -> Iterator[Any]:
     """A session over ``graph`` with its stored weights, activations that are never rounded, and a cache in
     float32.
     """
-    with session_over(exact_model(graph), graph.parent, EXACT) as session:
+    with session_over(exact_model(ir.load(graph)), graph.parent, EXACT) as session:
         yield session
 
 
@@ -85,9 +84,8 @@ def session_over(model: ir.Model, directory: Path, config: Mapping[str, str] | N
         path.unlink(missing_ok=True)
 
 
-def exact_model(graph: Path) -> ir.Model:
-    """``graph`` with its stored weights, activations that are never rounded, and a cache in float32."""
-    model = ir.load(graph)
+def exact_model(model: ir.Model) -> ir.Model:
+    """``model``, changed so that activations are never rounded, and a decoder's cache is in float32."""
     for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
         if node.op_type == "MatMulNBits":
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
@@ -113,7 +111,12 @@ def cut(model: ir.Model, part: GraphPart) -> tuple[ir.Model, dict[str, ir.LazyTe
     extended = {
         present_of(str(one.name)) for one in graph.inputs if one in reached and is_past(str(one.name))
     }
-    kept = [one for one in graph.outputs if one.name in extended]
+    # Of a cache that is there for its size alone, another part's, nothing follows from what this part reads.
+    kept = [
+        one
+        for one in graph.outputs
+        if one.name in extended - {*part.outputs} and _follows(graph, part.inputs, one)
+    ]
     reached |= _reached(graph, part.inputs, [str(one.name) for one in kept])
     entered = [one for one in graph.inputs if one in reached and one.name not in part.inputs]
     alone = ir.convenience.extract(graph, [*part.inputs, *entered], [*part.outputs, *kept])
@@ -139,9 +142,26 @@ def _reached(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str]) -> 
         if value in found or value.name in inputs:
             continue
         found.add(value)
-        producer = value.producer()
-        if producer is not None:
-            pending += [one for one in producer.inputs if one is not None]
+        pending += _read(graph, value)
+    return found
+
+
+def _follows(graph: ir.Graph, inputs: Sequence[str], output: ir.Value) -> bool:
+    """Whether ``output`` is computed from one of ``inputs``."""
+    reached = _reached(graph, inputs, [str(output.name)])
+    return any(read.name in inputs for value in reached for read in _read(graph, value))
+
+
+def _read(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
+    """The values of ``graph`` that the node of ``value`` reads, those within its branches among them."""
+    node = value.producer()
+    if node is None:
+        return []
+    found = [one for one in node.inputs if one is not None]
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in ir.traversal.RecursiveGraphIterator(attribute.as_graph()):
+                found += [one for one in inner.inputs if one is not None and one.graph is graph]
     return found
 
 

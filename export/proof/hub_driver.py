@@ -67,4 +67,4 @@ class HubEncoderDecoder(EncoderDecoder):
         return found
 
 
-HUB = Layout("hub_encoder", "hub_decoder", HubEncoderDecoder)
+HUB = Layout("hub_encoder", "hub_decoder", HubEncoderDecoder, by_head=True)

@@ -13,7 +13,7 @@ where there is one, and on the CPU where the CPU has the kernels; otherwise its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ..graph.graph_writer import Opset
 from ..job import ExportJob
 from .decoder_proof import decoder_steps, prove_decoder
 from .distances import Floats, divergence, gate, log_softmax, rounded
-from .encoder_decoder_proof import BUNDLE, ENCODER_DECODER_STEPS, Layout, prove_encoder_decoder
+from .encoder_decoder_proof import BUNDLE, Layout, encoder_decoder_steps, prove_encoder_decoder
 from .encoder_proof import ENCODER_STEPS, form_distance, prove_encoder
 from .proof_text import Ids, token_rows
 
@@ -42,14 +42,14 @@ FORM_LENGTH = 96
 def prove(
     job: ExportJob,
     graph: Path,
-    parts: tuple[GraphPart, ...],
+    parts: Sequence[tuple[GraphPart, ...]],
     sections: dict[str, Any],
     work: Path,
     opset: Opset,
     layout: Layout = BUNDLE,
 ) -> dict[str, Any]:
-    """The manifest's ``parity`` of ``graph``, a decoder's of ``parts``, an encoder–decoder's with the one
-    beside it, in a ``layout``; ``work`` is a directory for scratch files.
+    """The manifest's ``parity`` of ``graph``, an encoder–decoder's with the one beside it, in a ``layout``;
+    ``parts`` are those of each; ``work`` is a directory for scratch files.
 
     Raises:
         GateFailed: a difference beyond its bound.
@@ -62,12 +62,12 @@ def prove(
     if job.source.anatomy.kind == "decoder":
         section = read(DecoderSection, sections["decoder"])
         with job.progress.task("proving the graph", decoder_steps(job.source.anatomy)) as task:
-            result = prove_decoder(job, graph, parts, section, opset, task)
+            result = prove_decoder(job, graph, parts[0], section, opset, task)
     elif job.source.anatomy.kind == "encoder_decoder":
         both = read(EncoderDecoderSection, sections["encoder_decoder"])
-        graphs = (graph.with_name(sections["graph"]["encoder"]), graph)
-        with job.progress.task("proving the graphs", ENCODER_DECODER_STEPS) as task:
-            result = prove_encoder_decoder(job, graphs, both, work, opset, task, layout)
+        graphs = (graph, graph.with_name(sections["graph"]["encoder"]))
+        with job.progress.task("proving the graphs", encoder_decoder_steps(job.source.anatomy)) as task:
+            result = prove_encoder_decoder(job, graphs, (parts[0], parts[1]), both, opset, task, layout)
     else:
         with job.progress.task("proving the graph", ENCODER_STEPS) as task:
             length = int(sections["encoder"]["max_length"])

@@ -7,8 +7,9 @@ to the token's states, and the states that it is added to, of which some tokens 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,18 +36,27 @@ class Expected:
         inputs: in the part's order, each ``[rows, seq, …]``.
         outputs: the same.
         added: what each output has that the inputs had not; the output itself where that is all of it.
+        beside: by the names of further inputs what they are given, ``[rows, …]``.
+        lengths: the real tokens of each row, where a token's output follows from all of them.
     """
 
     ids: NDArray[np.int64]
     inputs: tuple[NDArray[Any], ...]
     outputs: tuple[Floats, ...]
     added: tuple[Floats, ...]
+    beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    lengths: tuple[int, ...] | None = None
 
     def allowed(self, index: int) -> Floats:
         """The largest difference ``[rows, seq]`` that sums in another order explain, of one output."""
         largest = [np.abs(part[index]).max(-1) for part in (self.added, self.outputs)]
         bound = RELATIVE * largest[0] + LAST_PLACES * _LAST_PLACE * largest[1]
         return np.asarray(np.maximum(bound, np.finfo(np.float32).tiny), np.float32)
+
+    def real(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Those of ``values [rows, seq, …]`` that are of real tokens, ``[tokens, …]``."""
+        lengths = self.lengths or (values.shape[1],) * len(values)
+        return np.concatenate([row[:length] for row, length in zip(values, lengths, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -68,16 +78,19 @@ class Difference:
 
 
 def largest_differences(runner: PartRunner, expected: Expected, cases: Sequence[Case]) -> list[Difference]:
-    """Of each output the worst of all ``cases``; where there is no cache yet, the second row of a batch is
-    half as long.
+    """Of each output the worst of all ``cases``. Rows of a text in both directions are as long as they are;
+    of others, where there is no cache yet, the second one is half as long.
     """
     bounds = [expected.allowed(index) for index in range(len(expected.outputs))]
     worst = [Difference(0.0, 1.0, module_of(runner.part, index)) for index in range(len(bounds))]
     for batch, depth, new in cases:
         total = depth + new
-        lengths = [new, max(1, new // 2), new][:batch] if depth == 0 else [total] * batch
+        lengths = [new, max(1, new // 2), *[new] * batch][:batch] if depth == 0 else [total] * batch
+        if expected.lengths is not None:
+            lengths = list(expected.lengths[:batch])
         inputs = [value[:batch, :total] for value in expected.inputs]
-        found = runner.run(expected.ids[:batch, :total], inputs, depth, lengths)
+        beside = {name: value[:batch] for name, value in expected.beside.items()}
+        found = runner.run(expected.ids[:batch, :total], inputs, depth, lengths, beside)
         for index, values in enumerate(found):
             for row, valid in enumerate(lengths):
                 tokens = slice(depth, valid)
@@ -85,6 +98,14 @@ def largest_differences(runner: PartRunner, expected: Expected, cases: Sequence[
                 here = _largest(off, bounds[index][row, tokens], worst[index].module)
                 worst[index] = worst[index] if here.share <= worst[index].share else here  # NaN stays
     return worst
+
+
+def differences(
+    graph: AbstractContextManager[PartRunner], expected: Expected, cases: Sequence[Case]
+) -> list[Difference]:
+    """:func:`largest_differences` over a part of a graph that is opened for it."""
+    with graph as runner:
+        return largest_differences(runner, expected, cases)
 
 
 def _largest(off: Floats, bounds: Floats, module: str) -> Difference:
@@ -104,7 +125,7 @@ def spread(expected: Expected, others: Iterable[Sequence[Floats]]) -> float:
     """
     bounds = [expected.allowed(index) for index in range(len(expected.outputs))]
     return max(
-        float((np.abs(values - right).max(-1) / bound).max())
+        float((expected.real(np.abs(values - right).max(-1)) / expected.real(bound)).max())
         for outputs in others
         for values, right, bound in zip(outputs, expected.outputs, bounds, strict=True)
     )
@@ -128,7 +149,9 @@ def distances(found: Sequence[Floats], expected: Expected) -> list[float]:
     """Of each output the mean distance from torch's, as a share of what the part adds to a token."""
     return [
         float(np.mean(_length(values - right) / np.maximum(_length(added), np.finfo(np.float32).tiny)))
-        for values, right, added in zip(found, expected.outputs, expected.added, strict=True)
+        for values, right, added in (
+            map(expected.real, three) for three in zip(found, expected.outputs, expected.added, strict=True)
+        )
     ]
 
 

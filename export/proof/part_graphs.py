@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..graph.build import GraphPart, WeightView
+from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
 from ..graph.whole_graph import build_graph
 from ..job import ExportJob
 from .drive import Floats, GraphDriver, Ids
-from .graphs import EXACT, cut, exact_model, session_over
+from .graphs import EXACT, cut, exact_model, session_over, with_float_caches
 
 
 class PartRunner:
@@ -28,14 +29,26 @@ class PartRunner:
         self.driver, self.part = driver, part
 
     def run(
-        self, ids: Ids, inputs: Sequence[NDArray[Any]], depth: int = 0, lengths: list[int] | None = None
+        self,
+        ids: Ids,
+        inputs: Sequence[NDArray[Any]],
+        depth: int = 0,
+        lengths: list[int] | None = None,
+        beside: Mapping[str, NDArray[Any]] | None = None,
     ) -> list[Floats]:
-        """The part's outputs ``[batch, seq - depth, …]`` of its ``inputs [batch, seq, …]`` for the tokens
-        ``ids [batch, seq]``; the rest as for :meth:`GraphDriver.run`.
+        """The part's outputs ``[batch, seq - depth, …]`` of its first ``inputs [batch, seq, …]`` for the
+        tokens ``ids [batch, seq]``; the rest as for :meth:`GraphDriver.run`.
         """
-        values = {"input_ids": ids, **dict(zip(self.part.inputs, inputs, strict=True))}
-        found = self.driver.run(values, depth=depth, lengths=lengths)
-        return [found[name] for name in self.part.outputs]
+        values = {"input_ids": ids, **dict(zip(self.part.inputs, inputs, strict=False))}
+        found = self.driver.run(values, depth=depth, lengths=lengths, beside=beside)
+        return [_side_by_side(found[name]) for name in self.part.outputs]
+
+
+def _side_by_side(values: NDArray[Any]) -> NDArray[Any]:
+    """``[batch, tokens, heads · size]`` of keys or values ``[batch, heads, tokens, size]``; others as they
+    are.
+    """
+    return values if values.ndim < 4 else values.swapaxes(1, 2).reshape(len(values), values.shape[2], -1)
 
 
 class PartGraphs:
@@ -45,13 +58,25 @@ class PartGraphs:
         held: float32 tensors by name that are at hand; each is taken out when it is used.
     """
 
-    def __init__(self, job: ExportJob, graph: Path, parts: tuple[GraphPart, ...], opset: Opset) -> None:
-        self.parts, self.directory = parts, graph.parent
+    def __init__(
+        self,
+        job: ExportJob,
+        graph: Path,
+        parts: tuple[GraphPart, ...],
+        opset: Opset,
+        stack: Stack | None = None,
+    ) -> None:
+        self.parts, self.directory, self._graph = parts, graph.parent, graph
         self.held: dict[str, Tensor] = {}
-        self._source = job.source
+        self._source, self._buffers = job.source, stack is None
         view = WeightView(job.source, as_float=True, read=self._read)
-        self._float = build_graph(view, opset, None, job.form)
-        self._exact, self._shipped = exact_model(graph), ir.load(graph)
+        self._float = build_graph(view, opset, None, job.form, stack or "decoder")
+        stored = ir.load(graph) if stack is None else with_float_caches(job, graph, opset, stack)
+        self._exact, self._shipped = exact_model(stored), ir.load(graph)
+
+    def place(self, name: str) -> int:
+        """The number of the first part called ``name``."""
+        return [part.name for part in self.parts].index(name)
 
     def _read(self, name: str) -> Tensor:
         held = self.held.pop(name, None)
@@ -68,7 +93,7 @@ class PartGraphs:
             if name not in weights:
                 weights[name] = tensor.numpy()
         with session_over(model, self.directory) as session:
-            driver = GraphDriver(session, weights)
+            driver = GraphDriver(session, weights, buffers=self._buffers)
             del weights
             try:
                 yield PartRunner(driver, self._float.parts[index])
@@ -79,13 +104,25 @@ class PartGraphs:
     @contextmanager
     def exact(self, index: int) -> Iterator[PartRunner]:
         """The part ``index`` with its stored weights, nothing else rounded."""
-        model, _ = cut(self._exact, self.parts[index])
-        with session_over(model, self.directory, EXACT) as session:
-            yield PartRunner(GraphDriver(session), self.parts[index])
+        with self._over(self._exact, index, EXACT) as runner:
+            yield runner
+
+    @contextmanager
+    def exact_but_for_caches(self, index: int) -> Iterator[PartRunner]:
+        """As :meth:`exact`, of an encoder–decoder, with the caches as they ship."""
+        with self._over(exact_model(ir.load(self._graph)), index, EXACT) as runner:
+            yield runner
 
     @contextmanager
     def shipped(self, index: int) -> Iterator[PartRunner]:
         """The part ``index`` as it ships."""
-        model, _ = cut(self._shipped, self.parts[index])
-        with session_over(model, self.directory) as session:
-            yield PartRunner(GraphDriver(session), self.parts[index])
+        with self._over(self._shipped, index) as runner:
+            yield runner
+
+    @contextmanager
+    def _over(
+        self, whole: ir.Model, index: int, config: Mapping[str, str] | None = None
+    ) -> Iterator[PartRunner]:
+        model, _ = cut(whole, self.parts[index])
+        with session_over(model, self.directory, config) as session:
+            yield PartRunner(GraphDriver(session, buffers=self._buffers), self.parts[index])

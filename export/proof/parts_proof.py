@@ -8,8 +8,6 @@ depth of the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,26 +16,15 @@ import torch
 from torch import Tensor
 
 from ...compress.model.block_anatomy import Norm
-from ...compress.model.skeleton import Head
 from ...terminal import ProgressTask
 from .drive import Floats, Ids
-from .part_distances import (
-    Case,
-    Difference,
-    Expected,
-    distances,
-    largest_differences,
-    require_equal,
-    require_near,
-    spread,
-)
-from .part_graphs import PartGraphs, PartRunner
+from .head_proof import HeadProof
+from .part_distances import Case, Expected, differences, distances, spread
+from .part_findings import CODES, FLOAT, PartFindings
+from .part_graphs import PartGraphs
 from .streamed import ROUNDINGS, States, StreamedModel
 
 BATCHES, LENGTHS, DEPTHS = (1, 3), (1, 7, 33), (0, 1, 63)
-# Rows of the vocabulary whose float logits are compared at once.
-_HEAD_ROWS = 8192
-FLOAT, CODES = "with float weights", "with quantized weights and float activations"
 
 
 @dataclass(frozen=True)
@@ -69,8 +56,8 @@ class PartsProof:
         self.model, self.graphs, self.ids, self.rounds = model, graphs, ids, rounds
         self.anatomy = model.source.anatomy
         self.cases = _cases(ids.shape[1])
-        self._worst: dict[str, Difference] = {}
-        self._farthest: dict[str, Any] = {"distance": 0.0, "bound": 1.0}
+        self.findings = PartFindings()
+        self._equal = self.findings.equal
 
     def run(self, task: ProgressTask) -> Streams:
         """Prove part after part; returns what the head reads.
@@ -90,18 +77,13 @@ class PartsProof:
 
     def found(self) -> dict[str, Any]:
         """For the manifest: the largest differences, and of the parts as they ship the largest distance."""
-        counted = {"parts": len(self.graphs.parts)}
-        found = {"float": self._worst[FLOAT].described() | counted | {"cases": len(self.cases)}}
-        if self.rounds:
-            found["codes"] = self._worst[CODES].described() | counted
-            found["quantized"] = {"block": self._farthest}
-        return found
+        return self.findings.described(len(self.graphs.parts), len(self.cases), rounds=self.rounds)
 
     def _embedding(self) -> Streams:
         plain = self._entered(rounded=False)
         stored = self._entered(rounded=True) if self.rounds else plain
         if not self.rounds:
-            self._equal(FLOAT, _differences(self.graphs.shipped(0), _looked_up(self.ids, plain), self.cases))
+            self._equal(FLOAT, differences(self.graphs.shipped(0), _looked_up(self.ids, plain), self.cases))
             return Streams(plain, stored)
         # The rows that are looked up stand for the table, the largest tensor.
         known, ranks = np.unique(self.ids, return_inverse=True)
@@ -109,8 +91,8 @@ class PartsProof:
         name = f"{self.anatomy.embedding}.weight"
         rows = self.model.source.stored(name)[torch.from_numpy(known)].to(torch.float32).numpy()
         graph, expected = self.graphs.with_float_weights(0, {name: rows}), _looked_up(ranks, plain)
-        self._equal(FLOAT, _differences(graph, expected, self.cases))
-        self._equal(CODES, _differences(self.graphs.exact(0), _looked_up(self.ids, stored), self.cases))
+        self._equal(FLOAT, differences(graph, expected, self.cases))
+        self._equal(CODES, differences(self.graphs.exact(0), _looked_up(self.ids, stored), self.cases))
         return Streams(plain, stored)
 
     def _entered(self, *, rounded: bool) -> Entered:
@@ -128,10 +110,10 @@ class PartsProof:
             return self._spread(index, entered.plain, expected)
 
         graph = self.graphs.with_float_weights if self.rounds else self.graphs.shipped
-        self._equal(FLOAT, _differences(graph(index + 1), expected, self.cases), rounding)
+        self._equal(FLOAT, differences(graph(index + 1), expected, self.cases), rounding)
         task.advance(0.25, prefix)
         if self.rounds:
-            self._equal(CODES, _differences(self.graphs.exact(index + 1), expected, self.cases[:1]), rounding)
+            self._equal(CODES, differences(self.graphs.exact(index + 1), expected, self.cases[:1]), rounding)
             task.advance(0.25, prefix)
             self._as_it_ships(index, entered.stored, left.stored)
         task.advance(0.25 if self.rounds else 0.5, prefix)
@@ -181,60 +163,12 @@ class PartsProof:
             normed = self.model.normed(self._following(index), states.hidden)
             return distances(Entered(states, normed).arrays(), expected)
 
-        farthest = require_near(found, part, rounding)
-        if farthest["distance"] / farthest["bound"] >= self._farthest["distance"] / self._farthest["bound"]:
-            self._farthest = farthest
+        self.findings.near(found, part, rounding)
 
     def _head(self, streams: Streams) -> None:
         """The logits of the first row: a row of a large vocabulary is large, and rows are alike to a head."""
-        plain, stored = streams.plain.normed[:1], streams.stored.normed[:1]
-        last = len(self.graphs.parts) - 1
-        whole = self.cases[:1]
-        if not self.rounds:
-            with self.model.head() as head:
-                self._equal(FLOAT, _differences(self.graphs.shipped(last), self._logits(head, plain), whole))
-            return
-        with self.model.head() as head:
-            for found in self._float_logits(head, plain, last):
-                self._equal(FLOAT, found)
-        with self.model.head(rounded=True) as head:
-            self._equal(CODES, _differences(self.graphs.exact(last), self._logits(head, stored), whole))
-
-    def _float_logits(self, head: Head, normed: Tensor, last: int) -> Iterator[list[Difference]]:
-        """Of some rows of the table after the other."""
-        anatomy = self.anatomy
-        module = anatomy.embedding if anatomy.tied or anatomy.head is None else anatomy.head
-        rows = [slice(at, at + _HEAD_ROWS) for at in range(0, anatomy.vocab_size, _HEAD_ROWS)]
-
-        def weights(part: Head) -> dict[str, Floats]:
-            assert isinstance(part.table, Tensor)
-            found = {f"{module}.weight": part.table.to(torch.float32).numpy()}
-            return found if part.bias is None else found | {f"{anatomy.head}.bias": part.bias.numpy()}
-
-        with self.graphs.with_float_weights(last, weights(head.part(rows[0]))) as runner:
-            for part in map(head.part, rows):
-                runner.driver.weights.update(weights(part))
-                yield largest_differences(runner, self._logits(part, normed), self.cases[:1])
-
-    def _logits(self, head: Head, normed: Tensor) -> Expected:
-        logits = (head.logits(normed[0])[None].numpy(),)
-        return Expected(self.ids[:1], (normed.numpy(),), logits, logits)
-
-    def _equal(
-        self, what: str, found: Sequence[Difference], rounding: Callable[[], float] = lambda: 0.0
-    ) -> None:
-        """Hold the outputs of a part to their bounds, in order: the block is named before the norm behind."""
-        for one in found:
-            held = require_equal(one, what, rounding)
-            if what not in self._worst or held.share >= self._worst[what].share:
-                self._worst[what] = held
-
-
-def _differences(
-    graph: AbstractContextManager[PartRunner], expected: Expected, cases: Sequence[Case]
-) -> list[Difference]:
-    with graph as runner:
-        return largest_differences(runner, expected, cases)
+        normed = streams.plain.normed[:1], streams.stored.normed[:1]
+        HeadProof(self.model, self.graphs, self.ids[:1], self._equal).run(normed, normed, rounds=self.rounds)
 
 
 def _looked_up(ids: Ids, entered: Entered) -> Expected:

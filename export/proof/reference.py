@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from ...compress.model.anatomy import module_name
 from ...compress.model.torch_model import label_logits as logits_of
 from ...compress.model.torch_model import (
     load_model,
-    round_cache,
     round_inputs,
     round_tables,
     tower_vectors,
@@ -24,32 +22,22 @@ from ...compress.numbers.fake_quant import TokenQuantLinear, unwrap
 class Reference:
     """The checkpoint as one torch model, read once and changed from proof to proof.
 
-    At first it is dequantized, with activations, cache, embedding and head in float: ``model`` computes what
-    a float graph does.
+    At first it is dequantized, with activations and embedding in float: ``model`` computes what a float graph
+    does.
     """
 
     def __init__(self, source: WeightSource) -> None:
         self.source = source
         self.model = load_model(source, activations=False, cache=False)
-        self._caches: list[RemovableHandle] = []
 
     def tensor(self, name: str) -> torch.Tensor:
         """The stored tensor ``name`` in float32, as long as the model is not rounded."""
         return self.model.get_parameter(module_name(self.source.anatomy, name)).data
 
-    def round(self, *, cache: bool = False) -> nn.Module:
-        """The model as exports store it: embedding rounded, the activations of W8A8 layers too, and with
-        ``cache`` keys and values.
-        """
+    def round(self) -> nn.Module:
+        """The model as exports store it: embedding rounded, the activations of W8A8 layers too."""
         round_tables(self.model, self.source)
         round_inputs(self.model, self.source)
-        self._caches = round_cache(self.model, self.source) if cache else []
-        return self.model
-
-    def with_float_cache(self) -> nn.Module:
-        """The model with keys and values left in float again."""
-        while self._caches:
-            self._caches.pop().remove()
         return self.model
 
     def with_float_activations(self) -> nn.Module:

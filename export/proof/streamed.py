@@ -94,21 +94,26 @@ class StreamedModel:
         return self.skeleton.head(rounded=rounded)
 
     @contextmanager
-    def as_stored(self, _module: nn.Module, index: int) -> Iterator[None]:
+    def as_stored(self, module: nn.Module, index: int) -> Iterator[None]:
         """A :data:`Change`: inputs rounded where the scheme says so, keys and values as a cache of codes
         gives them back.
         """
-        block, model, handles = self.blocks[index], self.skeleton.model, []
-        rounded = round_inputs(model, self.source, f"{block.prefix}.")
-        found = self.source.block_scales(block) if self.kv_dtype in CODES else {}
-        for attention, scales in found.items():
-            handles.append(tap(self.skeleton.submodule(attention), scales.round))
+        model = self.skeleton.model
+        rounded = round_inputs(model, self.source, f"{self.blocks[index].prefix}.")
         try:
-            with _removed(handles):
+            with self.with_codes(module, index):
                 yield
         finally:
             for name in rounded:
                 unwrap(model, name)
+
+    @contextmanager
+    def with_codes(self, _module: nn.Module, index: int) -> Iterator[None]:
+        """A :data:`Change`: keys and values as a cache of codes gives them back."""
+        found = self.source.block_scales(self.blocks[index]) if self.kv_dtype in CODES else {}
+        taps = [tap(self.skeleton.submodule(one), scales.round) for one, scales in found.items()]
+        with _removed(taps):
+            yield
 
     @contextmanager
     def with_rounded_inputs(self, module: nn.Module, index: int) -> Iterator[None]:

@@ -67,7 +67,7 @@ class Continuation:
         return np.asarray(expected.max(-1) - expected[np.arange(steps), list(self.chosen)], np.float32)
 
 
-class _Rows:
+class LogitRows:
     """Torch's logits ``[seq, vocab]`` of one row after the other, from what the head reads."""
 
     def __init__(self, head: Head, normed: Tensor) -> None:
@@ -96,15 +96,15 @@ def prove_whole(
     found = (driver.logits(row[None])[0] for row in ids[:-1])
     if rounds:
         with model.head() as exact, model.head(rounded=True) as head:
-            references = _Rows(head, last.stored.normed[:-1]), _Rows(exact, last.plain.normed[:-1])
+            references = LogitRows(head, last.stored.normed[:-1]), LogitRows(exact, last.plain.normed[:-1])
             result = compare(
                 found, *references, ids[:-1], lambda: _with_rounded_inputs(model, head, ids[:-1])
             )
             gaps = continued.gaps(head.logits(last.stored.normed[-1]).numpy())
             margin = clear_margin(result["kl_of_rounding"])
             if gaps.max() > margin and model.source.anatomy.has_experts:
-                moved = (_Rows(exact, last.plain.normed), _with_rounded_inputs(model, head, ids))
-                wanted = _Rows(head, last.stored.normed)
+                moved = (LogitRows(exact, last.plain.normed), _with_rounded_inputs(model, head, ids))
+                wanted = LogitRows(head, last.stored.normed)
                 margin = noise_bound(margin, max(_largest_gap(rows, wanted) for rows in moved))
         result["greedy_agreement"] = rounded(float((gaps == 0).mean()))
         return result | {"greedy": _greedy(gaps, margin)}
@@ -120,7 +120,7 @@ def _greedy(gaps: Floats, margin: float) -> dict[str, Any]:
     return {"tokens": len(gaps), "near_ties": int((gaps > 0).sum()), "tie_margin": rounded(margin)}
 
 
-def _largest_gap(rows: _Rows, wanted: _Rows) -> float:
+def _largest_gap(rows: LogitRows, wanted: LogitRows) -> float:
     """How far below its best choice ``wanted`` has, at most, that of ``rows``, which differ by rounding: of a
     token that goes to other experts then, more than the mean of all tokens says.
     """
@@ -130,9 +130,9 @@ def _largest_gap(rows: _Rows, wanted: _Rows) -> float:
     )
 
 
-def _with_rounded_inputs(model: StreamedModel, head: Head, ids: Ids) -> _Rows:
+def _with_rounded_inputs(model: StreamedModel, head: Head, ids: Ids) -> LogitRows:
     (states,) = model.sweep(model.embedded(ids, rounded=True), [model.with_rounded_inputs])
-    return _Rows(head, _final(model, states))
+    return LogitRows(head, _final(model, states))
 
 
 def _final(model: StreamedModel, states: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ def _elementwise(
     found: Iterator[Floats], head: Head, normed: Tensor, model: StreamedModel, ids: Ids
 ) -> dict[str, Any]:
     worst = largest = 0.0
-    for ours, theirs in zip(found, _Rows(head, normed), strict=True):
+    for ours, theirs in zip(found, LogitRows(head, normed), strict=True):
         worst = float(np.max([worst, np.abs(ours - theirs).max()]))
         largest = max(largest, float(np.abs(theirs).max()))
     bound = elementwise_bound(largest)
@@ -160,6 +160,6 @@ def _float32_rounding(model: StreamedModel, head: Head, normed: Tensor, ids: Ids
     """How far another program that is right may be from the logits of ``normed``, at most."""
     worst = 0.0
     for states in model.sweep(model.embedded(ids), ROUNDINGS):
-        for ours, theirs in zip(_Rows(head, _final(model, states)), _Rows(head, normed), strict=True):
+        for ours, theirs in zip(LogitRows(head, _final(model, states)), LogitRows(head, normed), strict=True):
             worst = float(np.max([worst, np.abs(ours - theirs).max()]))
     return worst

@@ -21,9 +21,11 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import BundleError, CheckpointError, GateFailed, InputError
 from edgepress.export.api import export_bundle
+from edgepress.export.graph.build import WeightView
 from edgepress.export.graph.encoder_decoder_nodes import sines
 from edgepress.export.graph.forms.providers import CPU
 from edgepress.export.graph.graph_writer import Opset
+from edgepress.export.graph.whole_graph import build_graph
 from edgepress.export.opening import open_job
 from edgepress.export.proof.encoder_decoder_proof import prove_encoder_decoder
 from edgepress.runtime.api import TextModel, open_bundle
@@ -91,7 +93,7 @@ def test_answers_are_those_of_transformers_alone_and_side_by_side(
     assert [model.generate(text, max_new_tokens=NEW).token_ids for text in given] == want
     parity = read_json(bundle / "manifest.json")["parity"]
     assert parity["status"] == "passed"
-    assert parity["float"]["cases"] == 3
+    assert parity["float"]["cases"] == 6
     assert parity["greedy"]["tokens"] > 0
     assert not verify_directory(bundle).problems
 
@@ -298,10 +300,14 @@ def test_graphs_of_another_model_fail_the_proof(
 ) -> None:
     other = make_encoder_decoder(tmp_path / "m", layer_norm_epsilon=0.1)
     job = open_job(other, tmp_path / "o", None, None, CPU, Silent())
-    graphs = bundle / "encoder.onnx", bundle / "model.onnx"
-    section = Bundle.open(bundle).encoder_decoder
-    with Silent().task("", 1) as task, pytest.raises(GateFailed, match="largest difference of a logit"):
-        prove_encoder_decoder(job, graphs, section, tmp_path / "work", Opset(23, 11), task)
+    graphs, opset = (bundle / "model.onnx", bundle / "encoder.onnx"), Opset(23, 11)
+    views = [build_graph(WeightView(job.source), opset, None, CPU, stack) for stack in ("decoder", "encoder")]
+    parts, section = (views[0].parts, views[1].parts), Bundle.open(bundle).encoder_decoder
+    with (
+        Silent().task("", 1) as task,
+        pytest.raises(GateFailed, match=r"difference of encoder\.block\.0 with"),
+    ):
+        prove_encoder_decoder(job, graphs, parts, section, opset, task)
 
 
 def test_sines_are_those_of_transformers() -> None:

@@ -1,4 +1,6 @@
-"""A fault in one block of a decoder's graph is found, and named by the block or norm that it is in."""
+"""A fault in one block of a decoder's graph, or of the two of an encoder–decoder, is found, and named by the
+block or norm that it is in.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 from edgepress.compress.api import compress_model
+from edgepress.compress.model.anatomy import Anatomy
 from edgepress.compress.model.block_anatomy import BlockAnatomy
 from edgepress.errors import GateFailed
 from edgepress.export.api import export_bundle
@@ -120,3 +123,58 @@ def test_what_was_proven_is_in_the_manifest(quantized: Path, tmp_path: Path) -> 
     farthest = parity["quantized"]["block"]
     assert 0 < farthest["distance"] <= farthest["bound"] and farthest["at"].startswith("model.")
     assert parity["greedy"]["tokens"] == 64 and parity["greedy"]["tie_margin"] >= 1
+
+
+def other_factor(block: BlockAnatomy) -> BlockAnatomy:
+    assert block.cross is not None
+    return replace(block, cross=replace(block.cross, scale=0.2))
+
+
+def values_without_bias(block: BlockAnatomy) -> BlockAnatomy:
+    assert block.cross is not None
+    return replace(block, cross=replace(block.cross, v=replace(block.cross.v, bias=False)))
+
+
+def norm_between(block: BlockAnatomy) -> BlockAnatomy:
+    assert block.cross_norm is not None
+    return replace(block, cross_norm=replace(block.cross_norm, eps=0.1))
+
+
+# In which stack, and what is named of BART's block: in graphs for hubs the decoder makes keys and values.
+STACKS: dict[str, tuple[int, Change, str]] = {
+    "norm of the encoder": (0, epsilon, f"model.encoder.layers.{PLANTED}"),
+    "activation of the decoder": (1, other_activation, f"model.decoder.layers.{PLANTED}"),
+    "factor": (1, other_factor, f"model.decoder.layers.{PLANTED}"),
+    "norm between": (1, norm_between, f"model.decoder.layers.{PLANTED}"),
+    "values that are read": (1, values_without_bias, rf"model.decoder.layers.{PLANTED}.encoder_attn|read"),
+}
+
+
+@pytest.mark.parametrize("scheme", [None, "W4A16-g32"])
+@pytest.mark.parametrize("format", ["onnx", "onnx_hub"])
+@pytest.mark.parametrize("name", STACKS)
+def test_a_wrong_block_of_a_stack_is_named(
+    name: str,
+    format: str,
+    scheme: str | None,
+    make_encoder_decoder: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stack, change, module = STACKS[name]
+    path = make_encoder_decoder(tmp_path / "m", "bart", activation_function="relu")
+    if scheme is not None:
+        path = compress_model(str(path), scheme=scheme, output=tmp_path / "c")
+    original = Anatomy.stacks
+
+    def planted(anatomy: Anatomy) -> tuple[Anatomy, Anatomy]:
+        both = list(original(anatomy))
+        blocks = both[stack].blocks
+        changed = (*blocks[:PLANTED], change(blocks[PLANTED]), *blocks[PLANTED + 1 :])
+        both[stack] = replace(both[stack], blocks=changed)
+        return both[0], both[1]
+
+    monkeypatch.setattr(Anatomy, "stacks", planted)
+    with pytest.raises(GateFailed, match=rf"difference of ({module}) with float weights"):
+        export_bundle(path, format=format, output=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
