@@ -114,9 +114,11 @@ class Distill(Selective, Learning):
 
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """The copies of the weights, a micro-batch, and the teacher where it stays. Where no whole weight
-        learns blocks come one at a time: its weights and what they become, the factors that learn.
+        learns and nobody writes, blocks come one at a time: its weights and what they become, the factors
+        that learn.
         """
-        if self.train == "all" or self.on_policy or source.anatomy.kind == "encoder_decoder":
+        writes = "sequence" in losses_of(source.anatomy, self.losses)
+        if self.train == "all" or self.on_policy or writes:
             return self.held_bytes(source, _COPIES[self.train], embedding=self.embedding)
         micro_batch, tables = self.training.micro_batch_tokens, 24 if self.embedding else 0
         learned = self._factors(source.anatomy)

@@ -43,8 +43,6 @@ class Tune(Learning):
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
         """Codes of a byte, or weights where nothing is quantized; what learns; a micro-batch."""
         learned = scales * len(_OF_CODES.intersection(self.learn))
-        if source.anatomy.kind == "encoder_decoder":  # all of it is held
-            return self.held_bytes(source, 2) + 24 * learned
         tables = 24 if "embedding" in self.learn else 0
         micro_batch = self.training.micro_batch_tokens
         return streamed_bytes(source, micro_batch, learned, matrices=1 if scales else 4, tables=tables)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import CheckpointError
 from ...foreign import foreign_errors_are_typed
@@ -97,11 +97,12 @@ class CachedTeacher:
     ) -> Iterator[tuple[MicroBatch, Answers]]:
         """To all that are ``missing``; what is asked ``along`` does not count."""
         source = WeightSource.open(self.path)
-        if not self.processes.sharded and streams(source, self.device):
+        two = source.anatomy.kind == "encoder_decoder"
+        if not two and _streams(source, self.objective, self.device, self.processes):
             sweep = TeacherSweep(source, self.objective, self.device, self.precision)
             yield from sweep.answers(missing, task)
             return
-        model = load_spread(self.path, self.device, self.processes)
+        model = _model(source, self.objective, self.device, self.processes)
         for batch in missing:
             yield batch, ask(self.objective, model, batch, self.device)
             task.advance(1)
@@ -135,12 +136,7 @@ class LiveTeacher:
         self, path: Path, objective: Objective, device: torch.device, processes: Processes = ALONE
     ) -> None:
         self.objective, self.device = objective, device
-        source = WeightSource.open(path)
-        if not processes.sharded and streams(source, device):
-            self.model = StreamedBlocks(source, device).model
-            round_cache(self.model, source)
-        else:
-            self.model = load_spread(path, device, processes).requires_grad_(False)
+        self.model = _model(WeightSource.open(path), objective, device, processes)
 
     def prepare(self, micro_batches: Sequence[MicroBatch], progress: Progress) -> None:
         """Nothing to do."""
@@ -151,6 +147,23 @@ class LiveTeacher:
 
     def answers(self, batch: MicroBatch) -> Answers:
         return ask(self.objective, self.model, batch, self.device)
+
+
+def _streams(source: WeightSource, objective: Objective, device: torch.device, processes: Processes) -> bool:
+    """Whether the blocks of a teacher are read as they run: not for each token that it writes."""
+    writes = any(term.writes for _, term in objective.terms)
+    return not processes.sharded and not writes and streams(source, device)
+
+
+def _model(
+    source: WeightSource, objective: Objective, device: torch.device, processes: Processes
+) -> nn.Module:
+    """Who is asked one micro-batch after the other."""
+    if not _streams(source, objective, device, processes):
+        return load_spread(source.reader.path, device, processes).requires_grad_(False)
+    model = StreamedBlocks(source, device).model
+    round_cache(model, source)
+    return model
 
 
 def _settings(term: Term) -> dict[str, object]:

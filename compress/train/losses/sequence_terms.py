@@ -30,7 +30,7 @@ class SequenceCrossEntropy(Term):
     is as the teacher's ``generation_config.json`` has it, but for chance. The decoder computes in float32.
     """
 
-    name, by_token = "sequence", False
+    name, by_token, writes = "sequence", False, True
 
     def __init__(self, beams: int, answer_tokens: int) -> None:
         self.beams, self.answer_tokens = beams, answer_tokens

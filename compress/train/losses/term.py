@@ -20,6 +20,7 @@ class Term:
         name: of the term, and the beginning of its answers' names.
         by_token: whether some tokens of a micro-batch may be looked at without the others.
         needs_teacher: whether the teacher has to look at the micro-batch at all.
+        writes: whether the teacher writes its answers, a token at a time.
         student_taps, teacher_taps: the modules whose outputs it reads, as ``read`` takes them, besides the
             last states.
     """
@@ -27,6 +28,7 @@ class Term:
     name: str
     by_token: bool = True
     needs_teacher: bool = True
+    writes: bool = False
     student_taps: Mapping[str, str] = {}
     teacher_taps: Mapping[str, str] = {}
 

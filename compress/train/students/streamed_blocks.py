@@ -35,8 +35,6 @@ def streams(source: WeightSource, device: torch.device) -> bool:
     """Whether to read the blocks of ``source`` as they run. On a GPU, which computes a block faster than it
     is read, only where the model in float32 would take more than half of what is free.
     """
-    if source.anatomy.kind == "encoder_decoder":
-        return False
     if device.type != "cuda":
         return True
     weights = sum(linear.out_features * linear.in_features for linear in source.anatomy.linears())
@@ -71,7 +69,7 @@ class Frozen:
 
 
 class StreamedBlocks:
-    """The model of ``source``, no encoder–decoder, on ``device``; ``model`` is transformers' module."""
+    """The model of ``source`` on ``device``; ``model`` is transformers' module."""
 
     def __init__(self, source: WeightSource, device: torch.device) -> None:
         self.source, self.device, anatomy = source, device, source.anatomy
@@ -97,7 +95,9 @@ class StreamedBlocks:
         prefixes = tuple(f"{block.prefix}." for block in anatomy.blocks)
         if anatomy.patches is None:
             table = source.stored(f"{anatomy.embedding}.weight").to(self.device)
-            self._replace(anatomy.embedding, TokenTable(table, self.skeleton.table_scale, torch.float32))
+            looked_up = TokenTable(table, self.skeleton.table_scale, torch.float32)
+            for name in (anatomy.embedding, *anatomy.embedding_copies):
+                self._replace(name, looked_up)
         if anatomy.head is not None:
             table = table if anatomy.tied else source.stored(f"{anatomy.head}.weight").to(self.device)
             self._replace(anatomy.head, StoredHead(table, source.bias(anatomy.head)).to(self.device))

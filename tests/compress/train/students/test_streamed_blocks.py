@@ -61,6 +61,39 @@ def test_gradients_are_those_of_the_whole_model(
     assert largest_error(found, expected) <= 1e-6
 
 
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "bart", "marian", "whisper"])
+def test_gradients_reach_both_stacks(
+    model_type: str, make_encoder_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What the decoder reads of the encoder has gradients too, and one table is the embedding of both."""
+    path = compress_model(
+        str(make_encoder_decoder(tmp_path / "m", model_type)), scheme="W4A16_ASYM-g16", output=tmp_path / "o"
+    )
+    source = WeightSource.open(path)
+    written = torch.randint(5, 30, (2, 7), generator=torch.Generator().manual_seed(1))
+    given = {"input_ids": batch().input_ids % 30, "attention_mask": batch().attention_mask}
+    if source.anatomy.hearing is not None:
+        shape = (2, source.anatomy.hearing.bins, source.anatomy.hearing.frames)
+        given = {"input_features": torch.randn(shape, generator=torch.Generator().manual_seed(2))}
+
+    def gradients(*, streams: bool) -> dict[str, Tensor]:
+        student: Any = Student(source, CPU, streams=streams)
+        student.learn(("scales", "zero_points", "norms", "biases"))
+        for _ in range(2):
+            logits = student.model(**given, decoder_input_ids=written, use_cache=False).logits
+            logits.square().sum().backward()
+        found = {
+            f"{learned.name} {place}": change.grad
+            for learned in student.learned
+            for place, change in enumerate(learned.changes)
+        }
+        return {name: gradient for name, gradient in found.items() if gradient is not None}
+
+    expected, found = gradients(streams=False), gradients(streams=True)
+    assert expected.keys() == found.keys() and len(found) > 2 * len(source.schemes)
+    assert largest_error(found, expected) <= 1e-5
+
+
 @pytest.mark.parametrize("kinds", [("norms",), ("norms", "embedding")])
 def test_changes_of_low_rank_and_tables_learn_as_in_the_whole_model(
     kinds: Any, make_decoder: Callable[..., Path], tmp_path: Path
