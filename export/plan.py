@@ -42,11 +42,10 @@ def export_needs(source: WeightSource, *, validate: bool = True, gate: bool = Fa
     """
     sizes = {name: _FLOAT * prod(shape) for name, shape in source.shapes.items()}
     whole, bundle = sum(sizes.values()), planned_bundle_bytes(source)
-    encodes = source.anatomy.kind == "encoder"
     memory = _writing(source, sizes)
     if validate:
-        memory = max(memory, 2 * whole if encodes else _proving(source, sizes, bundle))
-    disk = bundle + whole * (validate * encodes + gate)
+        memory = max(memory, _proving(source, sizes, bundle))
+    disk = bundle + whole * gate
     work = _PROOF_TOKENS * whole / _FLOAT if validate else 0.0
     return ExportNeeds(LIBRARIES + _AROUND + memory, disk, work)
 
@@ -68,12 +67,16 @@ def _writing(source: WeightSource, sizes: dict[str, int]) -> int:
 
 def _proving(source: WeightSource, sizes: dict[str, int], bundle: int) -> int:
     """The largest block in float32 and what of its tensors is put together; or the whole graph, mapped, with
-    the head that torch has. Of an encoder–decoder the graphs' logits are kept meanwhile.
+    the head that torch has, or an encoder's table in float. Of an encoder–decoder the graphs' logits are kept
+    meanwhile.
     """
     anatomy = source.anatomy
     blocks = [[_FLOAT * weights_of(one) for one in block.linears()] for block in anatomy.blocks]
     block = max(sum(linears) + max(linears) for linears in blocks)
-    head = _table(source, sizes[f"{anatomy.embedding}.weight"], _COMPARED)
+    table = sizes.get(f"{anatomy.embedding}.weight", 0)  # none where images are read
+    if anatomy.kind == "encoder":
+        return max(block + bundle // len(blocks), bundle, 2 * table)
+    head = _table(source, table, _COMPARED)
     kept = _LOGITS * anatomy.vocab_size if anatomy.kind == "encoder_decoder" else 0
     return max(block + bundle // len(blocks), bundle + head) + kept
 

@@ -106,18 +106,15 @@ def prepare_graphs(job: ExportJob, stacks: tuple[Stack, Stack], *, validate: boo
     kind: Kind = "decoder" if job.source.anatomy.kind == "decoder" else "encoder"
     opset = opset_for(installed_runtime(), kind)
 
-    def built(stack: Stack, *, as_float: bool = job.as_float) -> BuiltGraph:
-        view = WeightView(job.source, as_float=as_float, kv_dtype=job.kv_dtype)
-        form = CPU if as_float and not job.as_float else job.form
-        return build_graph(view, opset, job.pooling, form, stack)
+    def built(stack: Stack) -> BuiltGraph:
+        view = WeightView(job.source, as_float=job.as_float, kv_dtype=job.kv_dtype)
+        return build_graph(view, opset, job.pooling, job.form, stack)
 
     built_of = stacks if job.source.anatomy.kind == "encoder_decoder" else stacks[:1]
     graph, *others = (built(stack) for stack in built_of)
     if OWN_DOMAIN in graph.model.graph.opset_imports:
         require_library("a graph of edgepress's own operators")
     needed = graph.nbytes + sum(one.nbytes for one in others)
-    if validate and job.source.anatomy.kind == "encoder":
-        needed += built("encoder", as_float=True).nbytes
     if validate and not job.form.built:
         needed += build_graph(WeightView(job.source), opset, job.pooling).nbytes
     return PreparedOnnx(needed, graph, opset, next(iter(others), None))

@@ -37,6 +37,8 @@ class GraphPart:
     norm: str | None = None
 
 
+# Parts of an encoder's graph that are no module of the model: what enters its blocks, and all behind them.
+ENTRANCE, BEHIND = "what enters the first block", "what is behind the last block"
 _Ended = tuple[str, Sequence[ir.Value], Sequence[ir.Value], str | None]
 
 

@@ -19,7 +19,7 @@ from ...compress.model.pooling import Mode, Pooling
 from .attention.encoder_attention import EncoderInputs, encoder_attention
 from .attention.encoder_attention import encoder_inputs as attention_inputs
 from .block_nodes import finished
-from .build import Build
+from .build import BEHIND, ENTRANCE, Build
 from .linear.embedding import embed_scaled
 from .linear.linear import project_without_bias, transposed_product
 from .mlp_nodes import activate, mlp
@@ -60,10 +60,14 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         if tower is None or not tower.filled:
             mask = graph.input("attention_mask", INT64, TOKENS)
         hidden = _embeddings(build, ids)
+    build.end_part(ENTRANCE, [], [hidden])
     shared = attention_inputs(build, mask)
     for block in build.anatomy.blocks:
+        entered = hidden
         for _ in graph.repeated(block.repeats):
             hidden = encoder_block(build, hidden, shared, block)
+        build.end_part(block.prefix, [entered], [hidden])
+    left = hidden
     if build.anatomy.final_norm is not None:
         hidden = normalize(build, hidden, build.anatomy.final_norm)
 
@@ -75,8 +79,9 @@ def build_encoder(build: Build, pooling: Pooling | None) -> None:
         write_states(build, hidden)
         vectors = unit(graph, tower_nodes(build, hidden, ids, tower))
         graph.output(vectors, "sentence_embedding", FLOAT, ["batch_size", vector_size(build, tower)])
-        return
-    write_outputs(build, hidden, pooled, pooling)
+    else:
+        write_outputs(build, hidden, pooled, pooling)
+    build.end_part(BEHIND, [left], graph.made)
 
 
 def write_states(build: Build, states: ir.Value) -> None:

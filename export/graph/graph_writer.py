@@ -77,6 +77,11 @@ class GraphWriter:
         """Names of the graph's inputs in order."""
         return [str(value.name) for value in self._inputs]
 
+    @property
+    def made(self) -> list[ir.Value]:
+        """The graph's outputs so far."""
+        return list(self._outputs)
+
     def default(self, value: ir.Value, array: Array) -> None:
         """Give a graph input the value it has when it is not fed."""
         value.const_value = ir.tensor(array, name=value.name)

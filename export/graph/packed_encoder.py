@@ -15,7 +15,7 @@ from ...compress.model.graph_limits import require_graph
 from ...compress.model.pooling import Mode, Pooling
 from ...compress.numbers.scheme import Scheme
 from .attention.attention import factor
-from .build import Build
+from .build import BEHIND, ENTRANCE, Build
 from .encoder_graph import INT64, TOKENS, encoder_inputs, widened, write_outputs
 from .graph_writer import Array
 from .linear.embedding import embed
@@ -51,9 +51,12 @@ def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
     offset = build.anatomy.position_offset
     tokens, positions, types, offsets = graph.own("PackTokens", "pack", inputs, 4, position_offset=offset)
     hidden = widened(build, _embeddings(build, tokens, positions, types))
+    build.end_part(ENTRANCE, [], [hidden])
     for block in build.anatomy.blocks:
+        entered = hidden
         for _ in graph.repeated(block.repeats):
             hidden = _block(build, hidden, offsets, block)
+        build.end_part(block.prefix, [entered], [hidden])
     (states,) = graph.own("UnpackTokens", "unpack", [hidden, mask], 1)
 
     def pooled(_states: ir.Value, mode: Mode, normed: bool) -> ir.Value:
@@ -61,6 +64,7 @@ def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
         return graph.own("PoolTokens", "pooling", [hidden, offsets], 1, **flags)[0]
 
     write_outputs(build, states, pooled, pooling)
+    build.end_part(BEHIND, [hidden], graph.made)
 
 
 def _embeddings(build: Build, tokens: ir.Value, positions: ir.Value, types: ir.Value) -> ir.Value:

@@ -36,7 +36,7 @@ class BuiltGraph:
         bytes_per_token: bytes that one decode step reads.
         inputs: names of the graph's inputs in order.
         notes: storage that differs from the schemes.
-        parts: what a proof can run alone, in order; none of encoders, and only where the graph is as built.
+        parts: what a proof can run alone, in order, where the graph is as built.
     """
 
     model: ir.Model

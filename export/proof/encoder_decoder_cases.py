@@ -74,12 +74,9 @@ class Case:
         cache.
         """
         rows, tokens = self.written.shape
-        found = [(rows, 0, tokens), (1, 0, 1)]
-        return (
-            found
-            if tokens < 3
-            else [*found, (rows, tokens // 2, tokens - tokens // 2), (rows, tokens - 1, 1)]
-        )
+        half = tokens // 2
+        behind = [(rows, half, tokens - half), (rows, tokens - 1, 1)]
+        return [(rows, 0, tokens), (1, 0, 1), *(behind if tokens > 2 else [])]
 
     def of_read(self, entered: Tensor, *outputs: Tensor, adds: bool = False) -> Expected:
         """What a part makes of the tokens that are read, of the states ``entered [rows, tokens, hidden]``;

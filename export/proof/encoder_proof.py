@@ -1,5 +1,6 @@
-"""The proof of an encoder graph: token states, sentence vectors and logits elementwise in float; when
-quantized, vectors by cosine and labels by KL.
+"""The proof of an encoder graph, block by block: memory holds one block in float32, whatever the model. First
+every part alone, then the graph as it ships: token states, sentence vectors and logits elementwise where
+nothing is rounded; else vectors by cosine and labels by KL.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from ...compress.model.anatomy import Anatomy
 from ...compress.text.calibration_images import probe_images
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.session import graph_errors_are_typed, open_session
 from ...terminal import ProgressTask
+from ..graph.build import GraphPart
 from ..graph.encoder_graph import LOGITS
 from ..graph.graph_writer import Opset
 from ..job import ExportJob
@@ -30,49 +32,62 @@ from .distances import (
     noise_bound,
     rounded,
 )
-from .graphs import exact_session, write_float_graph
+from .encoder_parts_proof import EncoderPartsProof, largest_difference, mask_of, with_types
+from .part_graphs import PartGraphs
 from .proof_text import padded, token_rows, token_sentences
-from .reference import Reference, hidden_states, label_logits, vectors_of_tower
+from .reference import hidden_states, label_logits, vectors_of_tower
+from .streamed import States
+from .streamed_encoder import Feeds, Given, StreamedEncoder
 
 Floats = NDArray[np.float32]
 BATCHES, LENGTHS = (1, 3), (1, 7, 33)
 SENTENCES, LONGEST = 16, 64
 POOLED = "sentence_embedding"
-ENCODER_STEPS = 3
-Feeds = dict[str, Any]
+
+
+def encoder_steps(anatomy: Anatomy) -> float:
+    """How far :func:`prove_encoder` advances its task: one for each block, and two at either end."""
+    return len(anatomy.blocks) + 4
 
 
 def prove_encoder(
-    job: ExportJob, graph: Path, max_length: int, work: Path, opset: Opset, task: ProgressTask
+    job: ExportJob,
+    graph: Path,
+    parts: tuple[GraphPart, ...],
+    max_length: int,
+    opset: Opset,
+    task: ProgressTask,
 ) -> dict[str, Any]:
-    """Compare ``graph`` with torch; returns the differences for the manifest. ``work`` is for scratch files.
+    """Compare ``graph``, which consists of ``parts``, with torch, block by block; returns the differences for
+    the manifest.
 
-    ``task`` advances :data:`ENCODER_STEPS` times.
+    ``task`` advances by :func:`encoder_steps`.
 
     Raises:
-        GateFailed: a difference beyond its bound.
+        GateFailed: a difference beyond its bound; names the module.
     """
     cases, texts = _cases(job, max_length), _sentences(job, max_length)
-    task.advance(0, "float graph")
-    reference = Reference(job.source)
-    float_graph = write_float_graph(job, work, opset, reference.tensor) if job.rounds else graph
-    model = reference.model
-    result = {"float": _elementwise(open_session(float_graph), model, cases, job, "the float graph")}
-    task.advance(1, "quantized graph")
-    if not job.rounds:
-        task.advance(2)
-        return result
-    unrounded = [_expected(model, text, job) for text in texts]
-    model = reference.round()
+    task.advance(0, "as it ships")
     session = open_session(graph)
     found = [_run(session, text) for text in texts]
-    head = job.source.anatomy.classifier
-    form = None if head is None else LabelForm(head.labelled, head.several)
-    result["quantized"] = _as_shipped(found, [_expected(model, text, job) for text in texts], unrounded, form)
-    task.advance(1, "quantized weights")
-    model = reference.with_float_activations()
-    with exact_session(graph) as session:
-        result["codes"] = _elementwise(session, model, cases, job, "quantized weights, float activations")
+    del session
+    task.advance(1)
+    model = StreamedEncoder(job.source)
+    proof = EncoderPartsProof(model, PartGraphs(job, graph, parts, opset), cases, texts, rounds=job.rounds)
+    plain, stored = proof.run(task)
+    task.advance(0, "whole graph")
+    with model.leaving() as given:
+        head = Behind(given, job)
+        proof.behind([head.of(*pair) for pair in zip(cases, plain, strict=False)], plain)
+        ours = [head.of(*pair) for pair in zip(texts, plain[len(cases) :], strict=True)]
+        result = proof.found()
+        if job.rounds:
+            theirs = [head.of(*pair) for pair in zip(texts, stored[len(cases) :], strict=True)]
+            head_of = job.source.anatomy.classifier
+            form = None if head_of is None else LabelForm(head_of.labelled, head_of.several)
+            result["quantized"] = _as_shipped(found, theirs, ours, form)
+        else:
+            result["float"] |= {"whole": _elementwise(found, ours, texts)}
     task.advance(1)
     return result
 
@@ -163,44 +178,42 @@ def _images(job: ExportJob) -> list[Feeds]:
 
 def _run(session: Any, feeds: Feeds) -> dict[str, Floats]:
     inputs = {node.name for node in session.get_inputs()}
-    types = {"token_type_ids": np.zeros_like(feeds["input_ids"])} if "token_type_ids" in inputs else {}
+    fed = {name: value for name, value in with_types(feeds).items() if name in inputs}
     names = [node.name for node in session.get_outputs()]
     with graph_errors_are_typed("the exported graph does not run"):
-        return dict(zip(names, session.run(names, {**feeds, **types}), strict=True))
+        return dict(zip(names, session.run(names, fed), strict=True))
 
 
-def _expected(model: nn.Module, feeds: Feeds, job: ExportJob) -> dict[str, Floats]:
-    hidden = hidden_states(model, feeds)
-    expected = {"last_hidden_state": hidden.numpy()}
-    if job.source.anatomy.classifier is not None:
-        expected[LOGITS] = label_logits(model, feeds).numpy()
-    elif job.source.anatomy.tower is not None:
-        expected[POOLED] = vectors_of_tower(model, feeds).numpy()
-    elif job.pooling is not None and job.pooling.mode is not None:
-        mask = torch.from_numpy(_mask(feeds, hidden.shape))
-        expected[POOLED] = job.pooling.apply(hidden, mask).numpy()
-    return expected
+class Behind:
+    """What torch makes of the states that leave the last block."""
 
+    def __init__(self, given: Given, job: ExportJob) -> None:
+        self.given, self.job = given, job
 
-def _mask(feeds: Feeds, shape: Sequence[int]) -> Any:
-    """``[batch, tokens]``, of images nothing but ones."""
-    return feeds.get("attention_mask", np.ones(shape[:2], np.int64))
+    def of(self, feeds: Feeds, states: States) -> dict[str, Floats]:
+        """The graph's outputs of ``feeds`` by name, whose ``states`` these are."""
+        self.given.states = states.hidden
+        model, anatomy = self.given.model, self.job.source.anatomy
+        hidden = hidden_states(model, feeds)
+        expected = {"last_hidden_state": hidden.numpy()}
+        if anatomy.classifier is not None:
+            expected[LOGITS] = label_logits(model, feeds).numpy()
+        elif anatomy.tower is not None:
+            expected[POOLED] = vectors_of_tower(model, feeds).numpy()
+        elif self.job.pooling is not None and self.job.pooling.mode is not None:
+            mask = torch.from_numpy(mask_of(feeds, hidden.shape))
+            expected[POOLED] = self.job.pooling.apply(hidden, mask).numpy()
+        return expected
 
 
 def _elementwise(
-    session: Any, model: nn.Module, cases: list[Feeds], job: ExportJob, what: str
+    found: list[dict[str, Floats]], expected: list[dict[str, Floats]], texts: list[Feeds]
 ) -> dict[str, Any]:
-    worst = largest = 0.0
-    for feeds in cases:
-        found, expected = _run(session, feeds), _expected(model, feeds, job)
-        real = _mask(feeds, expected["last_hidden_state"].shape).astype(bool)
-        for name, values in expected.items():
-            chosen = real if values.ndim == 3 else np.ones(len(values), bool)
-            worst = float(np.max([worst, np.abs(found[name][chosen] - values[chosen]).max()]))
-            largest = max(largest, float(np.abs(values[chosen]).max()))
+    """The whole graph, in which nothing is rounded."""
+    worst, largest = largest_difference(found, expected, texts)
     bound = elementwise_bound(largest)
-    gate(f"the largest difference of an output ({what})", worst, bound)
-    return {"max_abs_difference": rounded(worst), "bound": rounded(bound), "cases": len(cases)}
+    gate("the largest difference of an output (the whole graph)", worst, bound)
+    return {"max_abs_difference": rounded(worst), "bound": rounded(bound)}
 
 
 def _vector(outputs: dict[str, Floats]) -> NDArray[np.float64]:

@@ -4,22 +4,20 @@ and each part of any of them alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from torch import Tensor
 
 from ...runtime.bundle.cache_names import is_past, present_of
 from ...runtime.session.session import open_session
-from ...terminal import Silent
 from ..graph.attention.cache_io import CODE_ATTRIBUTES, FLOAT, SCALES_AT
 from ..graph.build import GraphPart, WeightView
 from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
-from ..graph.whole_graph import build_graph, save_graph
+from ..graph.whole_graph import build_graph
 from ..job import ExportJob
 
 # Accuracy level of MatMulNBits, written or left by fusion, that computes in float32, slowly.
@@ -34,20 +32,6 @@ EXACT = {
 }
 
 
-def write_float_graph(
-    job: ExportJob, directory: Path, opset: Opset, read: Callable[[str], Tensor] | None = None
-) -> Path:
-    """Write the checkpoint's graph with every weight dequantized, as ``read`` has it in memory; returns its
-    path.
-    """
-    view = WeightView(job.source, as_float=True, read=read)
-    built, path = build_graph(view, opset, job.pooling), directory / "float.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Silent().task("", built.nbytes) as task:
-        save_graph(built.model, path, built.nbytes, task)
-    return path
-
-
 def with_float_caches(job: ExportJob, graph: Path, opset: Opset, stack: Stack) -> ir.Model:
     """``graph``, that of a ``stack`` of an encoder–decoder, with the weights that lie beside it and caches in
     float32.
@@ -60,15 +44,6 @@ def with_float_caches(job: ExportJob, graph: Path, opset: Opset, stack: Stack) -
         if isinstance(value.const_value, ir.LazyTensor):
             value.const_value = shipped.graph.initializers[name].const_value
     return model
-
-
-@contextmanager
-def exact_session(graph: Path) -> Iterator[Any]:
-    """A session over ``graph`` with its stored weights, activations that are never rounded, and a cache in
-    float32.
-    """
-    with session_over(exact_model(ir.load(graph)), graph.parent, EXACT) as session:
-        yield session
 
 
 @contextmanager

@@ -78,8 +78,7 @@ class PairPartsProof:
             task.advance(0, block.prefix)
             streams = self._crossed(streams) if index == self.model.first else streams
             prove = self._of_encoder if index < self.model.first else self._of_decoder
-            streams = prove(index, streams)
-            task.advance(1)
+            streams = prove(index, streams, task)
         task.advance(0, "head")
         if self.by_head:
             self.crossings.of_all_blocks(streams.plain.read[0])
@@ -101,16 +100,20 @@ class PairPartsProof:
         PairEntrances(*given, rounds=self.rounds).run(plain, stored)
         return PairStreams(plain, stored)
 
-    def _of_encoder(self, index: int, streams: PairStreams) -> PairStreams:
+    def _of_encoder(self, index: int, streams: PairStreams, task: ProgressTask) -> PairStreams:
+        prefix = self.blocks[index].prefix
         with self.model.block(index) as module:
             left = self._left(module, index, streams)
+        task.advance(0.25, prefix)
         plain = self.case.of_read(streams.plain.hidden[0], left.plain.hidden[0], adds=True)
         stored = self.case.of_read(streams.stored.hidden[0], left.stored.hidden[0], adds=True)
         self._exactly(index, self.encoder, streams, plain, self.case.read_cases)
+        task.advance(0.5, prefix)
         self._as_it_ships(index, self.encoder, streams, stored)
+        task.advance(0.25, prefix)
         return left
 
-    def _of_decoder(self, index: int, streams: PairStreams) -> PairStreams:
+    def _of_decoder(self, index: int, streams: PairStreams, task: ProgressTask) -> PairStreams:
         model, block, coded = self.model, self.blocks[index], None
         with model.block(index) as module:
             left = self._left(module, index, streams)
@@ -119,14 +122,17 @@ class PairPartsProof:
                 stored_known = model.keys_and_values(module, index, streams.stored, model.as_stored)
             if model.kv_dtype in CACHED_CODES:
                 coded = model.through(module, index, _first(streams.plain), model.with_codes)
+        task.advance(0.25, block.prefix)
         read = streams.plain.read[0], streams.stored.read[0]
         given, shipped = self.crossings.of_block(block, read, known, stored_known)
         plain = self.case.of_written(streams.plain.hidden[0], left.plain.hidden[0], given)
         stored = self.case.of_written(streams.stored.hidden[0], left.stored.hidden[0], shipped)
         self._exactly(index, self.decoder, streams, plain, self.written_cases)
+        task.advance(0.5, block.prefix)
         if coded is not None:
             self._cached_codes(index, plain, coded)
         self._as_it_ships(index, self.decoder, streams, stored)
+        task.advance(0.25, block.prefix)
         return left
 
     def _left(self, module: nn.Module, index: int, streams: PairStreams) -> PairStreams:

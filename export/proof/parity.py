@@ -31,7 +31,7 @@ from ..job import ExportJob
 from .decoder_proof import decoder_steps, prove_decoder
 from .distances import Floats, divergence, gate, log_softmax, rounded
 from .encoder_decoder_proof import BUNDLE, Layout, encoder_decoder_steps, prove_encoder_decoder
-from .encoder_proof import ENCODER_STEPS, form_distance, prove_encoder
+from .encoder_proof import encoder_steps, form_distance, prove_encoder
 from .proof_text import Ids, token_rows
 
 # Mean KL divergence in nats: what half precision and other kernels for 8-bit inputs may cost.
@@ -69,9 +69,9 @@ def prove(
         with job.progress.task("proving the graphs", encoder_decoder_steps(job.source.anatomy)) as task:
             result = prove_encoder_decoder(job, graphs, (parts[0], parts[1]), both, opset, task, layout)
     else:
-        with job.progress.task("proving the graph", ENCODER_STEPS) as task:
+        with job.progress.task("proving the graph", encoder_steps(job.source.anatomy)) as task:
             length = int(sections["encoder"]["max_length"])
-            result = prove_encoder(job, graph, length, work, opset, task)
+            result = prove_encoder(job, graph, parts[0], length, opset, task)
     own = sections["graph"]["operators"] == "edgepress"
     ran = {"operators": sections["graph"]["operators"], "instructions": instructions() if own else None}
     return {"status": "passed", "text": text, "ran": ran, **result}

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...runtime.session.session import graph_errors_are_typed
 from ..graph.build import GraphPart, WeightView
 from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset
@@ -43,6 +44,15 @@ class PartRunner:
         found = self.driver.run(values, depth=depth, lengths=lengths, beside=beside)
         return [_side_by_side(found[name]) for name in self.part.outputs]
 
+    def alone(self, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The part's outputs of ``values``, by the names of the graph's inputs and the part's; others are
+        left out.
+        """
+        names = {node.name for node in self.driver.session.get_inputs()}
+        fed = {name: value for name, value in values.items() if name in names} | self.driver.weights
+        with graph_errors_are_typed("the exported graph does not run"):
+            return list(self.driver.session.run(list(self.part.outputs), fed))
+
 
 def _side_by_side(values: NDArray[Any]) -> NDArray[Any]:
     """``[batch, tokens, heads · size]`` of keys or values ``[batch, heads, tokens, size]``; others as they
@@ -70,7 +80,7 @@ class PartGraphs:
         self.held: dict[str, Tensor] = {}
         self._source, self._buffers = job.source, stack is None
         view = WeightView(job.source, as_float=True, read=self._read)
-        self._float = build_graph(view, opset, None, job.form, stack or "decoder")
+        self._float = build_graph(view, opset, job.pooling, job.form, stack or "decoder")
         stored = ir.load(graph) if stack is None else with_float_caches(job, graph, opset, stack)
         self._exact, self._shipped = exact_model(stored), ir.load(graph)
 

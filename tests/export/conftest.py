@@ -29,10 +29,11 @@ from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.graph.graph_writer import GraphWriter, Opset, installed_runtime, opset_for
 from edgepress.export.graph.whole_graph import BuiltGraph, build_graph, save_graph
 from edgepress.export.proof.drive import GraphDriver
-from edgepress.export.proof.graphs import exact_session
 from edgepress.runtime.kernels.library import library
 from edgepress.runtime.session.session import open_session
 from edgepress.terminal import Silent
+
+from .exact import exact_session
 
 SchemeOf = Callable[[Linear], "str | None"]
 

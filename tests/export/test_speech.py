@@ -20,7 +20,6 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.spectra import spectra
 from edgepress.errors import BundleError, CheckpointError, InputError, UnknownName
 from edgepress.export.api import export_bundle
-from edgepress.export.proof.graphs import exact_session
 from edgepress.runtime.api import TextModel, open_bundle
 from edgepress.runtime.audio.wav_file import filled, read_sound
 from edgepress.runtime.bundle.bundle import Bundle
@@ -29,6 +28,7 @@ from edgepress.runtime.engine.text_to_text import TextToTextModel
 from edgepress.storage import read_json, sha256_file, write_json
 
 from ..conftest import spoken_settings
+from .exact import exact_session
 
 pytestmark = pytest.mark.chain
 

@@ -146,7 +146,7 @@ def test_a_wrong_head_fails_the_proof(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder_proof, "label_logits", lambda model, feeds: label_logits(model, feeds) + 0.01)
-    with pytest.raises(GateFailed, match="output"):
+    with pytest.raises(GateFailed, match="behind the last block"):
         export_bundle(classifier, output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

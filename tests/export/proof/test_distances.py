@@ -95,15 +95,15 @@ def test_caches_may_cost_half_of_their_rounding_more(fraction: float, passes: bo
     unrounded = reference + np.float32(0.01)
     found = reference + np.float32(0.01 * fraction)
     if passes:
-        size = compare_caches(found, reference, unrounded)
+        size = compare_caches(found, reference, unrounded, "a block")
         assert size["mean_of_rounding"] == pytest.approx(0.01, rel=1e-3)
         return
     with pytest.raises(GateFailed, match="caches as they ship"):
-        compare_caches(found, reference, unrounded)
+        compare_caches(found, reference, unrounded, "a block")
 
 
 def test_caches_that_cost_nothing_may_differ_as_float_graphs_do() -> None:
     reference = np.zeros((1, 3, VOCABULARY), np.float32)
-    assert compare_caches(reference + np.float32(9e-5), reference, reference)["bound"] == 1e-4
+    assert compare_caches(reference + np.float32(9e-5), reference, reference, "a block")["bound"] == 1e-4
     with pytest.raises(GateFailed, match="caches as they ship"):
-        compare_caches(reference + np.float32(2e-4), reference, reference)
+        compare_caches(reference + np.float32(2e-4), reference, reference, "a block")
