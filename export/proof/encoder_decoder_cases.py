@@ -13,17 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...compress.model.hearing.feature_extractor import require_log_mel
+from ...compress.text.calibration_audio import made_sounds
+from ...compress.text.spectra import spectra
 from ...compress.text.token_batch import TokenBatch
+from ...runtime.audio.wav_file import filled
 from ...runtime.bundle.graph_sections import EncoderDecoderSection
+from ...runtime.bundle.sound import Sound
 from ...runtime.engine.encoder_decoder import EncoderDecoder
 from ..job import ExportJob
 from .part_distances import Case as PartCase
 from .part_distances import Expected
 from .proof_text import Ids, padded, token_rows, token_sentences
-from .sounds import sounds_of
 
 _TEXTS, _SOUNDS, _WRITTEN = 8, 4, 32
 _LONGEST = 48  # tokens of a sentence that is read
+_SEED = 20_253  # of sounds
 _WHOLE = 1 << 30  # more than a sound has of anything
 Floats = NDArray[np.float32]
 
@@ -113,7 +118,7 @@ class Case:
 def case_of(job: ExportJob, section: EncoderDecoderSection, rows: list[Ids] | None, written: Ids) -> Case:
     """``written`` of the texts ``rows``; of as many sounds where the model hears."""
     if rows is None:
-        sounds, given = sounds_of(job, len(written))
+        sounds, given = _sounds_of(job, len(written))
         return Case(given, None, written, section.start_token_id, sounds)
     return Case(padded(rows, 0)["input_ids"], tuple(map(len, rows)), written, section.start_token_id)
 
@@ -132,3 +137,14 @@ def sentences(job: ExportJob, section: EncoderDecoderSection) -> Case:
         rows = [*rows, rows[0][:1]]
     count, length = _SOUNDS if rows is None else len(rows), min(_WRITTEN, section.context_length)
     return case_of(job, section, rows, token_rows(job.path, job.text, count, length, section.vocab_size))
+
+
+def _sounds_of(job: ExportJob, count: int) -> tuple[Floats, Floats]:
+    """``count`` sounds ``[count, samples]`` of unequal length, silence behind them, and their spectra
+    ``[count, bins, frames]``.
+    """
+    hearing = job.source.anatomy.hearing
+    assert hearing is not None
+    how = require_log_mel(hearing, job.path)
+    sounds = filled(made_sounds(how, count, _SEED), Sound(rate=how.rate, samples=how.samples))
+    return sounds, spectra(sounds, how).numpy()

@@ -35,9 +35,8 @@ from .distances import (
 from .encoder_parts_proof import EncoderPartsProof, largest_difference, mask_of, with_types
 from .part_graphs import PartGraphs
 from .proof_text import padded, token_rows, token_sentences
-from .reference import hidden_states, label_logits, vectors_of_tower
 from .streamed import States
-from .streamed_encoder import Feeds, Given, StreamedEncoder
+from .streamed_encoder import Feeds, Given, StreamedEncoder, hidden_states, label_logits, vectors_of_tower
 
 Floats = NDArray[np.float32]
 BATCHES, LENGTHS = (1, 3), (1, 7, 33)

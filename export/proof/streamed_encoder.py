@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ...compress.model.anatomy import stored_name
 from ...compress.model.family import gives_tuples
+from ...compress.model.torch_model import label_logits as logits_of
+from ...compress.model.torch_model import tower_vectors
 from ...compress.model.weights import WeightSource
 from ...compress.pipeline.capture import block_inputs
 from .streamed import Change, States, StreamedModel
@@ -91,3 +93,23 @@ class _Stub(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(self.block[0], name)
+
+
+@torch.no_grad()
+def hidden_states(model: nn.Module, feeds: Feeds) -> torch.Tensor:
+    """``[batch, seq, hidden]`` of an encoder's last layer."""
+    tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
+    return model.base_model(**tensors).last_hidden_state  # type: ignore[operator, no-any-return]
+
+
+@torch.no_grad()
+def vectors_of_tower(model: nn.Module, feeds: Feeds) -> torch.Tensor:
+    """``[batch, size]`` of one of two encoders."""
+    return tower_vectors(model(**{name: torch.from_numpy(value) for name, value in feeds.items()}))
+
+
+@torch.no_grad()
+def label_logits(model: nn.Module, feeds: Feeds) -> torch.Tensor:
+    """``[batch, labels]`` of a classifier of texts, ``[batch, seq, labels]`` of one of tokens or spans."""
+    tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
+    return logits_of(model(**tensors))

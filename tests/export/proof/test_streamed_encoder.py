@@ -21,8 +21,7 @@ from edgepress.errors import GateFailed
 from edgepress.export.api import export_bundle
 from edgepress.export.graph import whole_graph
 from edgepress.export.graph.build import Build
-from edgepress.export.proof.reference import hidden_states
-from edgepress.export.proof.streamed_encoder import Feeds, StreamedEncoder
+from edgepress.export.proof.streamed_encoder import Feeds, StreamedEncoder, hidden_states
 from edgepress.runtime.kernels.library import library
 from edgepress.storage import read_json
 
