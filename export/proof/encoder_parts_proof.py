@@ -97,9 +97,7 @@ class EncoderPartsProof:
 
     def found(self) -> dict[str, Any]:
         """For the manifest: the largest differences."""
-        found = self.findings.described(len(self.graphs.parts), len(self.cases), rounds=self.rounds)
-        found.pop("quantized", None)
-        return found
+        return self.findings.described(len(self.graphs.parts), len(self.cases), rounds=self.rounds)
 
     def _entrance(self, plain: Sequence[States], stored: Sequence[States]) -> None:
         for (what, graph, cases), states in zip(self._forms, (plain, stored), strict=False):

@@ -18,7 +18,7 @@ class PartFindings:
 
     def __init__(self) -> None:
         self._worst: dict[str, Difference] = {}
-        self._farthest: dict[str, Any] = {"distance": 0.0, "bound": 1.0}
+        self._farthest: dict[str, Any] | None = None
 
     def equal(
         self, what: str, found: Sequence[Difference], rounding: Callable[[], float] = lambda: 0.0
@@ -39,14 +39,19 @@ class PartFindings:
         Raises:
             GateFailed: farther than ``rounding()`` explains.
         """
-        farthest = require_near(found, part, rounding)
-        if farthest["distance"] / farthest["bound"] >= self._farthest["distance"] / self._farthest["bound"]:
-            self._farthest = farthest
+        one = require_near(found, part, rounding)
+        if self._farthest is None or _share(one) >= _share(self._farthest):
+            self._farthest = one
 
     def described(self, parts: int, cases: int, *, rounds: bool) -> dict[str, Any]:
         """For the manifest, of so many ``parts`` and ``cases``; ``rounds``: anything in the graph does."""
         found = {"float": self._worst[FLOAT].described() | {"parts": parts, "cases": cases}}
         if rounds:
             found["codes"] = self._worst[CODES].described() | {"parts": parts}
+        if self._farthest is not None:
             found["quantized"] = {"block": self._farthest}
         return found
+
+
+def _share(found: dict[str, Any]) -> float:
+    return float(found["distance"] / found["bound"])
