@@ -117,12 +117,15 @@ class Distill(Selective, Learning):
         learns and nobody writes, blocks come one at a time: its weights and what they become, the factors
         that learn.
         """
-        writes = "sequence" in losses_of(source.anatomy, self.losses)
-        if self.train == "all" or self.on_policy or writes:
+        if self.train == "all" or self.on_policy or self._teacher_writes(source.anatomy):
             return self.held_bytes(source, _COPIES[self.train], embedding=self.embedding)
         micro_batch, tables = self.training.micro_batch_tokens, 24 if self.embedding else 0
         learned = self._factors(source.anatomy)
         return streamed_bytes(source, micro_batch, learned, matrices=8, tables=tables)
+
+    def _teacher_writes(self, anatomy: Anatomy) -> bool:
+        """Whether an encoder–decoder writes what is learned from, as it does by default."""
+        return anatomy.kind == "encoder_decoder" and (not self.losses or "sequence" in self.losses)
 
     def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:
         table = anatomy.vocab_size * anatomy.hidden_size if self.embedding else 0
