@@ -19,13 +19,12 @@ from torch import Tensor
 from ...terminal import ProgressTask
 from .distances import elementwise_bound
 from .drive import Floats
-from .part_distances import LAST_PLACES, RELATIVE, Difference
+from .part_distances import Difference, allowed, largest
 from .part_findings import CODES, FLOAT, PartFindings
 from .part_graphs import PartGraphs, PartRunner
 from .streamed import ROUNDINGS, States
 from .streamed_encoder import Feeds, StreamedEncoder
 
-_LAST_PLACE = 2.0**-23
 Graph = Callable[[int], AbstractContextManager[PartRunner]]
 Outputs = dict[str, Floats]
 
@@ -92,8 +91,8 @@ class EncoderPartsProof:
             with graph(place) as runner:
                 found = [dict(zip(part.outputs, self._fed(runner, at, left), strict=True)) for at in cases]
             wanted = [expected[at] for at in cases]
-            worst, largest = largest_difference(found, wanted, [self.cases[at] for at in cases])
-            self.findings.equal(what, [Difference(worst, elementwise_bound(largest), part.name)])
+            worst, size = largest_difference(found, wanted, [self.cases[at] for at in cases])
+            self.findings.equal(what, [Difference(worst, elementwise_bound(size), part.name)])
 
     def found(self) -> dict[str, Any]:
         """For the manifest: the largest differences."""
@@ -107,7 +106,7 @@ class EncoderPartsProof:
                     (found,) = runner.alone(with_types(self.cases[at]))
                     self._packs = found.ndim == 2
                     right = self._real(states[at].hidden, at)
-                    worst.append(_largest(self._real(found, at), right, right, self.graphs.parts[0].name))
+                    worst.append(_difference(self._real(found, at), right, right, self.graphs.parts[0].name))
             self.findings.equal(what, worst)
 
     def _block(self, index: int, entered: Sequence[States], left: Sequence[States]) -> None:
@@ -120,7 +119,7 @@ class EncoderPartsProof:
                     for change in ROUNDINGS
                 ]
             shares = [
-                _largest(self._real(one.hidden, at), *self._pair(entered, left, at), name).share
+                _difference(self._real(one.hidden, at), *self._pair(entered, left, at), name).share
                 for states in others
                 for at, one in enumerate(states)
             ]
@@ -130,7 +129,7 @@ class EncoderPartsProof:
             with graph(place) as runner:
                 found = [self._real(self._fed(runner, at, entered)[0], at) for at in cases]
             pairs = [
-                _largest(one, *self._pair(entered, left, at), name)
+                _difference(one, *self._pair(entered, left, at), name)
                 for one, at in zip(found, cases, strict=True)
             ]
             self.findings.equal(what, pairs, rounding)
@@ -159,14 +158,14 @@ def largest_difference(
     found: Sequence[Outputs], expected: Sequence[Outputs], batches: Sequence[Feeds]
 ) -> tuple[float, float]:
     """Between the outputs of each batch, of real tokens where they are of tokens; and the largest value."""
-    worst = largest = 0.0
+    worst = size = 0.0
     for ours, theirs, feeds in zip(found, expected, batches, strict=True):
         real = mask_of(feeds, theirs["last_hidden_state"].shape).astype(bool)
         for name, values in theirs.items():
             chosen = real if values.ndim == 3 else np.ones(len(values), bool)
             worst = float(np.max([worst, np.abs(ours[name][chosen] - values[chosen]).max()]))
-            largest = max(largest, float(np.abs(values[chosen]).max()))
-    return worst, largest
+            size = max(size, float(np.abs(values[chosen]).max()))
+    return worst, size
 
 
 def mask_of(feeds: Feeds, shape: Sequence[int]) -> Any:
@@ -180,10 +179,6 @@ def with_types(feeds: Feeds) -> Feeds:
     return feeds if ids is None else {**feeds, "token_type_ids": np.zeros_like(ids)}
 
 
-def _largest(found: Floats, right: Floats, added: Floats, module: str) -> Difference:
-    """The largest difference of a token's states, by its bound: what sums in another order explain."""
-    bounds = RELATIVE * np.abs(added).max(-1) + LAST_PLACES * _LAST_PLACE * np.abs(right).max(-1)
-    sizes = np.abs(found - right).max(-1)
-    shares = sizes / np.maximum(bounds, np.finfo(np.float32).tiny)
-    at = int(np.argmax(shares))
-    return Difference(float(sizes[at]), float(max(bounds[at], np.finfo(np.float32).tiny)), module)
+def _difference(found: Floats, right: Floats, added: Floats, module: str) -> Difference:
+    """Of states ``[tokens, hidden]`` from the ``right`` ones, of which ``module`` has ``added`` a part."""
+    return largest(found - right, allowed(added, right), module)

@@ -48,10 +48,8 @@ class Expected:
     lengths: tuple[int, ...] | None = None
 
     def allowed(self, index: int) -> Floats:
-        """The largest difference ``[rows, seq]`` that sums in another order explain, of one output."""
-        largest = [np.abs(part[index]).max(-1) for part in (self.added, self.outputs)]
-        bound = RELATIVE * largest[0] + LAST_PLACES * _LAST_PLACE * largest[1]
-        return np.asarray(np.maximum(bound, np.finfo(np.float32).tiny), np.float32)
+        """:func:`allowed` of one output, ``[rows, seq]``."""
+        return allowed(self.added[index], self.outputs[index])
 
     def real(self, values: NDArray[Any]) -> NDArray[Any]:
         """Those of ``values [rows, seq, …]`` that are of real tokens, ``[tokens, …]``."""
@@ -95,7 +93,7 @@ def largest_differences(runner: PartRunner, expected: Expected, cases: Sequence[
             for row, valid in enumerate(lengths):
                 tokens = slice(depth, valid)
                 off = values[row, : valid - depth] - expected.outputs[index][row, tokens]
-                here = _largest(off, bounds[index][row, tokens], worst[index].module)
+                here = largest(off, bounds[index][row, tokens], worst[index].module)
                 worst[index] = worst[index] if here.share <= worst[index].share else here  # NaN stays
     return worst
 
@@ -108,7 +106,18 @@ def differences(
         return largest_differences(runner, expected, cases)
 
 
-def _largest(off: Floats, bounds: Floats, module: str) -> Difference:
+def allowed(added: Floats, output: Floats) -> Floats:
+    """The largest difference ``[…]`` of each token that sums in another order explain, where a part ``added``
+    so much to what it gives as ``output``, both ``[…, size]``.
+    """
+    bound = RELATIVE * np.abs(added).max(-1) + LAST_PLACES * _LAST_PLACE * np.abs(output).max(-1)
+    return np.asarray(np.maximum(bound, np.finfo(np.float32).tiny), np.float32)
+
+
+def largest(off: Floats, bounds: Floats, module: str) -> Difference:
+    """The difference of the token of ``off [tokens, size]`` that is farthest from zero by its bound, of
+    ``bounds [tokens]``.
+    """
     sizes = np.abs(off).max(-1)
     at = int(np.argmax(sizes / bounds))
     return Difference(float(sizes[at]), float(bounds[at]), module)

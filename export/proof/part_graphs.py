@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,12 @@ class PartGraphs:
     @contextmanager
     def exact_but_for_caches(self, index: int) -> Iterator[PartRunner]:
         """As :meth:`exact`, of an encoder–decoder, with the caches as they ship."""
-        with self._over(exact_model(ir.load(self._graph)), index, EXACT) as runner:
+        with self._over(self._coded, index, EXACT) as runner:
             yield runner
+
+    @cached_property
+    def _coded(self) -> ir.Model:
+        return exact_model(ir.load(self._graph))
 
     @contextmanager
     def shipped(self, index: int) -> Iterator[PartRunner]:
