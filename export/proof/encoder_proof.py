@@ -76,14 +76,14 @@ def prove_encoder(
     plain, stored = proof.run(task)
     task.advance(0, "whole graph")
     with model.leaving() as given:
-        head = Behind(given, job)
-        proof.behind([head.of(*pair) for pair in zip(cases, plain, strict=False)], plain)
-        ours = [head.of(*pair) for pair in zip(texts, plain[len(cases) :], strict=True)]
+        behind = Behind(given, job)
+        proof.behind([behind.of(*pair) for pair in zip(cases, plain, strict=False)], plain)
+        ours = [behind.of(*pair) for pair in zip(texts, plain[len(cases) :], strict=True)]
         result = proof.found()
         if job.rounds:
-            theirs = [head.of(*pair) for pair in zip(texts, stored[len(cases) :], strict=True)]
-            head_of = job.source.anatomy.classifier
-            form = None if head_of is None else LabelForm(head_of.labelled, head_of.several)
+            theirs = [behind.of(*pair) for pair in zip(texts, stored[len(cases) :], strict=True)]
+            head = job.source.anatomy.classifier
+            form = None if head is None else LabelForm(head.labelled, head.several)
             result["quantized"] = _as_shipped(found, theirs, ours, form)
         else:
             result["float"] |= {"whole": _elementwise(found, ours, texts)}

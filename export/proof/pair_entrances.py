@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..graph.audio_nodes import SOUND
@@ -65,20 +64,16 @@ class PairEntrances:
         cases: Sequence[PartCase],
         lengths: tuple[int, ...] | None = None,
     ) -> None:
-        name = self.model.source.anatomy.embedding
         plain, stored = (
             Expected(ids, (ids,), (rows.numpy(),), (rows.numpy(),), lengths=lengths) for rows in pair
         )
-        place = graphs.place(name)
+        place = graphs.place(self.model.source.anatomy.embedding)
         if not self.rounds:
             self.equal(FLOAT, differences(graphs.shipped(place), plain, cases))
             return
-        # The rows that are looked up stand for the table, the largest tensor.
-        known, ranks = np.unique(ids, return_inverse=True)
-        ranked, table = ranks.reshape(ids.shape), f"{name}.weight"
-        rows = self.model.source.stored(table)[torch.from_numpy(known)].to(torch.float32).numpy()
-        expected = Expected(ranked, (ranked,), plain.outputs, plain.added, lengths=lengths)
-        self.equal(FLOAT, differences(graphs.with_float_weights(place, {table: rows}), expected, cases))
+        ranks, rows = self.model.looked_up(ids)
+        expected = Expected(ranks, (ranks,), plain.outputs, plain.added, lengths=lengths)
+        self.equal(FLOAT, differences(graphs.with_float_weights(place, rows), expected, cases))
         self.equal(CODES, differences(graphs.exact(place), stored, cases))
 
     def _heard(self, states: Tensor) -> None:

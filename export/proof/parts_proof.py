@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,12 +84,8 @@ class PartsProof:
         if not self.rounds:
             self._equal(FLOAT, differences(self.graphs.shipped(0), _looked_up(self.ids, plain), self.cases))
             return Streams(plain, stored)
-        # The rows that are looked up stand for the table, the largest tensor.
-        known, ranks = np.unique(self.ids, return_inverse=True)
-        ranks = ranks.reshape(self.ids.shape)
-        name = f"{self.anatomy.embedding}.weight"
-        rows = self.model.source.stored(name)[torch.from_numpy(known)].to(torch.float32).numpy()
-        graph, expected = self.graphs.with_float_weights(0, {name: rows}), _looked_up(ranks, plain)
+        ranks, rows = self.model.looked_up(self.ids)
+        graph, expected = self.graphs.with_float_weights(0, rows), _looked_up(ranks, plain)
         self._equal(FLOAT, differences(graph, expected, self.cases))
         self._equal(CODES, differences(self.graphs.exact(0), _looked_up(self.ids, stored), self.cases))
         return Streams(plain, stored)

@@ -55,6 +55,15 @@ class StreamedModel:
         with self.skeleton.embeddings(rounded=rounded) as model:
             return States(*block_inputs(self.skeleton, model, torch.from_numpy(ids), None))
 
+    def looked_up(self, ids: Ids) -> tuple[Ids, dict[str, Floats]]:
+        """The places of ``ids [rows, tokens]`` among the rows of the table that they ask for, and these rows
+        ``[known, hidden]`` float32 by the table's name: they stand for it, which is the largest tensor.
+        """
+        known, ranks = np.unique(ids, return_inverse=True)
+        name = f"{self.source.anatomy.embedding}.weight"
+        rows = self.source.stored(name)[torch.from_numpy(known)].to(torch.float32).numpy()
+        return ranks.reshape(ids.shape), {name: rows}
+
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:
         """The block ``index`` in float32, for as long as the context lasts."""
