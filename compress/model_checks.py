@@ -56,14 +56,15 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
             raise RecipeError(
                 f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
                 why=step.why_no_experts,
-                fix=f"these do: {_FOR_EXPERTS}, kv_cache, narrow of MLPs to one width, and layers without "
-                "repair",
+                fix=f"these do: {_FOR_EXPERTS}, kv_cache, narrow of MLPs to one width, and layers and width "
+                "without a repair",
             )
         if anatomy.has_latents and (not step.knows_experts or step.rounds_cache):
             raise RecipeError(
                 f"pass {name} does not work on latent attention as asked: {anatomy.model_type} has it",
                 why="keys and values come from a narrow state" if step.rounds_cache else step.why_no_experts,
-                fix=f"these do, with keys and values in float: {_FOR_EXPERTS}, and layers without repair",
+                fix=f"these do, with keys and values in float: {_FOR_EXPERTS}, and layers and width without "
+                "a repair",
             )
         scheme = step.weight_scheme
         if anatomy.has_experts and scheme is not None and scheme.format != "int":

@@ -155,6 +155,18 @@ class BlockAnatomy:
         for group in self.inputs():
             yield from group
 
+    def norm_readers(self) -> dict[Norm, list[str]]:
+        """By norm of a block that attends and has an MLP, the linears that read the hidden states through it;
+        behind the second are the gates of experts too.
+        """
+        found = {self.norm1: [linear.name for linear in self.attention.projections]}
+        if self.cross is not None and self.cross_norm is not None:
+            found[self.cross_norm] = [self.cross.q.name]
+        inside = found.setdefault(self.norm2, [])
+        inside += () if self.experts is None else self.experts.gates
+        inside += [linear.name for mlp in self.mlps() for linear in mlp.projections]
+        return found
+
     def row_orders(self) -> dict[str, list[int]]:
         """By linear: its rows as graphs read them, where they are stored in another order."""
         found = self.mixer.row_orders() if isinstance(self.mixer, Attention) else {}

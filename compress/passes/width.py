@@ -8,11 +8,11 @@ repaired in closed form: :mod:`edgepress.compress.prune.structured.residual_repa
 longer divide its hidden size is written as the Mistral that it is: transformers refuses it under the other
 name.
 
-For decoders with RMSNorm, and for T5 and mT5, both of whose stacks have one basis: there ``repair: none``
-and ``basis: activation`` alone, so that ``distill`` or ``tune`` follows. LayerNorm models are refused: their
-norms take off a mean over channels that would be removed, and their configs derive the size of a head from
-the hidden size. A head that is the embedding stays so: then the final norm's scales cannot be folded, and a
-basis of ``pca`` leaves alone the channels whose scales are unusual.
+For decoders with RMSNorm; mixtures of experts, whose routers, gates and experts are all cut to the one basis,
+and T5 and mT5, both of whose stacks have one, with ``repair: none``, so that ``distill`` or ``tune`` follows.
+LayerNorm models are refused: their norms take off a mean over channels that would be removed, and their
+configs derive the size of a head from the hidden size. A head that is the embedding stays so: then the final
+norm's scales cannot be folded, and a basis of ``pca`` leaves alone the channels whose scales are unusual.
 """
 
 from __future__ import annotations
@@ -86,15 +86,22 @@ class Width(ModelPass):
         return f"{self.keep:.0%} of the {'hidden size' if self.budget == WEIGHTS else self.budget.of}"
 
     @property
+    def knows_experts(self) -> bool:
+        return self.repair == "none" and self.basis != "reconstruction"
+
+    @property
     def why_no_experts(self) -> str:
-        return "its repair refits the one MLP of a block"
+        return (
+            "its repair refits the one MLP of a block, and reconstruction counts on a repair: with repair: "
+            "none, and basis: activation or pca, it does, and distill follows"
+        )
 
     @property
     def knows_encoder_decoders(self) -> bool:
         return (self.repair, self.tied, self.basis) == ("none", "keep", "activation")
 
     def why_no_encoder_decoder(self, anatomy: Anatomy) -> str:
-        return why_not(anatomy) or (
+        return why_not(anatomy, repairs=self.repair != "none") or (
             "what a block loses is repaired in its attention and MLP alone, not in what its decoder reads of "
             "the encoder, and channels by activation alone were held against the model: with repair: none, "
             "basis: activation, and a head that stays tied, it does, and distill follows"
@@ -151,8 +158,8 @@ class Width(ModelPass):
         return max(*blocks, ends, 40 * hidden**2)
 
     def work(self, load: Workload) -> Work:
-        """The original twice, the narrower model once, and their Grams."""
-        return Work(4 * load.blocks * load.tokens)
+        """The original, and where both are run beside each other again with the narrower model, and Grams."""
+        return Work((4 if self._follows(load.anatomy) else 1) * load.blocks * load.tokens)
 
     def apply(self, stage: Stage) -> StageResult:
         """Find the basis, cut and repair block after block.
@@ -166,13 +173,13 @@ class Width(ModelPass):
         folder, batches = stage.directory / "activations", stage.text("width").batches
         inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
         found, basis = self._basis(stage, runner, inputs)
-        if stage.source.anatomy.kind == "encoder_decoder":
-            return self._cut_stacks(stage, basis, lost(found, basis))
+        if not self._follows(stage.source.anatomy):
+            return self._cut_plainly(stage, basis, lost(found, basis))
         return self._cut(stage, runner, inputs, basis)
 
     def _check(self, stage: Stage) -> None:
         anatomy = stage.source.anatomy
-        reason = why_not(anatomy)
+        reason = why_not(anatomy, repairs=self.repair != "none")
         if reason is not None:
             raise InputError(
                 f"the hidden size of a {anatomy.model_type} model cannot shrink",
@@ -185,6 +192,13 @@ class Width(ModelPass):
                 f"the model is {done} already, and another hidden size would undo it",
                 fix="put width before passes that quantize or set weights to zero",
             )
+
+    def _follows(self, anatomy: Anatomy) -> bool:
+        """Whether the narrower model is run beside the original, which says what each block loses: blocks of
+        one MLP, whose sums are as :class:`.residual_repair.NarrowBlock` makes them.
+        """
+        scaled = any(block.residual_scale != 1.0 for block in anatomy.blocks)
+        return anatomy.kind != "encoder_decoder" and not anatomy.has_experts and not scaled
 
     def _basis(self, stage: Stage, runner: BlockRunner, inputs: Stream) -> tuple[NormInputs, Tensor]:
         """What the norms receive, and the basis ``[hidden, kept]``; channels by activation where another
@@ -203,19 +217,21 @@ class Width(ModelPass):
         assert basis is not None
         return found, basis
 
-    def _cut_stacks(self, stage: Stage, basis: Tensor, error: float) -> StageResult:
-        """Both stacks of an encoder–decoder in ``basis``; ``error`` is the fraction that it leaves out."""
+    def _cut_plainly(self, stage: Stage, basis: Tensor, error: float) -> StageResult:
+        """All blocks in ``basis``, those of both stacks of an encoder–decoder, and nothing repaired; the
+        basis leaves out the fraction ``error``.
+        """
         source, anatomy = stage.source, stage.source.anatomy
         writer, norm = BlockWriter(source, {}, stage.directory), anatomy.encoder_norm
-        assert norm is not None
-        memory, parts = scales_of(norm, source.tensor).to(stage.device), []
+        memory = None if norm is None else scales_of(norm, source.tensor).to(stage.device)
+        parts = []
         for block in anatomy.blocks:
             tensors = FusedTensors(
                 lambda name: source.tensor(name).to(stage.device), source.names(f"{block.prefix}.")
             )
             cut_block(tensors, block, basis, memory)
             parts.append(writer.part(block, {}, tensors.changed, {}))
-        ends = Ends(source, basis, separate=not anatomy.tied)
+        ends = Ends(source, basis, separate=not anatomy.tied or self.separates(anatomy))
         label = f"width {len(basis)} → {basis.shape[1]}"
         status = LayerStatus(ends.norm.name, "width", label, "ok", error, "output")
         return self._result(writer, ends, parts, [status], basis)

@@ -107,18 +107,13 @@ def rotate_residual(
     an encoder that it reads, whose norm had the scales ``memory [hidden]``.
     """
     attention, cross = block.attention, block.cross
-    behind = {block.norm1: [linear.name for linear in attention.projections]}
     if cross is not None:
-        assert block.cross_norm is not None and memory is not None
-        behind[block.cross_norm] = [cross.q.name]
+        assert memory is not None
         for linear in (cross.k, cross.v):
             tensors.scale_inputs(linear.name, memory)
             tensors.rotate_inputs(linear, rotation)
         tensors.rotate_outputs(cross.o, rotation)
-    inside = behind.setdefault(block.norm2, [])
-    inside += [] if block.experts is None else block.experts.gates
-    inside += [linear.name for mlp in block.mlps() for linear in mlp.projections]
-    for norm, readers in behind.items():
+    for norm, readers in block.norm_readers().items():
         tensors.fold_norm(norm, readers, rotation)
         for reader in readers:
             tensors.rotate_inputs(reader, rotation)

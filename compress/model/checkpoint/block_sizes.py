@@ -84,8 +84,11 @@ def with_hidden_size(config: Mapping[str, Any], before: Anatomy, kept: int) -> d
     refuse that becomes its twin, whose name alone is another.
     """
     keys, attention = size_keys(config), before.blocks[0].attention
+    changes: dict[str, Any] = {keys.hidden: kept}
+    if attention.latent is not None:  # whose sizes all have keys of their own
+        return changes
     assert keys.heads is not None
-    changes: dict[str, Any] = {keys.hidden: kept, keys.heads[2]: attention.head_dim}
+    changes[keys.heads[2]] = attention.head_dim
     heads = config.get(keys.heads[0])
     if keys.twin is None or not isinstance(heads, int) or kept % heads == 0:
         return changes

@@ -101,11 +101,9 @@ def measure_norm_inputs(
     with progress.task("measuring channels", len(anatomy.blocks)) as task:
         for block in anatomy.blocks:
             index = block.index
-            scales = weigh(block.norm1, [linear.name for linear in block.attention.projections])
+            inside = block.norm_readers()
+            scales = weigh(block.norm1, inside.pop(block.norm1))
             add(block.norm1, scales, inputs.rows(index))
-            inside = {block.norm2: [linear.name for linear in block.mlp.projections]}
-            if block.cross is not None and block.cross_norm is not None:
-                inside[block.cross_norm] = [block.cross.q.name]
             weighed = {norm: weigh(norm, readers) for norm, readers in inside.items()}
             watched = {norm.name: runner.skeleton.submodule(norm.name) for norm in inside}
             with runner.loaded(index) as module:

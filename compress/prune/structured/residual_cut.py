@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...model.anatomy import Anatomy
-from ...model.block_anatomy import Attention, BlockAnatomy, Linear, Norm
+from ...model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
 from ...model.checkpoint.block_sizes import with_hidden_size
 from ...model.weights import WeightSource
 from ...pipeline.block import LayerStatus
@@ -63,8 +64,8 @@ def tied_scales(scales: Tensor, basis: Tensor) -> Tensor:
     return (scale_of(basis) * (basis.square().T @ scales.to(basis.dtype))).to(torch.float32)
 
 
-def why_not(anatomy: Anatomy) -> str | None:
-    """Why the hidden states of a model cannot lose directions; None when they can."""
+def why_not(anatomy: Anatomy, *, repairs: bool) -> str | None:
+    """Why the hidden states of a model cannot lose directions, which a repair follows; None when they can."""
     reason = why_not_rotated(anatomy)
     if reason is not None:
         return reason
@@ -75,10 +76,12 @@ def why_not(anatomy: Anatomy) -> str | None:
         return "its attention and MLP read the same states"
     if any(block.normed_inside for block in anatomy.blocks):
         return "its norms inside attention are as wide as the hidden states"
-    if anatomy.embedding_scale != 1.0:
+    if any(block.attention.normed_over_heads for block in anatomy.blocks):
+        return "transformers makes its norms of q and k as wide as the hidden states"
+    if anatomy.embedding_scale == sqrt(anatomy.hidden_size):
         return "it scales its embeddings by the root of the hidden size"
-    if any(block.residual_scale != 1.0 for block in anatomy.blocks):
-        return "it scales what attention and MLP add"
+    if repairs and any(block.residual_scale != 1.0 for block in anatomy.blocks):
+        return "it scales what attention and MLP add, which no repair counts in: repair: none needs none"
     return None
 
 
@@ -92,20 +95,32 @@ def narrower(anatomy: Anatomy, kept: int) -> Anatomy:
         return replace(linear, out_features=kept)
 
     def attending(attention: Attention) -> Attention:
+        o, latent = writing(attention.o), attention.latent
+        if latent is not None and latent.q_a is not None:
+            latent = replace(latent, q_a=reading(latent.q_a), kv_a=reading(latent.kv_a))
+            return replace(attention, o=o, latent=latent)
+        if latent is not None:
+            latent = replace(latent, kv_a=reading(latent.kv_a))
+            return replace(attention, q=reading(attention.q), o=o, latent=latent)
         return replace(
             attention,
             q=reading(attention.q),
             k=reading(attention.k),
             v=reading(attention.v),
             qkv=attention.qkv and reading(attention.qkv),
-            o=writing(attention.o),
+            o=o,
         )
 
-    def cut(block: BlockAnatomy) -> BlockAnatomy:
-        mlp, cross = block.mlp, block.cross and attending(block.cross)
+    def fed(mlp: Mlp) -> Mlp:
         gate, both = mlp.gate and reading(mlp.gate), mlp.gate_up and reading(mlp.gate_up)
-        mlp = replace(mlp, gate=gate, up=reading(mlp.up), gate_up=both, down=writing(mlp.down))
-        return replace(block, mixer=attending(block.attention), feed_forward=mlp, cross=cross)
+        return replace(mlp, gate=gate, up=reading(mlp.up), gate_up=both, down=writing(mlp.down))
+
+    def cut(block: BlockAnatomy) -> BlockAnatomy:
+        experts, cross = block.experts, block.cross and attending(block.cross)
+        if experts is not None and experts.shared is not None:
+            experts = replace(experts, shared=fed(experts.shared))
+        mixer, mlp = attending(block.attention), fed(block.mlp)
+        return replace(block, mixer=mixer, feed_forward=mlp, cross=cross, experts=experts)
 
     return replace(anatomy, blocks=tuple(map(cut, anatomy.blocks)), hidden_size=kept)
 
