@@ -11,8 +11,8 @@ from .model.kv_scheme import KVScheme
 from .recipe import Recipe
 
 _FOR_EXPERTS = (
-    "rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, rotate, embedding, prune, sparsegpt, "
-    "alps, allocate_sparsity, experts, vocabulary, tune, qat, ternary, distill"
+    "rtn, hqq, gptq, k_quants, awq, smoothquant, autoround, block_qat, allocate, rotate, embedding, prune, "
+    "sparsegpt, alps, allocate_sparsity, experts, vocabulary, tune, qat, ternary, distill"
 )
 
 
@@ -67,11 +67,12 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 "a repair",
             )
         scheme = step.weight_scheme
-        if anatomy.has_experts and scheme is not None and scheme.format != "int":
+        of_floats = scheme is not None and scheme.format != "int" and not scheme.of_gguf
+        if anatomy.has_experts and scheme is not None and of_floats:
             raise RecipeError(
                 f"pass {name}: {scheme.name} is not for a mixture of experts",
                 why="transformers reads experts in such numbers wrongly, and nothing else was tried",
-                fix="take integers: W4A16 or W8A8",
+                fix="take integers, W4A16 or W8A8, or for llama.cpp GGUF's own types, such as Q4_K",
             )
         if not anatomy.attends and not step.knows_states:
             raise RecipeError(

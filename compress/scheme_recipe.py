@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from .model.anatomy import Anatomy
@@ -14,6 +16,7 @@ from .recipe import Recipe, parse
 from .recipe_files import scheme_asked
 
 _SMALL_BLOCKS = "IQ4_NL"
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a block or an expert, in a name
 # The groups that a scheme without one may take, the largest first.
 _SIZES = tuple(size for size in reversed(GROUP_SIZES) if size <= DEFAULT_GROUP_SIZE)
 
@@ -86,11 +89,22 @@ def _by_size(linears: Sequence[Linear]) -> dict[int | None, list[Linear]]:
 
 
 def _targets(layers: Sequence[Linear], anatomy: Anatomy) -> list[str]:
-    """``layers`` by their roles where these say it, else by name."""
+    """``layers`` by their roles where these say it, else by names in which the numbers of blocks and experts
+    are ``*`` where that names no other layer.
+    """
     chosen = {layer.name for layer in layers}
     roles = sorted({layer.role for layer in layers})
-    whole = {linear.name for linear in anatomy.linears() if linear.role in roles}
-    return list(roles) if whole == chosen else sorted(chosen)
+    every = [(linear.name, linear.role) for linear in anatomy.linears()]
+    if {name for name, role in every if role in roles} == chosen:
+        return list(roles)
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(chosen):
+        same[_NUMBER.sub("*", name)].append(name)
+    found: list[str] = []
+    for pattern, named in same.items():
+        alone = all(name in chosen for name, _ in every if fnmatchcase(name, pattern))
+        found += [pattern] if alone else named
+    return found
 
 
 def _told(scheme: Scheme, by_size: dict[int | None, list[Linear]]) -> str:

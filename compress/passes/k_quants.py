@@ -4,7 +4,8 @@
 256 inputs, in which scales and minima of groups of 16 or 32 are small integers, ``IQ4_NL`` (4.5) uneven
 points and groups of 32. The types are those of llama.cpp (Kawrakow 2023, pull request 1684 of
 github.com/ggml-org/llama.cpp); the search is :mod:`edgepress.compress.numbers.super_blocks`. With calibration
-text an error of a channel weighs as much as the mean square of its input, the diagonal of the Gram.
+text an error of a channel weighs as much as the mean square of its input, the diagonal of the Gram; of an
+expert of a mixture that is the mean over the tokens that come to it.
 
 ``edgepress export --format gguf`` writes what the pass found, bit by bit. No other client opens the
 checkpoint.
@@ -33,6 +34,10 @@ class KQuants(BlockPass):
     importance: bool = Field(
         True, description="whether errors weigh as inputs are large, by calibration text"
     )
+
+    @property
+    def knows_experts(self) -> bool:
+        return True
 
     @property
     def weight_scheme(self) -> Scheme:

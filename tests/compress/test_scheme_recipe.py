@@ -9,7 +9,7 @@ from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.anatomy import Anatomy
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.scheme_recipe import recipe_for
+from edgepress.compress.scheme_recipe import _targets, recipe_for
 from edgepress.errors import RecipeError, ShapeError
 
 from ..conftest import save_decoder
@@ -66,6 +66,23 @@ def test_where_no_group_fits_all_each_layer_has_its_own(tmp_path: Path, pico_tex
     schemes = WeightSource.open(out).schemes
     assert schemes["model.layers.1.mlp.down_proj"].group_size is None
     assert {schemes[f"model.layers.1.mlp.{name}_proj"].group_size for name in ("up", "gate")} == {64}
+
+
+def test_layers_of_one_role_and_two_widths_are_named_without_the_numbers_of_blocks_and_experts(
+    tmp_path: Path,
+) -> None:
+    sizes = {"hidden_size": 256, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96}
+    model = save_decoder(tmp_path / "m", "qwen2_moe", **sizes, shared_expert_intermediate_size=256)
+    anatomy = WeightSource.open(model).anatomy
+    recipe = recipe_for("Q4_K", group_size=None, calibrated=False, anatomy=anatomy)
+    small = recipe.passes[1].options.model_dump()["targets"]
+    assert small == ("model.layers.*.mlp.experts.*.down_proj", "model.layers.*.self_attn.o_proj")
+    chosen = [step.selected(anatomy) for _, step in recipe.steps]
+    assert [{linear.in_features % 256 for linear in linears} for linears in chosen] == [{0}, {96, 64}]
+    assert sum(map(len, chosen)) == len(list(anatomy.linears()))
+    # A name of which another layer differs by its number alone is said in full.
+    first = [linear for linear in anatomy.linears() if linear.name.startswith("model.layers.0.mlp.shared")]
+    assert _targets(first[-1:], anatomy) == ["model.layers.0.mlp.shared_expert.down_proj"]
 
 
 def test_the_embedding_has_groups_that_fit(tmp_path: Path) -> None:

@@ -170,12 +170,20 @@ def test_what_cannot_be_done_is_refused_before_any_work(
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("step", ["gptq", "sparsegpt"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"pass": "gptq", "scheme": "W4A16-g16"},
+        {"pass": "gptq", "scheme": "IQ4_NL"},
+        {"pass": "k_quants", "scheme": "IQ4_NL"},
+        {"pass": "sparsegpt", "sparsity": 0.5},
+    ],
+    ids=lambda step: "-".join(map(str, step.values())),
+)
 def test_each_expert_is_solved_from_the_tokens_that_come_to_it(
-    step: str, mixture: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
+    step: dict[str, Any], mixture: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
-    options = {"scheme": "W4A16-g16"} if step == "gptq" else {"sparsity": 0.5}
-    out = run(mixture, pico_text, tmp_path, {"pass": step, **options})
+    out = run(mixture, pico_text, tmp_path, step)
     source = WeightSource.open(out)
     layers = {layer["name"]: layer for layer in read_json(out / "edgepress.json")["layers"]}
     for block in source.anatomy.blocks:
