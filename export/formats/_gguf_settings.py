@@ -109,8 +109,9 @@ def _experts(writer: Any, anatomy: Anatomy) -> None:
     writer.add_expert_gating_func(ExpertGatingFuncType.SIGMOID)
     writer.add_expert_weights_norm(experts.normalized)
     writer.add_expert_weights_scale(form.scale)
-    writer.add_expert_group_count(form.groups)
-    writer.add_expert_group_used_count(form.chosen_groups)
+    if form.chosen_groups < form.groups:  # all of them are as none, and llama.cpp ends at them
+        writer.add_expert_group_count(form.groups)
+        writer.add_expert_group_used_count(form.chosen_groups)
 
 
 def _latent(writer: Any, attention: Attention) -> None:

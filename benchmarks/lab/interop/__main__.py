@@ -65,9 +65,10 @@ def _section(cells: list[Cell]) -> str:
         f"{NEW_TOKENS} greedy tokens. A number is the largest difference from our own answer, as a part of "
         "the largest number in it, where the same tokens were written too; the ONNX graphs leave activations "
         "in float32. lm-eval's numbers are likelihoods of continuations. WebGPU in software is SwiftShader, "
-        "with a family for each shape of graph: it says nothing of speed. A cell is empty where the client "
-        "does not take the kind of model, the form is not written of it, or it was not run, and those are "
-        "listed below.\n\n"
+        "with a family for each shape of graph: it says nothing of speed. In mixtures of GGUF's own types "
+        "each token goes to all experts, so that what llama.cpp rounds changes none that is chosen. A cell "
+        "is empty where the client does not take the kind of model, the form is not written of it, or it was "
+        "not run, and those are listed below.\n\n"
         f"{tables(cells)}"
     )
 

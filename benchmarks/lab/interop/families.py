@@ -37,7 +37,13 @@ _NO_WINDOWS = {"sliding_window": None, "layer_types": ["full_attention"] * 3}
 _BY_FOUR = {"sliding_window": 64, "sliding_window_pattern": 4}
 _OF_SIX = {"sliding_window_pattern": 6, "num_hidden_layers": 7}
 _SIX_EXPERTS, _NORMALIZED = {"num_local_experts": 6, "num_experts_per_tok": 2}, {"norm_topk_prob": True}
+# Each token goes to all experts, so that what a client rounds does not change which are chosen.
+_ALL_OF_SIX = _WIDE | {"moe_intermediate_size": 256, "num_experts_per_tok": 6}
+_ALL_OF_EIGHT = {"num_experts_per_tok": 8, "topk_group": 4} | dict.fromkeys(
+    ("hidden_size", "intermediate_size", "moe_intermediate_size", "q_lora_rank", "kv_lora_rank"), 256
+)
 _PLAIN = {"rope_type": "default", "rope_theta": 150_000.0}
+_CLAMPED = {"swiglu_limit": 7.0, "rope_parameters": _PLAIN}
 _SMALL_EMBEDDING = pico.ENCODER | {"embedding_size": 32}
 _IMAGE_TOWER = pico.VISION | {"intermediate_size": 128}
 _T5_HEAD = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
@@ -102,7 +108,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     f"qwen3_moe {AS_THERE}": (MIXTURE, pico.QWEN3_MOE | _NORMALIZED),
     "granitemoe F32": (MIXTURE, pico.GRANITE | _SIX_EXPERTS),
     f"olmoe {AS_THERE}": (MIXTURE, pico.OLMOE | _OWN_HEAD | {"num_key_value_heads": 4}),
-    f"gpt_oss {AS_THERE}": (MIXTURE, pico.GPT_OSS | {"swiglu_limit": 7.0, "rope_parameters": _PLAIN}),
+    f"gpt_oss {AS_THERE}": (MIXTURE, pico.GPT_OSS | _CLAMPED),
+    **{f"mixtral {scheme.upper()}": (MIXTURE, pico.MIXTRAL | _ALL_OF_SIX) for scheme in GGUF},
+    "qwen2_moe Q4_K": (MIXTURE, pico.QWEN2_MOE | _OWN_HEAD | _ALL_OF_SIX),
+    "qwen3_moe Q4_K": (MIXTURE, pico.QWEN3_MOE | _NORMALIZED | _ALL_OF_SIX),
+    "olmoe Q4_K": (MIXTURE, pico.OLMOE | _OWN_HEAD | {"num_key_value_heads": 4} | _ALL_OF_SIX),
+    "granitemoe Q4_K": (MIXTURE, pico.GRANITE | _SIX_EXPERTS | _ALL_OF_SIX),
+    "gpt_oss Q4_K": (MIXTURE, pico.GPT_OSS | _CLAMPED | _ALL_OF_SIX),
+    "deepseek_v3 Q4_K": (MIXTURE, pico.DEEPSEEK | _ALL_OF_EIGHT),
     "lfm2": (STATES, pico.LFM2),
     "mamba": (STATES, {"state_size": 8}),
     "mamba2": (STATES, pico.MAMBA2),

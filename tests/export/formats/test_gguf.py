@@ -171,6 +171,16 @@ def test_a_family_has_llama_cpp_s_name_and_its_factors(
 
 
 @pytest.mark.chain
+def test_groups_of_experts_that_are_all_chosen_are_not_said(
+    make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "m", "deepseek_v3", **DEEPSEEK | {"topk_group": DEEPSEEK["n_group"]})
+    fields = GGUFReader(written(model, tmp_path / "g")).fields
+    assert fields["deepseek2.expert_count"].contents() == 8
+    assert not [key for key in fields if "expert_group" in key]
+
+
+@pytest.mark.chain
 @pytest.mark.parametrize(
     ("family", "changes", "feature"),
     [
