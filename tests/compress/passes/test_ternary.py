@@ -124,6 +124,32 @@ def test_pruned_weights_stay_zero_and_it_exports_at_two_bits(
     assert "W2A16-g32 ternary" in manifest["scheme"]
 
 
+def test_a_mixture_learns_three_codes_and_its_router_stays_in_float(
+    make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path, trained: Callable[..., Path]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    model = make_decoder(tmp_path / "m", "qwen2_moe", shared_expert_intermediate_size=64, **experts)
+    path = trained(model, tmp_path, pico_text, TERNARY)
+    before, source = WeightSource.open(model), WeightSource.open(path)
+    for linear in source.anatomy.linears():
+        tensor = source.linear(linear.name)
+        assert isinstance(tensor, QTensor) and set(tensor.codes.unique().tolist()) <= {-1, 0, 1}
+    for gate in source.anatomy.gates():
+        assert torch.equal(source.tensor(f"{gate}.weight"), before.tensor(f"{gate}.weight"))
+    step = read_json(path / "edgepress.json")["steps"][0]
+    held_out = step["details"]["held_out"]
+    assert min(loss for _, loss in held_out) < 0.9 * held_out[0][1]
+    plain: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with torch.no_grad():
+        stored = load_model(path)(IDS, use_cache=False).logits
+        # transformers holds what experts' codes stand for as float16
+        assert torch.allclose(plain(IDS, use_cache=False).logits, stored, atol=2e-3)
+    bundle = read_json(export_bundle(str(path), output=tmp_path / "b") / "manifest.json")
+    assert "W2A16-g32 ternary" in bundle["scheme"] and bundle["parity"]["status"] == "passed"
+
+
 def test_a_killed_run_ends_with_the_same_bytes(
     pico_llama: Path, pico_text: Path, tmp_path: Path, watched: Watched, trained: Callable[..., Path]
 ) -> None:
