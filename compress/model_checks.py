@@ -56,8 +56,8 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
             raise RecipeError(
                 f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
                 why=step.why_no_experts,
-                fix=f"these do: {_FOR_EXPERTS}, kv_cache, narrow of MLPs to one width, and layers and width "
-                "without a repair",
+                fix=f"these do: {_FOR_EXPERTS}, kv_cache, narrow of heads, or of MLPs to one width, and "
+                "layers and width without a repair",
             )
         if anatomy.has_latents and (not step.knows_experts or step.rounds_cache):
             raise RecipeError(

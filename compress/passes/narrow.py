@@ -111,15 +111,16 @@ class Narrow(Selective, ModelPass):
 
     @property
     def knows_experts(self) -> bool:
-        """Channels of experts, each by the tokens that come to it, all to one width."""
+        """Channels of experts, each by the tokens that come to it, all to one width; heads as of others."""
         measured = self.measures or self.correction > 0
-        return self.parts == ("mlp",) and not measured
+        return "mlp" not in self.parts or not measured
 
     @property
     def why_no_experts(self) -> str:
         return (
             "experts of all blocks have one width, and losses of their channels are not measured: "
-            "of mixtures it takes parts: [mlp], widths: uniform, no importance: taylor and no correction"
+            "of mixtures it takes parts: [attention], or widths: uniform, no importance: taylor and no "
+            "correction"
         )
 
     @property

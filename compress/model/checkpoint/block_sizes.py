@@ -44,18 +44,31 @@ def config_changes(config: Mapping[str, Any], after: Anatomy) -> dict[str, Any]:
     if after.kind == "encoder_decoder":
         return _changes_of_stacks(keys, after)
     expressible = keys.heads is not None or attention.heads * attention.head_dim == after.hidden_size
-    expressible &= keys.ffn is not None or sizes[0]["ffn"] == 4 * after.hidden_size
-    if any(size != sizes[0] for size in sizes) or not expressible:
+    expressible &= keys.ffn is not None or all(size["ffn"] == 4 * after.hidden_size for size in sizes)
+    widths = _widths(config, keys, after)
+    alike = all(size | {"ffn": 0} == sizes[0] | {"ffn": 0} for size in sizes)
+    if widths is None or not alike or not expressible:
         return {BLOCK_SIZES: sizes}
-    changes: dict[str, Any] = {BLOCK_SIZES: None}
-    if keys.ffn is not None:
-        changes[OF_EXPERTS if after.has_experts and OF_EXPERTS in config else keys.ffn] = sizes[0]["ffn"]
+    changes: dict[str, Any] = {BLOCK_SIZES: None} | widths
     if keys.heads is not None:
         heads = config.get(keys.heads[0])
         if (heads, config.get(keys.heads[1], heads)) != (attention.heads, attention.kv_heads):
             values = attention.heads, attention.kv_heads, attention.head_dim
             changes |= dict(zip(keys.heads, values, strict=True))
     return changes
+
+
+def _widths(config: Mapping[str, Any], keys: SizeKeys, after: Anatomy) -> dict[str, int] | None:
+    """The width of MLPs by the key of ``config`` that says it, experts' apart where it has one for them; None
+    where they differ.
+    """
+    found: dict[str, int] = {}
+    for block in after.blocks:
+        key = OF_EXPERTS if block.experts is not None and OF_EXPERTS in config else keys.ffn
+        width = block.mlp.up.out_features
+        if key is not None and found.setdefault(key, width) != width:
+            return None
+    return found
 
 
 def _changes_of_stacks(keys: SizeKeys, after: Anatomy) -> dict[str, Any]:

@@ -15,20 +15,27 @@ def check_cut(anatomy: Anatomy, items: Sequence[BlockPart]) -> None:
     """Refuse ``items`` of a model that cannot lose units there.
 
     Raises:
-        RecipeError: heads have what follows from their number, or norms take the mean over all channels.
+        RecipeError: heads have what follows from their number, or come from one state; norms take the mean
+            over all channels; or a config does not say the widths of experts apart.
     """
     mixtures = [block.experts for block in anatomy.blocks if block.experts is not None]
-    if mixtures and len(mixtures) < len(anatomy.blocks):
+    channels = any(item.part.name == "ffn" for item in items)
+    if channels and mixtures and len(mixtures) < len(anatomy.blocks):
         raise RecipeError(
             "narrow: some blocks have experts and some have none, whose widths config.json says apart",
             fix="prune experts instead: pass experts",
         )
-    if any(one.router_form is not None for one in mixtures):
+    if channels and any(one.router_form is not None for one in mixtures):
         raise RecipeError(
             f"narrow: how wide the shared expert of a {anatomy.model_type} is follows from the others",
             fix="prune experts instead: pass experts",
         )
     heads = any(item.part.name != "ffn" for item in items)
+    if heads and anatomy.has_latents:
+        raise RecipeError(
+            f"narrow: keys and values of all heads of a {anatomy.model_type} come from one narrow state",
+            fix="prune experts instead: pass experts",
+        )
     if heads and any(block.attention.slopes for block in anatomy.blocks):
         raise RecipeError(
             f"each head of a {anatomy.model_type} has a slope that follows from its number",

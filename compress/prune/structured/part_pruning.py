@@ -147,7 +147,7 @@ class UnitPruning(BlockPass):
         for part in self.parts:
             count = self.widths.get((block.anatomy.index, part.name))
             if count is not None and (self.compares or count < part.counts(block.anatomy)[-1]):
-                if block.anatomy.experts is None:
+                if block.anatomy.experts is None or part.name != "ffn":
                     inputs = self._collected(block, part.reader(block.anatomy))
                     self._narrow(block, part, count, inputs)
                 else:

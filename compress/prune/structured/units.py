@@ -231,6 +231,9 @@ class HeadUnits:
             if len(rows) < linear.out_features:
                 keep_rows(block, linear, rows)
         keep_columns(block, attention.o, queries, weight)
+        if attention.sinks is not None:
+            heads = queries[:: attention.head_dim] // attention.head_dim
+            block.set_parameter(attention.sinks, block.parameter(attention.sinks)[heads])
         block.anatomy = after
         module = block.module.get_submodule(block.local(attention.module))
         set_heads(module, self.attention(after))
