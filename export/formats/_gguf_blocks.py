@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...compress.model.checkpoint.gguf_blocks import pack_blocks
+from ...compress.model.gguf.places import Part
 from ...compress.numbers.qtensor import QTensor
 from ...errors import ShapeError
-from ._gguf_places import Part
 from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0
 
 _BLOCK = 32  # weights that share a scale in Q4_0 and Q8_0

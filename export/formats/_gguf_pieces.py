@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...compress.model.gguf.architecture import WAY_OUT
 from ...errors import InputError
 from ...runtime.text.tokenizer import Tokenizer
-from ._gguf_architecture import WAY_OUT
 
 SPACE = "▁"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import Attention, Rope
-from ._gguf_features import architecture_of
+from ...compress.model.gguf.features import architecture_of
 
 _SLOPES = 8.0  # the exponent of the least bias by distance
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from ...compress.model.checkpoint.gguf_words import inexact_name_of, name_of
 from ...compress.model.checkpoint.reader import CheckpointReader
+from ...compress.model.gguf.architecture import WAY_OUT
 from ...errors import InputError
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import read_json
-from ._gguf_architecture import WAY_OUT
 from ._gguf_pieces import Pieces, pieces_of
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)

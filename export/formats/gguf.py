@@ -1,5 +1,5 @@
 """The ``gguf`` format: one file for llama.cpp and all that read its files, of the families in
-:mod:`._gguf_families`.
+:mod:`edgepress.compress.model.gguf.families`.
 
 Quantized matrices keep their codes where GGUF has a type for them (:mod:`._gguf_blocks`); so do the embedding
 and the head. What is float stays so.
@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...compress.bill_of_materials import license_name
+from ...compress.model.gguf.features import architecture_of
+from ...compress.model.gguf.places import Entry, Part, entries
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError, require
 from ...escaping import one_line
 from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
 from ._gguf_blocks import packed
-from ._gguf_features import architecture_of
-from ._gguf_places import Entry, Part, entries
 from ._gguf_settings import describe
 from ._gguf_tokenizer import add_tokenizer
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ....compress.model.gguf.families import ARCHITECTURES
 from ....compress.numbers.scheme import GGUF
-from ....export.formats._gguf_families import ARCHITECTURES
 from ....export.formats.awq import Awq
 from ....export.formats.gptq import Gptq
 from ....storage import read_json, write_json

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ....export.formats._gguf_families import WITHOUT
+from ....compress.model.gguf.families import WITHOUT
 from .artifacts import Artifacts
 from .cells import Cell, clients, concerns
 from .families import FAMILIES

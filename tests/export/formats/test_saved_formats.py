@@ -12,12 +12,12 @@ import torch
 import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.checkpoint.gguf_source import materialise
+from edgepress.compress.model.gguf.places import Entry
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import GateFailed, InputError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.export.formats import gguf
-from edgepress.export.formats._gguf_places import Entry
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
 from gguf import GGUFReader

@@ -1,6 +1,6 @@
 """``GgufArchitecture``: what llama.cpp calls a family, and what of a model its arithmetic of it knows.
 
-A family is a row of :mod:`._gguf_families`. Whatever a model has beyond its row is refused, since llama.cpp
+A family is a row of :mod:`.families`. Whatever a model has beyond its row is refused, since llama.cpp
 would leave it out without a word; so is a model that lacks what llama.cpp computes in any case. Names of
 tensors come from the gguf package.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import InputError
+from ....errors import InputError
 
 WAY_OUT = "export to onnx"
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from math import isclose, sqrt
 from typing import Any
 
-from ...compress.model.anatomy import Anatomy
-from ...compress.model.block_anatomy import BlockAnatomy
-from ...errors import InputError
-from . import _gguf_architecture as names
-from ._gguf_architecture import WAY_OUT, GgufArchitecture
-from ._gguf_families import ARCHITECTURES, WITHOUT
+from ....errors import InputError
+from ..anatomy import Anatomy
+from ..block_anatomy import BlockAnatomy
+from . import architecture as names
+from .architecture import WAY_OUT, GgufArchitecture
+from .families import ARCHITECTURES, WITHOUT
 
 _NEAR = 1e-6
 

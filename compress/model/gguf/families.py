@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ._gguf_architecture import (
+from .architecture import (
     ALTERNATING,
     AROUND,
     ATTENTION_BIASES,

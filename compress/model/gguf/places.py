@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compress.model.anatomy import Anatomy, Shapes
-from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp
-from ._gguf_architecture import GgufArchitecture
-from ._gguf_features import architecture_of
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention, BlockAnatomy, Linear, Mlp
+from .architecture import GgufArchitecture
+from .features import architecture_of
 
 Rows = NDArray[np.intp]
 
@@ -55,7 +55,7 @@ def entries(anatomy: Anatomy, shapes: Shapes) -> list[Entry]:
     """Each tensor of the file, in the order of the forward pass.
 
     Raises:
-        InputError: as :func:`._gguf_features.architecture_of`.
+        InputError: as :func:`.features.architecture_of`.
     """
     known = architecture_of(anatomy)
     name_of = known.names(len(anatomy.blocks), anatomy.base)
