@@ -58,7 +58,7 @@ def _stretching(writer: Any, rope: Rope) -> None:
     from gguf import RopeScalingType
 
     scaling = rope.scaling
-    if not scaling:
+    if not scaling or scaling["rope_type"] == "llama3":  # whose angles are divided by numbers of the file
         return
     kind = RopeScalingType(scaling["rope_type"])
     writer.add_rope_scaling_type(kind)

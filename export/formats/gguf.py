@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...compress.bill_of_materials import license_name
+from ...compress.model.checkpoint.gguf_settings.positions import DIVISORS, divisors
 from ...compress.model.gguf.features import architecture_of
 from ...compress.model.gguf.places import Entry, Part, entries
 from ...compress.numbers.qtensor import QTensor
@@ -68,16 +69,21 @@ class GgufFormat:
         """
         from gguf import GGUFWriter
 
-        writer = GGUFWriter(directory / f"{job.name}.gguf", architecture_of(job.source.anatomy).name)
+        known = architecture_of(job.source.anatomy)
+        writer = GGUFWriter(directory / f"{job.name}.gguf", known.name)
         writer.add_name(job.name)
         describe(writer, job.source.anatomy)
         licence = license_name(job.made.get("source", {}).get("license"))
         if licence is not None:
             writer.add_license(licence)
         add_tokenizer(writer, job.source.reader, job.source.anatomy.vocab_size)
-        for entry in entries(job.source.anatomy, job.source.shapes):
+        for entry in entries(job.source.anatomy, job.source.shapes, known):
             array, kind = _stored(job, entry, self.ternary)
             writer.add_tensor(entry.name, array, raw_dtype=kind)
+        for rope in job.source.anatomy.ropes():
+            if rope.scaling.get("rope_type") == "llama3":
+                divided_by = divisors(rope.theta, rope.dim, rope.scaling)
+                writer.add_tensor(DIVISORS, np.array(divided_by, np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -95,9 +101,9 @@ class GgufFormat:
         from gguf import GGUFReader
         from gguf.quants import dequantize
 
-        reader = GGUFReader(directory / f"{job.name}.gguf")
+        reader, known = GGUFReader(directory / f"{job.name}.gguf"), architecture_of(job.source.anatomy)
         kept = {tensor.name: tensor for tensor in reader.tensors}
-        for entry in entries(job.source.anatomy, job.source.shapes):
+        for entry in entries(job.source.anatomy, job.source.shapes, known):
             found = dequantize(kept[entry.name].data, kept[entry.name].tensor_type)
             if not np.array_equal(found, entry.of(_dense(job, part) for part in entry.parts)):
                 raise GateFailed(f"{entry.name} of the file is not {entry.parts[0].stored} of the checkpoint")

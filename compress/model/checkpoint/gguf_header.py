@@ -39,7 +39,8 @@ class GgufHeader:
     """What a GGUF file holds: its architecture, the number of weights by the type they are stored in, the
     size of its settings, of which the tokenizer is the most, the licence that it names, and how its
     byte-level BPE cuts text into ``words``, by llama.cpp's name (None for another kind of tokenizer).
-    ``settings`` are its architecture's own; ``in_blocks``: the number of weights in blocks by type.
+    ``settings`` are its architecture's own; ``in_blocks``: the number of weights in blocks by type; ``names``
+    those of its tensors, each with its number of weights; ``special`` the ids of special tokens.
     """
 
     architecture: str
@@ -50,6 +51,8 @@ class GgufHeader:
     positions: GgufPositions = field(default_factory=GgufPositions)
     settings: Mapping[str, object] = field(default_factory=dict)
     in_blocks: Counter[str] = field(default_factory=Counter)
+    names: Mapping[str, int] = field(default_factory=dict)
+    special: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def storage(self) -> str:
@@ -115,6 +118,8 @@ def _header(cursor: GgufCursor, size: int) -> GgufHeader:
         positions_of(_own(settings, architecture), found.names),
         _own(settings, architecture),
         found.in_blocks,
+        {name.decode("utf-8", "replace"): size for name, size in found.names.items()},
+        _own(settings, "tokenizer.ggml"),
     )
 
 

@@ -1,4 +1,5 @@
-"""A GGUF file as a plain model directory: dequantized by transformers' own reader, saved as fp32 safetensors.
+"""A GGUF file as a plain model directory: its weights are dequantized a block at a time and saved as fp32
+safetensors.
 
 The directory is what everything else reads, so nothing further on knows about GGUF. It is staged and
 renamed whole.
@@ -9,27 +10,32 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from .... import plugins
 from ....disk import disk_full_is_typed, require_disk
-from ....errors import CheckpointError, OutputExists, RefusedByPolicy, UnknownName, require
+from ....errors import CheckpointError, InputError, OutputExists, RefusedByPolicy, UnknownName, require
 from ....foreign import foreign_errors_are_typed
 from ....runtime.text.child_process import ChildProcess, Limits
 from ....staging import Staging
 from ....storage import read_json
-from ....terminal import Progress, Silent
+from ....terminal import Progress, ProgressTask, Silent
 from ..anatomy import Anatomy, Check
-from ..family import FAMILIES, anatomy_of
+from ..family import anatomy_of, stored_transposed
+from ..gguf.configs import ROWS, config_of
+from ..gguf.features import architecture_of
+from ..gguf.places import entries
+from ..gguf.tensors import GgufTensors
 from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_settings import factors, positions
 from .gguf_words import WAYS
+from .shard_writer import ONE_FILE, join
 from .tensor_check import refuse_non_finite
 
 # What the tokenizer of a GGUF may take to build, and more with the bytes of its settings.
@@ -57,7 +63,7 @@ def materialise(
         check: refuses the model by its anatomy, before a weight is read.
 
     Raises:
-        CheckpointError: the file is damaged, incomplete, or not what transformers reads.
+        CheckpointError: the file is damaged, incomplete, or describes what llama.cpp does not compute.
         UnknownName: a model of a family that edgepress does not know, or a way to cut text into words.
         RefusedByPolicy: its tokenizer takes more time or memory than a tokenizer may.
         MissingDependency: gguf or accelerate is not installed.
@@ -66,13 +72,14 @@ def materialise(
     if (target / "config.json").is_file():
         return target
     header = read_gguf_header(path)
-    if header.architecture not in (known := plugins.names(FAMILIES)):
-        # Without the nearest: llama.cpp's names are others, and a similar one is another network.
-        raise UnknownName("model family", header.architecture, known, fix=_SAFETENSORS)
+    if header.architecture not in ROWS:
+        # Without the nearest: a similar name is another network.
+        raise UnknownName("model family", header.architecture, list(ROWS), fix=_SAFETENSORS)
     if header.words is not None and header.words not in WAYS:
         raise UnknownName("way to cut text into words", header.words, list(WAYS))
     require("accelerate", "compress")
-    require_disk(target, 4 * sum(header.weights.values()) + (64 << 20))
+    size = 4 * sum(header.weights.values())
+    require_disk(target, (2 * size if size <= ONE_FILE else size) + (64 << 20))
     try:
         _write(path, header, target, edit, check, progress or Silent())
     except OutputExists:
@@ -84,27 +91,39 @@ def materialise(
 def _write(
     path: Path, header: GgufHeader, target: Path, edit: Edit | None, check: Check | None, progress: Progress
 ) -> None:
-    with progress.task(f"dequantizing {path.name}", 3) as task, Staging(target, wait=True) as stage:
-        config = _config(path, header)
-        anatomy = _anatomy(config, path, header.architecture)
-        factors.check(anatomy, path, header.settings)
+    with Staging(target, wait=True) as stage:
+        model = _described(path, header)
+        config = model.config.to_dict()
+        tensors = _tensors(path, header, model)
         if check is not None:
-            check(anatomy)
+            check(_anatomy(model))
         stage.result.mkdir()
         _save_tokenizer(path, header, stage.result)
-        model = _load(path, config, header)
-        task.advance(detail="read")
-        tensors = dict(model.state_dict())
-        if edit is not None:
-            with torch.no_grad():
-                edit(model.config.to_dict(), tensors)
-        refuse_non_finite(tensors)
-        positions.check(_anatomy_of(model.config.to_dict(), tensors), path, header.positions)
-        task.advance(detail="checked")
-        with disk_full_is_typed(target), _quiet_transformers():
-            model.save_pretrained(stage.result)
-        stage.publish()
-        task.advance(detail="written")
+        blocks: Iterable[dict[str, Tensor]] = tensors.blocks()
+        with progress.task(f"dequantizing {path.name}", sum(header.weights.values())) as task:
+            if edit is not None:
+                whole = {name: tensor for block in blocks for name, tensor in block.items()}
+                with torch.no_grad():
+                    edit(config, whole)
+                blocks = [whole]
+            with disk_full_is_typed(target), _reading(path, header.architecture):
+                _save(blocks, stage, task)
+                model.config.save_pretrained(stage.result)
+                model.generation_config.save_pretrained(stage.result)
+            stage.publish()
+
+
+def _save(blocks: Iterable[dict[str, Tensor]], stage: Staging, task: ProgressTask) -> None:
+    """The tensors as safetensors, one file or shards, of which no more than a block is in memory."""
+    parts = stage.directory / "parts"
+    parts.mkdir()
+    written: list[Path] = []
+    for block in blocks:
+        refuse_non_finite(block)
+        written.append(parts / f"{len(written)}.safetensors")
+        save_file({name: tensor.contiguous() for name, tensor in block.items()}, written[-1])
+        task.advance(sum(tensor.numel() for tensor in block.values()), detail=next(iter(block)))
+    join(written, stage.result)
 
 
 def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
@@ -134,46 +153,60 @@ def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
         )
 
 
-def _config(path: Path, header: GgufHeader) -> Any:
-    from transformers import AutoConfig
+def _described(path: Path, header: GgufHeader) -> Any:
+    """transformers' model of the file's settings, without weights.
 
-    with _reading(path, header.architecture) as empty:
-        config = AutoConfig.from_pretrained(empty, gguf_file=str(path.absolute()))
-    positions.complete(config, path, header.positions)
-    return config
-
-
-def _anatomy(config: Any, path: Path, architecture: str) -> Anatomy:
-    """That of transformers' model of ``config``, of which no weight is there yet."""
+    Raises:
+        CheckpointError: it would be another model than llama.cpp runs.
+    """
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    with _reading(path, architecture), init_empty_weights(), no_init_weights():
-        tensors = AutoModelForCausalLM.from_config(config).state_dict()
-    return _anatomy_of(config.to_dict(), tensors)
+    values = config_of(header.architecture, header.settings, header.special, header.names)
+    with _reading(path, header.architecture), init_empty_weights(), no_init_weights():
+        config = CONFIG_MAPPING[values.pop("model_type")](**values)
+        positions.complete(config, path, header.positions)
+        model = AutoModelForCausalLM.from_config(config)
+    model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
+    anatomy = _anatomy(model)
+    factors.check(anatomy, path, header.settings)
+    positions.check(anatomy, path, header.positions)
+    return model
 
 
-def _anatomy_of(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Anatomy:
-    return anatomy_of(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+def _anatomy(model: Any) -> Anatomy:
+    return anatomy_of(model.config.to_dict(), _shapes(model))
 
 
-def _load(path: Path, config: Any, header: GgufHeader) -> Any:
-    from transformers import AutoModelForCausalLM, GgufConfig
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """The logical shape of each tensor, by its name in a checkpoint."""
+    turned = stored_transposed(model.config.to_dict())
+    (row,) = (row for row in ROWS.values() if row.family == model.config.model_type)
+    stored = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {row.renamed.get(name, name): shape for name, shape in stored.items()}
+    return {name: shape[::-1] if name.endswith(turned) else shape for name, shape in found.items()}
 
-    with _reading(path, header.architecture) as empty:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            empty,
-            config=config,
-            gguf_file=str(path.absolute()),
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    _check_complete(path, report)
-    _check_used(path, header, model)
-    _forget_quantization(model)
-    return model.eval()
+
+def _tensors(path: Path, header: GgufHeader, model: Any) -> GgufTensors:
+    """What the file holds of the ``model``.
+
+    Raises:
+        CheckpointError: not all of it, or more.
+    """
+    anatomy, shapes = _anatomy(model), _shapes(model)
+    try:
+        places = entries(anatomy, shapes, architecture_of(anatomy))
+    except InputError as error:
+        raise CheckpointError(
+            f"{path} describes another {header.architecture} than llama.cpp runs",
+            why=error.what,
+            fix=_SAFETENSORS,
+        ) from error
+    passed_over = [positions.DIVISORS] if header.positions.divisors else []
+    turned = stored_transposed(model.config.to_dict())
+    with foreign_errors_are_typed(lambda why: _unreadable(path, header.architecture, why)):
+        return GgufTensors.open(path, places, shapes, turned, passed_over)
 
 
 @contextmanager
@@ -196,39 +229,6 @@ def _unreadable(path: Path, architecture: str, why: str) -> CheckpointError:
         why=why,
         fix=f"check the file against its publisher's hash, or {_SAFETENSORS}",
     )
-
-
-def _check_complete(path: Path, report: dict[str, Any]) -> None:
-    # transformers fills a missing weight with random numbers and only warns.
-    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if names := sorted(map(str, report.get(kind) or ())):
-            raise CheckpointError(
-                f"{path} does not hold the model that it describes: {kind.replace('_', ' ')} {names[0]}",
-                why=f"{len(names)} such tensors",
-                fix=_SAFETENSORS,
-            )
-
-
-def _check_used(path: Path, header: GgufHeader, model: Any) -> None:
-    # transformers passes over tensors that its model of the family has no place for, biases for example.
-    held = sum(header.weights.values()) - header.positions.divisors
-    left = held - sum(parameter.numel() for parameter in model.parameters())
-    head = model.get_output_embeddings().weight
-    once_more = head is model.get_input_embeddings().weight and left == head.numel()
-    if left and not once_more:
-        raise CheckpointError(
-            f"{path} holds {held:,} numbers, {left:,} more than transformers' {header.architecture} reads",
-            why="the model would answer without them",
-            fix=_SAFETENSORS,
-        )
-
-
-def _forget_quantization(model: Any) -> None:
-    # save_pretrained refuses a model that remembers its quantizer, though its weights are plain by now.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
 
 
 @contextmanager

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """Save the tokenizer of ``file`` in the directory ``target``; ``model`` is an empty directory."""
-    AutoTokenizer.from_pretrained(asked["model"], gguf_file=asked["file"]).save_pretrained(asked["target"])
+    # The tokenizer of the file, of whatever family: AutoTokenizer asks for a config of those that it knows.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(asked["model"], gguf_file=asked["file"])
+    tokenizer.save_pretrained(asked["target"])
     return {}

@@ -50,7 +50,7 @@ def _row(name: str, *holds: str, needs: Iterable[str] = (), **more: object) -> G
 _SCALES = (SCALED_SCORES, SCALED_EMBEDDINGS, SCALED_RESIDUALS, SCALED_LOGITS)
 _TANH = "gelu_pytorch_tanh"
 ARCHITECTURES = {
-    "llama": _row("llama", neighbours=True),
+    "llama": _row("llama", neighbours=True, stretches=frozenset({"llama3"})),
     "mistral": _row("llama", neighbours=True),
     "ministral": _row("llama", neighbours=True),
     "ministral3": _row("mistral3", neighbours=True, stretches=frozenset({"yarn"})),

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Linear, Mlp
 from .architecture import GgufArchitecture
-from .features import architecture_of
 
 Rows = NDArray[np.intp]
 
@@ -36,6 +35,10 @@ class Part:
         ordered = ordered.reshape(-1) if self.flat else ordered
         return ordered + np.float32(self.added) if self.added else ordered
 
+    def put(self, array: NDArray[Any], tensor: NDArray[Any]) -> None:
+        """Write the stored ``tensor``, or those rows of it, from what is there: the inverse of :meth:`of`."""
+        tensor[slice(None) if self.rows is None else self.rows] = array - np.float32(self.added)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -51,13 +54,12 @@ class Entry:
         return np.stack(found) if self.stacked else found[0]
 
 
-def entries(anatomy: Anatomy, shapes: Shapes) -> list[Entry]:
-    """Each tensor of the file, in the order of the forward pass.
+def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[Entry]:
+    """Each tensor of the file of a ``known`` family, in the order of the forward pass.
 
     Raises:
-        InputError: as :func:`.features.architecture_of`.
+        InputError: llama.cpp has no place for one.
     """
-    known = architecture_of(anatomy)
     name_of = known.names(len(anatomy.blocks), anatomy.base)
     tables = [anatomy.embedding, anatomy.position_embedding, None if anatomy.tied else anatomy.head]
     found = [Entry(name_of(table), (Part(table),)) for table in tables if table is not None]

@@ -1,6 +1,6 @@
-"""Numbers that a GGUF file states and that transformers' reader leaves out, or takes its defaults for: caps,
-factors, epsilons, and the counts and sizes of heads and experts. They are held against the model that it
-reads, before its weights are: it would answer without an error, and not as the file says.
+"""Numbers that a GGUF file states: caps, factors, epsilons, and the counts and sizes of heads and experts.
+They are held against the model that is made of its settings before a weight is read: one that has a default
+in the place of a number would answer without an error, and not as the file says.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ def check(anatomy: Anatomy, path: Path, stated: Mapping[str, object]) -> None:
     """Hold what was read of the file ``path`` against the settings of its architecture.
 
     Raises:
-        CheckpointError: transformers took its defaults where the file says otherwise.
+        CheckpointError: the model has another number, or no place for it.
     """
     for name, found in factors_of(anatomy).items():
         said = stated.get(name)
         if isinstance(said, int | float) and not _same(said, found):
             read = "none" if found is None else f"{found:g}"
             raise CheckpointError(
-                f"{path} says {name} {said:g}, and transformers read {read}",
+                f"{path} says {name} {said:g}, and the model that it describes has {read}",
                 why="the model would answer in another way than it was trained for",
                 fix="take the model's safetensors checkpoint",
             )

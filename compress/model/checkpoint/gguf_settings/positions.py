@@ -1,5 +1,5 @@
-"""What a GGUF file says of positions, and transformers' reader leaves out: put into the config where it has a
-place for it, else refused, since a model with other positions answers without an error.
+"""What a GGUF file says of positions beyond their base: put into the config where it has a place for it, else
+refused, since a model with other positions answers without an error.
 
 Llama 3.1 and later divide the angle of each pair of channels by a number of their own: llama.cpp's converter
 works these out of four settings and stores the numbers alone, as ``rope_freqs.weight``.
@@ -29,14 +29,13 @@ _WAY_OUT = "take the model's safetensors checkpoint"
 @dataclass(frozen=True)
 class GgufPositions:
     """None where a file does not say so: how many channels of a head are turned, the ``base`` of the angles,
-    the kind of ``stretching`` for longer texts, and the ``window`` of tokens that are seen. ``divisors`` is
-    the number of those that it divides angles by.
+    and the kind of ``stretching`` for longer texts. ``divisors`` is the number of those that it divides
+    angles by.
     """
 
     turned: int | None = None
     base: float | None = None
     stretching: str | None = None
-    window: int | None = None
     divisors: int = 0
 
 
@@ -45,12 +44,10 @@ def positions_of(settings: Mapping[str, object], names: Mapping[bytes, int]) -> 
     architecture's own.
     """
     base, turned = settings.get("rope.freq_base"), settings.get("rope.dimension_count")
-    window = settings.get("attention.sliding_window")
     return GgufPositions(
         turned if type(turned) is int else None,
         float(base) if isinstance(base, int | float) and 0 < base < math.inf else None,
         "longrope" if any(name.encode() in names for name in _TABLES) else _stretching(settings),
-        window if type(window) is int else None,
         names.get(DIVISORS.encode(), 0),
     )
 
@@ -65,40 +62,37 @@ def _stretching(settings: Mapping[str, object]) -> str | None:
 
 
 def complete(config: Any, path: Path, stated: GgufPositions) -> None:
-    """Give transformers' ``config`` what the file ``path`` has ``stated`` of its positions.
+    """Give transformers' ``config`` the divided angles that the file ``path`` has ``stated``.
 
     Raises:
         CheckpointError: positions that are stretched in a way that the config has no place for.
     """
-    ropes = getattr(config, "rope_parameters", None)
-    if not isinstance(ropes, dict) or "rope_theta" not in ropes:
-        ropes = None
-    elif stated.base is not None:
-        ropes["rope_theta"] = stated.base
-    if stated.stretching is not None or (stated.divisors and ropes is None):
+    ropes = getattr(config, "rope_parameters", None) or {}
+    whole = ropes.get("full_attention", ropes)
+    if stated.stretching not in (None, whole.get("rope_type")) or (
+        stated.divisors and "rope_theta" not in ropes
+    ):
         raise _refused(path, stated.stretching or DIVISORS)
-    if stated.divisors and ropes is not None:
+    if stated.divisors:
         config.rope_parameters = ropes | _llama_3(path, ropes["rope_theta"])
-    if stated.window is not None and getattr(config, "sliding_window", 0) is None:
-        config.sliding_window = stated.window
 
 
 def check(anatomy: Anatomy, path: Path, stated: GgufPositions) -> None:
     """Hold what was read of the file ``path`` against what it has ``stated``.
 
     Raises:
-        CheckpointError: transformers took its defaults where the file says otherwise.
+        CheckpointError: the model has others.
     """
     ropes = anatomy.ropes()
     for rope in ropes:
         if stated.turned not in (None, rope.dim):
             raise CheckpointError(
-                f"{path}: positions turn {stated.turned} channels of a head, transformers read {rope.dim}",
+                f"{path}: positions turn {stated.turned} channels of a head, and {rope.dim} in the model",
                 fix=_WAY_OUT,
             )
     if stated.base is not None and ropes and not any(_near(rope.theta, stated.base) for rope in ropes):
         raise CheckpointError(
-            f"{path}: positions have the base {stated.base:g}, transformers read {ropes[0].theta:g}",
+            f"{path}: positions have the base {stated.base:g}, and {ropes[0].theta:g} in the model",
             fix=_WAY_OUT,
         )
 
@@ -143,7 +137,7 @@ def _near(one: float, other: float) -> bool:
 
 def _refused(path: Path, kind: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} stretches its positions ({kind}), which transformers does not read from a GGUF file",
+        f"{path} stretches its positions ({kind}), which is not read from a GGUF file",
         why="the model would answer with other positions than it was trained with",
         fix=_WAY_OUT,
     )

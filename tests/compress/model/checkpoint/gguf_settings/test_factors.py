@@ -15,6 +15,8 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError
 from edgepress.export.api import export_bundle
 
+from ..test_gguf_source import write_gguf
+
 pytestmark = pytest.mark.chain
 
 GEMMA2 = pico.GEMMA2 | {"query_pre_attn_scalar": 32}
@@ -46,14 +48,14 @@ def test_a_file_states_the_model_and_no_other_number(
     for name in names:
         number = settings[name]
         assert isinstance(number, int | float)
-        with pytest.raises(CheckpointError, match=f"says {name} .* and transformers read"):
+        with pytest.raises(CheckpointError, match=f"says {name} .* and the model that it describes has"):
             check(anatomy, file, {name: 2 * number + 1})
 
 
-def test_a_number_that_transformers_does_not_read_is_refused_before_a_weight(
-    make_decoder: Callable[..., Path], tmp_path: Path
+def test_a_number_that_the_model_has_no_place_for_is_refused_before_a_weight(
+    pico_llama: Path, tmp_path: Path
 ) -> None:
-    file = written(make_decoder(tmp_path / "m", "gemma2", **GEMMA2), tmp_path / "g")
-    with pytest.raises(CheckpointError, match="says final_logit_softcapping 5, and transformers read 30"):
-        materialise(file, tmp_path / "read")
+    write_gguf(pico_llama, tmp_path / "m.gguf", more=lambda writer: writer.add_attn_logit_softcapping(5.0))
+    with pytest.raises(CheckpointError, match=r"says attn_logit_softcapping 5, and .* describes has none"):
+        materialise(tmp_path / "m.gguf", tmp_path / "read")
     assert not (tmp_path / "read").exists()

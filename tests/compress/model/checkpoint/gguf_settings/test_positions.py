@@ -105,14 +105,6 @@ def test_the_base_is_the_file_s_where_transformers_has_its_own(
     assert torch.allclose(found, wanted, atol=1e-6)
 
 
-def test_the_window_is_the_file_s_where_transformers_reads_none() -> None:
-    from transformers import Phi3Config
-
-    config = Phi3Config()
-    complete(config, FILE, GgufPositions(window=2047))
-    assert config.sliding_window == 2047
-
-
 def test_divisors_for_positions_that_are_not_turned_are_refused() -> None:
     from transformers import BloomConfig
 
@@ -123,8 +115,8 @@ def test_divisors_for_positions_that_are_not_turned_are_refused() -> None:
 @pytest.mark.parametrize(
     ("stated", "said"),
     [
-        (GgufPositions(turned=8), "positions turn 8 channels of a head, transformers read 16"),
-        (GgufPositions(base=5e5), "positions have the base 500000, transformers read 10000"),
+        (GgufPositions(turned=8), "positions turn 8 channels of a head, and 16 in the model"),
+        (GgufPositions(base=5e5), "positions have the base 500000, and 10000 in the model"),
     ],
 )
 def test_other_positions_than_the_file_s_are_refused(

@@ -1,0 +1,151 @@
+"""The tensors of a GGUF file under a checkpoint's names, a block at a time: dequantized by the gguf package,
+their rows in the checkpoint's order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ....errors import CheckpointError
+from ..anatomy import Shapes
+from .places import Entry
+
+# Bytes of a file that are dequantized at once: the package's own temporaries are several times as large.
+_TILE = 4 << 20
+_WAY_OUT = "take the model's safetensors checkpoint"
+
+
+@dataclass(frozen=True)
+class GgufTensors:
+    """What the file at ``path`` holds of a model with these logical ``shapes``, by ``entries``; names that
+    end as one of ``transposed`` are stored ``[in, out]`` in a checkpoint. ``found``: the file's tensors.
+    """
+
+    path: Path
+    entries: Sequence[Entry]
+    shapes: Shapes
+    transposed: tuple[str, ...]
+    found: dict[str, Any]
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        entries: Sequence[Entry],
+        shapes: Shapes,
+        transposed: tuple[str, ...],
+        passed_over: Sequence[str],
+    ) -> GgufTensors:
+        """Hold the file against the model; tensors that are ``passed_over`` are for the caller.
+
+        Raises:
+            CheckpointError: a tensor of the model is not in the file, has another size there, or the file has
+                one that the model has no place for.
+        """
+        from gguf import GGUFReader
+
+        found = {tensor.name: tensor for tensor in GGUFReader(path).tensors if tensor.name not in passed_over}
+        opened = cls(path, entries, shapes, transposed, found)
+        for entry in entries:
+            opened._check(entry)
+        opened._check_head()
+        if more := sorted(found.keys() - {entry.name for entry in entries} - {_HEAD}):
+            raise CheckpointError(
+                f"{path} holds {more[0]}, which the model that it describes has no place for",
+                why=f"{len(more)} such tensors: it would answer without them",
+                fix=_WAY_OUT,
+            )
+        return opened
+
+    def _check(self, entry: Entry) -> None:
+        there, wanted = self.found.get(entry.name), self._shape(entry)
+        shape = None if there is None else tuple(int(size) for size in there.shape[::-1])
+        if shape != wanted:
+            raise CheckpointError(
+                f"{self.path} does not hold the model that it describes: {entry.name} is "
+                f"{'missing' if shape is None else f'{shape}, not {wanted}'}",
+                fix=_WAY_OUT,
+            )
+
+    def _check_head(self) -> None:
+        """A head beside a model whose head is its embedding must be that once more."""
+        head, embedding = self.found.get(_HEAD), self.found.get(_EMBEDDING)
+        if head is None or any(entry.name == _HEAD for entry in self.entries):
+            return
+        if embedding is None or not np.array_equal(head.data, embedding.data):
+            raise CheckpointError(
+                f"{self.path} holds a head, and the head of the model that it describes is its embedding",
+                fix=_WAY_OUT,
+            )
+
+    def _shape(self, entry: Entry) -> tuple[int, ...]:
+        part = entry.parts[0]
+        rows, *others = self.shapes[part.stored]
+        rows = rows if part.rows is None else len(part.rows)
+        own = tuple(others) if part.flat else (rows, *others)
+        return (len(entry.parts), *own) if entry.stacked else own
+
+    def blocks(self) -> Iterator[dict[str, Tensor]]:
+        """The tensors in float32, those of a block together, each other one by itself.
+
+        Raises:
+            CheckpointError: no entry writes all of a tensor.
+        """
+        ordered = sorted(self.entries, key=_block)
+        for _, group in groupby(ordered, key=_block):
+            yield self._read(list(group))
+
+    def _read(self, group: Sequence[Entry]) -> dict[str, Tensor]:
+        tensors: dict[str, NDArray[np.float32]] = {}
+        rows: Counter[str] = Counter()
+        for entry in group:
+            values = _floats(self.found[entry.name]).reshape(self._shape(entry))
+            for part, value in zip(entry.parts, values if entry.stacked else [values], strict=True):
+                shape = self.shapes[part.stored]
+                rows[part.stored] += shape[0] if part.rows is None else len(part.rows)
+                if part.rows is None and not part.added:
+                    tensors[part.stored] = value.reshape(shape)
+                    continue
+                if part.stored not in tensors:
+                    tensors[part.stored] = np.empty(shape, np.float32)
+                part.put(value, tensors[part.stored])
+        for name, count in rows.items():
+            if count != self.shapes[name][0]:
+                raise CheckpointError(
+                    f"{self.path} holds {count} of the {self.shapes[name][0]} rows of {name}", fix=_WAY_OUT
+                )
+        return {name: self._stored(name, tensor) for name, tensor in tensors.items()}
+
+    def _stored(self, name: str, tensor: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(tensor.T) if name.endswith(self.transposed) else tensor)
+
+
+_HEAD, _EMBEDDING = "output.weight", "token_embd.weight"
+
+
+def _block(entry: Entry) -> tuple[int, str]:
+    """The place among the others: tables and norms around the blocks first, each by its name."""
+    first, _, rest = entry.name.partition(".")
+    return (int(rest.partition(".")[0]), "") if first == "blk" else (-1, entry.name.rpartition(".")[0])
+
+
+def _floats(tensor: Any) -> NDArray[np.float32]:
+    """All numbers of a tensor of the file, in a few rows at a time."""
+    from gguf.quants import dequantize
+
+    stored = tensor.data.reshape(-1, tensor.data.shape[-1])
+    found = np.empty((len(stored), int(tensor.shape[0])), np.float32)
+    step = max(1, _TILE // max(1, stored[0].nbytes))
+    for start in range(0, len(stored), step):
+        found[start : start + step] = dequantize(stored[start : start + step], tensor.tensor_type)
+    return found
