@@ -205,7 +205,10 @@ class Width(ModelPass):
         cannot be found.
         """
         anatomy = stage.source.anatomy
-        found, apart = measure_norm_inputs(runner, stage.source, inputs, stage.progress), None
+        found = measure_norm_inputs(
+            runner, stage.source, inputs, stage.progress, readers_too=self.basis == "reconstruction"
+        )
+        apart = None
         if anatomy.tied and not self.separates(anatomy):
             assert anatomy.final_norm is not None
             weight = stage.source.tensor(f"{anatomy.final_norm.name}.weight")

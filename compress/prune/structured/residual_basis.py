@@ -80,17 +80,18 @@ class NormInputs:
 
 
 def measure_norm_inputs(
-    runner: BlockRunner, source: WeightSource, inputs: Stream, progress: Progress
+    runner: BlockRunner, source: WeightSource, inputs: Stream, progress: Progress, *, readers_too: bool
 ) -> NormInputs:
     """One run of the calibration text through the whole model, from the ``inputs`` of its first block, which
-    stay.
+    stay; ``readers_too``: the Gram of the readers' weights, which takes a product as wide as the hidden
+    states with each of them.
     """
     anatomy, device = source.anatomy, inputs.device
     found = NormInputs.zeros(anatomy.hidden_size, device)
 
     def weigh(norm: Norm, readers: Sequence[str]) -> Tensor:
         scales = norm.offset + source.tensor(f"{norm.name}.weight").to(device)
-        for name in readers:
+        for name in readers if readers_too else ():
             found.want(source.tensor(f"{name}.weight").to(device) * scales)
         return scales
 

@@ -172,3 +172,24 @@ def test_factors_that_no_repair_counts_in_and_norms_as_wide_as_the_states_are_re
     model = make_decoder(tmp_path / "m", family, **sizes)
     with pytest.raises(InputError, match="cannot shrink"):
         run(model, pico_text, tmp_path, STEP | change)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["granitemoe", "gpt_oss", "deepseek_v3"])
+def test_a_narrower_mixture_learns_is_rounded_and_exports(
+    family: str,
+    make_decoder: Make,
+    pico_text: Path,
+    tmp_path: Path,
+    run: Run,
+    distance: Callable[[Path, Path, Path], float],
+) -> None:
+    model = make_decoder(tmp_path / "m", family, hidden_size=HIDDEN, **SIZES[family])
+    training = {"batch_tokens": 64, "micro_batch_tokens": 64, "learning_rate": 0.005, "epochs": 3}
+    cut = STEP | {"keep": 0.6, "multiple": 32}
+    left = run(model, pico_text, tmp_path, cut, name="cut")
+    learned = run(model, pico_text, tmp_path, cut, {"pass": "distill", "training": training}, name="learned")
+    assert distance(model, learned, pico_text) < 0.9 * distance(model, left, pico_text)
+    out = run(learned, pico_text, tmp_path, {"pass": "gptq", "scheme": "W4A16-g32"})
+    bundle = export_bundle(out, output=tmp_path / "b")
+    assert read_json(bundle / "manifest.json")["parity"]["status"] == "passed"
