@@ -102,7 +102,7 @@ def prove_whole(
             )
             gaps = continued.gaps(head.logits(last.stored.normed[-1]).numpy())
             margin = clear_margin(result["kl_of_rounding"])
-            if gaps.max() > margin and model.source.anatomy.has_experts:
+            if gaps.max() > margin:
                 moved = (LogitRows(exact, last.plain.normed), _with_rounded_inputs(model, head, ids))
                 wanted = LogitRows(head, last.stored.normed)
                 margin = noise_bound(margin, max(_largest_gap(rows, wanted) for rows in moved))
@@ -121,8 +121,8 @@ def _greedy(gaps: Floats, margin: float) -> dict[str, Any]:
 
 
 def _largest_gap(rows: LogitRows, wanted: LogitRows) -> float:
-    """How far below its best choice ``wanted`` has, at most, that of ``rows``, which differ by rounding: of a
-    token that goes to other experts then, more than the mean of all tokens says.
+    """How far below its best choice ``wanted`` has, at most, that of ``rows``, which differ by rounding: more
+    than the mean of all tokens says of one that goes to other experts then, or whose activations are unusual.
     """
     return max(
         float((logits.max(-1) - np.take_along_axis(logits, ours.argmax(-1)[:, None], -1)[:, 0]).max())
