@@ -11,14 +11,15 @@ from ..compress.model.weights import WeightSource
 from ..compress.pipeline.advance import weights_of
 
 _FLOAT = 4
-# ONNX Runtime, the tokenizer, hidden states and logits of a proof's few rows.
-_AROUND = 200 << 20
+# ONNX Runtime and the tokenizer; and the hidden states of a few rows of what has an encoder.
+_AROUND, _STATES = 60 << 20, 140 << 20
 # Rows of a float table that are rounded or compared at once, and how many float copies of them that takes.
 _ROWS, _ROUNDED, _COMPARED = 8192, 6, 2
 # Tokens that a proof runs through each block, in torch, in float and exactly, about.
 _PROOF_TOKENS = 1400
-# Bytes for each token of the vocabulary: the logits of an encoder–decoder's texts, which are put together.
-_LOGITS = 2 * 9 * 32 * _FLOAT
+# Bytes for each token of the vocabulary: the logits of all texts of an encoder–decoder, put together, and
+# those of a row of a decoder's 96 tokens: torch's, exact and rounded, the graph's, and their probabilities.
+_OF_TEXTS, _OF_A_ROW = 2 * 9 * 32 * _FLOAT, 10 * 96 * _FLOAT
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,17 @@ def _writing(source: WeightSource, sizes: dict[str, int]) -> int:
 
 def _proving(source: WeightSource, sizes: dict[str, int], bundle: int) -> int:
     """The largest block in float32 and what of its tensors is put together; or the whole graph, mapped, with
-    the head that torch has, or an encoder's table in float. Of an encoder–decoder the graphs' logits are kept
-    meanwhile.
+    the head that torch has, or an encoder's table in float; and logits.
     """
     anatomy = source.anatomy
     blocks = [[_FLOAT * weights_of(one) for one in block.linears()] for block in anatomy.blocks]
     block = max(sum(linears) + max(linears) for linears in blocks)
     table = sizes.get(f"{anatomy.embedding}.weight", 0)  # none where images are read
     if anatomy.kind == "encoder":
-        return max(block + bundle // len(blocks), bundle, 2 * table)
+        return max(block + bundle // len(blocks), bundle, 2 * table) + _STATES
     head = _table(source, table, _COMPARED)
-    kept = _LOGITS * anatomy.vocab_size if anatomy.kind == "encoder_decoder" else 0
+    decoder = anatomy.kind == "decoder"
+    kept = _OF_A_ROW * anatomy.vocab_size if decoder else _OF_TEXTS * anatomy.vocab_size + _STATES
     return max(block + bundle // len(blocks), bundle + head) + kept
 
 
