@@ -75,6 +75,8 @@ def materialise(
     if header.architecture not in ROWS:
         # Without the nearest: a similar name is another network.
         raise UnknownName("model family", header.architecture, list(ROWS), fix=_SAFETENSORS)
+    if header.settings.get("expert_count"):
+        raise CheckpointError(f"{path} is a mixture of experts, which is not read of GGUF", fix=_SAFETENSORS)
     if header.words is not None and header.words not in WAYS:
         raise UnknownName("way to cut text into words", header.words, list(WAYS))
     require("accelerate", "compress")

@@ -172,7 +172,7 @@ def _of_family(
         values["new_decoder_architecture"] = "blk.0.attn_norm_2.weight" in names
         values["multi_query"] = values.get("num_kv_heads") == 1
     if row.family in ("gpt_neox", "stablelm"):
-        values["use_parallel_residual"] = settings.get("use_parallel_residual", True)
+        values["use_parallel_residual"] = settings.get("use_parallel_residual", row.family == "gpt_neox")
     return values | {"rope_parameters": rope}
 
 

@@ -440,6 +440,14 @@ def test_an_unknown_architecture(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mixture_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "moe.gguf"
+    head = pairs(*settings(expert_count=4), tensors=1) + tensor("t", 0, 0, 8)
+    path.write_bytes(head + bytes(-len(head) % 32 + 32))
+    with pytest.raises(CheckpointError, match=r"moe\.gguf is a mixture of experts"):
+        materialise(path, tmp_path / "out")
+
+
 @pytest.mark.chain
 def test_mutants_raise_typed_errors_only(pico_gguf: Pico, tmp_path: Path) -> None:
     """600 seeded mutants of the header: each is refused with a typed error, or its extents fit the file."""
