@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...compress.text.token_batch import starts_with_bos, windows
 from ...errors import InputError
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import read_text
@@ -73,13 +74,16 @@ def proof_text(file: Path | None) -> str:
 
 
 def token_rows(checkpoint: Path, text: Path | None, count: int, length: int, vocab_size: int) -> Ids:
-    """``[count, length]`` consecutive tokens of the text, repeated if it is short; seeded random ids when the
-    checkpoint has no ``tokenizer.json``.
+    """``[count, length]`` consecutive tokens of the text, repeated if it is short, each row behind BOS where
+    the tokenizer puts one in front of a text; seeded random ids when there is no ``tokenizer.json``.
     """
     if not (checkpoint / _TOKENIZER).is_file():
         return np.random.default_rng(0).integers(0, vocab_size, (count, length), dtype=np.int64)
-    ids = np.array(Tokenizer.open(checkpoint).encode(proof_text(text), special=False), dtype=np.int64)
-    return np.resize(ids, (count, length))
+    tokenizer = Tokenizer.open(checkpoint)
+    ids = np.array(tokenizer.encode(proof_text(text), special=False), dtype=np.int64)
+    if length == 1 or not starts_with_bos(tokenizer):
+        return np.resize(ids, (count, length))
+    return windows(np.resize(ids, count * (length - 1)), length, bos=tokenizer.bos_id)
 
 
 def token_sentences(
