@@ -123,6 +123,9 @@ def config_of(
         settings: its own, without that name before theirs.
         special: the tokenizer's settings, of which the ids of special tokens are some.
         names: the tensors of the file, with the number of weights in each.
+
+    Returns:
+        Keys and values of the config, ``model_type`` among them; a setting that is no number is left out.
     """
     row = ROWS[architecture]
     known: dict[str, str | None] = {**_USUAL, **row.named}

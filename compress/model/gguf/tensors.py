@@ -27,8 +27,13 @@ _WAY_OUT = "take the model's safetensors checkpoint"
 
 @dataclass(frozen=True)
 class GgufTensors:
-    """What the file at ``path`` holds of a model with these logical ``shapes``, by ``entries``; names that
-    end as one of ``transposed`` are stored ``[in, out]`` in a checkpoint. ``found``: the file's tensors.
+    """What the file at ``path`` holds of a model.
+
+    Attributes:
+        entries: each tensor of the file, with those of the checkpoint that it is made of.
+        shapes: of the checkpoint's tensors by name, linears ``[out, in]``.
+        transposed: how names end of those that a checkpoint stores ``[in, out]``.
+        found: the file's tensors by name, as the gguf package reads them: mapped, not yet floats.
     """
 
     path: Path
