@@ -26,7 +26,7 @@ from ....runtime.text.child_process import ChildProcess, Limits
 from ....staging import Staging
 from ....storage import read_json
 from ....terminal import Progress, ProgressTask, Silent
-from ..anatomy import Anatomy, Check
+from ..anatomy import Anatomy, Check, Shapes
 from ..family import anatomy_of, stored_transposed
 from ..gguf.configs import ROWS, config_of
 from ..gguf.features import architecture_of
@@ -94,11 +94,14 @@ def _write(
     path: Path, header: GgufHeader, target: Path, edit: Edit | None, check: Check | None, progress: Progress
 ) -> None:
     with Staging(target, wait=True) as stage:
-        model = _described(path, header)
+        model, shapes = _described(path, header)
         config = model.config.to_dict()
-        tensors = _tensors(path, header, model)
+        anatomy = anatomy_of(config, shapes)
+        factors.check(anatomy, path, header.settings)
+        positions.check(anatomy, path, header.positions)
+        tensors = _tensors(path, header, anatomy, shapes, stored_transposed(config))
         if check is not None:
-            check(_anatomy(model))
+            check(anatomy)
         stage.result.mkdir()
         _save_tokenizer(path, header, stage.result)
         blocks: Iterable[dict[str, Tensor]] = tensors.blocks()
@@ -155,11 +158,12 @@ def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
         )
 
 
-def _described(path: Path, header: GgufHeader) -> Any:
-    """transformers' model of the file's settings, without weights.
+def _described(path: Path, header: GgufHeader) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """transformers' model of the file's settings, without weights, and the logical shape of each tensor
+    by its name in a checkpoint.
 
     Raises:
-        CheckpointError: it would be another model than llama.cpp runs.
+        CheckpointError: transformers makes none of them, or none with the file's positions.
     """
     from accelerate import init_empty_weights
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -171,32 +175,20 @@ def _described(path: Path, header: GgufHeader) -> Any:
         positions.complete(config, path, header.positions)
         model = AutoModelForCausalLM.from_config(config)
     model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
-    anatomy = _anatomy(model)
-    factors.check(anatomy, path, header.settings)
-    positions.check(anatomy, path, header.positions)
-    return model
-
-
-def _anatomy(model: Any) -> Anatomy:
-    return anatomy_of(model.config.to_dict(), _shapes(model))
-
-
-def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """The logical shape of each tensor, by its name in a checkpoint."""
-    turned = stored_transposed(model.config.to_dict())
-    (row,) = (row for row in ROWS.values() if row.family == model.config.model_type)
+    turned, renamed = stored_transposed(model.config.to_dict()), ROWS[header.architecture].renamed
     stored = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {row.renamed.get(name, name): shape for name, shape in stored.items()}
-    return {name: shape[::-1] if name.endswith(turned) else shape for name, shape in found.items()}
+    found = {renamed.get(name, name): shape for name, shape in stored.items()}
+    return model, {name: shape[::-1] if name.endswith(turned) else shape for name, shape in found.items()}
 
 
-def _tensors(path: Path, header: GgufHeader, model: Any) -> GgufTensors:
-    """What the file holds of the ``model``.
+def _tensors(
+    path: Path, header: GgufHeader, anatomy: Anatomy, shapes: Shapes, turned: tuple[str, ...]
+) -> GgufTensors:
+    """What the file holds of a model.
 
     Raises:
-        CheckpointError: not all of it, or more.
+        CheckpointError: not all of it, or more; or it is another model than llama.cpp runs.
     """
-    anatomy, shapes = _anatomy(model), _shapes(model)
     try:
         places = entries(anatomy, shapes, architecture_of(anatomy))
     except InputError as error:
@@ -206,7 +198,6 @@ def _tensors(path: Path, header: GgufHeader, model: Any) -> GgufTensors:
             fix=_SAFETENSORS,
         ) from error
     passed_over = [positions.DIVISORS] if header.positions.divisors else []
-    turned = stored_transposed(model.config.to_dict())
     with foreign_errors_are_typed(lambda why: _unreadable(path, header.architecture, why)):
         return GgufTensors.open(path, places, shapes, turned, passed_over)
 
