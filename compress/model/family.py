@@ -10,6 +10,7 @@ from ... import plugins
 from ...errors import CheckpointError, UnknownName
 from .anatomy import Anatomy, Shapes
 from .families._config import SizeKeys
+from .families._experts import ExpertNames
 from .pooling import STAGES
 
 Reads = Literal["text", "images", "sounds"]
@@ -69,6 +70,16 @@ def stored_transposed(config: Mapping[str, Any]) -> tuple[str, ...]:
     if config.get("model_type") in PAIRS:  # whose encoders are families, and store none so
         return ()
     return tuple(getattr(_family(config), "TRANSPOSED", ()))
+
+
+def expert_names(config: Mapping[str, Any]) -> ExpertNames | None:
+    """How a family of mixtures stores router and experts; a family file says so as ``EXPERTS``.
+
+    Raises:
+        UnknownName, CheckpointError: as :func:`anatomy_of`.
+    """
+    found: ExpertNames | None = getattr(_family(config), "EXPERTS", None)
+    return found
 
 
 def flattens_tokens(config: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -24,6 +24,8 @@ VERSIONS = (2, 3)
 MAX_PAIRS = 1 << 16
 MAX_TENSORS = 1_000_000
 MAX_RANK = 4
+# Of all blocks together: each is several names. Those of 94 blocks with 512 are 48,128.
+MAX_EXPERTS = 1 << 17
 MAX_NAME_BYTES = 512
 # Of a token or a merge: merges are worked out of every pair of parts of every token.
 MAX_ITEM_BYTES = 4096
@@ -170,19 +172,29 @@ def _check_sizes(
         return value
 
     hidden, widest = setting("embedding_length"), max(dimensions, default=0)
-    for name, size in (
-        ("embedding_length", hidden),
-        ("feed_forward_length", setting("feed_forward_length")),
-        ("vocab_size", setting("vocab_size", hidden)),
-    ):
+    sizes = {"embedding_length": hidden, "vocab_size": setting("vocab_size", hidden)}
+    sizes |= _widths(setting, experts=bool(settings.get(f"{architecture}.expert_count")))
+    for name, size in sizes.items():
         if size not in dimensions:
             raise cursor.refusal(f"{architecture}.{name} is {size}, a size that no tensor has")
     if (blocks := setting("block_count")) > tensors:
         raise cursor.refusal(f"{architecture}.block_count is {blocks} for {tensors} tensors")
+    if blocks * (experts := sizes.get("expert_count", 1)) > MAX_EXPERTS:
+        raise cursor.refusal(f"{blocks} blocks have {experts} experts each, more than {MAX_EXPERTS} in all")
     heads = setting("attention.head_count")
     for count in (heads, setting("attention.head_count_kv", heads)):
         if count * setting("attention.key_length", 1) > widest:
             raise cursor.refusal(f"{architecture} has {count} heads, too many for {widest} rows")
+
+
+def _widths(setting: Callable[..., int], *, experts: bool) -> dict[str, int]:
+    """That of an MLP; where there are ``experts`` their number and width: no block need have another MLP."""
+    width = setting("feed_forward_length")
+    if not experts:
+        return {"feed_forward_length": width}
+    setting("expert_used_count")
+    own = setting("expert_feed_forward_length", width)
+    return {"expert_count": setting("expert_count"), "expert_feed_forward_length": own}
 
 
 @dataclass

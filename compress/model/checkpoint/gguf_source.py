@@ -27,15 +27,18 @@ from ....staging import Staging
 from ....storage import read_json
 from ....terminal import Progress, ProgressTask, Silent
 from ..anatomy import Anatomy, Check, Shapes
-from ..family import anatomy_of, stored_transposed
-from ..gguf.configs import ROWS, config_of
+from ..family import anatomy_of, expert_names, stored_transposed
+from ..gguf.configs import ConfigRow, config_of
+from ..gguf.experts import stored_shapes
 from ..gguf.features import architecture_of
-from ..gguf.places import entries
+from ..gguf.mixtures import row_of
+from ..gguf.places import entries, one_by_one
 from ..gguf.tensors import GgufTensors
 from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_settings import factors, positions
-from .gguf_words import WAYS
+from .gguf_words import READ
 from .shard_writer import ONE_FILE, join
+from .stacked_experts import stacked
 from .tensor_check import refuse_non_finite
 
 # What the tokenizer of a GGUF may take to build, and more with the bytes of its settings.
@@ -43,6 +46,8 @@ _SECONDS = 60.0
 _MEMORY = 2 << 30
 _FILE = 4 << 20
 _SAFETENSORS = "take the model's safetensors checkpoint"
+# Of files that have a tensor for each expert, as the first ones of Mixtral do.
+_ONE_EXPERT = "blk.0.ffn_gate.0.weight"
 
 Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
@@ -72,18 +77,14 @@ def materialise(
     if (target / "config.json").is_file():
         return target
     header = read_gguf_header(path)
-    if header.architecture not in ROWS:
-        # Without the nearest: a similar name is another network.
-        raise UnknownName("model family", header.architecture, list(ROWS), fix=_SAFETENSORS)
-    if header.settings.get("expert_count"):
-        raise CheckpointError(f"{path} is a mixture of experts, which is not read of GGUF", fix=_SAFETENSORS)
-    if header.words is not None and header.words not in WAYS:
-        raise UnknownName("way to cut text into words", header.words, list(WAYS))
+    row = row_of(path, header.architecture, header.settings)
+    if header.words is not None and header.words not in READ:
+        raise UnknownName("way to cut text into words", header.words, list(READ))
     require("accelerate", "compress")
     size = 4 * sum(header.weights.values())
     require_disk(target, (2 * size if size <= ONE_FILE else size) + (64 << 20))
     try:
-        _write(path, header, target, edit, check, progress or Silent())
+        _write(path, header, row, target, edit, check, progress or Silent())
     except OutputExists:
         if not (target / "config.json").is_file():  # else another process has written it in the meantime
             raise
@@ -91,10 +92,16 @@ def materialise(
 
 
 def _write(
-    path: Path, header: GgufHeader, target: Path, edit: Edit | None, check: Check | None, progress: Progress
+    path: Path,
+    header: GgufHeader,
+    row: ConfigRow,
+    target: Path,
+    edit: Edit | None,
+    check: Check | None,
+    progress: Progress,
 ) -> None:
     with Staging(target, wait=True) as stage:
-        model, shapes = _described(path, header)
+        model, shapes = _described(path, header, row)
         config = model.config.to_dict()
         anatomy = anatomy_of(config, shapes)
         factors.check(anatomy, path, header.settings)
@@ -104,7 +111,7 @@ def _write(
             check(anatomy)
         stage.result.mkdir()
         _save_tokenizer(path, header, stage.result)
-        blocks: Iterable[dict[str, Tensor]] = tensors.blocks()
+        blocks: Iterable[dict[str, Tensor]] = map(stacked, tensors.blocks())
         with progress.task(f"dequantizing {path.name}", sum(header.weights.values())) as task:
             if edit is not None:
                 whole = {name: tensor for block in blocks for name, tensor in block.items()}
@@ -153,12 +160,12 @@ def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
         # transformers cuts as GPT-2 does, whatever the file says.
         file = target / "tokenizer.json"
         file.write_text(
-            json.dumps({**read_json(file), "pre_tokenizer": WAYS[header.words]}, ensure_ascii=False),
+            json.dumps({**read_json(file), "pre_tokenizer": READ[header.words]}, ensure_ascii=False),
             encoding="utf-8",
         )
 
 
-def _described(path: Path, header: GgufHeader) -> tuple[Any, dict[str, tuple[int, ...]]]:
+def _described(path: Path, header: GgufHeader, row: ConfigRow) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """transformers' model of the file's settings, without weights, and the logical shape of each tensor
     by its name in a checkpoint.
 
@@ -169,15 +176,16 @@ def _described(path: Path, header: GgufHeader) -> tuple[Any, dict[str, tuple[int
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    values = config_of(header.architecture, header.settings, header.special, header.names)
-    with _reading(path, header.architecture), init_empty_weights(), no_init_weights():
+    values = config_of(row, header.settings, header.special, header.names)
+    with _reading(path, header.architecture), init_empty_weights(include_buffers=True), no_init_weights():
         config = CONFIG_MAPPING[values.pop("model_type")](**values)
         positions.complete(config, path, header.positions)
         model = AutoModelForCausalLM.from_config(config)
     model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
-    turned, renamed = stored_transposed(model.config.to_dict()), ROWS[header.architecture].renamed
-    stored = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {renamed.get(name, name): shape for name, shape in stored.items()}
+    made = model.config.to_dict()
+    turned, experts = stored_transposed(made), expert_names(made)
+    found = {row.renamed.get(name, name): tuple(value.shape) for name, value in model.state_dict().items()}
+    found = found if experts is None else stored_shapes(found, experts)
     return model, {name: shape[::-1] if name.endswith(turned) else shape for name, shape in found.items()}
 
 
@@ -191,15 +199,18 @@ def _tensors(
     """
     try:
         places = entries(anatomy, shapes, architecture_of(anatomy))
+        if _ONE_EXPERT in header.names:
+            places = one_by_one(places)
     except InputError as error:
         raise CheckpointError(
             f"{path} describes another {header.architecture} than llama.cpp runs",
             why=error.what,
             fix=_SAFETENSORS,
         ) from error
+    joined = any(block.experts is not None and block.experts.stacked for block in anatomy.blocks)
     passed_over = [positions.DIVISORS] if header.positions.divisors else []
     with foreign_errors_are_typed(lambda why: _unreadable(path, header.architecture, why)):
-        return GgufTensors.open(path, places, shapes, turned, passed_over)
+        return GgufTensors.open(path, places, shapes, turned, passed_over, joined)
 
 
 @contextmanager

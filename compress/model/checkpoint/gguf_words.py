@@ -73,6 +73,10 @@ INEXACT: dict[str, Step] = {
 }
 
 
+# Of a file that is read: tokens are those of its model, whatever llama.cpp makes of them.
+READ = {**WAYS, **INEXACT}
+
+
 def inexact_name_of(pre_tokenizer: object) -> str | None:
     """llama.cpp's name for a ``pre_tokenizer`` that it only comes close to."""
     found = _plain(pre_tokenizer)

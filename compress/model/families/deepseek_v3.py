@@ -16,11 +16,8 @@ from ._tensors import Config, integer
 # head_dim is that of the rotated channels.
 SIZES = SizeKeys(heads=None, experts=("n_routed_experts", "num_local_experts", "num_experts"))
 ROUTER = RouterNames(correction="e_score_correction_bias")
-FAMILY = LlamaLike(
-    max_positions=4096,
-    latent=True,
-    experts=ExpertNames(normalized=True, shared="shared_experts", shared_last=True, router_form=ROUTER),
-)
+EXPERTS = ExpertNames(normalized=True, shared="shared_experts", shared_last=True, router_form=ROUTER)
+FAMILY = LlamaLike(max_positions=4096, latent=True, experts=EXPERTS)
 # What transformers takes where the config is silent.
 DEFAULTS = {
     "kv_lora_rank": 512,

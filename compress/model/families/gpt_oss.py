@@ -19,12 +19,8 @@ from ._tensors import Config, integer, number
 SIZES = SizeKeys(experts=("num_local_experts",))
 # Experts are stored [in, out].
 TRANSPOSED = (".gate_up_proj.weight", ".down_proj.weight")
-FAMILY = LlamaLike(
-    max_positions=131_072,
-    eps=1e-5,
-    sinks=True,
-    experts=ExpertNames(router="router", fused="gate_up_proj", stacked=True),
-)
+EXPERTS = ExpertNames(router="router", fused="gate_up_proj", stacked=True)
+FAMILY = LlamaLike(max_positions=131_072, eps=1e-5, sinks=True, experts=EXPERTS)
 WINDOW, EVERY = 128, 2
 # ``x · σ(1.702 · x)``, as transformers calls it; swiglu_alpha says the factor.
 ACTIVATION, ALPHA, LIMIT = "quick_gelu", 1.702, 7.0

@@ -14,13 +14,13 @@ from ._llama_like import llama_like
 from ._tensors import Config
 from .granite import FAMILY, scaled
 
-NAMES = ExpertNames(module="block_sparse_moe", router="router.layer", stacked=True)
+EXPERTS = ExpertNames(module="block_sparse_moe", router="router.layer", stacked=True)
 SIZES = SizeKeys(experts=("num_local_experts",))
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
-    found = scaled(config, llama_like(config, shapes, replace(FAMILY, experts=NAMES)))
+    found = scaled(config, llama_like(config, shapes, replace(FAMILY, experts=EXPERTS)))
     # The router is a module in a module as stored, and in transformers one.
     routers = [block.experts.router for block in found.blocks if block.experts is not None]
     return replace(found, renamed=tuple((name, name.removesuffix(".layer")) for name in routers))

@@ -13,7 +13,8 @@ from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config
 
 SIZES = SizeKeys(experts=("num_experts", "num_local_experts"))
-FAMILY = LlamaLike(max_positions=4096, eps=1e-5, qk_norm="whole", experts=ExpertNames(normalized=False))
+EXPERTS = ExpertNames(normalized=False)
+FAMILY = LlamaLike(max_positions=4096, eps=1e-5, qk_norm="whole", experts=EXPERTS)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:

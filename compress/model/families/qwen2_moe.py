@@ -13,10 +13,10 @@ from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config
 
 SIZES = SizeKeys(experts=("num_experts", "num_local_experts"))
-NAMES = ExpertNames(normalized=False, shared="shared_expert", shared_gate="shared_expert_gate")
+EXPERTS = ExpertNames(normalized=False, shared="shared_expert", shared_gate="shared_expert_gate")
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
-    family = LlamaLike(max_positions=32_768, experts=NAMES)
+    family = LlamaLike(max_positions=32_768, experts=EXPERTS)
     return llama_like(config, shapes, family, windows=layer_windows(config))

@@ -12,9 +12,10 @@ from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config
 
 SIZES = SizeKeys(experts=("num_experts", "num_local_experts"))
+EXPERTS = ExpertNames(normalized=False)
 
 
 def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     """See :func:`edgepress.compress.model.family.anatomy_of`."""
-    family = LlamaLike(max_positions=32_768, qk_norm="head", experts=ExpertNames(normalized=False))
+    family = LlamaLike(max_positions=32_768, qk_norm="head", experts=EXPERTS)
     return llama_like(config, shapes, family, windows=layer_windows(config))

@@ -6,7 +6,7 @@ computes of the family, and against the numbers and the tensors of the file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 _PAD = {"pad_token_id": "padding_token_id"}
 _FIRST_BIAS = "blk.0.attn_q.bias"
 Values = dict[str, Any]
+Named = dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class ConfigRow:
     """The ``family``; what it calls ``named`` settings that have no usual name, or another (None: it has no
     place for it); the key that says whether q, k and v have ``biases``; and what llama.cpp's arithmetic
     ``implies``. Positions are ``partial`` where a config says which part of a head they turn. ``renamed`` are
-    tensors that a checkpoint has by another name than transformers' module.
+    tensors that a checkpoint has by another name than transformers' module. ``further`` are keys that follow
+    from the settings in the family alone.
     """
 
     family: str
@@ -48,6 +50,7 @@ class ConfigRow:
     implies: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
+    further: Callable[[Mapping[str, object]], Values] | None = None
 
 
 _OF_GPT2 = {
@@ -78,22 +81,22 @@ _OF_FALCON = {
     "feed_forward_length": "ffn_hidden_size",
     "attention.layer_norm_epsilon": "layer_norm_epsilon",
 }
-_NO_WINDOW = {"attention.sliding_window": None}
-_OF_GRANITE = {
+NO_WINDOW: Named = {"attention.sliding_window": None}
+OF_GRANITE: Named = {
     "embedding_scale": "embedding_multiplier",
     "residual_scale": "residual_multiplier",
     "attention.scale": "attention_multiplier",
     "logit_scale": "logits_scaling",
 }
 ROWS = {
-    "llama": ConfigRow("llama", _NO_WINDOW),
-    "qwen2": ConfigRow("qwen2", _NO_WINDOW),
-    "qwen3": ConfigRow("qwen3", _NO_WINDOW, implies={"attention_bias": False}),
+    "llama": ConfigRow("llama", NO_WINDOW),
+    "qwen2": ConfigRow("qwen2", NO_WINDOW),
+    "qwen3": ConfigRow("qwen3", NO_WINDOW, implies={"attention_bias": False}),
     "gemma": ConfigRow("gemma"),
     "gemma2": ConfigRow("gemma2"),
     "gemma3": ConfigRow("gemma3_text"),
-    "smollm3": ConfigRow("smollm3", _NO_WINDOW),
-    "granite": ConfigRow("granite", _OF_GRANITE),
+    "smollm3": ConfigRow("smollm3", NO_WINDOW),
+    "granite": ConfigRow("granite", OF_GRANITE),
     "olmo2": ConfigRow("olmo2", {"attention.key_length": None}),
     "exaone4": ConfigRow("exaone4", implies={"sliding_window": None}),
     "glm4": ConfigRow("glm4", biases="attention_bias", partial=True),
@@ -114,20 +117,19 @@ ROWS = {
 
 
 def config_of(
-    architecture: str, settings: Mapping[str, object], special: Mapping[str, object], names: Mapping[str, int]
+    row: ConfigRow, settings: Mapping[str, object], special: Mapping[str, object], names: Mapping[str, int]
 ) -> Values:
     """What ``config.json`` says of a model.
 
     Args:
-        architecture: llama.cpp's name of the family, one of :data:`ROWS`.
-        settings: its own, without that name before theirs.
+        row: that of the family.
+        settings: its own, without llama.cpp's name of it before theirs.
         special: the tokenizer's settings, of which the ids of special tokens are some.
         names: the tensors of the file, with the number of weights in each.
 
     Returns:
         Keys and values of the config, ``model_type`` among them; a setting that is no number is left out.
     """
-    row = ROWS[architecture]
     known: dict[str, str | None] = {**_USUAL, **row.named}
     values: Values = {"model_type": row.family, **row.implies}
     for setting, key in known.items():
@@ -136,6 +138,8 @@ def config_of(
     values |= {key: special[_PAD.get(key, key)] for key in _SPECIAL if _PAD.get(key, key) in special}
     if row.biases is not None:
         values[row.biases] = _FIRST_BIAS in names
+    if row.further is not None:
+        values |= row.further(settings)
     width = settings.get("embedding_length")
     if isinstance(width, int) and width > 0 and (table := names.get("token_embd.weight")):
         values["vocab_size"] = table // width
@@ -158,13 +162,16 @@ def _of_family(
     size = settings.get("attention.key_length")
     size = size if isinstance(size, int) and size > 0 else width // heads
     rope: Values = {"rope_type": "default", "rope_theta": base}
+    stretched = _stretched(settings, ARCHITECTURES[row.family].stretches)
     if row.partial and isinstance(turned := settings.get("rope.dimension_count"), int):
         rope["partial_rotary_factor"] = turned / size
+    if row.family.startswith("granite"):
+        values.setdefault("attention_multiplier", size**-0.5)
     if row.family in ("gemma2", "gemma3_text"):
         at = ARCHITECTURES[row.family].wide_at == settings.get("block_count")
         values["query_pre_attn_scalar"] = width // heads if at else size
     if row.family == "gemma3_text":
-        whole = rope | _linear(settings)
+        whole = rope | stretched
         local = {"rope_type": "default", "rope_theta": settings.get("rope.freq_base_swa", 10000.0)}
         return values | {"rope_parameters": {"full_attention": whole, "sliding_attention": local}}
     if row.family == "exaone4" and isinstance(count := settings.get("block_count"), int):
@@ -176,11 +183,20 @@ def _of_family(
         values["multi_query"] = values.get("num_kv_heads") == 1
     if row.family in ("gpt_neox", "stablelm"):
         values["use_parallel_residual"] = settings.get("use_parallel_residual", row.family == "gpt_neox")
-    return values | {"rope_parameters": rope}
+    return values | {"rope_parameters": rope | stretched}
 
 
-def _linear(settings: Mapping[str, object]) -> Values:
-    """Positions that are stretched by a factor."""
-    factor = settings.get("rope.scaling.factor")
-    stretched = settings.get("rope.scaling.type") == "linear" and isinstance(factor, float) and factor > 1
-    return {"rope_type": "linear", "factor": factor} if stretched else {}
+def _stretched(settings: Mapping[str, object], kinds: Collection[str]) -> Values:
+    """Positions that are stretched by a factor, in one of the ``kinds`` that llama.cpp reads of a family."""
+    kind, factor = settings.get("rope.scaling.type"), settings.get("rope.scaling.factor")
+    if kind not in kinds or not isinstance(factor, float) or factor <= 1:
+        return {}
+    found: Values = {"rope_type": kind, "factor": factor}
+    if kind != "yarn":
+        return found
+    length = settings.get("rope.scaling.original_context_length", settings.get("context_length"))
+    return found | {
+        "original_max_position_embeddings": length,
+        "beta_fast": settings.get("rope.scaling.yarn_beta_fast", 32.0),
+        "beta_slow": settings.get("rope.scaling.yarn_beta_slow", 1.0),
+    }

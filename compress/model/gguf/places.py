@@ -42,11 +42,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Entry:
-    """The tensor ``name`` of the file; of several ``parts`` where it is ``stacked``."""
+    """The tensor ``name`` of the file; of several ``parts`` where it is ``stacked``, or of one ``expert``."""
 
     name: str
     parts: tuple[Part, ...]
     stacked: bool = False
+    expert: int | None = None
 
     def of(self, arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
         """That of the arrays of the parts, each as it is there."""
@@ -75,6 +76,19 @@ def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[E
     found += [Entry(name_of(norm.name), (Part(norm.name, added=norm.offset),)) for norm in norms]
     single = (_single(block) for block in anatomy.blocks)
     return [*_with_biases(found, shapes), *(entry for block in single for entry in block)]
+
+
+def one_by_one(entries: Iterable[Entry]) -> list[Entry]:
+    """``entries`` with a tensor for each expert, as llama.cpp had them at first, in the place of stacks."""
+    found: list[Entry] = []
+    for entry in entries:
+        if not entry.stacked:
+            found.append(entry)
+            continue
+        name, kind = entry.name.replace("_exps.", ".").rsplit(".", 1)
+        parts = enumerate(entry.parts)
+        found += (Entry(f"{name}.{index}.{kind}", (part,), expert=index) for index, part in parts)
+    return found
 
 
 def _with_biases(modules: Iterable[Entry], shapes: Shapes) -> Iterator[Entry]:

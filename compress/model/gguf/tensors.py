@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,26 @@ from torch import Tensor
 
 from ....errors import CheckpointError
 from ..anatomy import Shapes
-from .places import Entry
+from .places import Entry, Part
 
 # Bytes of a file that are dequantized at once: the package's own temporaries are several times as large.
 _TILE = 4 << 20
+# Bytes of gate, of up and of down of experts that are in memory at once, as floats.
+_EXPERTS = 256 << 20
 _WAY_OUT = "take the model's safetensors checkpoint"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What the file has of a ``part``: an ``entry``, or where it is stacked the one of this ``index``; its
+    ``shape`` there. Those of one ``order`` are read together.
+    """
+
+    order: tuple[int, str, int]
+    entry: Entry
+    part: Part
+    shape: tuple[int, ...]
+    index: int | None
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ class GgufTensors:
         shapes: of the checkpoint's tensors by name, linears ``[out, in]``.
         transposed: how names end of those that a checkpoint stores ``[in, out]``.
         found: the file's tensors by name, as the gguf package reads them: mapped, not yet floats.
+        joined: whether the checkpoint has one tensor of all experts of a block too.
     """
 
     path: Path
@@ -41,6 +58,7 @@ class GgufTensors:
     shapes: Shapes
     transposed: tuple[str, ...]
     found: dict[str, Any]
+    joined: bool
 
     @classmethod
     def open(
@@ -50,6 +68,7 @@ class GgufTensors:
         shapes: Shapes,
         transposed: tuple[str, ...],
         passed_over: Sequence[str],
+        joined: bool,
     ) -> GgufTensors:
         """Hold the file against the model; tensors that are ``passed_over`` are for the caller.
 
@@ -60,7 +79,7 @@ class GgufTensors:
         from gguf import GGUFReader
 
         found = {tensor.name: tensor for tensor in GGUFReader(path).tensors if tensor.name not in passed_over}
-        opened = cls(path, entries, shapes, transposed, found)
+        opened = cls(path, entries, shapes, transposed, found, joined)
         for entry in entries:
             opened._check(entry)
         opened._check_head()
@@ -101,29 +120,43 @@ class GgufTensors:
         return (len(entry.parts), *own) if entry.stacked else own
 
     def blocks(self) -> Iterator[dict[str, Tensor]]:
-        """The tensors in float32, those of a block together, each other one by itself.
+        """The tensors in float32, those of a block together, experts of a large one some at a time, and each
+        other one by itself.
 
         Raises:
             CheckpointError: no entry writes all of a tensor.
         """
-        ordered = sorted(self.entries, key=_block)
-        for _, group in groupby(ordered, key=_block):
+        pieces = [piece for entry in self.entries for piece in self._pieces(entry)]
+        ordered = sorted(pieces, key=lambda piece: piece.order)
+        for _, group in groupby(ordered, key=lambda piece: piece.order):
             yield self._read(list(group))
 
-    def _read(self, group: Sequence[Entry]) -> dict[str, Tensor]:
+    def _pieces(self, entry: Entry) -> Iterator[_Piece]:
+        block, own = _block(entry), self._shape(entry)
+        if not entry.stacked:
+            run = -1 if entry.expert is None else self._run(entry.expert, own)
+            yield _Piece((*block, run), entry, entry.parts[0], own, None)
+            return
+        for index, part in enumerate(entry.parts):
+            yield _Piece((*block, self._run(index, own[1:])), entry, part, own[1:], index)
+
+    def _run(self, expert: int, shape: tuple[int, ...]) -> int:
+        """Which run of experts one is in, whose gate, up and down have the size of ``shape``."""
+        return 0 if self.joined else expert // max(1, _EXPERTS // (4 * prod(shape)))
+
+    def _read(self, group: Sequence[_Piece]) -> dict[str, Tensor]:
         tensors: dict[str, NDArray[np.float32]] = {}
         rows: Counter[str] = Counter()
-        for entry in group:
-            values = _floats(self.found[entry.name]).reshape(self._shape(entry))
-            for part, value in zip(entry.parts, values if entry.stacked else [values], strict=True):
-                shape = self.shapes[part.stored]
-                rows[part.stored] += shape[0] if part.rows is None else len(part.rows)
-                if part.rows is None and not part.added:
-                    tensors[part.stored] = value.reshape(shape)
-                    continue
-                if part.stored not in tensors:
-                    tensors[part.stored] = np.empty(shape, np.float32)
-                part.put(value, tensors[part.stored])
+        for piece in group:
+            part, shape = piece.part, self.shapes[piece.part.stored]
+            value = _floats(self.found[piece.entry.name], piece.index).reshape(piece.shape)
+            rows[part.stored] += shape[0] if part.rows is None else len(part.rows)
+            if part.rows is None and not part.added:
+                tensors[part.stored] = value.reshape(shape)
+                continue
+            if part.stored not in tensors:
+                tensors[part.stored] = np.empty(shape, np.float32)
+            part.put(value, tensors[part.stored])
         for name, count in rows.items():
             if count != self.shapes[name][0]:
                 raise CheckpointError(
@@ -144,11 +177,12 @@ def _block(entry: Entry) -> tuple[int, str]:
     return (int(rest.partition(".")[0]), "") if first == "blk" else (-1, entry.name.rpartition(".")[0])
 
 
-def _floats(tensor: Any) -> NDArray[np.float32]:
-    """All numbers of a tensor of the file, in a few rows at a time."""
+def _floats(tensor: Any, index: int | None) -> NDArray[np.float32]:
+    """All numbers of a tensor of the file, or of the one of this ``index`` in it, in a few rows at a time."""
     from gguf.quants import dequantize
 
-    stored = tensor.data.reshape(-1, tensor.data.shape[-1])
+    data = tensor.data if index is None else tensor.data[index]
+    stored = data.reshape(-1, data.shape[-1])
     found = np.empty((len(stored), int(tensor.shape[0])), np.float32)
     step = max(1, _TILE // max(1, stored[0].nbytes))
     for start in range(0, len(stored), step):

@@ -14,6 +14,7 @@ from ...anatomy import Anatomy
 from ...block_anatomy import Attention, Experts
 
 _SLOPES = 8.0  # the exponent of the least bias by distance, in every family that has them
+_SOFTMAX, _SIGMOID = 1, 2  # what becomes of the scores of experts, by llama.cpp's number
 _AS_STORED = 1e-5  # of a number in float32
 
 Found = float | None
@@ -27,6 +28,7 @@ def _of_heads(part: Attention) -> dict[str, Found]:
         "attention.value_length": part.v.out_features // part.kv_heads,
         "attention.scale": part.scale,
         "attention.max_alibi_bias": None if part.slopes is None else _SLOPES,
+        "attention.clamp_kqv": None,
         "attn_logit_softcapping": part.softcap,
     }
 
@@ -40,9 +42,10 @@ def _of_experts(experts: Experts, width: int) -> dict[str, Found]:
         "expert_feed_forward_length": width,
         "expert_shared_feed_forward_length": shared,
         "expert_weights_norm": experts.normalized,
-        "expert_weights_scale": None if form is None else form.scale,
-        "expert_group_count": None if form is None else form.groups,
-        "expert_group_used_count": None if form is None else form.chosen_groups,
+        "expert_gating_func": _SOFTMAX if form is None else _SIGMOID,
+        "expert_weights_scale": 1.0 if form is None else form.scale,
+        "expert_group_count": 1 if form is None else form.groups,
+        "expert_group_used_count": 1 if form is None else form.chosen_groups,
     }
 
 

@@ -22,6 +22,13 @@ DIVISORS = "rope_freqs.weight"
 _TABLES = ("rope_factors_long.weight", "rope_factors_short.weight")
 # Of every Llama from 3.1 on; they differ in the factor.
 _LLAMA_3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+# What a file may say beside factor, length and the two betas, where that changes nothing.
+_OF_YARN = {
+    "attn_factor": (1.0,),
+    "yarn_attn_factor": (1.0,),
+    "yarn_ext_factor": (1.0, -1.0),
+    "yarn_log_multiplier": (0.0,),
+}
 _AS_STORED = 1e-5  # of a number in float32
 _WAY_OUT = "take the model's safetensors checkpoint"
 
@@ -58,7 +65,12 @@ def _stretching(settings: Mapping[str, object]) -> str | None:
     factor = settings.get("rope.scaling.factor", settings.get("rope.scale_linear"))
     if kind == "none" or (kind == "linear" and factor in (None, 0, 1)):
         return None
-    return str(kind)
+    own = [
+        name
+        for name, usual in _OF_YARN.items()
+        if settings.get(f"rope.scaling.{name}", usual[0]) not in usual
+    ]
+    return f"{kind} with {own[0]}" if own and kind == "yarn" else str(kind)
 
 
 def complete(config: Any, path: Path, stated: GgufPositions) -> None:

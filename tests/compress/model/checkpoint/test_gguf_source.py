@@ -17,7 +17,7 @@ from edgepress.compress.api import plan_model
 from edgepress.compress.model.checkpoint import gguf_source
 from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
 from edgepress.compress.model.checkpoint.gguf_source import materialise
-from edgepress.compress.model.checkpoint.gguf_words import WAYS
+from edgepress.compress.model.checkpoint.gguf_words import READ
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.vocabulary_check import check_vocabulary
 from edgepress.compress.model.family import anatomy_of
@@ -187,19 +187,19 @@ def test_the_directory_holds_the_file_s_weights_and_tokenizer(
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("words", ["smollm", "llama-bpe"])
+@pytest.mark.parametrize("words", ["smollm", "llama-bpe", "gpt-4o"])
 def test_text_is_cut_as_the_file_says(words: str, pico_llama: Path, tmp_path: Path) -> None:
     write_gguf(pico_llama, tmp_path / "m.gguf", words)
     made = read_json(materialise(tmp_path / "m.gguf", tmp_path / "read") / "tokenizer.json")
-    assert made["pre_tokenizer"] == WAYS[words]
+    assert made["pre_tokenizer"] == READ[words]
     text = "in 1987 it's 12,345"
     tokenizer = Tokenizer.open(tmp_path / "read")
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_another_way_to_cut_text_is_refused(pico_llama: Path, tmp_path: Path) -> None:
-    write_gguf(pico_llama, tmp_path / "m.gguf", "tekken")
-    with pytest.raises(UnknownName, match="way to cut text into words 'tekken'"):
+    write_gguf(pico_llama, tmp_path / "m.gguf", "viking")
+    with pytest.raises(UnknownName, match="way to cut text into words 'viking'"):
         materialise(tmp_path / "m.gguf", tmp_path / "read")
     assert not (tmp_path / "read").exists()
 
@@ -381,6 +381,19 @@ BAD: dict[str, tuple[bytes, str]] = {
         pairs(*settings("llama", **{"attention.head_count": 9}), tensors=1) + tensor("t", 0, 0, 8),
         "9 heads",
     ),
+    "experts": (
+        pairs(*settings(expert_count=5, expert_used_count=1), tensors=1) + tensor("t", 0, 0, 8),
+        "expert_count is 5, a size that no tensor has",
+    ),
+    "many experts": (
+        pairs(*settings(expert_count=1 << 18, expert_used_count=1), tensors=1)
+        + tensor("t", 0, 0, 8, 1 << 18),
+        "1 blocks have 262144 experts each, more than 131072 in all",
+    ),
+    "chosen experts": (
+        pairs(*settings(expert_count=8), tensors=1) + tensor("t", 0, 0, 8),
+        "expert_used_count is None",
+    ),
     "rank": (pairs(*settings(), tensors=1) + tensor("t", 0, 0, *[1] * 9), "rank of b't' is 9"),
 }
 
@@ -440,12 +453,20 @@ def test_an_unknown_architecture(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mixture_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("qwen3", {"expert_count": 8, "expert_used_count": 2}, "qwen3 with experts"),
+        ("qwen3moe", {}, "qwen3moe without experts"),
+    ],
+)
+def test_another_family_by_its_experts(name: str, changes: dict[str, int], said: str, tmp_path: Path) -> None:
     path = tmp_path / "moe.gguf"
-    head = pairs(*settings(expert_count=4), tensors=1) + tensor("t", 0, 0, 8)
+    head = pairs(*settings(name, **changes), tensors=1) + tensor("t", 0, 0, 8)
     path.write_bytes(head + bytes(-len(head) % 32 + 32))
-    with pytest.raises(CheckpointError, match=r"moe\.gguf is a mixture of experts"):
+    with pytest.raises(CheckpointError, match=rf"moe\.gguf is a {said}, which is not read") as refused:
         materialise(path, tmp_path / "out")
+    assert "safetensors" in refused.value.fix
 
 
 @pytest.mark.chain

@@ -12,6 +12,7 @@ from edgepress.benchmarks.lab.same_bytes import pico_families as pico
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.gguf.configs import ROWS
 from edgepress.compress.model.gguf.families import ARCHITECTURES
+from edgepress.compress.model.gguf.mixtures import MIXTURES
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.export.api import export_bundle
@@ -33,6 +34,15 @@ LINEAR = {
 }
 GEMMA3 = pico.GEMMA3 | {"query_pre_attn_scalar": 32, "sliding_window_pattern": 6, "num_hidden_layers": 7}
 COHERE2 = pico.COHERE2 | {"num_hidden_layers": 4, "sliding_window_pattern": 4}
+GPT_OSS = pico.GPT_OSS | {"swiglu_limit": 7.0}
+PLAIN = {"rope_type": "default", "rope_theta": 150000.0}
+YARN = PLAIN | {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("llama", {"rope_parameters": LLAMA_3}),
@@ -62,12 +72,22 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("cohere", {"logit_scale": 0.5}),
     ("cohere2", COHERE2),
     ("gpt2", {}),
+    ("mixtral", pico.MIXTRAL | {"head_dim": 32}),
+    ("qwen2_moe", pico.QWEN2_MOE | OWN_HEAD),
+    ("qwen3_moe", pico.QWEN3_MOE | {"norm_topk_prob": True, "head_dim": 32}),
+    ("olmoe", pico.OLMOE | OWN_HEAD | {"num_key_value_heads": 4}),
+    ("granitemoe", pico.GRANITE | {"num_local_experts": 6, "num_experts_per_tok": 2}),
+    ("gpt_oss", GPT_OSS | {"rope_parameters": PLAIN}),
+    ("gpt_oss", GPT_OSS | {"rope_parameters": YARN}),
+    ("deepseek_v3", pico.DEEPSEEK),
+    ("deepseek_v3", pico.DEEPSEEK | {"q_lora_rank": None, "norm_topk_prob": False, "topk_group": 4}),
 ]
 
 
 def test_every_family_that_is_read_is_here() -> None:
-    assert {family for family, _ in CASES} == {row.family for row in ROWS.values()}
-    assert all(ARCHITECTURES[row.family].name == name for name, row in ROWS.items())
+    rows = [*ROWS.items(), *MIXTURES.items()]
+    assert {family for family, _ in CASES} == {row.family for _, row in rows}
+    assert all(ARCHITECTURES[row.family].name == name for name, row in rows)
 
 
 @pytest.mark.chain
