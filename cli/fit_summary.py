@@ -13,6 +13,11 @@ def plan_text(planned: dict[str, Any]) -> str:
         f"Plan of fit for {planned['model']}: {', '.join(planned['budgets'])}",
         f"  space    {planned['units']} units with {planned['options']} options, {sizes} (estimates)",
     ]
+    if planned["cuts"]:
+        lines.append(
+            f"  cuts     {planned['cuts']} further options have fewer heads, channels or blocks: down to "
+            f"{DISK.shown(planned['smallest_cut'])}"
+        )
     if not planned["losses_known"]:
         lines.append(
             f"  result   its {planned['judged']} is predicted once a run has measured the candidates"
@@ -25,6 +30,11 @@ def plan_text(planned: dict[str, Any]) -> str:
             "measured one by one"
         )
         lines += [f"  front    {_sized(planned, one)} (estimate)" for one in planned["front"]]
+    if planned.get("cut"):
+        lines.append(f"  cut      predicted to be better: {planned['cut']['line']}")
+        lines.append(
+            f"  cut      {_sized(planned, planned['cut']['predicted'])}, before any of it was measured"
+        )
     for name, value in planned.get("compress_seconds", {}).items():
         lines.append(f"  time     about {_minutes(value)} to compress once by {name} (estimate)")
     if planned.get("compress_seconds"):
@@ -43,6 +53,7 @@ def summary_text(target: str, found: dict[str, Any]) -> str:
         sizes = ", measured ".join(_sized(found, trial[name]) for name in ("predicted", "measured"))
         lines.append(f"  trial {trial['number']}, {trial['method']}: predicted {sizes}")
     lines += [f"  no more: {one}" for one in found["why_no_more"]]
+    lines += [f"  cut first: {one}" for one in found["cut"]]
     lines += [
         f"  solved to within {100 * found['gap']:.2g} % of the least",
         "  bits by layer, block 0 to the last:",

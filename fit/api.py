@@ -18,16 +18,19 @@ from ..staging import Staging
 from ..terminal import Progress, ProgressTask, Silent
 from .asked.wish import Wish
 from .candidates import Space, space_of
+from .corrections import Corrections, objective_of
+from .cuts.profile import Profile
 from .found_recipe import recipe_of
 from .job import Job, refuse_impossible
 from .losses import known_losses, losses_file
-from .methods import METHODS
+from .methods import METHODS, SOLVED
 from .planned_time import seconds_with_room
 from .quantities import DISK
 from .ray_workers import RayWorkers
 from .report import deliver
-from .search import Search, objective_of
-from .solve import Infeasible, Limit, solve
+from .search import Search
+from .solve import Infeasible, Limit, Solution, solve
+from .spaces import Spaces
 from .worker import outer_search, refuse_budgets, share
 
 Executor = Literal["local", "ray"]
@@ -143,8 +146,10 @@ def plan_fit(
     with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
         job = Job(wish, Path(folder), progress or Silent())
         losses = known_losses(losses_file(job.fingerprint, job.source.anatomy, job.calibration))
-        space = job.spaces().of() if losses is not None else space_of(job.source, None)
-        refuse_impossible(space, wish.budgets)
+        spaces = job.spaces()
+        space = spaces.of() if losses is not None else space_of(job.source, None)
+        cut = job.cut_space(space)
+        refuse_impossible(cut, wish.budgets)
         document: dict[str, Any] = {
             "model": job.resolved.described,
             "budgets": [one.shown() for one in wish.budgets],
@@ -152,13 +157,15 @@ def plan_fit(
             "options": sum(len(unit.options) for unit in space.units),
             "smallest": space.shipped + sum(min(row) for row in space.sizes),
             "largest": space.shipped + sum(max(row) for row in space.sizes),
+            "cuts": cut.options,
+            "smallest_cut": space.shipped + cut.smallest,
             "windows": job.windows,
             "judged": space.judged.name,
             "losses_known": losses is not None,
             "hours": wish.hours,
         }
         if losses is not None:
-            return document | _predicted(job, space, target)
+            return document | _predicted(job, space, target) | _cut(spaces)
         # Every part at its smallest: what a compression takes hardly depends on the bits.
         return document | {"compress_seconds": _compress_seconds(job, space, (0,) * len(space.units), target)}
 
@@ -184,6 +191,22 @@ def _predicted(job: Job, space: Space, output: Path) -> dict[str, Any]:
     }
 
 
+def _cut(spaces: Spaces) -> dict[str, Any]:
+    """What heads, channels and blocks beside the bits are predicted to be, where that is better."""
+    found = spaces.cut_space()
+    objective, limits = spaces.asked(found.space)
+    with_cut, alone = found.solve(objective, limits), found.solve(objective, limits, Profile())
+    if isinstance(with_cut, Infeasible) or not (profile := found.profile(with_cut.options)):
+        return {}
+    if isinstance(alone, Solution) and alone.damage <= with_cut.damage:
+        return {}
+    predicted = Corrections.before(spaces.budgets).predicted(
+        found.space, with_cut.options, METHODS[0], spaces.budgets
+    )
+    said = {"blocks": profile.lines(spaces.cuts), "line": profile.line(spaces.cuts)}
+    return {"cut": {**said, "predicted": predicted}}
+
+
 def _compress_seconds(job: Job, space: Space, options: tuple[int, ...], output: Path) -> dict[str, float]:
     """Estimates by method; empty where the budgets leave nothing to compress."""
     if all(unit.is_table or option.scheme is None for unit, option in space.chosen(options)):
@@ -191,6 +214,9 @@ def _compress_seconds(job: Job, space: Space, options: tuple[int, ...], output: 
     found = {}
     with job.progress.task("planning each method", len(METHODS)) as task:
         for method in METHODS:
+            if method.cut == SOLVED:  # what is cut is not measured yet
+                task.advance(1)
+                continue
             recipe = recipe_of(space, options, method, job.settings)
             found[method.name] = seconds_with_room(job.source, recipe, output, job.wish.device)
             task.advance(1, method.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from ..compress.bundle_size import bits_in_bundle, bundle_bytes
 from ..compress.model.anatomy import Anatomy
@@ -38,12 +39,16 @@ _PROFILED_TOKENS = 256  # of the cache in a profile: 128 of the prompt and 128 n
 @dataclass(frozen=True)
 class Option:
     """A ``scheme``, None for float, and what it costs: ``damage`` as :class:`.losses.Losses` has it, and the
-    ``size`` in bytes, which are shipped and, once mapped and read, resident.
+    ``size`` in bytes, which are shipped and, once mapped and read, resident. ``kept``: how many heads or
+    channels its part of the block keeps, 0 where the block goes, None for all; ``shape``: inputs and outputs
+    that its product has then.
     """
 
     scheme: Scheme | None
     damage: float
     size: float
+    kept: int | None = None
+    shape: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -68,9 +73,9 @@ class Space:
     where a method can cache them in fewer bits.
     Damage is a loss of what is ``judged``; ``before``: that of what was cut from the model first. ``times``:
     seconds by unit and option, by the key of a budget of speed or energy; ``rests``: of a pass beside its
-    units, as predicted. ``solves_tables``: whether a pass
-    rounds embedding and head. ``hears``: whether the model reads sounds, of which its decoder writes few
-    tokens each.
+    units, as predicted. ``solves_tables``: whether a pass rounds embedding and head. ``hears``: whether the
+    model reads sounds, of which its decoder writes few tokens each. ``first``: the passes that cut the model
+    before.
     """
 
     units: tuple[Unit, ...]
@@ -83,6 +88,7 @@ class Space:
     rests: Mapping[str, float] = field(default_factory=dict)
     solves_tables: bool = False
     hears: bool = False
+    first: Sequence[Mapping[str, Any]] = ()
 
     @property
     def damages(self) -> list[list[float]]:
@@ -150,6 +156,13 @@ def _linears(
     losses: Losses | None,
     given: Given | None,
 ) -> Unit:
+    options = linear_options(group, schemes, losses)
+    name = f"block {block}: {' '.join(linear.role for linear in group)}"
+    return Unit(name, tuple(linear.name for linear in group), _left(options, group[0].name, given))
+
+
+def linear_options(group: Sequence[Linear], schemes: Sequence[Scheme], losses: Losses | None) -> list[Option]:
+    """Of linears that read the same inputs, in each of ``schemes`` that fits them, and in float."""
     fits = [scheme for scheme in schemes if all(divides(scheme, linear) for linear in group)]
     options = []
     for scheme in (*fits, None):
@@ -160,8 +173,7 @@ def _linears(
             one.out_features * one.in_features * bits_in_bundle(scheme, one.in_features) for one in group
         )
         options.append(_option(scheme, known, bits / 8))
-    name = f"block {block}: {' '.join(linear.role for linear in group)}"
-    return Unit(name, tuple(linear.name for linear in group), _left(options, group[0].name, given))
+    return options
 
 
 def _option(scheme: Scheme | None, known: Mapping[str, float], size: float) -> Option:
@@ -171,11 +183,11 @@ def _option(scheme: Scheme | None, known: Mapping[str, float], size: float) -> O
 def _left(options: Sequence[Option], module: str, given: Given | None) -> tuple[Option, ...]:
     """Those that are chosen among: the one with the scheme that ``module`` is given, or the useful ones."""
     if given is None:
-        return _useful(options)
+        return useful(options)
     return tuple(option for option in options if option.scheme == given[module])
 
 
-def _useful(options: Sequence[Option]) -> tuple[Option, ...]:
+def useful(options: Sequence[Option]) -> tuple[Option, ...]:
     """Without those that another one beats in both, by size; integer products stay, for their speed."""
     kept: list[Option] = []
     least = inf

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from .budgets import Budget
 from .candidates import Space
@@ -49,6 +49,11 @@ class Corrections:
     originals: dict[str, float] = field(default_factory=dict)
     rest: dict[str, float] = field(default_factory=dict)
     watts: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def before(cls, budgets: Sequence[Budget]) -> Self:
+        """What is known before anything was built."""
+        return cls(watts={one.key: one.watts for one in budgets if one.watts is not None})
 
     def learn(
         self,
@@ -164,6 +169,11 @@ class Corrections:
         if budget.quantity in TIMED:
             return self._timed(budget, bound + self._rest(space, budget.key))
         return budget.bound + bound - limit.bound
+
+
+def objective_of(space: Space, budgets: Sequence[Budget]) -> str:
+    """What is made best: what is judged; the size where nothing but quality is bounded."""
+    return DISK.name if all(one.quantity.of_quality for one in budgets) else space.judged.name
 
 
 def _resident(space: Space, method: Method) -> float:

@@ -50,6 +50,7 @@ def recipe_of(
             _rounded(space, tables),
             tied=len(tables) < 2,
             samples=None if space.hears else max(1, _ROUNDED_TOKENS // calibration["length"]),
+            first=space.first,
         ),
         "embedding": tables[0] if tables else None,
         # One that is stored as the embedding is not named: a pass that rounds both says it in this way.

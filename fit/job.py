@@ -17,6 +17,8 @@ from .asked.wish import Wish
 from .budgets import Budget
 from .candidates import Space, space_of
 from .corrections import Corrections
+from .cuts.cut_space import CutSpace, with_cuts
+from .cuts.possible import cuts_of
 from .known_models import require_known
 from .latency import costs_of
 from .methods import METHODS
@@ -53,8 +55,8 @@ class Job:
         Raises:
             GateFailed: with the nearest.
         """
-        if not self.wish.trials:  # these may cut something from the model first
-            refuse_impossible(space_of(self.source, None), self.wish.budgets)
+        if not self.wish.trials:  # these may cut more from the model first
+            refuse_impossible(self.cut_space(space_of(self.source, None)), self.wish.budgets)
         spaces = self.spaces()
         spaces.of()
         setting = Setting(
@@ -89,23 +91,28 @@ class Job:
             self.progress,
         )
 
+    def cut_space(self, whole: Space) -> CutSpace:
+        """The candidates, cuts among them, whose losses are not known."""
+        return with_cuts(whole, self.source, None, cuts_of(self.source))
+
     def corrections(self) -> Corrections:
         """Before anything was built."""
-        return Corrections(watts={one.key: one.watts for one in self.wish.budgets if one.watts is not None})
+        return Corrections.before(self.wish.budgets)
 
 
-def refuse_impossible(space: Space, budgets: Sequence[Budget]) -> None:
+def refuse_impossible(found: CutSpace, budgets: Sequence[Budget]) -> None:
     """Refuse budgets of bytes that the smallest choice exceeds.
 
     Raises:
         GateFailed: names the least bound that a choice keeps.
     """
-    least = sum(min(row) for row in space.sizes)
+    space, least = found.space, found.smallest
     for budget in budgets:
         needed = {DISK: space.shipped, MEMORY: space.resident}.get(budget.quantity)
         if needed is not None and needed + least > budget.bound:
             raise GateFailed(
                 f"no choice keeps {budget.shown()}",
-                why=f"with every part at its smallest it is {budget.quantity.shown(needed + least)}",
+                why=f"with every part at its smallest, and cut as far as may be, it is "
+                f"{budget.quantity.shown(needed + least)}",
                 fix=f"give more than that: {budget.quantity.option}; or take a smaller model",
             )

@@ -163,12 +163,13 @@ def _predicted_seconds(space: Space, source: WeightSource, budget: Budget, cost:
 
 def _of_choice(space: Space, share: float, table: Sequence[Sequence[T]]) -> list[T]:
     """Of each row of ``table``, which has a value for each option of a unit, that of the option so far, as a
-    ``share``, between the smallest and the largest.
+    ``share``, between the smallest and the largest; those that cut nothing.
     """
     found = []
     for unit, row in zip(space.units, table, strict=True):
-        order = sorted(range(len(row)), key=lambda index: unit.options[index].size)
-        found.append(row[order[round(share * (len(row) - 1))]])
+        whole = [index for index in range(len(row)) if unit.options[index].kept is None]
+        order = sorted(whole, key=lambda index: unit.options[index].size)
+        found.append(row[order[round(share * (len(order) - 1))]])
     return found
 
 
@@ -243,12 +244,19 @@ def _seconds(source: WeightSource, unit: Unit, rows: int, cost: TableCost, place
     else:
         shapes = [source.shapes[f"{name}.weight"] for name in unit.modules]
         shape = rows, shapes[0][1], sum(outputs for outputs, _ in shapes)
-    return [_product(cost, option.scheme, *shape, place) for option in unit.options]
+    return [
+        _product(cost, option.scheme, rows, *option.shape, place)
+        if option.shape is not None
+        else _product(cost, option.scheme, *shape, place)
+        for option in unit.options
+    ]
 
 
 def _product(
     cost: TableCost, scheme: Scheme | None, rows: int, inputs: int, outputs: int, place: Place
 ) -> float:
+    if not inputs or not outputs:  # the block goes
+        return 0.0
     if scheme is not None and scheme.activations is not None:
         return cost.seconds(integer_product(rows, inputs, outputs), place)
     if scheme is not None:

@@ -11,7 +11,7 @@ own it seems to lose less, the shorter it is the more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ..compress.pipeline.damage_probe import decoder_divergences, distance, fini
 from ..compress.pipeline.last_states import encode, last_states
 from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..compress.pipeline.stage import Stage
-from ..compress.solve.gptq_losses import LOOKED_TOKENS, gptq_costs
+from ..compress.solve.gptq_losses import LOOKED_TOKENS, gptq_costs_beside
 from ..compress.solve.table_solving import TOKENS, gains, round_table, table_hessians
 from ..compress.text.calibration import Calibration
 from ..compress.text.measured_text import MEASURED_TOKENS
@@ -38,6 +38,8 @@ from ..compress.text.token_batch import TokenBatch
 from ..disk import make_folder
 from ..storage import cache_directory, sha256_json
 from ..terminal import Progress
+from .cuts.cut_losses import CUT_SIZES, cut_losses, cut_measure, drop_losses
+from .cuts.possible import cuts_of
 
 GROUPS = (32, 64, 128)
 LINEAR_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 3, 4, 8) for size in GROUPS)
@@ -54,11 +56,13 @@ _TEXTS = "apart"  # which are rounded by, and which measured on
 @dataclass(frozen=True)
 class Losses:
     """Nats of KL a token of a decoder, or a squared relative distance of an encoder, by the name of a linear,
-    the embedding or the head, and by the name of a scheme; a model of images has no such tables.
+    the embedding or the head, and by the name of a scheme; a model of images has no such tables. ``cuts``:
+    by the name of a part of a block, and by how many heads or channels it keeps (:mod:`.cut_losses`).
     """
 
     linears: dict[str, dict[str, float]]
     tables: dict[str, dict[str, float]]
+    cuts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def linear_schemes(anatomy: Anatomy) -> tuple[Scheme, ...]:
@@ -69,7 +73,7 @@ def linear_schemes(anatomy: Anatomy) -> tuple[Scheme, ...]:
 def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration) -> Path:
     """Where the losses of the model with this ``fingerprint`` are kept, once they are measured."""
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
-    sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, _MOST_READ]
+    sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, _MOST_READ, *CUT_SIZES]
     key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS])
     return cache_directory() / "fit" / f"{key}.json"
 
@@ -98,10 +102,12 @@ def measure_losses(
     if (known := known_losses(file)) is not None:
         return known
     stage = Stage(source, source, directory, calibration, Masks(), device, progress)
-    linears = gptq_costs(
-        stage, "fit", linear_schemes(source.anatomy), list(source.anatomy.linears()), most_read=_MOST_READ
+    cuts, linears = cuts_of(source), list(source.anatomy.linears())
+    costs, measured = gptq_costs_beside(
+        stage, "fit", linear_schemes(source.anatomy), linears, cut_measure(cuts), most_read=_MOST_READ
     )
-    found = Losses(linears, {} if source.anatomy.patches is not None else _table_losses(stage, calibration))
+    tables = {} if source.anatomy.patches is not None else _table_losses(stage, calibration)
+    found = Losses(costs, tables, cut_losses(cuts, measured) | drop_losses(cuts, stage))
     make_folder(file.parent)
     write_sealed(file, asdict(found))
     return found

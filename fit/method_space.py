@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .methods import CUTS, ROUNDINGS, Method
+from .methods import CUTS, ROUNDINGS, SOLVED, Method
 from .packaged import packaged_methods
 from .quantities import DECODE, DISK, MEMORY
 from .search import Search
@@ -18,7 +18,7 @@ from .solve import Infeasible
 
 _EPOCHS = (1, 2, 4, 8)
 # First of the cheap trials; the dear ones begin with what rounds best.
-PRESETS = (Method(), Method("corrected"), Method("corrected", scaled=True), Method("rtn"))
+PRESETS = (Method(), Method("corrected"), Method("corrected", scaled=True), Method("rtn"), Method(cut=SOLVED))
 _FRONT = (0.5, 0.25, 0.75, 0.0)  # shares of the bytes
 
 
@@ -42,7 +42,7 @@ def sampled(search: Search, *, dear: bool) -> dict[str, Any]:
         "rounding": CategoricalDistribution(tuple(ROUNDINGS)),
         "scaled": CategoricalDistribution((False, True)),
         "rotated": CategoricalDistribution((False, True)),
-        "cut": CategoricalDistribution(("", *CUTS)),
+        "cut": CategoricalDistribution(("", SOLVED, *CUTS)),
     }
     if search.space.cache and any(one.quantity in (MEMORY, DECODE) for one in search.budgets):
         found["cached"] = CategoricalDistribution((False, True))

@@ -24,6 +24,8 @@ CUTS: dict[str, dict[str, Any]] = {
     for one in ({"pass": "narrow", "widths": "uniform"}, {"pass": "layers"})
     for percent in (90, 80, 70)
 }
+# Or what the solver chooses beside the bits under the budgets (:mod:`.solved_cut`).
+SOLVED = "cut as solved"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Method:
             since a rotation of the hidden states would give it a head of its own.
         epochs: of text from which scales and norms learn afterwards.
         cached: whether keys and values are cached in 8 bits.
-        cut: of :data:`CUTS`: heads and channels, or blocks, that go first; "" where none do.
+        cut: of :data:`CUTS`, or :data:`SOLVED`: heads and channels, or blocks, that go first; "" where none
+            do.
         uniform: whether all linears get one scheme, as in packaged recipes.
         packaged: the packaged recipe that is followed word for word, which the others describe; "" for none.
     """
@@ -74,13 +77,14 @@ class Method:
         *,
         tied: bool,
         samples: int | None,
+        first: Sequence[Mapping[str, Any]] = (),
     ) -> list[dict[str, Any]]:
         """Of a recipe; ``plan`` has the scheme of each linear, ``tables`` the pass that rounds embedding and
         head if there is one, ``tied`` models have no head of their own; linears are rounded by so many
-        ``samples``, or all. Learning reads all of the text, once an epoch.
+        ``samples``, or all. Learning reads all of the text, once an epoch. ``first``: the passes that cut.
         """
         few = {} if samples is None else {"samples": samples}
-        found = [CUTS[self.cut]] if self.cut else []
+        found = [dict(one) for one in first]
         found += [{"pass": "rotate", "residual": not tied}] if self.rotated else []
         if self.scaled:
             found.append({"pass": "awq", "scheme": _usual(plan), "quantize": False, **few})
@@ -98,6 +102,7 @@ METHODS = (
     Method(scaled=True),
     Method("corrected", scaled=True),
     Method(scaled=True, uniform=True),
+    Method(scaled=True, cut=SOLVED),
     Method(epochs=1),
 )
 

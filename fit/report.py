@@ -21,6 +21,7 @@ from .asked.wish import OPTIONS
 from .explain import prices, strips, units_of
 from .figures import qualities
 from .job import Job
+from .methods import SOLVED
 from .search import Search, excess
 from .trials import BUNDLE, RECIPE, Trial, recipe_text
 
@@ -65,7 +66,10 @@ def _front(search: Search) -> list[Measurement]:
     numbered.sort(key=lambda one: (excess(one[1], search.budgets), search.cost(one[1].measured)))
     found = []
     for number, trial in sorted(numbered[:_ON_PAGE], key=lambda one: one[0]):
-        named: dict[str, Any] = {"name": f"trial {number}: {trial.method.name}", "layers": [], "recipe": None}
+        name = f"trial {number}: {trial.method.name}"
+        if trial.method.cut == SOLVED:
+            name += f" ({search.spaces.profile().line(search.spaces.cuts)})"
+        named: dict[str, Any] = {"name": name, "layers": [], "recipe": None}
         for line in trial.lines:
             if not _is_held_out(line):
                 subject = line.subject.model_copy(update=named)
@@ -104,6 +108,7 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
         "chosen": search.trials.index(trial) + 1,
         "why_no_more": search.refusals,
         "bits": strips(search.spaces.left(trial.method.space), space, trial.options),
+        "cut": search.spaces.said(trial.method.cut),
         "units": units_of(space, trial.options),
         "prices": [one.shown() for one in prices(whole, search.corrections, trial.method, budgets)],
     }

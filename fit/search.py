@@ -14,10 +14,10 @@ from ..errors import GateFailed, InputError
 from ..terminal import Progress
 from .budgets import Budget
 from .candidates import Space
-from .corrections import Corrections
+from .corrections import Corrections, objective_of
 from .figures import qualities
 from .found_recipe import recipe_of
-from .methods import METHODS, Method
+from .methods import METHODS, SOLVED, Method
 from .planned_time import planned_seconds
 from .quantities import DISK
 from .solve import Infeasible, Limit, Solution, solve
@@ -88,6 +88,9 @@ class Search:
                 self.refuse(f"{method.name}: {error.what}")
 
     def _rounds(self, method: Method) -> None:
+        if method.cut == SOLVED and not self.spaces.profile():
+            self.refuse(f"{method.name}: no cut of heads, channels or blocks is predicted to be better")
+            return
         for number in range(ROUNDS):
             found = self.solved(method)
             if isinstance(found, Infeasible):
@@ -238,11 +241,6 @@ class Search:
         if not parts:
             return "no budget alone is in the way: several would have to give way"
         return "with the other budgets kept, " + ", or ".join(parts)
-
-
-def objective_of(space: Space, budgets: Sequence[Budget]) -> str:
-    """What is made best: what is judged; the size where nothing but quality is bounded."""
-    return DISK.name if all(one.quantity.of_quality for one in budgets) else space.judged.name
 
 
 def excess(trial: Trial, budgets: Sequence[Budget]) -> float:

@@ -12,7 +12,7 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,8 @@ _INFEASIBLE = 2  # a status of milp's
 _ROUNDS = 20  # in which what a tolerance let pass is taken back
 
 Table = Sequence[Sequence[float]]
+# By unit some of its options: in either all of these units one of them is chosen, or in none.
+Tie = Mapping[int, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -73,32 +75,32 @@ class Infeasible:
     nearest: Solution
 
 
-def solve(damages: Table, limits: Sequence[Limit]) -> Solution | Infeasible:
-    """The choice of least damage; ``damages[unit][option]`` and all uses are finite.
+def solve(damages: Table, limits: Sequence[Limit], ties: Sequence[Tie] = ()) -> Solution | Infeasible:
+    """The choice of least damage that keeps the ``ties``; ``damages[unit][option]`` and all uses are finite.
 
     Raises:
         MissingDependency: scipy is not installed.
         OutOfResource: HiGHS found nothing in a minute.
     """
     require("scipy", "fit")
-    found = _least(damages, limits)
+    found = _least(damages, limits, ties)
     if found is not None:
         return found
     enough: dict[str, float | None] = {}
     for index, limit in enumerate(limits):
         others = [*limits[:index], *limits[index + 1 :]]
-        least = _least(limit.uses, others)
+        least = _least(limit.uses, others, ties)
         enough[limit.name] = None if least is None else limit.used(least.options)
-    return Infeasible(enough, _nearest(damages, limits))
+    return Infeasible(enough, _nearest(damages, limits, ties))
 
 
-def _least(objective: Table, limits: Sequence[Limit]) -> Solution | None:
+def _least(objective: Table, limits: Sequence[Limit], ties: Sequence[Tie]) -> Solution | None:
     """The choice with the least of ``objective``, or None. A bound that HiGHS keeps within its tolerance
     alone is drawn in by what was too much.
     """
     bounds = [limit.bound for limit in limits]
     for _ in range(_ROUNDS):
-        found = _milp(objective, [limit.uses for limit in limits], bounds)
+        found = _milp(objective, [limit.uses for limit in limits], bounds, ties)
         if found is None:
             return None
         over = [
@@ -111,10 +113,14 @@ def _least(objective: Table, limits: Sequence[Limit]) -> Solution | None:
     return None
 
 
-def _milp(objective: Table, uses: Sequence[Table], bounds: Sequence[float]) -> Solution | None:
+def _milp(
+    objective: Table, uses: Sequence[Table], bounds: Sequence[float], ties: Sequence[Tie]
+) -> Solution | None:
     """Each row is counted from its least options, in shares of the room that they leave."""
     sizes = [len(row) for row in objective]
-    rows, roofs = [_one_each(sizes)], [np.ones(len(sizes))]
+    alike = _alike(sizes, ties)
+    rows = [np.concatenate([_one_each(sizes), alike])]
+    roofs = [np.ones(len(sizes)), np.zeros(len(alike))]
     for table, bound in zip(uses, bounds, strict=True):
         least = math.fsum(min(row) for row in table)
         room = bound - least
@@ -130,7 +136,7 @@ def _milp(objective: Table, uses: Sequence[Table], bounds: Sequence[float]) -> S
     base = math.fsum(min(row) for row in objective)
     extra = np.concatenate([np.asarray(row, float) - min(row) for row in objective])
     scale = _SCALE / (math.fsum(max(row) - min(row) for row in objective) or 1.0)
-    floor = np.concatenate([np.ones(len(sizes)), *(np.full(1, -np.inf) for _ in uses)])
+    floor = np.concatenate([*roofs[:2], *(np.full(1, -np.inf) for _ in uses)])
     whole, roof = np.ones(len(extra)), np.concatenate(roofs)
     result = _run(extra * scale, whole, whole, np.concatenate(rows), floor, roof)
     return _solution(result, objective, sizes, base, scale)
@@ -178,6 +184,22 @@ def _one_each(sizes: Sequence[int]) -> Any:
     return found
 
 
+def _alike(sizes: Sequence[int], ties: Sequence[Tie]) -> Any:
+    """The rows ``[rows, options]`` that are 0 where the ``ties`` are kept: of each unit after the first its
+    options less those of the first.
+    """
+    starts = np.concatenate([np.zeros(1, int), np.cumsum(sizes)])
+    found = []
+    for tie in ties:
+        (first, options), *others = tie.items()
+        for unit, ones in others:
+            row = np.zeros(starts[-1])
+            row[starts[first] + np.asarray(options, int)] = -1.0
+            row[starts[unit] + np.asarray(ones, int)] = 1.0
+            found.append(row)
+    return np.array(found).reshape(len(found), starts[-1])
+
+
 def _solution(
     result: Any, objective: Table, sizes: Sequence[int], base: float, scale: float
 ) -> Solution | None:
@@ -201,18 +223,20 @@ def _chosen(result: Any, sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(part.argmax()) for part in parts)
 
 
-def _nearest(damages: Table, limits: Sequence[Limit]) -> Solution:
+def _nearest(damages: Table, limits: Sequence[Limit], ties: Sequence[Tie]) -> Solution:
     """The least sum of relative excesses: every limit has a column of its own for its excess."""
     sizes = [len(row) for row in damages]
-    count, units = sum(sizes), len(sizes)
+    fixed = np.concatenate([_one_each(sizes), _alike(sizes, ties)])
+    count, units = sum(sizes), len(fixed)
     matrix = np.zeros((units + len(limits), count + len(limits)))
-    matrix[:units, :count] = _one_each(sizes)
+    matrix[:units, :count] = fixed
     for number, limit in enumerate(limits):
         matrix[units + number, :count] = np.concatenate([np.asarray(row, float) for row in limit.uses])
         matrix[units + number] /= abs(limit.bound) or 1.0
         matrix[units + number, count + number] = -1.0
-    roof = [1.0] * units + [math.copysign(1.0, limit.bound) if limit.bound else 0.0 for limit in limits]
-    floor = [1.0] * units + [-np.inf] * len(limits)
+    ends = [1.0] * len(sizes) + [0.0] * (units - len(sizes))
+    roof = ends + [math.copysign(1.0, limit.bound) if limit.bound else 0.0 for limit in limits]
+    floor = ends + [-np.inf] * len(limits)
     excesses = np.ones(len(limits))
     result = _run(
         np.concatenate([np.zeros(count), excesses]),

@@ -1,22 +1,23 @@
 """``Spaces``: the candidates of a model, and those of what each cut leaves of it, or a packaged recipe.
 
-Heads, channels and blocks that go do not add up with bits: what is left of a linear has other candidates. How
-much goes is a choice of methods (:data:`.methods.CUTS`); which of them the pruning passes solve themselves;
-and the rest is a model like any other, with losses of its own beside the damage of the cut.
+What goes is solved beside the bits (:mod:`.cuts.solved_cut`), or how much of it is a choice of methods
+(:data:`.methods.CUTS`) and which heads, channels and blocks the pruning passes solve themselves. What is left
+is a model like any other, with losses of its own beside the damage of the cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ..compress.api import compress_model
 from ..compress.model.weights import WeightSource
 from ..compress.pipeline.device import choose_device
-from ..compress.pipeline.sealed import write_sealed
+from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..compress.text.calibration import Calibration
 from ..devices.predict.table_cost import TableCost
 from ..output_lock import alone
@@ -24,10 +25,19 @@ from ..storage import read_json, sha256_json, write_atomic
 from ..terminal import Progress
 from .budgets import Budget
 from .candidates import Space, space_of
+from .corrections import Corrections, objective_of
+from .cuts.cut_space import CutSpace, lost, with_cuts
+from .cuts.possible import Cuts, cuts_of
+from .cuts.profile import Profile
+from .cuts.solved_cut import solved_profile
 from .latency import rests_of, times_of
 from .losses import Losses, known_losses, losses_file, measure_losses
-from .methods import CUTS
+from .methods import CUTS, METHODS, SOLVED
 from .packaged import given_by
+from .quantities import DISK
+from .solve import Limit, Table
+
+Passes = Sequence[Mapping[str, Any]]
 
 
 @dataclass
@@ -52,6 +62,7 @@ class Spaces:
     device: str
     progress: Progress
     _found: dict[str, tuple[WeightSource, Space]] = field(default_factory=dict)
+    _profile: Profile | None = None
 
     def of(self, key: str = "") -> Space:
         """The candidates behind the cut, or the one choice of the packaged recipe, that is called ``key``,
@@ -70,21 +81,79 @@ class Spaces:
         """Whether all that the packaged ``recipe`` gives the model is among the candidates."""
         return given_by(self.source, recipe) is not None
 
+    def profile(self) -> Profile:
+        """What :data:`.methods.SOLVED` cuts: the same in all processes of a search.
+
+        Raises:
+            EdgepressError: as the pruning passes, or what measures.
+        """
+        if self._profile is None:
+            asked = [f"{one.key} {one.bound!r} {one.watts}" for one in self.budgets]
+            key = sha256_json([self.fingerprint, self.calibration.sha256, asked])
+            file = self.directory / f"profile-{key[:16]}.json"
+            with alone(file.with_suffix(".lock")):
+                found = read_sealed(file)
+                if found is None:
+                    found = self._solved().as_json
+                    write_sealed(file, found)
+            self._profile = Profile.from_json(found)
+        return self._profile
+
+    def cut_space(self, factor: float = 1.0) -> CutSpace:
+        """The candidates of the whole model, cuts among them, which cost ``factor`` times their losses."""
+        whole = self.of()
+        found = with_cuts(whole, self.source, self._losses(self.source, ()), self.cuts, factor)
+        return replace(found, space=self._timed(found.space, self.source, whole.rests))
+
+    def asked(self, space: Space) -> tuple[Table, list[Limit]]:
+        """What is made least, and the limits, before anything was built."""
+        limits = Corrections.before(self.budgets).limits(space, self.budgets, METHODS[0])
+        return space.sizes if objective_of(space, self.budgets) == DISK.name else space.damages, limits
+
+    @property
+    def cuts(self) -> Cuts:
+        """Those that there may be."""
+        return cuts_of(self.source)
+
+    def said(self, cut: str) -> list[str]:
+        """What a cut of a method's cuts, a line for each block, where it was solved here."""
+        return self.profile().lines(self.cuts) if cut == SOLVED else []
+
+    def _solved(self) -> Profile:
+        losses = self._losses(self.source, ())
+
+        def measured(profile: Profile) -> float:
+            self.progress.note(f"cut on trial: {profile.line(self.cuts)}")
+            passes = profile.passes(self.cuts.multiple)
+            return _damage(WeightSource.open(self._pruned(passes)))
+
+        return solved_profile(self.cut_space, self.asked, lambda one: lost(losses, one), measured)
+
     def _opened(self, key: str) -> tuple[WeightSource, Space]:
         if key not in self._found:
-            cut = key if key in CUTS else ""
-            source = WeightSource.open(self._pruned(cut)) if cut else self.source
-            given = given_by(source, key) if key and not cut else None
-            space = space_of(source, self._losses(source, cut), given)
+            first = self._first(key)
+            source = WeightSource.open(self._pruned(first)) if first else self.source
+            given = given_by(source, key) if key and key not in (SOLVED, *CUTS) else None
+            space = space_of(source, self._losses(source, first), given)
             rests = rests_of(space, source, self.budgets, self.costs)
-            times = times_of(space, source, self.budgets, self.costs, rests)
-            before = _damage(source) if cut else 0.0
-            self._found[key] = source, replace(space, times=times, rests=rests, before=before)
+            before = _damage(source) if first else 0.0
+            space = replace(self._timed(space, source, rests), before=before, first=first)
+            self._found[key] = source, space
         return self._found[key]
 
-    def _pruned(self, cut: str) -> Path:
-        """The checkpoint that the cut leaves, made by one of the processes that share the directory."""
-        recipe = {"name": "cut", "passes": [CUTS[cut]], "calibration": dict(self.settings)}
+    def _first(self, key: str) -> Passes:
+        """The passes that cut the model first."""
+        if key == SOLVED:
+            return self.profile().passes(self.cuts.multiple)
+        return (CUTS[key],) if key in CUTS else ()
+
+    def _timed(self, space: Space, source: WeightSource, rests: Mapping[str, float]) -> Space:
+        times = times_of(space, source, self.budgets, self.costs, rests)
+        return replace(space, times=times, rests=rests)
+
+    def _pruned(self, passes: Passes) -> Path:
+        """The checkpoint that ``passes`` leave, made by one of the processes that share the directory."""
+        recipe = {"name": "cut", "passes": list(passes), "calibration": dict(self.settings)}
         key = sha256_json([self.fingerprint, recipe, self.calibration.sha256])
         folder = self.directory / "cuts" / key[:16]
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,9 +171,9 @@ class Spaces:
                 )
         return folder / "checkpoint"
 
-    def _losses(self, source: WeightSource, cut: str) -> Losses:
+    def _losses(self, source: WeightSource, first: Passes) -> Losses:
         """Kept in the directory too, for processes elsewhere."""
-        fingerprint = source.reader.fingerprint() if cut else self.fingerprint
+        fingerprint = source.reader.fingerprint() if first else self.fingerprint
         shared = self.directory / losses_file(fingerprint, source.anatomy, self.calibration).name
         found = known_losses(shared)
         if found is None:

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...errors import RecipeError
@@ -36,7 +36,7 @@ from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import Stage, StageResult
 from ..prune.structured.budget import WEIGHTS, BudgetOption
 from ..prune.structured.cut_repair import CutRepair
-from ..prune.structured.layer_removal import LayerChoice, LayerCriterion, choose, shortest_runs
+from ..prune.structured.layer_removal import LayerChoice, LayerCriterion, choose, given, shortest_runs
 from ..prune.structured.residual_fit import refit_bytes
 from ..text.token_batch import TokenBatch
 
@@ -51,7 +51,9 @@ class Layers(ModelPass):
         "damping": Fixed(None, "each refit takes what fits the other half of the text best"),
         "measured_tokens": Fixed(_MEASURED, "greedy runs the rest of the model for every block that may go"),
     }
-    keep: float = Field(gt=0, lt=1, description="fraction of the budget that is left, at most")
+    keep: float | None = Field(
+        None, gt=0, lt=1, description="fraction of the budget that is left, at most; null: by removed"
+    )
     budget: BudgetOption = WEIGHTS
     criterion: LayerCriterion = Field(
         "influence",
@@ -65,6 +67,13 @@ class Layers(ModelPass):
     stacks: Literal["both", "encoder", "decoder"] = Field(
         "both", description="which stacks of an encoder–decoder lose blocks; each keeps one at least"
     )
+    removed: tuple[int, ...] = Field((), description="the numbers of the blocks that go, in place of keep")
+
+    @model_validator(mode="after")
+    def _chosen(self) -> Self:
+        if (self.keep is None) == (not self.removed):
+            raise ValueError("it takes keep, or the numbers of blocks under removed, and not both")
+        return self
 
     @property
     def knows_states(self) -> bool:
@@ -92,6 +101,8 @@ class Layers(ModelPass):
 
     @property
     def label(self) -> str:
+        if self.keep is None:
+            return f"without {len(self.removed)} blocks"
         return f"{self.keep:.0%} of the {'blocks' if self.budget == WEIGHTS else self.budget.of}"
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
@@ -120,9 +131,10 @@ class Layers(ModelPass):
                 f"layers: stacks: {self.stacks} is of an encoder–decoder; {anatomy.model_type} has one stack",
                 fix="leave stacks out",
             )
-        self._check_reached(anatomy)
-        removed: list[int] = []
-        for index in _last_first(self._losing(anatomy)):
+        removed = list(given(self.removed, self._losing(anatomy)))
+        if not removed:
+            self._check_reached(anatomy)
+        for index in () if removed else _last_first(self._losing(anatomy)):
             if removed and self._enough(anatomy, removed):
                 break
             removed.append(index)
@@ -144,7 +156,7 @@ class Layers(ModelPass):
         if self.criterion == "contiguous" and not shortest_runs(stacks, partial(self._enough, anatomy)):
             raise RecipeError(
                 f"no run of blocks within one stack of this {anatomy.model_type} is "
-                f"{1 - self.keep:.0%} of the weights",
+                f"{1 - (self.keep or 0.0):.0%} of the weights",
                 fix="take the blocks one by one: criterion: influence",
             )
 
@@ -160,7 +172,8 @@ class Layers(ModelPass):
 
     def work(self, load: Workload) -> Work:
         """The original and the shortened model once each with the Grams, and what greedy tries."""
-        tried = 0.5 * (1 - self.keep) * 30**2 * _MEASURED if self.criterion == "greedy" else 0
+        greedy = self.criterion == "greedy" and self.keep is not None
+        tried = 0.5 * (1 - (self.keep or 0.0)) * 30**2 * _MEASURED if greedy else 0
         return Work(2 * load.blocks * load.tokens + load.forward * tried)
 
     def apply(self, stage: Stage) -> StageResult:
@@ -174,7 +187,7 @@ class Layers(ModelPass):
         folder, batches = stage.directory / "activations", stage.text("layers").batches
         inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)
         measured = inputs
-        if self.criterion == "greedy":
+        if self.criterion == "greedy" and not self.removed:
             few = _first(batches, _MEASURED)
             measured = Stream.capture(folder / "measured", runner.skeleton, few)
         choice = self._choose(stage, runner, measured)
@@ -183,6 +196,7 @@ class Layers(ModelPass):
         return self._written(stage, choice, repair.changed, repair.statuses)
 
     def _enough(self, anatomy: Anatomy, removed: Sequence[int]) -> bool:
+        assert self.keep is not None
         return self._total(anatomy, removed) <= self.keep * self.budget.total(anatomy)
 
     def _total(self, anatomy: Anatomy, removed: Sequence[int]) -> int:
@@ -192,6 +206,8 @@ class Layers(ModelPass):
     def _choose(self, stage: Stage, runner: BlockRunner, measured: Stream) -> LayerChoice:
         anatomy = stage.source.anatomy
         self.anatomy_after(anatomy)
+        if self.removed:
+            return LayerChoice(sorted(self.removed), [])
 
         def enough(removed: Sequence[int]) -> bool:
             return self._enough(anatomy, removed)

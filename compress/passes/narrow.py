@@ -13,7 +13,7 @@ that is asked for, solve, and sweep with ``UnitPruning``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -37,7 +37,7 @@ from ..prune.structured.part_pruning import Importance, Repair, UnitPruning, Wid
 from ..prune.structured.shared_heads import check_shared, shared_units, tables_of
 from ..prune.structured.unit_losses import measure_of, refitted
 from ..prune.structured.units import ChannelUnits, HeadUnits, PrunablePart, Unit, weights_in
-from ..prune.structured.widths import WidthChoice, narrowed, odd, solved, uniform
+from ..prune.structured.widths import GivenWidths, WidthChoice, given, narrowed, odd, solved, uniform
 from ..text.measured_text import MEASURED_TOKENS
 
 # Fraction of the mean Gram diagonal that is added. A tenth, since least squares learn a short text by heart:
@@ -54,11 +54,14 @@ class Narrow(Selective, ModelPass):
     fixed: ClassVar[Mapping[str, Fixed]] = MEASURED | {
         "damping": Fixed(DAMPING, "least squares learn a short text by heart with less")
     }
-    keep: float = Field(gt=0, lt=1, description="fraction of the budget that is left, at most")
+    keep: float | None = Field(
+        None, gt=0, lt=1, description="fraction of the budget that is left, at most; null: by widths"
+    )
     budget: BudgetOption = WEIGHTS
-    widths: WidthChoice = Field(
+    widths: WidthChoice | GivenWidths = Field(
         "solved",
-        description="solved: as measured, under one budget; uniform: all alike, for plain transformers",
+        description="solved: as measured, under one budget; uniform: all alike, for plain transformers; or "
+        "the units that stay of some blocks, in place of keep: {3: {heads: 5, ffn: 1024}}",
     )
     importance: Importance = Field(
         "reconstruction",
@@ -87,6 +90,8 @@ class Narrow(Selective, ModelPass):
     def _repaired(self) -> Self:
         if self.correction and self.repair != "least_squares":
             raise ValueError("correction is part of the least-squares repair")
+        if (self.keep is None) == isinstance(self.widths, str):
+            raise ValueError("it takes keep, or the units of blocks under widths, and not both")
         return self
 
     @property
@@ -112,7 +117,7 @@ class Narrow(Selective, ModelPass):
     @property
     def knows_experts(self) -> bool:
         """Channels of experts, each by the tokens that come to it, all to one width; heads as of others."""
-        measured = self.measures or self.correction > 0
+        measured = self.measures or self.correction > 0 or self.keep is None
         return "mlp" not in self.parts or not measured
 
     @property
@@ -133,6 +138,8 @@ class Narrow(Selective, ModelPass):
 
     @property
     def label(self) -> str:
+        if self.keep is None:
+            return f"{len(self.widths)} blocks as given"
         return f"{self.keep:.0%} of the {'blocks' if self.budget == WEIGHTS else self.budget.of}"
 
     def selected(self, anatomy: Anatomy) -> list[Linear]:
@@ -163,10 +170,20 @@ class Narrow(Selective, ModelPass):
         if not items:
             return anatomy  # the plan refuses targets that are none
         check_cut(anatomy, items)
-        check_shared(anatomy, items, solved=self.widths == "solved", importance=self.importance)
-        room = room_for(items, anatomy, self.keep, self.budget)
-        widths = odd(items, room) if self.widths == "solved" else uniform(items, room)
-        return narrowed(anatomy, self.cut_parts, widths)
+        check_shared(anatomy, items, solved=self.widths != "uniform", importance=self.importance)
+        if self.widths == "solved":
+            return narrowed(anatomy, self.cut_parts, odd(items, self._room(items, anatomy)))
+        return narrowed(anatomy, self.cut_parts, self._stated(items, anatomy))
+
+    def _stated(self, items: Sequence[BlockPart], anatomy: Anatomy) -> dict[tuple[int, str], int]:
+        """The widths, where nothing is measured for them."""
+        if isinstance(self.widths, str):
+            return uniform(items, self._room(items, anatomy))
+        return given(items, self.widths)
+
+    def _room(self, items: Sequence[BlockPart], anatomy: Anatomy) -> int:
+        assert self.keep is not None
+        return room_for(items, anatomy, self.keep, self.budget)
 
     def working_bytes(self, weights: int) -> int:
         """Blocks come one at a time: see :meth:`sweep_bytes`."""
@@ -206,17 +223,17 @@ class Narrow(Selective, ModelPass):
         """
         anatomy = stage.source.anatomy
         items = self.items(anatomy)
-        room = room_for(items, anatomy, self.keep, self.budget)
-        measure = measure_of(items, self.importance, self.widths, DAMPING)
+        measure = measure_of(items, self.importance, DAMPING, counts=self.widths == "solved")
         measured = stage.measured("narrow", measure) if self.measures else {}
         readers = {item.part.reader(item.block).name for item in items}
         losses = {name: loss for name, loss in measured.items() if name in readers}
         details: dict[str, Any] = {}
         if self.widths == "solved":
             by_count = {item.key: measured[refitted(item)].tolist() for item in items}
+            room = self._room(items, anatomy)
             found, details["predicted"] = solved(items, room, by_count)
         else:
-            found = uniform(items, room)
+            found = self._stated(items, anatomy)
         after = narrowed(anatomy, self.cut_parts, found)
         sizes = [sizes_of(block) for block in after.blocks]
         details |= {"blocks": sizes, "weights": _share(after, anatomy)}

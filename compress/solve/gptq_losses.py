@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..measure.fisher import Measure
+from ..measure.fisher import Measure, Observer
 from ..measure.sensitivity import BatchChangeLosses, ChangeLosses
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.grid import fit_grid, grids_tried, quantize
@@ -94,10 +94,35 @@ def gptq_costs(
     Raises:
         CalibrationError: there is no other; and what the former raises.
     """
+    return gptq_costs_beside(stage, who, schemes, linears, _nothing, damping, most_read)[0]
+
+
+def gptq_costs_beside(
+    stage: Stage,
+    who: str,
+    schemes: Sequence[Scheme],
+    linears: Iterable[Linear],
+    also: Measure,
+    damping: float = DAMPING,
+    most_read: int = 1,
+) -> tuple[Costs, dict[str, Tensor]]:
+    """As :func:`gptq_costs`; and all that the sweep finds, what is measured ``also`` among it, whose names
+    are others.
+    """
     fits = fitting(schemes, linears)
     measured_on, other = stage.measured_text(who, most_read).apart(LOOKED_TOKENS)
-    measure = _measure(stage, fits, GptqChangeLosses, damping)
-    return named(fits, stage.measured_on(measured_on, who, measure, other))
+    losses = _measure(stage, fits, GptqChangeLosses, damping)
+
+    def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, Observer]:
+        return {**losses(block, weight), **also(block, weight)}
+
+    found = stage.measured_on(measured_on, who, measure, other)
+    return named(fits, found), found
+
+
+def _nothing(_: BlockAnatomy, __: Callable[[str], Tensor]) -> dict[str, Observer]:
+    """Is measured also."""
+    return {}
 
 
 def costs_as_rounded(

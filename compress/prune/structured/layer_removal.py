@@ -29,6 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ....errors import RecipeError
 from ....terminal import Progress
 from ...model.block_anatomy import BlockAnatomy
 from ...model.skeleton import Skeleton
@@ -54,6 +55,24 @@ class LayerChoice:
 
     removed: list[int]
     scores: list[float]
+
+
+def given(removed: Sequence[int], stacks: Stacks) -> Sequence[int]:
+    """The blocks ``removed``, which a recipe names.
+
+    Raises:
+        RecipeError: one is not there, is named twice, or no block of its stack would stay.
+    """
+    for place, index in enumerate(removed):
+        if index in removed[:place] or not any(index in stack for stack in stacks):
+            known = ", ".join(f"{stack.start} to {stack.stop - 1}" for stack in stacks)
+            raise RecipeError(
+                f"layers: removed names block {index}, which is not there or was named before",
+                fix=f"give each of them once, of {known}",
+            )
+    if any(set(stack) <= {*removed} for stack in stacks):
+        raise RecipeError("layers: removed names every block of a stack", fix="leave one of them out")
+    return removed
 
 
 def lowest(scores: Sequence[float], stacks: Stacks, enough: Enough) -> LayerChoice:
@@ -161,6 +180,21 @@ def greedy(
             kept.remove(removed[-1])
             task.advance(1, f"without block {removed[-1]}: {scores[-1]:.3g}")
     return LayerChoice(sorted(removed), scores)
+
+
+def damages_without(runner: BlockRunner, inputs: Stream, progress: Progress) -> dict[int, float]:
+    """The measured damage of the whole model without each block that may go first, by its number; nothing is
+    repaired. ``inputs`` are those of the first block, which stay.
+
+    Raises:
+        CalibrationError: a block turns samples into NaN or infinity.
+    """
+    tried = removable(runner.skeleton.anatomy.ranges(), ())
+    with progress.task("measuring without each block", 1) as task:
+        whole, without = _without_each(runner, inputs, range(len(runner.blocks)), tried)
+        found = {index: _damage(runner, whole, rows) for index, rows in zip(tried, without, strict=True)}
+        task.advance(1)
+    return found
 
 
 def _without_each(

@@ -18,14 +18,13 @@ from ...solve.damped_cholesky import inverted
 from ...solve.elimination import eliminate
 from .budget import BlockPart
 from .part_pruning import Importance
-from .widths import WidthChoice
 
 
 def measure_of(
-    items: Sequence[BlockPart], importance: Importance, widths: WidthChoice, damping: float
+    items: Sequence[BlockPart], importance: Importance, damping: float, *, counts: bool
 ) -> Measure:
-    """By reader the loss without each unit alone, where units go by that; by :func:`refitted` the loss with
-    each count of an item, when what stays is refitted.
+    """By reader the loss without each unit alone, where units go by that; with ``counts``, by
+    :func:`refitted`, the loss with each count of an item, when what stays is refitted.
     """
 
     def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, Observer]:
@@ -35,7 +34,7 @@ def measure_of(
             if importance == "taylor":
                 units = reader.in_features // item.part.unit(block)
                 found[reader.name] = UnitLosses(reader.name, units)
-            if widths == "solved":
+            if counts:
                 own = weight(reader.name)
                 losses = partial(refit_losses, item, own, damping=damping)
                 found[refitted(item)] = GramLosses(reader.name, own, losses)

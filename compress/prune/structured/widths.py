@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from ....errors import RecipeError
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import BlockAnatomy
 from ...solve.knapsack import choose
@@ -19,6 +20,8 @@ from .part_pruning import Widths
 from .units import PrunablePart
 
 WidthChoice = Literal["solved", "uniform"]
+# Units that the parts of a block keep, by its number.
+GivenWidths = dict[int, dict[Literal["heads", "cross_heads", "ffn"], int]]
 
 
 def uniform(items: Sequence[BlockPart], room: int) -> dict[tuple[int, str], int]:
@@ -60,6 +63,30 @@ def solved(
     choice = choose([losses[item.key] for item in items], sizes, room)
     picked = zip(items, choice.options, strict=True)
     return {item.key: item.counts[option] for item, option in picked}, choice.cost
+
+
+def given(items: Sequence[BlockPart], widths: GivenWidths) -> dict[tuple[int, str], int]:
+    """The ``widths`` by item.
+
+    Raises:
+        RecipeError: a part that is not among ``items``, or a count of units that it cannot keep.
+    """
+    counts = {item.key: item.counts for item in items}
+    found = {(block, str(part)): count for block, parts in widths.items() for part, count in parts.items()}
+    for (block, part), count in found.items():
+        if (block, part) not in counts:
+            raise RecipeError(
+                f"narrow: widths give {count} {part} to block {block}, which loses none",
+                fix=f"blocks have the numbers 0 to {max(block for block, _ in counts)}; their parts are "
+                f"{', '.join(sorted({part for _, part in counts}))}",
+            )
+        if count not in (known := counts[block, part]):
+            near = sorted(sorted(known, key=lambda one: abs(one - count))[:2])
+            raise RecipeError(
+                f"narrow: block {block} cannot keep {count} of {known[-1]} {part}",
+                fix=f"give {' or '.join(map(str, near))}, or another multiple",
+            )
+    return found
 
 
 def narrowed(anatomy: Anatomy, parts: Sequence[PrunablePart], widths: Widths) -> Anatomy:

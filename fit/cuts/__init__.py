@@ -1,0 +1,1 @@
+"""Heads, channels and blocks among the candidates of the exact solve."""

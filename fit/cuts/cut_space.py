@@ -1,0 +1,157 @@
+"""``CutSpace``: the candidates of a model with heads, channels and blocks among them.
+
+A linear of a block that keeps fewer units is smaller, and its rounding costs as much less. The linears of a
+part keep as many units as each other, and a block goes with all that it has: these are ties of the programme,
+so that no option is a product of the schemes of several linears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ...compress.model.block_anatomy import Linear
+from ...compress.model.weights import WeightSource
+from ...compress.numbers.scheme import Scheme
+from ...compress.prune.structured.budget import BlockPart
+from ..candidates import Option, Space, linear_options, useful
+from ..losses import Losses, linear_schemes
+from ..solve import Infeasible, Limit, Solution, Table, Tie, solve
+from .cut_losses import part_name
+from .possible import BLOCK, Cuts
+from .profile import Profile
+
+
+@dataclass(frozen=True)
+class CutSpace:
+    """The ``space`` with the ``ties`` of its units. ``places``: the block and the part of each unit of
+    linears, by its number; ``drops``: how many blocks go by each option, and how many may.
+    """
+
+    space: Space
+    ties: tuple[Tie, ...]
+    places: Mapping[int, tuple[int, str]]
+    drops: Limit
+
+    @property
+    def options(self) -> int:
+        """How many there are that cut something."""
+        return sum(option.kept is not None for unit in self.space.units for option in unit.options)
+
+    @property
+    def smallest(self) -> float:
+        """Bytes of the units at their smallest."""
+        found = self.solve(self.space.sizes, [])
+        assert isinstance(found, Solution)
+        return found.damage
+
+    def solve(
+        self, objective: Table, limits: Sequence[Limit], only: Profile | None = None
+    ) -> Solution | Infeasible:
+        """As :func:`..solve.solve`; ``only`` with what a profile cuts."""
+        limits = [*limits, self.drops]
+        return solve(objective, limits if only is None else [*limits, self._others(only)], self.ties)
+
+    def _others(self, profile: Profile) -> Limit:
+        """None of the options that cut something else."""
+        uses = [
+            [
+                float(number in self.places and option.kept != profile.of(*self.places[number]))
+                for option in row
+            ]
+            for number, row in enumerate(unit.options for unit in self.space.units)
+        ]
+        return Limit("other cuts", uses, 0.0)
+
+    def profile(self, options: Sequence[int]) -> Profile:
+        """What a choice cuts."""
+        chosen = [option.kept for _, option in self.space.chosen(options)]
+        kept = {place: chosen[number] for number, place in self.places.items()}
+        removed = tuple(sorted({block for (block, _), count in kept.items() if count == 0}))
+        return Profile(tuple((*place, count) for place, count in sorted(kept.items()) if count), removed)
+
+
+def with_cuts(
+    whole: Space, source: WeightSource, losses: Losses | None, cuts: Cuts, factor: float = 1.0
+) -> CutSpace:
+    """The candidates ``whole`` of a model and those of ``cuts``, which lose ``factor`` times what was
+    measured of each; without ``losses`` none.
+    """
+    schemes = linear_schemes(source.anatomy)
+    numbers = {unit.modules[0]: number for number, unit in enumerate(whole.units)}
+    units, places, ties = list(whole.units), dict[int, tuple[int, str]](), list[Tie]()
+    for block in source.anatomy.blocks:
+        mine: dict[int, tuple[Option, ...]] = {}
+        gone = _measured(losses, block.index, BLOCK, [0] if block.index in cuts.drops else [], factor)
+        for group in block.inputs():
+            number, item = numbers[group[0].name], cuts.item_of(group[0])
+            place = block.index, "" if item is None else item.part.name
+            added = [Option(None, 0.0 if mine else loss, 0.0, 0, (0, 0)) for loss in gone.values()]
+            if item is not None:
+                lost = _measured(
+                    losses, *place, cuts.levels(item), 0.0 if place in places.values() else factor
+                )
+                added += _narrower(group, item, schemes, losses, lost)
+            mine[number], places[number] = (*units[number].options, *added), place
+            units[number] = replace(units[number], options=mine[number])
+        ties += _ties(mine, places)
+    # Of each block its first unit counts.
+    first = {block: number for number, (block, _) in reversed(list(places.items()))}
+    goes = [
+        [float(option.kept == 0 and number in first.values()) for option in unit.options]
+        for number, unit in enumerate(units)
+    ]
+    limit = Limit("blocks gone", goes, float(cuts.most))
+    return CutSpace(replace(whole, units=tuple(units)), tuple(ties), places, limit)
+
+
+def lost(losses: Losses, profile: Profile) -> float:
+    """What a profile costs as measured of each of its cuts."""
+    kept = sum(losses.cuts[part_name(block, part)][str(count)] for block, part, count in profile.kept)
+    return kept + sum(losses.cuts[part_name(block, BLOCK)]["0"] for block in profile.removed)
+
+
+def _measured(
+    losses: Losses | None, block: int, part: str, counts: Sequence[int], factor: float
+) -> dict[int, float]:
+    """``factor`` times the losses of those of ``counts`` that have some."""
+    if losses is None:
+        return dict.fromkeys(counts, 0.0)
+    known = losses.cuts.get(part_name(block, part), {})
+    return {count: factor * known[str(count)] for count in counts if str(count) in known}
+
+
+def _narrower(
+    group: Sequence[Linear],
+    item: BlockPart,
+    schemes: Sequence[Scheme],
+    losses: Losses | None,
+    lost: Mapping[int, float],
+) -> list[Option]:
+    """Of linears with the same inputs, for each count of units that their part keeps, which costs as much as
+    is ``lost``.
+    """
+    found = []
+    for count, loss in lost.items():
+        linears = {one.name: one for one in item.part.narrowed(item.block, count).linears()}
+        left, share = [linears[one.name] for one in group], count / item.counts[-1]
+        shape = left[0].in_features, sum(one.out_features for one in left)
+        found += [
+            replace(option, damage=share * option.damage + loss, kept=count, shape=shape)
+            for option in useful(linear_options(left, schemes, losses))
+        ]
+    return found
+
+
+def _ties(mine: Mapping[int, Sequence[Option]], places: Mapping[int, tuple[int, str]]) -> list[Tie]:
+    """Of the units of a block: those of a part keep as many, and all of them none or some."""
+
+    def having(numbers: Sequence[int], kept: int) -> Tie:
+        return {n: [i for i, option in enumerate(mine[n]) if option.kept == kept] for n in numbers}
+
+    found = []
+    for part in sorted({places[number] for number in mine}):
+        numbers = [number for number in mine if places[number] == part]
+        counts = sorted({option.kept for option in mine[numbers[0]] if option.kept})
+        found += [having(numbers, count) for count in counts]
+    return [*found, having(list(mine), 0)]
