@@ -61,7 +61,7 @@ class Narrow(Selective, ModelPass):
     widths: WidthChoice | GivenWidths = Field(
         "solved",
         description="solved: as measured, under one budget; uniform: all alike, for plain transformers; or "
-        "the units that stay of some blocks, in place of keep: {3: {heads: 5, ffn: 1024}}",
+        "the units that stay of some blocks, in place of keep: {'3': {heads: 5, ffn: 1024}}",
     )
     importance: Importance = Field(
         "reconstruction",

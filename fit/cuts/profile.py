@@ -45,9 +45,9 @@ class Profile:
         """Of a recipe, with the model's own numbers of blocks: narrower first, then without some."""
         found: list[dict[str, Any]] = []
         if self.kept:
-            widths: dict[int, dict[str, int]] = {}
+            widths: dict[str, dict[str, int]] = {}
             for block, part, count in self.kept:
-                widths.setdefault(block, {})[part] = count
+                widths.setdefault(f"{block}", {})[part] = count
             parts = [name for part, name in _PARTS.items() if any(part == one for _, one, _ in self.kept)]
             found.append({"pass": "narrow", "parts": parts, "multiple": multiple, "widths": widths})
         if self.removed:

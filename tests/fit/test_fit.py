@@ -116,7 +116,7 @@ def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture)
     assert fit("--max-kl", "0.01", "--json") == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert "; at most 11 trials left, " in printed.err
+    assert "; at most 14 trials left, " in printed.err
     assert found["objective"] == "disk" and found["measured"]["KL"] <= 0.01 >= found["held_out"]["KL"]
     holding = [one for one in found["trials"] if one["excess"] == 0]
     assert found["measured"]["disk"] == min(one["measured"]["disk"] for one in holding)
