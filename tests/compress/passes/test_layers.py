@@ -217,3 +217,16 @@ def test_the_plan_counts_the_layers_that_go(
     assert plan.result_bytes == pytest.approx(written, rel=0.1)
     with pytest.raises(RecipeError, match="leave none"):
         plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "layers", "keep": 0.1}))
+
+
+def test_blocks_that_are_named_go(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path], recipe: Callable[..., str]
+) -> None:
+    out = run(pico_llama, pico_text, tmp_path, {"pass": "layers", "removed": [1]})
+    assert details(out)["removed"] == [1] and read_json(out / "config.json")["num_hidden_layers"] == 2
+    for removed, said in (([1, 1], "named before"), ([3], "not there"), ([0, 1, 2], "every block")):
+        with pytest.raises(RecipeError, match=said):
+            plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "layers", "removed": removed}))
+    for step in ({}, {"keep": 0.5, "removed": [1]}):
+        with pytest.raises(RecipeError, match="and not both"):
+            plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "layers", **step}))

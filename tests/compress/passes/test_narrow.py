@@ -240,6 +240,26 @@ def test_the_plan_knows_the_shapes_that_later_passes_see(
     assert plan.peak_memory > 0
 
 
+def test_blocks_keep_what_is_given(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path], recipe: Callable[..., str]
+) -> None:
+    step = {"pass": "narrow", "widths": {"1": {"heads": 1, "ffn": 96}, "2": {"ffn": 32}}}
+    passes = step, {"pass": "gptq", "scheme": "W4A16-g32"}
+    out = run(pico_llama, pico_text, tmp_path, *passes)
+    sizes = [
+        {"ffn": 128, "heads": 4, "kv_heads": 2},
+        {"ffn": 96, "heads": 2, "kv_heads": 1},
+        {"ffn": 32, "heads": 4, "kv_heads": 2},
+    ]
+    assert read_json(out / "config.json")["edgepress_blocks"] == sizes
+    planned = recipe(tmp_path, *passes)
+    plan = plan_model(str(pico_llama), recipe=planned, calibration=str(pico_text), samples=16, length=32)
+    left = WeightSource.open(out)
+    assert plan.steps[0].bytes_after == pytest.approx(
+        plan.steps[0].bytes_before * weights(left) / weights(WeightSource.open(pico_llama)), rel=1e-3
+    )
+
+
 @pytest.mark.parametrize("keep", [0.9, 0.8, 0.6])
 def test_the_plan_of_solved_widths_is_as_large_as_what_is_kept(
     keep: float,
@@ -267,6 +287,10 @@ def test_the_plan_of_solved_widths_is_as_large_as_what_is_kept(
             "divide",
         ),
         ([{"pass": "ffn", "keep": 1.5}], RecipeError, "keep"),
+        ([{"pass": "narrow"}], RecipeError, "keep, or the units of blocks"),
+        ([{"pass": "narrow", "keep": 0.8, "widths": {"1": {"ffn": 64}}}], RecipeError, "and not both"),
+        ([{"pass": "narrow", "widths": {"7": {"ffn": 64}}}], RecipeError, "block 7, which loses none"),
+        ([{"pass": "narrow", "widths": {"1": {"ffn": 65}}}], RecipeError, "cannot keep 65 of 128 ffn"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(
