@@ -123,7 +123,7 @@ class Spaces:
         losses = self._losses(self.source, ())
 
         def measured(profile: Profile) -> float:
-            self.progress.note(f"cut on trial: {profile.line(self.cuts)}")
+            self.progress.note(f"measuring a cut: {profile.line(self.cuts)}")
             passes = profile.passes(self.cuts.multiple)
             return _damage(WeightSource.open(self._pruned(passes)))
 

@@ -21,6 +21,9 @@ from edgepress.errors import InputError
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.corrections import Corrections
+from edgepress.fit.cuts.cut_space import with_cuts
+from edgepress.fit.cuts.possible import cuts_of
+from edgepress.fit.cuts.profile import Profile
 from edgepress.fit.latency import costs_of, rests_of, timed_lengths, times_of
 from edgepress.fit.methods import METHODS
 from edgepress.fit.quantities import DECODE, DISK, ENERGY, FIRST_TOKEN, Quantity
@@ -205,3 +208,24 @@ def test_of_what_nothing_is_predicted_the_first_trial_says_the_rest(pico_llama: 
     few = small_table(families=[one for one in small_table().families if "Attention" not in one.op])
     keep_table("here", few)
     assert rests_of(space, source, BUDGETS, costs_of(BUDGETS, 1)) == {}
+
+
+@pytest.mark.usefixtures("table")
+def test_fewer_heads_and_channels_take_less_and_keep_a_rate_that_no_bits_keep(pico_llama: Path) -> None:
+    source = WeightSource.open(pico_llama)
+    whole = space_of(source, None)
+    found = with_cuts(whole, source, None, cuts_of(source))
+    costs = costs_of(BUDGETS[:1], 1)
+    (alone,) = times_of(whole, source, BUDGETS[:1], costs).values()
+    (times,) = times_of(found.space, source, BUDGETS[:1], costs).values()
+    for unit, row, before in zip(found.space.units, times, alone, strict=True):
+        assert row[: len(before)] == before
+        named = {(option.kept, option.name): s for option, s in zip(unit.options, row, strict=True)}
+        for (kept, scheme), seconds in named.items():
+            assert (seconds == 0) == (kept == 0) and (kept in (None, 0) or seconds < named[None, scheme])
+    space = replace(found.space, times={BUDGETS[0].key: times})
+    faster = Budget(DECODE, 1.1 / sum(min(row) for row in alone), "here")
+    limits = Corrections().limits(space, [faster], METHODS[0])
+    assert isinstance(found.solve(space.sizes, limits, only=Profile()), Infeasible)
+    solution = found.solve(space.sizes, limits)
+    assert isinstance(solution, Solution) and found.profile(solution.options)
