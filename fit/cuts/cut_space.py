@@ -88,10 +88,10 @@ def with_cuts(
             place = block.index, "" if item is None else item.part.name
             added = [Option(None, 0.0 if mine else loss, 0.0, 0, (0, 0)) for loss in gone.values()]
             if item is not None:
-                lost = _measured(
-                    losses, *place, cuts.levels(item), 0.0 if place in places.values() else factor
-                )
-                added += _narrower(group, item, schemes, losses, lost)
+                # The first unit of a part costs what the part loses.
+                times = 0.0 if place in places.values() else factor
+                costs = _measured(losses, *place, cuts.levels(item), times)
+                added += _narrower(group, item, schemes, losses, costs)
             mine[number], places[number] = (*units[number].options, *added), place
             units[number] = replace(units[number], options=mine[number])
         ties += _ties(mine, places)
@@ -126,13 +126,13 @@ def _narrower(
     item: BlockPart,
     schemes: Sequence[Scheme],
     losses: Losses | None,
-    lost: Mapping[int, float],
+    costs: Mapping[int, float],
 ) -> list[Option]:
-    """Of linears with the same inputs, for each count of units that their part keeps, which costs as much as
-    is ``lost``.
+    """Of linears with the same inputs, for each count of units that their part keeps: by that what is lost
+    with it.
     """
     found = []
-    for count, loss in lost.items():
+    for count, loss in costs.items():
         linears = {one.name: one for one in item.part.narrowed(item.block, count).linears()}
         left, share = [linears[one.name] for one in group], count / item.counts[-1]
         shape = left[0].in_features, sum(one.out_features for one in left)

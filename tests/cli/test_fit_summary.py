@@ -14,6 +14,7 @@ PLAN: dict[str, Any] = {
     "largest": 90e6,
     "units": 21,
     "options": 6,
+    "cuts": 0,
     "judged": "KL",
     "hours": 2.5,
 }
@@ -29,6 +30,7 @@ FOUND: dict[str, Any] = {
     "why_no_more": [],
     "gap": 0.001,
     "bits": [],
+    "cut": [],
     "prices": [],
     "repeat": ["edgepress", "compress"],
 }
@@ -47,6 +49,16 @@ def test_a_plan_says_one_result_and_calls_it_what_it_is(solved: dict[str, Any], 
     assert said in text and text.count("  result ") == 1
     assert ("front    disk 50.0 MB, KL 0.2 (estimate)" in text) is bool(solved["feasible"])
     assert text.endswith("no trial begins after 2.5 hours") and "to compress once" not in text
+
+
+def test_cuts_are_counted_in_a_plan_and_named_in_what_was_found() -> None:
+    cut = {"line": "block 3: 5 of 8 heads", "predicted": {"disk": 48e6, "KL": 0.3}}
+    text = plan_text(PLAN | {"losses_known": False, "cuts": 70, "smallest_cut": 25e6, "cut": cut})
+    assert "70 further options have fewer heads, channels or blocks: down to 25.0 MB" in text
+    assert "predicted to be better: block 3: 5 of 8 heads" in text and "disk 48.0 MB, KL 0.3, before" in text
+    found = summary_text("OUT", FOUND | {"cut": ["block 3: 5 of 8 heads", "block 7 goes"]})
+    assert "  cut first: block 3: 5 of 8 heads\n  cut first: block 7 goes\n" in found
+    assert "cut first" not in summary_text("OUT", FOUND)
 
 
 def test_a_plan_counts_the_time_of_each_method() -> None:
