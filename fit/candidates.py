@@ -18,6 +18,7 @@ from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
 from ..compress.solve.table_solving import gains
+from ..devices.predict.memory import ENCODER_ACTIVATIONS, process_bytes
 from .losses import Losses, linear_schemes, table_schemes
 from .packaged import Given
 from .quantities import (
@@ -30,9 +31,6 @@ from .quantities import (
     Quantity,
 )
 
-# Resident bytes of a process that runs a bundle, without its weights: the least (MiniLM's). Budgets below
-# that are refused before anything is measured; a trial says how much more it is.
-_RUNTIME = 96 << 20
 _PROFILED_TOKENS = 256  # of the cache in a profile: 128 of the prompt and 128 new ones
 
 
@@ -128,7 +126,7 @@ def space_of(source: WeightSource, losses: Losses | None, given: Given | None = 
         ]
         units.append(Unit(name, (module,), _left(options, module, given), is_table=True))
     cache = _cache_bytes(anatomy)
-    resident = _RUNTIME + 4 * anatomy.vocab_size + cache
+    resident = _process(source) + 4 * anatomy.vocab_size + cache
     shipped = _rest(source, units)
     judged = COSINE if model_kind(anatomy) in COSINE.models else KL
     resident += shipped
@@ -213,6 +211,17 @@ def _rest(source: WeightSource, units: Sequence[Unit]) -> float:
     both = (tables[0], tables[-1]) if tables else (None, None)
     whole = bundle_bytes(source, source.anatomy, bits, both, 0)
     return whole - sum(option.size for _, option in first)
+
+
+def _process(source: WeightSource) -> float:
+    """Bytes of a process that runs a bundle, without its weights. Budgets below that are refused before
+    anything is measured; a trial says how much more it is.
+    """
+    tokenizer = source.reader.path / "tokenizer.json"
+    read = tokenizer.stat().st_size if tokenizer.is_file() else None
+    graphs = 2 if source.anatomy.kind == "encoder_decoder" else 1
+    found = process_bytes(read, graphs=graphs)
+    return found if source.anatomy.kind == DECODER else found + ENCODER_ACTIVATIONS
 
 
 def _cache_bytes(anatomy: Anatomy) -> float:

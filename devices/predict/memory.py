@@ -18,7 +18,7 @@ RESIDENT = 70_000_000
 _TOKENIZER, _PER_TOKENIZER_BYTE = 5_000_000, 9.2
 # What the runtime keeps for a session whatever its graph, and what a batch of texts takes beside its widest
 # activations.
-_SESSION, _ACTIVATIONS = 14_000_000, 6_000_000
+_SESSION, ENCODER_ACTIVATIONS = 14_000_000, 6_000_000
 _FLOAT = 4
 
 
@@ -28,6 +28,15 @@ def encoder_batches(work: PredictedWork, threads: int) -> tuple[int, bool]:
     if threads > 1 and -(-work.batch // each) >= WORTH * threads:
         return each, True
     return max(1, min(work.batch, TOKENS_PER_CORE * threads // work.prompt_tokens)), False
+
+
+def process_bytes(tokenizer: int | None, resident: int = 0, graphs: int = 1) -> float:
+    """Of a process that runs a bundle of so many ``graphs``, without weights, activations and cache.
+    ``tokenizer``: the bytes of its file, None where none is read; ``resident``: of a process that can open a
+    bundle, by a kernel table.
+    """
+    read = 0.0 if tokenizer is None else _TOKENIZER + _PER_TOKENIZER_BYTE * tokenizer
+    return (resident or RESIDENT) + graphs * _SESSION + read
 
 
 def sizes(
@@ -44,12 +53,12 @@ def sizes(
     packed: int = subject.does(Run(1, length=length)).packed
     packed += 0 if subject.reads is None else subject.reads(Run(length, length=length)).packed
     sessions = 2 if encoder and texts and encoder_batches(work, threads)[1] else 1
-    fixed = float((resident or RESIDENT) + graphs * _SESSION)
-    fixed += _TOKENIZER + _PER_TOKENIZER_BYTE * subject.tokenizer if subject.tokenizer or texts else 0
+    tokenizer = subject.tokenizer if subject.tokenizer or texts else None
+    fixed = process_bytes(tokenizer, resident, graphs)
     rows = TOKENS_PER_CORE if encoder else min(length, PREFILL_CHUNK)
     rows = rows if texts else length * (work.batch if encoder else 1)
     activations = 2 * _FLOAT * rows * subject.widest + _FLOAT * subject.vocab
-    activations += _ACTIVATIONS if encoder else 0
+    activations += ENCODER_ACTIVATIONS if encoder else 0
     held = max(subject.weights, packed)
     cache = 0 if encoder else subject.kv_bytes * (length + work.new_tokens)
     running = fixed + sessions * (held + activations) + cache
