@@ -12,6 +12,7 @@ from ..measure.precision import chosen
 from ..model.weights import WeightSource
 from ..pipeline.algorithm import float_bytes
 from .losses.objective import AT_ONCE as LOGITS_AT_ONCE
+from .students.blocks_that_stay import ROOM, block_cost, passing, staying
 from .teacher_sweep import AT_ONCE as TEACHER_AT_ONCE
 from .training_options import TrainingOptions
 
@@ -36,7 +37,7 @@ def whole_bytes(
     inside = tuple(f"{block.prefix}." for block in anatomy.blocks)
     outside = sum(math.prod(shape) for name, shape in source.shapes.items() if not name.startswith(inside))
     halves = chosen(training.precision, torch.device("cpu")) != "float32"
-    live = [_passing(source, place) for place in range(len(anatomy.blocks))]
+    live = [passing(block, anatomy.hidden_size) for block in anatomy.blocks]
     # Gradient checkpointing keeps what enters each block, and the activations of one.
     states = anatomy.hidden_size * len(live) + max(live) if training.checkpointing else sum(live)
     held = training.micro_batch_tokens * states * (_FLOAT // 2 if halves else _FLOAT)
@@ -47,32 +48,26 @@ def whole_bytes(
     return int((copies + stays) * weights) + _FLOAT * ((1 + stays) * outside + table) + held + logits
 
 
-def _passing(source: WeightSource, place: int) -> int:
-    """How many numbers a token leaves in a block for the way back."""
-    block, hidden = source.anatomy.blocks[place], source.anatomy.hidden_size
-    mlp = block.feed_forward
-    # Behind each norm, what is added to the residual, and the mixer's; of the MLP up, gate and their product.
-    return 6 * hidden + block.mixer.live + (0 if mlp is None else 4 * mlp.up.out_features)
-
-
 def streamed_bytes(source: WeightSource, tokens: int, learned: int, *, matrices: int, tables: int = 0) -> int:
     """Peak memory of a student whose blocks are read as they run, and of its teacher before.
 
     ``tokens`` are those of a micro-batch. ``learned`` numbers have their first value, change, gradient, two
     moments and best; a weight of the block that runs takes so many bytes of ``matrices``, and one of
     embedding and head, where these learn, of ``tables``. The inputs of all blocks wait, and the activations
-    of one.
+    of one; the first blocks stay.
     """
     anatomy = source.anatomy
-    block, largest, wide = 0, 0, 0
+    block, largest, wide, costs = 0, 0, 0, []
     for one in anatomy.blocks:
         weights = [linear.out_features * linear.in_features for linear in one.linears()]
         block, largest = max(block, sum(weights)), max(largest, *weights)
+        costs.append(block_cost(one, anatomy.hidden_size, tokens, matrices * sum(weights)))
         wide = max(wide, one.attention.heads * one.attention.head_dim, one.mlp.up.out_features)
     states = 4 * tokens * anatomy.hidden_size
     run = 5 * states + 12 * tokens * wide
     teacher = 4 * block + 2 * 4 * TEACHER_AT_ONCE * anatomy.hidden_size + run
     head = 0 if anatomy.head is None else 20 * LOGITS_AT_ONCE * anatomy.vocab_size
-    student = matrices * block + 8 * largest + len(anatomy.blocks) * states + max(2 * run, head)
+    stay = sum(costs[: staying(costs, ROOM)])
+    student = stay + matrices * block + 8 * largest + len(anatomy.blocks) * states + max(2 * run, head)
     outside = source.outer_bytes() + tables * anatomy.vocab_size * anatomy.hidden_size
     return outside + max(teacher, head, 24 * learned + student + _KEPT)

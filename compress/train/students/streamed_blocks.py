@@ -3,9 +3,9 @@ read when a block runs, and forgotten after it.
 
 On the way forward the input of each block is kept and nothing inside it; on the way back the block is read
 and computed again (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174), so that memory holds the
-matrices of one block, whatever the model's size. Values and gradients are those of the whole model, to the
-bit. Quantized matrices come as codes, a byte each. Embedding and head stay in the type that they are stored
-in.
+matrices of one block, whatever the model's size, beside a few that stay (:mod:`.blocks_that_stay`). Values
+and gradients are those of the whole model, to the bit. Quantized matrices come as codes, a byte each.
+Embedding and head stay in the type that they are stored in.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ...model.torch_model import round_inputs
 from ...model.weights import WeightSource
 from ...numbers.fake_quant import TokenQuantLinear
 from ...pipeline.block_shards import Masks
+from .blocks_that_stay import ROOM, block_cost, staying
 from .quant_linear import StoredHead
 
 
@@ -49,6 +50,12 @@ class Frozen:
     attribute: str
     read: Callable[[], Tensor | None]
 
+    @property
+    def size(self) -> int:
+        """In bytes, with what a matrix in float becomes for its product, which the way back needs."""
+        value: Tensor = getattr(self.module, self.attribute)
+        return value.nbytes * (2 if value.is_floating_point() else 1)
+
     def value(self, device: torch.device) -> Tensor:
         """What is read, where it goes to ``device`` fastest."""
         value = self.read()
@@ -69,15 +76,18 @@ class Frozen:
 
 
 class StreamedBlocks:
-    """The model of ``source`` on ``device``; ``model`` is transformers' module."""
+    """The model of ``source`` on ``device``; ``model`` is transformers' module. Blocks that learn stay in
+    ``room``, a number of bytes; on a GPU, for which a thread reads one after another, none does.
+    """
 
-    def __init__(self, source: WeightSource, device: torch.device) -> None:
+    def __init__(self, source: WeightSource, device: torch.device, room: int = ROOM) -> None:
         self.source, self.device, anatomy = source, device, source.anatomy
         self.skeleton = Skeleton(source, device)
         self.model = self.skeleton.model
         self.frozen: list[list[Frozen]] = [[] for _ in anatomy.blocks]
         self._built: dict[str, nn.Module] = {}
         self._held: set[int] = set()
+        self.room = room if device.type == "cpu" else 0
         self.take: Callable[[int], list[Tensor]] = self._read
         if device.type != "cpu":  # whose cores have nothing to wait for
             self.take = Ahead(self._read, len(anatomy.blocks)).take
@@ -128,10 +138,30 @@ class StreamedBlocks:
         def forward(*states: Any, **arguments: Any) -> Any:
             if not torch.is_grad_enabled():
                 return streamed(*states, **arguments)
+            if self._stays(
+                index, next(value for value in (*states, *arguments.values()) if value is not None)
+            ):
+                self._hold(index)
+                return inner(*states, **arguments)
             options: Any = {"use_reentrant": False, "preserve_rng_state": False}
             return checkpoint(streamed, *states, **options, **arguments)
 
         block.forward = forward
+
+    def _stays(self, index: int, states: Tensor) -> bool:
+        """Whether the block ``index`` does, into which ``states [..., hidden]`` come."""
+        hidden = self.source.anatomy.hidden_size
+        blocks = zip(self.source.anatomy.blocks, self.frozen, strict=True)
+        tokens = states.numel() // states.shape[-1]
+        costs = [block_cost(one, hidden, tokens, sum(part.size for part in parts)) for one, parts in blocks]
+        return index < staying(costs, self.room)
+
+    def _hold(self, index: int) -> None:
+        """Read the matrices of the block ``index``, which does not forget them."""
+        if index not in self._held:
+            for one, value in zip(self.frozen[index], self.take(index), strict=True):
+                one.fill(value, self.device)
+            self._held.add(index)
 
     def _reader(self, stored: str) -> Callable[[], Tensor]:
         return lambda: self.source.tensor(stored)
@@ -182,10 +212,8 @@ class StreamedBlocks:
         if index in self._held:
             yield
             return
-        self._held.add(index)
+        self._hold(index)
         try:
-            for one, value in zip(self.frozen[index], self.take(index), strict=True):
-                one.fill(value, self.device)
             yield
         finally:
             self._held.remove(index)

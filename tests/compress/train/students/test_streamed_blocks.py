@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from edgepress.compress.measure.reading import last_states
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.text.micro_batches import MicroBatch
+from edgepress.compress.train.students.blocks_that_stay import ROOM
 from edgepress.compress.train.students.student import Student
 from edgepress.read_ahead import Ahead
 from torch import Tensor, nn
@@ -127,6 +129,8 @@ def test_changes_of_low_rank_and_tables_learn_as_in_the_whole_model(
 def test_one_block_has_matrices_at_a_time(pico_llama: Path, tmp_path: Path) -> None:
     source = WeightSource.open(compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "o"))
     student = Student(source, CPU, streams=True)
+    assert student.streamed is not None
+    student.streamed.room = 0
     student.learn(("norms",))
     held: list[list[int]] = []
     scales = [matrices(block) for block in student.blocks()]
@@ -137,6 +141,29 @@ def test_one_block_has_matrices_at_a_time(pico_llama: Path, tmp_path: Path) -> N
         assert sum(count > few for count, few in zip(counts, scales, strict=True)) == 1
     assert len(held) > len(student.quantized)  # again on the way back
     assert [matrices(block) for block in student.blocks()] == scales
+
+
+def test_blocks_stay_for_which_there_is_room(pico_llama: Path, tmp_path: Path) -> None:
+    """They are read once, run once in each step, and change no bit of a gradient."""
+    source = WeightSource.open(compress_model(str(pico_llama), scheme="W4A16-g32", output=tmp_path / "o"))
+    found: list[tuple[list[Tensor | None], int, int]] = []
+    for room in (0, 500_000, ROOM):
+        student = Student(source, CPU, streams=True)
+        assert student.streamed is not None
+        student.streamed.room, read, ran = room, Counter[int](), Counter[int]()
+        take = student.streamed.take
+        student.streamed.take = lambda index, take=take, read=read: (read.update([index]), take(index))[1]  # type: ignore[misc]
+        for place, module in enumerate(student.quantized.values()):
+            module.register_forward_hook(lambda *_, place=place, ran=ran: ran.update([place]))  # type: ignore[misc]
+        student.learn(("scales", "norms"))
+        for _ in range(2):
+            last_states(student.model, batch(), CPU).square().sum().backward()
+        found.append(([change.grad for change in student.changes()], read.total(), ran.total()))
+    none, some, every = found
+    for other in (some, every):
+        assert all(torch.equal(one, two) for one, two in zip(none[0], other[0], strict=True))
+    assert none[1] > some[1] > every[1] == len(source.anatomy.blocks)
+    assert none[2] > some[2] > every[2] == 2 * len(source.schemes)
 
 
 def test_values_stay_where_blocks_are_read_ahead(pico_llama: Path, tmp_path: Path) -> None:
