@@ -91,7 +91,7 @@ def main() -> None:
             "other in each, loading included. Bar: 1.3.",
             "Gradients of the probe text: a backward sweep, whose states wait on disk, against autograd in "
             "the whole model. What learns: scales, zero points, norms and biases of the rounded model; "
-            "blocks that are read whenever they run, and again on the way back, against blocks that stay.",
+            "blocks that are read as they run, against a model that is held whole.",
         ],
     )
 
