@@ -112,6 +112,7 @@ def _encoder(section: dict[str, Any]) -> str:
         f"hidden size {section['hidden_size']}",
         f"pooling: {section['pooling']}" if section.get("pooling") else None,
         f"{len(section['labels'])} labels" if section.get("labels") else None,
+        f"prompts: {', '.join(section['prompts'])}" if section.get("prompts") else None,
     )
 
 

@@ -199,7 +199,7 @@ def _sound_section(job: ExportJob, hearing: Hearing) -> dict[str, Any]:
 
 
 def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
-    """Pooling, labels, limits and inputs of an encoder."""
+    """Pooling, prompts, labels, limits and inputs of an encoder."""
     anatomy, pooling = job.source.anatomy, job.pooling
     head = anatomy.classifier
     labels = (
@@ -214,6 +214,7 @@ def encoder_section(job: ExportJob, inputs: Sequence[str]) -> dict[str, Any]:
         "max_length": min(wanted or anatomy.max_positions, anatomy.max_positions),
         "hidden_size": anatomy.hidden_size,
         "inputs": list(inputs),
+        **job.prompts.section(),
         **labels,
         **({} if job.images is None else {"image": job.images.as_dict()}),
         **_tower_section(job),

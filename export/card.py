@@ -134,6 +134,7 @@ def _facts(manifest: dict[str, Any], shipped: int) -> str:
         f"- graph: opset {graph['opset']}, IR {graph['ir_version']}",
         f"- operators: {graph['operators']}; runs in {markdown(graph['runs_in'])}",
     ]
+    lines += _prompts(manifest.get("encoder", {}))
     lines += [f"- storage: {markdown(note)}" for note in graph["notes"]]
     opening = (manifest["source"].get("opens_in") or {}).get("transformers") or {}
     if opening.get("answer", "yes") != "yes":
@@ -141,6 +142,15 @@ def _facts(manifest: dict[str, Any], shipped: int) -> str:
         lines.append(f"- the checkpoint itself in plain transformers: {opens}")
     lines += [f"- provider {status}" for status in [status_of(manifest)] if status]
     return "## Facts\n\n" + "\n".join(lines)
+
+
+def _prompts(encoder: dict[str, Any]) -> list[str]:
+    texts, default = encoder.get("prompts", {}), encoder.get("default_prompt")
+    if not texts:
+        return []
+    named = ", ".join(f"{markdown(name)} ({markdown(repr(text))})" for name, text in texts.items())
+    unasked = "nothing" if default is None else markdown(default)
+    return [f"- prompts in front of a text, by `--prompt`: {named}; where none is asked for: {unasked}"]
 
 
 def _proof(parity: dict[str, Any]) -> str:

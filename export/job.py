@@ -12,6 +12,7 @@ from ..runtime.bundle.preprocessing import Preprocessing
 from ..terminal import Progress, Silent
 from .graph.attention.cache_io import FLOAT
 from .graph.forms.providers import CPU, ProviderForm
+from .sentence_texts import Prompts
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ExportJob:
         made: what the checkpoint was made of: its manifest, or of a plain one its name and licence.
         pooling: of an encoder, from the files beside it; None for a decoder.
         images: how they are prepared, for a model that reads images.
+        prompts: what is put in front of the texts that an encoder reads.
         text: file whose text the proof uses; the built-in passage when None.
         as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.
         form: of the provider that the graph is written for.
@@ -35,6 +37,7 @@ class ExportJob:
     made: dict[str, Any] = field(default_factory=dict)
     pooling: Pooling | None = None
     images: Preprocessing | None = None
+    prompts: Prompts = field(default_factory=Prompts)
     text: Path | None = None
     as_float: bool = False
     form: ProviderForm = CPU

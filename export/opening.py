@@ -16,7 +16,7 @@ from .graph.attention.cache_io import cache_type
 from .graph.forms.providers import ProviderForm
 from .job import ExportJob
 from .proof.proof_text import proof_text
-from .sentence_texts import check_texts
+from .sentence_texts import Prompts, check_texts, prompts_of
 
 # A form in half precision has its cache in it, too.
 _CACHES = {"float16": "fp16"}
@@ -41,16 +41,20 @@ def open_job(
     source = WeightSource.open(model.path)
     source.in_float(experts_in_float(source))
     if embeds_sentences(model.path):
-        check_texts(model.path, progress)
+        check_texts(model.path)
     decodes, encodes = (source.anatomy.kind == kind for kind in ("decoder", "encoder"))
     images = source.anatomy.patches is not None
+    pooling, prompts = _pooling(source) if encodes else None, Prompts()
+    if pooling is not None and embeds_sentences(model.path):
+        prompts = prompts_of(model.path, pooling)
     origin = _origin(source, model)
     return ExportJob(
         source=source,
         name=str(origin["name"]),
         described=str(origin["described"]),
         made=source.manifest | {"source": origin},
-        pooling=_pooling(source) if encodes else None,
+        pooling=pooling,
+        prompts=prompts,
         images=require_preprocessing(model.path) if images else None,
         text=text,
         form=form,

@@ -209,8 +209,13 @@ class EmbeddingModel(EncoderModel):
     """The bundle of a sentence encoder, loaded."""
 
     def encode(
-        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, progress: Progress | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int = BATCH_SIZE,
+        prompt: str | None = None,
+        progress: Progress | None = None,
     ) -> Vectors:
         """Embeddings ``[len(texts), hidden]``; as :meth:`Encoder.encode`."""
         texts = [texts] if isinstance(texts, str) else texts
-        return self.encoder.encode(texts, batch_size, progress=progress)
+        return self.encoder.encode(texts, batch_size, prompt=prompt, progress=progress)

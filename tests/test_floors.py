@@ -33,7 +33,7 @@ ROOMS = {
         {""},
     ],
     "export": [
-        {"graph"},
+        {"graph", "sentence_texts"},
         {"job"},
         {"format"},
         {"bundle_manifest"},

@@ -80,10 +80,10 @@ class BundleSubject:
         )
 
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Sentence embeddings ``[len(texts), hidden]``."""
+        """Sentence embeddings ``[len(texts), hidden]`` of texts as they are, without a prompt."""
         if self._encoder is None:
             raise InputError("a decoder has logits, not embeddings")
-        return self._encoder.encode(texts)
+        return self._encoder.encode(texts, prompt="")
 
     def label_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """A classifier's logits ``[texts or tokens, labels]``."""

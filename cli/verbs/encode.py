@@ -27,8 +27,13 @@ _SHOWN = 12
 @bundle
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the vectors as a .npy file.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file.")
+@click.option(
+    "--prompt",
+    metavar="NAME",
+    help='The model\'s prompt that is put in front of each text; "" for none. [default: the one it names]',
+)
 @asks("encode", images=True)
-def command(question: EncoderQuestion, output: Path | None, overwrite: bool) -> None:
+def command(question: EncoderQuestion, output: Path | None, overwrite: bool, prompt: str | None) -> None:
     """Embed TEXTS (or a file of them, or images) with the encoder BUNDLE.
 
     Without --output a few are shown with the cosine similarity of each pair.
@@ -42,9 +47,11 @@ def command(question: EncoderQuestion, output: Path | None, overwrite: bool) -> 
         read = [Path(line) for line in lines] if question.images else []
         refuse_file(output, overwrite=overwrite, inputs=[question.bundle, *([file] if file else []), *read])
     if question.images:
+        if prompt is not None:
+            raise InputError("a prompt is given beside images", fix="encode texts with it")
         vectors = question.images_opened().encode(lines, **question.reading(_SHOWN))
     else:
-        vectors = question.opened(EmbeddingModel).encode(lines, **question.reading(_SHOWN))
+        vectors = question.opened(EmbeddingModel).encode(lines, prompt=prompt, **question.reading(_SHOWN))
     if output is not None:
         _save(output, vectors)
         found: dict[str, Any] = {"output": str(output), what: len(lines), "dimensions": vectors.shape[1]}

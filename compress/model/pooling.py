@@ -36,11 +36,13 @@ class Pooling:
             padding, ``tower`` where the anatomy of one of two encoders says it, or None when no file says.
         normalize: whether the vector is divided by its L2 norm.
         max_length: tokens at which a text is cut, special tokens included, or None when no file says.
+        include_prompt: whether the tokens of a prompt in front of a text count as the others.
     """
 
     mode: Mode | Literal["tower"] | None
     normalize: bool
     max_length: int | None
+    include_prompt: bool = True
 
     def apply(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Sentence vectors ``[batch, hidden]`` from states ``[batch, length, hidden]`` and a mask ``[batch,
@@ -89,15 +91,16 @@ def pooling_of(directory: Path) -> Pooling:
     """
     stages = _modules(directory)
     mode: Mode | None = None
+    prompt = True
     for kind, folder in stages:
         if kind == "Pooling":
-            mode = _mode(contained(directory, f"{folder}/config.json"))
+            mode, prompt = _mode(contained(directory, f"{folder}/config.json"))
         elif kind not in ("Transformer", "Normalize"):
             raise CheckpointError(
                 f"{directory} has a stage {kind!r} after its transformer, which this version does not know"
             )
     length = _max_length(directory / "sentence_bert_config.json")
-    return Pooling(mode, any(kind == "Normalize" for kind, _ in stages), length)
+    return Pooling(mode, any(kind == "Normalize" for kind, _ in stages), length, prompt)
 
 
 def _modules(directory: Path) -> list[tuple[str, str]]:
@@ -110,19 +113,20 @@ def _modules(directory: Path) -> list[tuple[str, str]]:
     return [(str(stage.get("type", "")).rpartition(".")[2], str(stage.get("path", ""))) for stage in content]
 
 
-def _mode(file: Path) -> Mode:
+def _mode(file: Path) -> tuple[Mode, bool]:
+    """The mode of the ``file``, and whether prompts count."""
     content: Any = read_json(file)
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} is not a JSON object")
     chosen = sorted(key for key, on in content.items() if key.startswith("pooling_mode_") and on is True)
-    named = content.get("pooling_mode")
+    named, prompt = content.get("pooling_mode"), content.get("include_prompt", True) is not False
     if isinstance(named, str) and named in NAMED and not chosen:
-        return NAMED[named]
+        return NAMED[named], prompt
     if len(chosen) != 1 or chosen[0] not in MODES:
         raise CheckpointError(
             f"{file} asks for {', '.join(chosen) or 'no pooling mode'}", why=f"known: {', '.join(MODES)}"
         )
-    return MODES[chosen[0]]
+    return MODES[chosen[0]], prompt
 
 
 def _max_length(file: Path) -> int | None:

@@ -61,9 +61,10 @@ class OnnxFormat:
         """Build the graph in memory, without weights.
 
         Raises:
-            InputError: it cannot be exported (of its kinds: shapes, names, formats of numbers).
+            InputError: it cannot be exported (of its kinds: shapes, names, formats of numbers, prompts).
             MissingDependency: ONNX Runtime is missing or too old.
         """
+        job.prompts.check_pooled(job.path, job.progress)
         return prepare_graphs(job, ("decoder", "encoder"), validate=validate)
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:

@@ -159,8 +159,8 @@ def _sentences(job: ExportJob, max_length: int) -> list[Feeds]:
     """Sentences one by one, so that none is padded; or images."""
     if job.source.anatomy.patches is not None:
         return _images(job)
-    longest = min(LONGEST, max_length)
-    rows = token_sentences(job.path, job.text, SENTENCES, longest, job.source.anatomy.vocab_size)
+    longest, vocabulary = min(LONGEST, max_length), job.source.anatomy.vocab_size
+    rows = token_sentences(job.path, job.text, SENTENCES, longest, vocabulary, job.prompts.in_front())
     tower = job.source.anatomy.tower
     if tower is not None and tower.filled:
         return [{"input_ids": row[None]} for row in rows]

@@ -6,6 +6,8 @@ Without a text of the user it is plain prose, near what models are trained on.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +89,22 @@ def token_rows(checkpoint: Path, text: Path | None, count: int, length: int, voc
 
 
 def token_sentences(
-    checkpoint: Path, text: Path | None, count: int, longest: int, vocab_size: int
+    checkpoint: Path,
+    text: Path | None,
+    count: int,
+    longest: int,
+    vocab_size: int,
+    in_front: Sequence[str] = ("",),
 ) -> list[Ids]:
-    """Ids of up to ``count`` sentences with their special tokens, each of at most ``longest`` tokens."""
+    """Ids of up to ``count`` sentences with their special tokens, each of at most ``longest`` tokens, behind
+    one text after the other of those ``in_front``.
+    """
     if not (checkpoint / _TOKENIZER).is_file():
         generator = np.random.default_rng(0)
         lengths = generator.integers(min(4, longest), longest + 1, count)
         return [generator.integers(0, vocab_size, int(length), dtype=np.int64) for length in lengths]
     pieces = [piece for piece in _SENTENCE_END.split(proof_text(text)) if piece.strip()][:count]
+    pieces = [before + piece for before, piece in zip(cycle(in_front), pieces, strict=False)]
     encoded = Tokenizer.open(checkpoint).encode_batch(pieces, max_length=longest)
     return [np.array(ids, dtype=np.int64) for ids in encoded if ids]
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Literal
 
+from ...errors import UnknownName
 from .preprocessing import Preprocessing
 from .sound import Sound
-from .typed_json import choice, flag, integer, items, optional, section, text
+from .typed_json import by_name, choice, flag, integer, items, optional, section, text
 
 PACKED = "uint8"  # a cache of 4-bit codes
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, PACKED: 1}
@@ -105,7 +106,8 @@ class EncoderSection:
     each of which has one label or, with ``several``, any number; one of texts with a single label is a
     reranker of pairs, and one of a ``span`` finds the answer to a question. One that reads images has the way
     in which each ``image`` is prepared. A ``tower`` is one of two encoders whose vectors, of
-    ``embedding_size``, are compared; texts are ``filled`` up to the longest with padding that is read."""
+    ``embedding_size``, are compared; texts are ``filled`` up to the longest with padding that is read. One of
+    ``prompts``, by name, goes in front of a text: ``default_prompt`` where none is asked for."""
 
     pooling: Annotated[Literal["mean", "cls", "last", "tower"] | None, optional(_POOLING)]
     normalize: Annotated[bool, flag] = False
@@ -118,10 +120,27 @@ class EncoderSection:
     image: Annotated[Preprocessing | None, optional(section(Preprocessing))] = None
     embedding_size: Annotated[int | None, optional(WIDTH)] = None
     filled: Annotated[bool, flag] = False
+    prompts: Annotated[dict[str, str], by_name(text(), text())] = field(default_factory=dict)
+    default_prompt: Annotated[str | None, optional(text())] = None
 
     def __post_init__(self) -> None:
+        if self.default_prompt is not None and self.default_prompt not in self.prompts:
+            raise ValueError(f"its default prompt {self.default_prompt!r:.80} is none of its prompts")
         if (self.image is None) != (self.inputs != ["pixel_values"]):
             raise ValueError("a bundle that reads pixel_values, and no other, says how an image is prepared")
+
+    def in_front(self, prompt: str | None) -> str:
+        """The text of the ``prompt`` of this name: of the default one for None, none for an empty name.
+
+        Raises:
+            UnknownName: the bundle has none of this name.
+        """
+        name = self.default_prompt if prompt is None else prompt
+        if not name and name not in self.prompts:
+            return ""
+        if name not in self.prompts:
+            raise UnknownName("prompt", str(name), self.prompts)
+        return self.prompts[name]
 
     @property
     def verb(self) -> tuple[str, str]:

@@ -80,15 +80,24 @@ class Encoder:
         return cls(session, section, tokenizer, workers)
 
     def encode(
-        self, texts: Sequence[str], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
+        self,
+        texts: Sequence[str],
+        batch_size: int = BATCH_SIZE,
+        *,
+        prompt: str | None = None,
+        progress: Progress | None = None,
     ) -> Vectors:
-        """Embeddings ``[len(texts), hidden_size]`` in float32, normalised if the model says so.
+        """Embeddings ``[len(texts), hidden_size]`` in float32, normalised if the model says so. In front of
+        each text goes the ``prompt`` of this name: the model's default for None, none for an empty name.
 
         Raises:
             BundleError: the bundle has no pooling.
             InputError: it is a classifier.
+            UnknownName: it has no such prompt.
         """
         self._check_embeds()
+        if before := self.section.in_front(prompt):
+            texts = [before + text for text in texts]
         return self._read(texts, batch_size, progress, "embedding")
 
     def logits(
@@ -159,11 +168,13 @@ class Encoder:
                 self._graph.fill(ids, batch_size, result[start : start + WINDOW], task)
         return result
 
-    def encode_stream(self, texts: Iterable[str], batch_size: int = BATCH_SIZE) -> Iterator[Vectors]:
+    def encode_stream(
+        self, texts: Iterable[str], batch_size: int = BATCH_SIZE, *, prompt: str | None = None
+    ) -> Iterator[Vectors]:
         """:meth:`encode` for texts without end: vectors of up to :data:`WINDOW` texts at a time, in order."""
         source = iter(texts)
         while window := list(islice(source, WINDOW)):
-            yield self.encode(window, batch_size)
+            yield self.encode(window, batch_size, prompt=prompt)
 
     def embed_ids(
         self, ids: Sequence[Sequence[int]], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None

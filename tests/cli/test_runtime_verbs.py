@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.api import TextModel
+from runtime_toys.bundle import edit_manifest
+from runtime_toys.encoder import section
 
 
 @pytest.mark.chain
@@ -66,6 +69,28 @@ def test_encode_as_json(encoder_bundle: Path, capsys: pytest.CaptureFixture[str]
     vectors = np.array(document["embeddings"])
     assert document["texts"] == ["river", "stone"]
     assert np.allclose(document["similarity"], vectors @ vectors.T, atol=1e-5)
+
+
+def test_encode_puts_a_prompt_in_front(
+    encoder_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "b"
+    shutil.copytree(encoder_bundle, bundle)
+    edit_manifest(bundle, encoder=section(prompts={"query": "river "}, default_prompt=None))
+
+    def vectors(*arguments: str) -> list[list[float]]:
+        assert run(["encode", str(bundle), *arguments, "--json"]) == 0
+        found: list[list[float]] = json.loads(capsys.readouterr().out)["embeddings"]
+        return found
+
+    assert vectors("stone", "--prompt", "query") == vectors("river stone")
+    assert vectors("stone") == vectors("stone", "--prompt", "") != vectors("river stone")
+    assert run(["encode", str(bundle), "stone", "--prompt", "passage"]) == 2
+    shown = capsys.readouterr().err
+    assert "unknown prompt 'passage'" in shown and "query" in shown
+    assert run(["encode", str(bundle), "--image", "x.png", "--prompt", "query"]) == 2
+    assert run(["inspect", str(bundle)]) == 0
+    assert "prompts: query" in capsys.readouterr().out
 
 
 def test_encode_writes_a_file_once(

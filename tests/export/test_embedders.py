@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgepress.benchmarks.lab.same_bytes.pico_embedders import save_embedder
+from edgepress.benchmarks.lab.same_bytes.pico_embedders import PROMPTS, save_embedder
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.pooling import pooling_of
 from edgepress.compress.model.torch_model import load_model
@@ -171,7 +171,11 @@ def test_the_whole_chain(
     bundle = export_bundle(out, output=tmp_path / "b", activations="float32")
     assert read_json(bundle / "manifest.json")["encoder"]["pooling"] == "last"
     texts = ["the river", "merchants counted copper coins and children watched boats drift " * 4, "harbour"]
+    assert read_json(bundle / "manifest.json")["encoder"]["prompts"] == PROMPTS
+    assert "`--prompt`: query" in (bundle / "README.md").read_text(encoding="utf-8")
     encoder = open_bundle(bundle, threads=1).encoder
+    asked = encoder.encode([PROMPTS["query"] + texts[0]])
+    assert np.array_equal(encoder.encode(texts[:1], prompt="query"), asked)
     found, theirs = encoder.encode(texts), load_model(out, embedding=True)
     for text, vector in zip(texts, found, strict=True):
         ids = encoder.tokenizer.encode_batch([text], max_length=160)[0]

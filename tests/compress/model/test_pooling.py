@@ -45,6 +45,12 @@ def test_newer_files_name_the_mode(tmp_path: Path, named: str, mode: str) -> Non
     assert pooling_of(tmp_path) == Pooling(mode, False, None)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("mode", [{"pooling_mode_cls_token": True}, {"pooling_mode": "cls"}])
+def test_prompts_may_be_left_out_of_it(tmp_path: Path, mode: dict[str, Any]) -> None:
+    save(tmp_path, ["Transformer", "Pooling"], {**mode, "include_prompt": False})
+    assert not pooling_of(tmp_path).include_prompt
+
+
 @pytest.mark.parametrize("content", ["[]", "3", '{"pooling_mode": ["mean"]}', '{"pooling_mode": "max"}'])
 def test_nonsense_is_a_typed_error(tmp_path: Path, content: str) -> None:
     save(tmp_path, ["Transformer", "Pooling"], {})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from edgepress.errors import BundleError, InputError
+from edgepress.errors import BundleError, InputError, UnknownName
 from edgepress.runtime.api import EmbeddingModel, open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.encoder import Encoder
@@ -43,6 +44,31 @@ def test_vectors_equal_the_reference_in_the_order_of_the_texts(
     for text, vector in zip(texts, found, strict=True):
         ids = encoder.tokenizer.encode(text, max_length=encoder.max_length)
         assert np.allclose(vector, reference_embedding(ids, _vocab(encoder)), atol=1e-5)
+
+
+def test_a_prompt_goes_in_front_of_each_text(encoder: Encoder) -> None:
+    prompts = {"query": "river ", "document": ""}
+    named = replace(encoder.section, prompts=prompts, default_prompt="query")
+    asked = Encoder(encoder.session, named, encoder.tokenizer)
+    texts = ["stone bridges", "harbour"]
+    before = encoder.encode([f"river {text}" for text in texts])
+    for found in (asked.encode(texts), asked.encode(texts, prompt="query"), *asked.encode_stream(texts)):
+        assert np.array_equal(found, before)
+    for none in ("", "document"):
+        assert np.array_equal(asked.encode(texts, prompt=none), encoder.encode(texts))
+    with pytest.raises(UnknownName, match="unknown prompt 'passage'") as refused:
+        asked.encode(texts, prompt="passage")
+    assert "document, query" in refused.value.fix
+    with pytest.raises(UnknownName) as refused:
+        encoder.encode(texts, prompt="query")
+    assert "known: none" in refused.value.fix
+
+
+def test_a_default_prompt_is_one_of_the_prompts(encoder_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(encoder_bundle, tmp_path / "b")
+    edit_manifest(tmp_path / "b", encoder=section(prompts={"query": "find: "}, default_prompt="passage"))
+    with pytest.raises(BundleError, match="default prompt 'passage' is none of its prompts"):
+        Bundle.open(tmp_path / "b")
 
 
 def test_many_texts_on_several_threads_give_the_same_vectors(encoder: Encoder, encoder_bundle: Path) -> None:
