@@ -39,7 +39,7 @@ from ..disk import make_folder
 from ..storage import cache_directory, sha256_json
 from ..terminal import Progress
 from .cuts.cut_losses import CUT_SIZES, cut_losses, cut_measure, drop_losses
-from .cuts.possible import cuts_of
+from .cuts.possible import NONE, cuts_of
 
 GROUPS = (32, 64, 128)
 LINEAR_SCHEMES = tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in (2, 3, 4, 8) for size in GROUPS)
@@ -70,11 +70,13 @@ def linear_schemes(anatomy: Anatomy) -> tuple[Scheme, ...]:
     return (*LINEAR_SCHEMES, INTEGER) if anatomy.kind == "encoder" else LINEAR_SCHEMES
 
 
-def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration) -> Path:
-    """Where the losses of the model with this ``fingerprint`` are kept, once they are measured."""
+def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration, *, cuts: bool = True) -> Path:
+    """Where the losses of the model with this ``fingerprint`` are kept, once they are measured; those of
+    ``cuts`` too, or of bits alone.
+    """
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
     sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, _MOST_READ, *CUT_SIZES]
-    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS])
+    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS, cuts])
     return cache_directory() / "fit" / f"{key}.json"
 
 
@@ -91,23 +93,26 @@ def measure_losses(
     directory: Path,
     device: torch.device,
     progress: Progress,
+    *,
+    cuts: bool = True,
 ) -> Losses:
-    """Measure on ``calibration``, or read what was measured; ``directory`` is for what a killed run left.
+    """Measure on ``calibration``, or read what was measured; of ``cuts`` too, unless the model is cut
+    already. ``directory`` is for what a killed run left.
 
     Raises:
         CalibrationError: the model turns the text into NaN or infinity, or there is one sequence of it, which
             cannot be rounded by and measured on.
     """
-    file = losses_file(fingerprint, source.anatomy, calibration)
+    file = losses_file(fingerprint, source.anatomy, calibration, cuts=cuts)
     if (known := known_losses(file)) is not None:
         return known
     stage = Stage(source, source, directory, calibration, Masks(), device, progress)
-    cuts, linears = cuts_of(source), list(source.anatomy.linears())
+    possible, linears = cuts_of(source) if cuts else NONE, list(source.anatomy.linears())
     costs, measured = gptq_costs_beside(
-        stage, "fit", linear_schemes(source.anatomy), linears, cut_measure(cuts), most_read=_MOST_READ
+        stage, "fit", linear_schemes(source.anatomy), linears, cut_measure(possible), most_read=_MOST_READ
     )
     tables = {} if source.anatomy.patches is not None else _table_losses(stage, calibration)
-    found = Losses(costs, tables, cut_losses(cuts, measured) | drop_losses(cuts, stage))
+    found = Losses(costs, tables, cut_losses(possible, measured) | drop_losses(possible, stage))
     make_folder(file.parent)
     write_sealed(file, asdict(found))
     return found

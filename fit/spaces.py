@@ -174,12 +174,16 @@ class Spaces:
     def _losses(self, source: WeightSource, first: Passes) -> Losses:
         """Kept in the directory too, for processes elsewhere."""
         fingerprint = source.reader.fingerprint() if first else self.fingerprint
-        shared = self.directory / losses_file(fingerprint, source.anatomy, self.calibration).name
+        shared = (
+            self.directory / losses_file(fingerprint, source.anatomy, self.calibration, cuts=not first).name
+        )
         found = known_losses(shared)
         if found is None:
             work = self.directory / "losses" / fingerprint[:16]
             device = choose_device(self.device)
-            found = measure_losses(source, fingerprint, self.calibration, work, device, self.progress)
+            found = measure_losses(
+                source, fingerprint, self.calibration, work, device, self.progress, cuts=not first
+            )
             write_sealed(shared, asdict(found))
         return found
 

@@ -55,11 +55,14 @@ class Cuts:
         return {one.name: item for item in self.items for one in item.part.linears(item.block)}
 
 
+NONE = Cuts((), (), _MULTIPLE)
+
+
 def cuts_of(source: WeightSource) -> Cuts:
     """Of the model; those without any are empty."""
     anatomy = source.anatomy
     if not _plain(anatomy):
-        return Cuts((), (), _MULTIPLE)
+        return NONE
     multiple = _multiple(anatomy)
     return Cuts(_items(anatomy, multiple), _drops(source), multiple)
 

@@ -24,7 +24,7 @@ from edgepress.errors import OutOfResource
 from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
 from edgepress.fit.job import Job
-from edgepress.fit.methods import Method
+from edgepress.fit.methods import CUTS, Method
 from edgepress.fit.outer_search import OuterSearch, _Claim
 from edgepress.fit.quantities import DECODE, DISK
 from edgepress.fit.ray_workers import RayWorkers
@@ -210,7 +210,8 @@ def test_a_wish_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_method_is_passes_of_a_recipe(method: Method, passes: list[str]) -> None:
     plan = {"a": "W4A16-g64", "b": "W3A16-g32", "c": "W4A16-g128"}
     tables = [{"pass": "embedding", "scheme": "W4A16-g16"}]
-    found = method.passes(plan, tables, tied=True, samples=16)
+    first = [CUTS[method.cut]] if method.cut else []
+    found = method.passes(plan, tables, tied=True, samples=16, first=first)
     assert [one["pass"] for one in found] == passes
     assert all(one["scheme"] == "W4A16-g32" for one in found if one["pass"] == "awq")
     assert all(not one["residual"] for one in found if one["pass"] == "rotate")
