@@ -175,7 +175,7 @@ def _prepared(
     form = provider_form(choice.provider, choice.operators, choice.activations)
     text = None if choice.text is None else Path(choice.text)
     job = open_job(checkpoint, target, text, choice.kv, form, progress)
-    if not choice.plugin.graph and job.source.anatomy.kind == "encoder_decoder":
+    if not choice.plugin.encoder_decoders and job.source.anatomy.kind == "encoder_decoder":
         raise InputError(
             f"{job.name} is an encoder–decoder, which this format is not written of",
             fix="take --format onnx, or open the checkpoint itself in transformers",

@@ -59,6 +59,10 @@ class ExportFormat(Protocol[P]):
     def graph(self) -> bool:
         """Whether it is an ONNX graph, which says how its products take activations."""
 
+    @property
+    def encoder_decoders(self) -> bool:
+        """Whether it is written of those, too."""
+
     def opened_by(self, job: ExportJob) -> OpenedBy | None:
         """The other runtime that opens a saved model; None for a bundle."""
 

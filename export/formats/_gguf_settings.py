@@ -13,9 +13,10 @@ _SLOPES = 8.0  # the exponent of the least bias by distance
 
 def describe(writer: Any, anatomy: Anatomy) -> None:
     """Give the ``writer`` of a file the settings of a model."""
-    first, last = anatomy.blocks[0], anatomy.final_norm
-    writer.add_block_count(len(anatomy.blocks))
-    windows = [size for part in anatomy.attentions() if (size := part.sliding_window) is not None]
+    first, last = anatomy.blocks[0], anatomy.final_norm or anatomy.blocks[0].norm2
+    writer.add_block_count(anatomy.layers()[0])
+    sides = 2 if anatomy.kind == "encoder" else 1  # it counts the tokens on both
+    windows = [sides * size for part in anatomy.attentions() if (size := part.sliding_window) is not None]
     if windows and architecture_of(anatomy).windows:
         writer.add_sliding_window(min(windows))
         windows = []
@@ -27,8 +28,7 @@ def describe(writer: Any, anatomy: Anatomy) -> None:
     writer.add_head_count_kv(first.attention.kv_heads)
     writer.add_key_length(first.attention.head_dim)
     writer.add_value_length(first.attention.v.out_features // first.attention.kv_heads)
-    if last is not None:
-        (writer.add_layer_norm_rms_eps if last.kind == "rms" else writer.add_layer_norm_eps)(last.eps)
+    (writer.add_layer_norm_rms_eps if last.kind == "rms" else writer.add_layer_norm_eps)(last.eps)
     _positions(writer, anatomy)
     writer.add_vocab_size(anatomy.vocab_size)
     writer.add_parallel_residual(first.order == "parallel")
@@ -85,7 +85,7 @@ def _factors(writer: Any, anatomy: Anatomy) -> None:
         writer.add_residual_scale(first.residual_scale)
     if form is not None and form.softcap is not None:
         writer.add_final_logit_softcapping(form.softcap)
-    elif form is not None:
+    elif form is not None and not known.folds_logits:
         # Granite's is a divisor there, as in its own config.
         writer.add_logit_scale(1 / form.scale if known.divides_logits else form.scale)
 

@@ -81,6 +81,7 @@ class PackedCheckpoint:
 
     kind: OutputKind = "saved"
     graph = False
+    encoder_decoders = False
 
     def __init__(self, form: PackedForm) -> None:
         self.form = form

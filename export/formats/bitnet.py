@@ -40,6 +40,7 @@ class BitnetFormat:
 
     kind: OutputKind = "saved"
     graph = False
+    encoder_decoders = False
 
     def opened_by(self, job: ExportJob) -> OpenedBy:
         """transformers, which knows the form."""

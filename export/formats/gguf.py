@@ -24,6 +24,7 @@ from ...escaping import one_line
 from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
 from ._gguf_blocks import packed
+from ._gguf_encoder import check_pairs, describe_encoder
 from ._gguf_settings import describe
 from ._gguf_tokenizer import add_tokenizer
 
@@ -36,17 +37,19 @@ class GgufFormat:
 
     kind: OutputKind = "saved"
     graph = False
+    encoder_decoders = True
 
     def __init__(self, ternary: str) -> None:
         self.ternary = ternary
 
     def opened_by(self, job: ExportJob) -> OpenedBy:
         """llama.cpp, by its own program."""
+        program = "llama-embedding" if job.source.anatomy.kind == "encoder" else "llama-cli"
         file = shlex.quote(one_line(f"{job.name}.gguf"))
         return OpenedBy(
             "gguf",
-            "With the program `llama-cli` of llama.cpp, and in whatever else reads GGUF:\n\n"
-            f'```\nllama-cli -m {file} -p "The capital of France is"\n```',
+            f"With the program `{program}` of llama.cpp, and in whatever else reads GGUF:\n\n"
+            f'```\n{program} -m {file} -p "The capital of France is"\n```',
         )
 
     def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
@@ -58,6 +61,7 @@ class GgufFormat:
         """
         require("gguf", "compress")
         architecture_of(job.source.anatomy)
+        check_pairs(job)
         return Prepared(_COPIES * job.stored_bytes)
 
     def write(self, job: ExportJob, prepared: Prepared, directory: Path) -> dict[str, Any]:
@@ -73,10 +77,12 @@ class GgufFormat:
         writer = GGUFWriter(directory / f"{job.name}.gguf", known.name)
         writer.add_name(job.name)
         describe(writer, job.source.anatomy)
+        describe_encoder(writer, job)
         licence = license_name(job.made.get("source", {}).get("license"))
         if licence is not None:
             writer.add_license(licence)
-        add_tokenizer(writer, job.source.reader, job.source.anatomy.vocab_size)
+        encodes = job.source.anatomy.kind == "encoder"
+        add_tokenizer(writer, job.source.reader, job.source.anatomy.vocab_size, encodes)
         for entry in entries(job.source.anatomy, job.source.shapes, known):
             array, kind = _stored(job, entry, self.ternary)
             writer.add_tensor(entry.name, array, raw_dtype=kind)
@@ -88,7 +94,9 @@ class GgufFormat:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        return {"graph": {"notes": []}}
+        labels = job.source.anatomy.classifier
+        purpose = {"labels": [] if labels is None else list(labels.labels)}
+        return {"graph": {"notes": []}, job.source.anatomy.kind: purpose}
 
     def check(
         self, job: ExportJob, prepared: Prepared, directory: Path, sections: dict[str, Any], work: Path
@@ -119,9 +127,10 @@ def _stored(job: ExportJob, entry: Entry, ternary: str) -> tuple[NDArray[Any], A
     found = [_part(job, part, ternary) for part in entry.parts]
     kinds = {kind for _, kind in found}
     if len(kinds) > 1:
+        of = "all experts" if entry.stacked else "q, k and v"
         raise ShapeError(
-            f"{entry.name} is one tensor of all experts in GGUF, and some of them have another type",
-            fix="give all experts of a block one scheme",
+            f"{entry.name} is one tensor of {of} in GGUF, and some of them have another type",
+            fix=f"give {of} of a block one scheme",
         )
     return np.ascontiguousarray(entry.of(array for array, _ in found)), kinds.pop()
 

@@ -53,6 +53,7 @@ class OnnxFormat:
 
     kind: OutputKind = "bundle"
     graph = True
+    encoder_decoders = True
 
     def opened_by(self, job: ExportJob) -> None:
         """Nobody else: edgepress's own runtime."""

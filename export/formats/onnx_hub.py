@@ -67,6 +67,7 @@ class OnnxHubFormat:
 
     kind: OutputKind = "saved"
     graph = True
+    encoder_decoders = True
 
     def opened_by(self, job: ExportJob) -> OpenedBy:
         """transformers.js and optimum, each in a line, where they open the family; else ONNX Runtime."""

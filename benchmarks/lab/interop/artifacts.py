@@ -18,7 +18,7 @@ from ..same_bytes.pico_embedders import save_embedder
 from ..same_bytes.pico_inputs import sentences
 from ..same_bytes.pico_models import save_pico
 from ..same_bytes.pico_tokenizers import save_pieces
-from .families import AS_THERE, EMBEDS, FAMILIES, PIECES, SMALL_HEAD, WIDE_HEADS
+from .families import AS_THERE, EMBEDS, FAMILIES, PIECES, SMALL_HEAD, TOKENIZERS, WIDE_HEADS
 from .kinds import DECODER, ENCODE, ENCODER, MIXTURE, READ_AND_WRITE, STATES, TAGGER
 
 SCHEME, FLOAT, NEW_TOKENS, LENGTHS = "W4A16-g32", "F32", 8, (40, 5, 17)
@@ -43,7 +43,7 @@ _NOT_AS_THERE = (
     *("cohere2", "exaone4", "olmo3", "phi", "gemma2", "gemma3_text"),
     *("qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss"),
 )
-_TYPES = (*GGUF, "q8_0", FLOAT.lower())
+_TYPES = (*GGUF, "q8_0", "q4_0", FLOAT.lower())
 # sentence-transformers imports what they name.
 _STAGES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -133,7 +133,9 @@ class Artifacts:
         if embeds:
             save_embedder(model, self.model_type, settings)
         else:
-            save_pico(model, self.model_type, settings, pooling=pools, labels=tags, by_token=tags)
+            read_by = TOKENIZERS.get(self.model_type) if self._gguf_type else None
+            form = {"pooling": pools, "labels": tags, "by_token": tags, "tokenizer": read_by}
+            save_pico(model, self.model_type, settings, **form)
         if self.family.endswith(PIECES):
             size = read_json(model / "config.json")["vocab_size"]
             save_pieces(model, sentences(50, seed=0), size, prefixed=self.model_type != "gemma")

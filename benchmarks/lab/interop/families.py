@@ -46,6 +46,23 @@ _PLAIN = {"rope_type": "default", "rope_theta": 150_000.0}
 _CLAMPED = {"swiglu_limit": 7.0, "rope_parameters": _PLAIN}
 _SMALL_EMBEDDING = pico.ENCODER | {"embedding_size": 32}
 _IMAGE_TOWER = pico.VISION | {"intermediate_size": 128}
+# Of encoders and T5 in GGUF: with the tokenizers that these are published with.
+TOKENIZERS = {
+    **dict.fromkeys(("bert", "distilbert", "electra", "nomic_bert"), "bert"),
+    **dict.fromkeys(("roberta", "modernbert", "eurobert"), "bytes"),
+    **dict.fromkeys(("xlm-roberta", "camembert"), "unigram"),
+    **dict.fromkeys(("t5", "mt5"), "unigram_t5"),
+}
+_FROM_TWO = pico.ENCODER | {"pad_token_id": 1}  # where positions begin
+_IN_GGUF: dict[str, dict[str, Any]] = {
+    "bert": pico.ENCODER,
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), _FROM_TWO),
+    "electra": pico.ENCODER | {"embedding_size": 64},
+    "distilbert": pico.DISTILBERT,
+    "modernbert": pico.MODERNBERT | {"num_hidden_layers": 4},
+    "eurobert": pico.EUROBERT,
+    "nomic_bert": pico.ENCODER,
+}
 _T5_HEAD = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 # Family, or family and what is particular of the row → kind and settings.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -146,6 +163,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "siglip_text_model": (TEXT_TOWER, pico.CLIP_TEXT),
     "t5": (TEXT_TO_TEXT, pico.T5 | {"tie_word_embeddings": True}),
     "mt5": (TEXT_TO_TEXT, pico.T5 | _T5_HEAD),
+    **{
+        f"{family} {scheme}": (ENCODER, settings)
+        for family, settings in _IN_GGUF.items()
+        for scheme in ("F32", "Q4_0")
+    },
+    "bert Q8_0": (ENCODER, pico.ENCODER),
+    **{f"t5 {scheme}": (TEXT_TO_TEXT, pico.T5 | {"tie_word_embeddings": True}) for scheme in ("F32", "Q4_0")},
+    **{f"mt5 {scheme}": (TEXT_TO_TEXT, pico.T5 | _T5_HEAD) for scheme in ("F32", "Q4_0")},
     "bart": (TEXT_TO_TEXT, pico.BART),
     "marian": (TEXT_TO_TEXT, pico.BART),
     "whisper": (SPEECH, pico.WHISPER),

@@ -17,7 +17,17 @@ from ....compress.text.spectra import spectra
 from ....runtime.text.tokenizer import Tokenizer
 from ....storage import read_json
 from ..same_bytes.pico_inputs import WORDS
-from .kinds import DECODE, ENCODER, IMAGE_TOWER, IMAGES, READ_AND_WRITE, SPEECH, TEXT_TOWER, TOWERS
+from .kinds import (
+    DECODE,
+    ENCODER,
+    IMAGE_TOWER,
+    IMAGES,
+    READ_AND_WRITE,
+    SPEECH,
+    TEXT_TO_TEXT,
+    TEXT_TOWER,
+    TOWERS,
+)
 
 _LOUD = 0.1
 # Spaces, accents, digits, line ends, special tokens, and what has no token of its own.
@@ -67,32 +77,30 @@ def answers(model: Any, task: dict[str, Any], checkpoint: Path) -> dict[str, Any
 def text_answers(kind: str, model: Any, checkpoint: Path, lengths: Sequence[int]) -> dict[str, Any]:
     """Of an encoder ``texts`` and the vectors ``embedded`` of them; of a decoder ``contexts`` with
     ``continuations`` and how likely these are, ``scored``: the sum of the logarithms over their tokens; and
-    the ``ids`` of the texts ``written``.
+    of all that read text the ``ids`` of the texts ``written``.
     """
-    generator, tokenizer = random.Random(6), Tokenizer.open(checkpoint) if _reads(checkpoint) else None
+    generator = random.Random(6)
+    if not _reads(checkpoint) or kind not in (ENCODER, TEXT_TO_TEXT, *DECODE):
+        return {}
+    tokenizer = Tokenizer.open(checkpoint)
     texts = [" ".join(generator.choices(WORDS, k=length)) for length in lengths]
-    if kind == ENCODER and tokenizer is not None:
+    read = {"written": WRITTEN, "ids": [tokenizer.encode(text) for text in WRITTEN]}
+    if kind == ENCODER:
         pooling, found = pooling_of(checkpoint), []
         for text in texts:
             ids = torch.tensor([tokenizer.encode(text)])
             with torch.no_grad():
                 found.append(pooling.apply(model(input_ids=ids)[0], torch.ones(ids.shape))[0].tolist())
-        return {"texts": texts, "embedded": {"values": found}}
-    if kind in DECODE and tokenizer is not None:
+        return read | {"texts": texts, "embedded": {"values": found}}
+    if kind in DECODE:
         more = [" " + " ".join(generator.choices(WORDS, k=4)) for _ in texts]
         pairs = [
             (tokenizer.encode(one), tokenizer.encode(one + then))
             for one, then in zip(texts, more, strict=True)
         ]
         scores = [[_likelihood(model, len(begin), whole)] for begin, whole in pairs]
-        return {
-            "contexts": texts,
-            "continuations": more,
-            "scored": {"values": scores},
-            "written": WRITTEN,
-            "ids": [tokenizer.encode(text) for text in WRITTEN],
-        }
-    return {}
+        return read | {"contexts": texts, "continuations": more, "scored": {"values": scores}}
+    return read
 
 
 def _reads(checkpoint: Path) -> bool:

@@ -41,9 +41,10 @@ def save_pico(
     labels: bool = False,
     by_token: bool = False,
     pooling: bool = False,
+    tokenizer: str | None = None,
 ) -> None:
-    """Save a model of ``family`` with its tokenizer; ``changes`` go to its config. One with ``labels`` is a
-    classifier of texts, or ``by_token``.
+    """Save a model of ``family`` with its tokenizer, by default that of its kind; ``changes`` go to its
+    config. One with ``labels`` is a classifier of texts, or ``by_token``.
     """
     import torch
     import transformers
@@ -53,7 +54,7 @@ def save_pico(
     if family in READ_IMAGES:
         (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
     else:
-        settings["vocab_size"] = save_tokenizer(folder, kind_of(family), sentences(50, seed=0))
+        settings["vocab_size"] = save_tokenizer(folder, tokenizer or kind_of(family), sentences(50, seed=0))
     if family in HEARS:
         (folder / "preprocessor_config.json").write_text(json.dumps(EXTRACTOR), encoding="utf-8")
     settings |= DECODER | changes if kind_of(family) == "decoder" else changes

@@ -1,11 +1,14 @@
 """The tokenizers of the pico models: byte-level BPE for decoders, or pieces and single bytes in its place,
-WordPiece for encoders, words for T5.
+WordPiece for encoders, words for T5; and those that encoders and T5 are published with.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from .pico_unigram import unigram
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -14,10 +17,21 @@ CHAT = (
 
 
 def save_tokenizer(folder: Path, kind: str, sentences: list[str]) -> int:
-    """Train the tokenizer of a ``kind`` (decoder, encoder, encoder_decoder) and save it; returns its size."""
+    """Train the tokenizer of a ``kind`` and save it; returns its size. Kinds are ``decoder``, ``encoder``,
+    ``encoder_decoder``, and as BERT, XLM-R, RoBERTa and T5 are published ``bert``, ``unigram``, ``bytes`` and
+    ``unigram_t5``.
+    """
     from transformers import PreTrainedTokenizerFast
 
-    made, names = {"decoder": _bytes, "encoder": _pieces, "encoder_decoder": _words}[kind](sentences)
+    made, names = {
+        "decoder": _bytes,
+        "encoder": _pieces,
+        "encoder_decoder": _words,
+        "bert": _as_bert,
+        "unigram": partial(unigram, begins=True),
+        "unigram_t5": partial(unigram, begins=False),
+        "bytes": _as_roberta,
+    }[kind](sentences)
     fast = PreTrainedTokenizerFast(tokenizer_object=made, **names)
     if kind == "decoder":
         fast.chat_template = CHAT
@@ -95,6 +109,30 @@ def _pieces(sentences: list[str]) -> tuple[Any, dict[str, str]]:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return made, {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+
+def _as_bert(sentences: list[str]) -> tuple[Any, dict[str, str]]:
+    """In small letters, without accents."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+
+    made, names = _pieces(sentences)
+    made = Tokenizer.from_str(made.to_str())
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return made, names
+
+
+def _as_roberta(sentences: list[str]) -> tuple[Any, dict[str, str]]:
+    """A token before and one behind each text."""
+    from tokenizers import processors
+
+    made, names = _bytes(sentences)
+    begin, end = names["bos_token"], names["eos_token"]
+    ids = [(token, made.token_to_id(token)) for token in (begin, end)]
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}", pair=f"{begin} $A {end} {end} $B {end}", special_tokens=ids
+    )
+    return made, names
 
 
 def _words(sentences: list[str]) -> tuple[Any, dict[str, str]]:

@@ -7,8 +7,8 @@ tensors come from the gguf package.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ....errors import InputError
@@ -32,6 +32,11 @@ EXPERTS, NORMALIZED = "experts", "weights of the chosen experts that add up to o
 SHARED, SHARED_GATE = "an expert for all tokens", "a gate of the expert for all tokens"
 ROUTER_FORM, ALTERNATING = "a router of sigmoids and groups", "rows of gate and up that alternate"
 CLAMPED = "clamped gates"
+# Of encoders.
+ENCODES, NORMED_SUMS, TOKEN_TYPES = "states in the place of logits", "norms of sums", "token types"
+LATE, LABELS = "a first block without a norm before attention", "labels of texts"
+# Of encoder–decoders.
+TWO_STACKS, DISTANCES = "an encoder and a decoder", "tables of biases by distance"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class GgufArchitecture:
         plain_every: each block of this number has no rotary positions; 0 for none.
         head: a matrix of its own, the embedding, or either.
         windows: it reads the window that the file names, and has it in all blocks but each of this number; 0
-            where it has none.
+            where it has none. first_whole: those that have none begin with the first block.
         table: its positions are a table, and not rotary.
         square: all heads together are as wide as the model, and where ``square_keys`` those of keys too.
         windowed_at: a model of so many blocks is taken for one with windows; 0 for none.
@@ -57,6 +62,13 @@ class GgufArchitecture:
         limit: what gates are clamped at.
         dense_first: the first blocks may be without experts.
         lite_at: models of so many blocks are taken for ones whose queries come from no narrow state.
+        joined: q, k and v are one tensor of the file, whatever they are in a checkpoint.
+        called: what modules of a block are called there, where the gguf package does not know their names.
+        ungated: the activation of an MLP without a gate, where that is another.
+        score_scale: what scores are multiplied by, where that does not follow from the width of a head.
+        folds_logits: it does not scale logits, so that the last norm does.
+        farthest: distances beyond this one have one bias.
+        label_activation: of the linear that comes before that of the labels.
     """
 
     name: str
@@ -76,6 +88,14 @@ class GgufArchitecture:
     limit: float | None = None
     dense_first: bool = False
     lite_at: frozenset[int] = frozenset()
+    first_whole: bool = False
+    joined: bool = False
+    called: Mapping[str, str] = field(default_factory=dict)
+    ungated: str | None = None
+    score_scale: float | None = None
+    folds_logits: bool = False
+    farthest: int | None = None
+    label_activation: str = "tanh"
 
     @property
     def scales_scores(self) -> bool:
@@ -97,7 +117,11 @@ class GgufArchitecture:
         known = get_tensor_name_map(architecture, blocks)
 
         def name_of(module: str) -> str:
-            found = known.get_name(module) or known.get_name(module.removeprefix(base))
+            inner = module.removeprefix(base)
+            of_block, _, part = inner.removeprefix("layers.").partition(".")
+            if part in self.called:
+                return f"blk.{of_block}.{self.called[part]}"
+            found = next(filter(None, map(known.get_name, (module, inner, f"model.{inner}"))), None)
             if found is None:
                 raise InputError(f"llama.cpp's {self.name} has no place for {module}", fix=WAY_OUT)
             return str(found)

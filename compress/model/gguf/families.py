@@ -13,16 +13,21 @@ from .architecture import (
     CAPPED_LOGITS,
     CAPPED_SCORES,
     CLAMPED,
+    DISTANCES,
     EMBEDDING_NORM,
+    ENCODES,
     EXPERTS,
     FUSED_MLP,
     FUSED_QKV,
     HEAD_NORMS,
+    LABELS,
+    LATE,
     LATENT,
     LAYER_NORMS,
     LOCAL_ROPE,
     NO_GATE,
     NORMALIZED,
+    NORMED_SUMS,
     NORMS_OVER_HEADS,
     OFFSET_NORMS,
     PARALLEL,
@@ -37,6 +42,8 @@ from .architecture import (
     SHARED_GATE,
     SINKS,
     SLOPES,
+    TOKEN_TYPES,
+    TWO_STACKS,
     GgufArchitecture,
 )
 
@@ -49,6 +56,31 @@ def _row(name: str, *holds: str, needs: Iterable[str] = (), **more: object) -> G
 
 _SCALES = (SCALED_SCORES, SCALED_EMBEDDINGS, SCALED_RESIDUALS, SCALED_LOGITS)
 _TANH = "gelu_pytorch_tanh"
+_BERT = _row(
+    *("bert", TOKEN_TYPES, LABELS),
+    needs=[ENCODES, ATTENTION_BIASES, BIASES, LAYER_NORMS, NORMED_SUMS, NO_GATE, EMBEDDING_NORM],
+    activation="gelu",
+    table=True,
+    square=True,
+    square_keys=True,
+)
+_T5 = _row(
+    *("t5", NO_GATE, SCALED_LOGITS),
+    needs=[TWO_STACKS, DISTANCES],
+    activation="gelu_new",
+    ungated="relu",
+    score_scale=1.0,
+    folds_logits=True,
+    farthest=128,
+)
+_NOMIC = {
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "attn_output_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "post_mlp_layernorm": "layer_output_norm",
+}
 ARCHITECTURES = {
     "llama": _row("llama", neighbours=True, stretches=frozenset({"llama3"})),
     "mistral": _row("llama", neighbours=True),
@@ -152,6 +184,26 @@ ARCHITECTURES = {
         dense_first=True,
         lite_at=frozenset({26, 27}),
     ),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"), _BERT),
+    "modernbert": _row(
+        *("modern-bert", LATE, LOCAL_ROPE),
+        needs=[ENCODES, LAYER_NORMS, FUSED_QKV, FUSED_MLP, EMBEDDING_NORM],
+        activation="gelu",
+        windows=3,
+        first_whole=True,
+        square=True,
+        square_keys=True,
+    ),
+    "nomic_bert": _row(
+        *("nomic-bert", TOKEN_TYPES),
+        needs=[ENCODES, LAYER_NORMS, NORMED_SUMS, EMBEDDING_NORM],
+        joined=True,
+        called=_NOMIC,
+        square=True,
+        square_keys=True,
+    ),
+    "eurobert": _row("eurobert", needs=[ENCODES]),
+    **dict.fromkeys(("t5", "mt5"), _T5),
 }
 
 _NOT_KNOWN = "llama.cpp has no arithmetic of the family"
@@ -160,5 +212,7 @@ _OTHER_FORM = "llama.cpp has another form of it: {}"
 WITHOUT = {
     **dict.fromkeys(("helium", "opt", "gptj"), _NOT_KNOWN),
     **dict.fromkeys(("lfm2", "mamba", "mamba2", "jamba"), "blocks without attention are not written yet"),
+    **dict.fromkeys(("albert", "mpnet", "deberta-v2", "bart", "marian", "whisper"), _NOT_KNOWN),
+    "gte": "llama.cpp's Nomic-BERT has SiLU in the place of its GELU (`llm_build_bert`)",
     "bitnet": _OTHER_FORM.format("`--format bitnet` writes what transformers loads"),
 }

@@ -46,6 +46,7 @@ def architecture_of(anatomy: Anatomy) -> GgufArchitecture:
 def _of_model(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
     """What the model has around its blocks beyond the plainest of llama.cpp's."""
     yield from _of_ropes(anatomy, found)
+    yield from _of_encoder(anatomy, found)
     if len(anatomy.blocks) == found.windowed_at:
         yield f"{found.windowed_at} blocks that see everything"
     if (anatomy.position_embedding is not None) != found.table:
@@ -76,6 +77,29 @@ def _of_model(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
     mixed = [block.experts is not None for block in anatomy.blocks]
     if found.dense_first and mixed != sorted(mixed):
         yield "a block without experts behind one with them"
+
+
+def _of_encoder(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
+    """What an encoder has before its first block and behind its last one, alone or before a decoder."""
+    kinds = {"encoder": names.ENCODES, "encoder_decoder": names.TWO_STACKS}
+    if anatomy.kind in kinds:
+        yield kinds[anatomy.kind]
+    if anatomy.position_biases:
+        yield names.DISTANCES
+        if anatomy.farthest_bias != found.farthest:
+            yield f"biases of distances up to {anatomy.farthest_bias}"
+    if anatomy.embedding_projection is not None:
+        yield "a projection of the embedding"
+    if anatomy.token_type_embedding is not None:
+        yield names.TOKEN_TYPES
+    labels = anatomy.classifier
+    if labels is None:
+        return
+    yield "labels of tokens" if labels.by_token else names.LABELS
+    if labels.dense is None or labels.norm is not None or labels.activation != found.label_activation:
+        yield f"labels by another head than a linear, {found.label_activation} and a linear"
+    if labels.pooling != "first":
+        yield "labels of other states than those of first tokens"
 
 
 def _of_ropes(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
@@ -109,9 +133,10 @@ def _of_block(anatomy: Anatomy, block: BlockAnatomy, found: GgufArchitecture) ->
     attention, mlp = block.attention, block.mlp
     biased = {linear.role for linear in block.linears() if linear.bias}
     norms = [norm for norm in block.norms() if norm not in (attention.q_norm, attention.k_norm)]
-    number, rotary = block.index + 1, not found.table and names.SLOPES not in found.needs
+    number, rotary = block.index + 1, not (found.table or {names.SLOPES, names.DISTANCES} & found.needs)
     plain = not rotary or (found.plain_every and number % found.plain_every == 0)
     windowed = attention.sliding_window is not None
+    counted = block.index if found.first_whole else number
     has = {
         names.ATTENTION_BIASES: bool(biased & {"q", "k", "v", "qkv"}),
         names.BIASES: bool(biased - {"q", "k", "v", "qkv"}),
@@ -120,18 +145,21 @@ def _of_block(anatomy: Anatomy, block: BlockAnatomy, found: GgufArchitecture) ->
         names.HEAD_NORMS: attention.q_norm is not None and not attention.normed_over_heads,
         names.NORMS_OVER_HEADS: attention.normed_over_heads,
         "norms before o or down": block.normed_inside,
-        names.BEHIND: block.order in ("behind", "post", "late"),
+        names.BEHIND: block.order == "behind",
+        names.NORMED_SUMS: block.order == "post",
+        names.LATE: block.order == "late",
         names.AROUND: block.attention_norm is not None or block.mlp_norm is not None,
         names.PARALLEL: block.order == "parallel",
         names.NO_GATE: mlp.gate is None,
-        f"an MLP with {mlp.activation}": mlp.activation != found.activation,
+        f"an MLP with {mlp.activation}": mlp.activation
+        != (found.ungated if mlp.gate is None and found.ungated else found.activation),
         names.FUSED_QKV: attention.qkv is not None,
         names.FUSED_MLP: mlp.gate_up is not None and not mlp.interleaved,
         names.PART: attention.rope is not None and attention.rope.dim != attention.head_dim,
         f"block {block.index} {'with' if plain else 'without'} rotary positions": (attention.rope is None)
         != bool(plain),
         f"the window, or none, of block {block.index}": found.windows > 0
-        and windowed != bool(number % found.windows),
+        and windowed != bool(counted % found.windows),
         names.CAPPED_SCORES: attention.softcap is not None,
         names.SLOPES: attention.slopes is not None,
         names.SINKS: attention.sinks is not None,
@@ -168,6 +196,8 @@ def _of_experts(block: BlockAnatomy, found: GgufArchitecture) -> Iterator[str]:
 
 def _scale(anatomy: Anatomy, block: BlockAnatomy, found: GgufArchitecture) -> float:
     """What llama.cpp multiplies scores by where the file names nothing."""
+    if found.score_scale is not None:
+        return found.score_scale
     if len(anatomy.blocks) == found.wide_at:
         return float((anatomy.hidden_size // block.attention.heads) ** -0.5)
     return float(block.attention.head_dim**-0.5)

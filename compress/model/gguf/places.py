@@ -1,11 +1,11 @@
-"""Where the tensors of a checkpoint go in a GGUF file: each entry is one of them, or the same one of all
-experts of a block, stacked as ``[experts, out, in]``.
+"""Where the tensors of a checkpoint go in a GGUF file: each entry is one of them, the same one of all experts
+of a block, stacked as ``[experts, out, in]``, or q, k and v in a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,28 +21,33 @@ Rows = NDArray[np.intp]
 @dataclass(frozen=True)
 class Part:
     """A stored tensor: its ``rows [out]`` in the order that they have there (None: as they are), what is
-    added to it, and whether it is ``flat`` there.
+    added to it, whether it is ``flat`` there, and what it is multiplied by (``times``).
     """
 
     stored: str
     rows: Rows | None = None
     added: float = 0.0
     flat: bool = False
+    times: float = 1.0
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:
         """The tensor as it is there."""
         ordered = array if self.rows is None else array[self.rows]
         ordered = ordered.reshape(-1) if self.flat else ordered
-        return ordered + np.float32(self.added) if self.added else ordered
+        scaled = ordered if self.times == 1 else ordered * np.float32(self.times)
+        return scaled + np.float32(self.added) if self.added else scaled
 
     def put(self, array: NDArray[Any], tensor: NDArray[Any]) -> None:
         """Write the stored ``tensor``, or those rows of it, from what is there: the inverse of :meth:`of`."""
-        tensor[slice(None) if self.rows is None else self.rows] = array - np.float32(self.added)
+        found = (array - np.float32(self.added)) / np.float32(self.times)
+        tensor[slice(None) if self.rows is None else self.rows] = found
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The tensor ``name`` of the file; of several ``parts`` where it is ``stacked``, or of one ``expert``."""
+    """The tensor ``name`` of the file; of several ``parts`` where it is ``stacked``, else of their rows one
+    after the other; or of one ``expert``.
+    """
 
     name: str
     parts: tuple[Part, ...]
@@ -52,7 +57,7 @@ class Entry:
     def of(self, arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
         """That of the arrays of the parts, each as it is there."""
         found = list(arrays)
-        return np.stack(found) if self.stacked else found[0]
+        return np.stack(found) if self.stacked else found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[Entry]:
@@ -62,18 +67,29 @@ def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[E
         InputError: llama.cpp has no place for one.
     """
     name_of = known.names(len(anatomy.blocks), anatomy.base)
-    tables = [anatomy.embedding, anatomy.position_embedding, None if anatomy.tied else anatomy.head]
+    tables = [anatomy.embedding, anatomy.token_type_embedding, None if anatomy.tied else anatomy.head]
     found = [Entry(name_of(table), (Part(table),)) for table in tables if table is not None]
-    norms = [norm for norm in (anatomy.embedding_norm, anatomy.final_norm) if norm is not None]
+    found += [*_positions(anatomy, name_of), *_of_labels(anatomy)]
+    found += [Entry(name_of(table), (Part(table),)) for table in anatomy.position_biases]
+    around = (anatomy.embedding_norm, anatomy.encoder_norm, anatomy.final_norm)
+    norms = [norm for norm in around if norm is not None]
     for block in anatomy.blocks:
         norms += block.norms()
         orders = _orders(block.attention, known)
         several = {linear.name for linear in block.expert_linears()}
+        if known.joined:
+            several |= {linear.name for linear in block.attention.projections}
+            found.append(_joined(block, orders))
         for linear in block.linears():
             if linear.name not in several:
                 found.append(Entry(name_of(linear.name), (Part(linear.name, orders.get(linear.name)),)))
         found += _of_experts(block)
-    found += [Entry(name_of(norm.name), (Part(norm.name, added=norm.offset),)) for norm in norms]
+    times = (
+        {anatomy.final_norm: anatomy.logit_form.scale} if known.folds_logits and anatomy.logit_form else {}
+    )
+    for norm in norms:
+        part = Part(norm.name, added=norm.offset, times=times.get(norm, 1.0))
+        found.append(Entry(name_of(norm.name), (part,)))
     single = (_single(block) for block in anatomy.blocks)
     return [*_with_biases(found, shapes), *(entry for block in single for entry in block)]
 
@@ -91,13 +107,39 @@ def one_by_one(entries: Iterable[Entry]) -> list[Entry]:
     return found
 
 
+def _positions(anatomy: Anatomy, name_of: Callable[[str], str]) -> Iterator[Entry]:
+    """The table of positions from that of the first token on."""
+    table, first = anatomy.position_embedding, anatomy.position_offset
+    if table is not None:
+        rows = np.arange(first, first + anatomy.max_positions) if first else None
+        yield Entry(name_of(table), (Part(table, rows),))
+
+
+def _of_labels(anatomy: Anatomy) -> Iterator[Entry]:
+    from gguf import MODEL_TENSOR as TENSOR
+    from gguf import TENSOR_NAMES
+
+    labels = anatomy.classifier
+    if labels is not None and labels.dense is not None:
+        yield Entry(TENSOR_NAMES[TENSOR.CLS], (Part(labels.dense),))
+        yield Entry(TENSOR_NAMES[TENSOR.CLS_OUT], (Part(labels.out),))
+
+
+def _joined(block: BlockAnatomy, orders: Mapping[str, Rows]) -> Entry:
+    """q, k and v."""
+    from gguf import MODEL_TENSOR as TENSOR
+
+    parts = (Part(linear.name, orders.get(linear.name)) for linear in block.attention.projections)
+    return Entry(_name(TENSOR.ATTN_QKV, block), tuple(parts))
+
+
 def _with_biases(modules: Iterable[Entry], shapes: Shapes) -> Iterator[Entry]:
     """The weight and, where it is stored, the bias of each module."""
     for module in modules:
         for kind in ("weight", "bias"):
             if f"{module.parts[0].stored}.{kind}" in shapes:
                 parts = (
-                    Part(f"{part.stored}.{kind}", part.rows, part.added * (kind == "weight"), part.flat)
+                    replace(part, stored=f"{part.stored}.{kind}", added=part.added * (kind == "weight"))
                     for part in module.parts
                 )
                 yield Entry(f"{module.name}.{kind}", tuple(parts), module.stacked)
