@@ -48,5 +48,5 @@ def describe_encoder(writer: Any, job: ExportJob) -> None:
     writer.add_pooling_type(kind)
     if labels is not None:
         writer.add_classifier_output_labels(list(labels.labels))
-    if (table := anatomy.token_type_embedding) is not None:
-        writer.add_token_type_count(job.source.shapes[f"{table}.weight"][0])
+    table = anatomy.token_type_embedding
+    writer.add_token_type_count(1 if table is None else job.source.shapes[f"{table}.weight"][0])
