@@ -6,6 +6,7 @@ from typing import Any
 
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import Attention, Rope
+from ...compress.model.gguf.architecture import LOCAL_ROPE
 from ...compress.model.gguf.features import architecture_of
 
 _SLOPES = 8.0  # the exponent of the least bias by distance
@@ -48,9 +49,9 @@ def _positions(writer: Any, anatomy: Anatomy) -> None:
     chosen = (whole or ropes)[0]
     writer.add_rope_dimension_count(chosen.dim)
     writer.add_rope_freq_base(chosen.theta)
-    if len(ropes) > 1:
-        (local,) = (rope for rope in ropes if rope != chosen)
-        writer.add_rope_freq_base_swa(local.theta)
+    local = [part.rope for part in parts if part.rope is not None and part.sliding_window is not None]
+    if local and LOCAL_ROPE in architecture_of(anatomy).holds:
+        writer.add_rope_freq_base_swa(local[0].theta)
     _stretching(writer, chosen)
 
 

@@ -33,7 +33,7 @@ def add_tokenizer(writer: Any, reader: CheckpointReader, size: int, encodes: boo
     kind, by_bytes = content.get("model", {}).get("type"), "ByteLevel" in str(content.get("pre_tokenizer"))
     vocabulary = Vocabulary.of(content, size)
     if kind == "WordPiece":
-        _add_word_pieces(writer, content, vocabulary)
+        _add_word_pieces(writer, content, vocabulary, _around(tokenizer))
     elif kind == "Unigram":
         _add_unigram(writer, content, vocabulary)
     elif kind == "BPE" and by_bytes:
@@ -103,7 +103,11 @@ def _add_pieces(writer: Any, pieces: Pieces, vocabulary: Vocabulary) -> None:
     writer.add_add_space_prefix(pieces.prefixed)
 
 
-def _add_word_pieces(writer: Any, content: dict[str, Any], vocabulary: Vocabulary) -> None:
+def _add_word_pieces(
+    writer: Any, content: dict[str, Any], vocabulary: Vocabulary, around: tuple[int | None, list[int]]
+) -> None:
+    if around[0] is None or not around[1]:
+        raise refused("puts no token before a text, or behind it", "llama.cpp puts both there in any case")
     written = {
         index: name if index in vocabulary.added else word_piece(name)
         for index, name in vocabulary.names.items()

@@ -45,7 +45,9 @@ def unigram_of(content: dict[str, Any]) -> Unigram:
             "treats spaces, or characters, in a way that llama.cpp has no setting for",
             "it follows SentencePiece's table of characters, joins spaces and puts one before a text",
         )
-    if any(token.get("normalized") or token.get("single_word") for token in content.get("added_tokens", [])):
+    added = content.get("added_tokens", [])
+    changed = (token for token in added if token.get("normalized") and not token["content"].isascii())
+    if any(changed) or any(token.get("single_word") for token in added):
         raise refused("looks for tokens in text that is normalized", "llama.cpp looks for them as they are")
     pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
     return Unigram(pieces, int(model["unk_id"]), b64decode(first["precompiled_charsmap"]))

@@ -8,7 +8,6 @@ renamed whole.
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -20,11 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ....disk import disk_full_is_typed, require_disk
-from ....errors import CheckpointError, InputError, OutputExists, RefusedByPolicy, UnknownName, require
+from ....errors import CheckpointError, InputError, OutputExists, UnknownName, require
 from ....foreign import foreign_errors_are_typed
-from ....runtime.text.child_process import ChildProcess, Limits
 from ....staging import Staging
-from ....storage import read_json
 from ....terminal import Progress, ProgressTask, Silent
 from ..anatomy import Anatomy, Check, Shapes
 from ..family import anatomy_of, expert_names, stored_transposed
@@ -36,15 +33,13 @@ from ..gguf.places import entries, one_by_one
 from ..gguf.tensors import GgufTensors
 from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_settings import factors, positions
+from .gguf_text.beside import save_beside
+from .gguf_text.tokenizer import save_tokenizer
 from .gguf_words import READ
 from .shard_writer import ONE_FILE, join
 from .stacked_experts import stacked
 from .tensor_check import refuse_non_finite
 
-# What the tokenizer of a GGUF may take to build, and more with the bytes of its settings.
-_SECONDS = 60.0
-_MEMORY = 2 << 30
-_FILE = 4 << 20
 _SAFETENSORS = "take the model's safetensors checkpoint"
 # Of files that have a tensor for each expert, as the first ones of Mixtral do.
 _ONE_EXPERT = "blk.0.ffn_gate.0.weight"
@@ -110,7 +105,9 @@ def _write(
         if check is not None:
             check(anatomy)
         stage.result.mkdir()
-        _save_tokenizer(path, header, stage.result)
+        save_tokenizer(path, header, stage.result, lambda why: _unreadable(path, header.architecture, why))
+        if row.encodes:
+            save_beside(stage.result, header.settings, header.special)
         blocks: Iterable[dict[str, Tensor]] = map(stacked, tensors.blocks())
         with progress.task(f"dequantizing {path.name}", sum(header.weights.values())) as task:
             if edit is not None:
@@ -121,7 +118,8 @@ def _write(
             with disk_full_is_typed(target), _reading(path, header.architecture):
                 _save(blocks, stage, task)
                 model.config.save_pretrained(stage.result)
-                model.generation_config.save_pretrained(stage.result)
+                if not row.encodes:
+                    model.generation_config.save_pretrained(stage.result)
             stage.publish()
 
 
@@ -138,33 +136,6 @@ def _save(blocks: Iterable[dict[str, Tensor]], stage: Staging, task: ProgressTas
     join(written, stage.result)
 
 
-def _save_tokenizer(path: Path, header: GgufHeader, target: Path) -> None:
-    """Let a child process work it out of tokens and merges, which may take any time and memory."""
-    size = header.settings_bytes
-    limits = Limits(_SECONDS + 3e-5 * size, _MEMORY + 128 * size, _FILE + 16 * size)
-
-    def refused(why: str) -> RefusedByPolicy:
-        return RefusedByPolicy(
-            f"the tokenizer of {path} was stopped",
-            why=why,
-            fix="do not trust this file: take the model from a source that you trust",
-        )
-
-    with (
-        tempfile.TemporaryDirectory() as empty,
-        foreign_errors_are_typed(lambda why: _unreadable(path, header.architecture, why)),
-        ChildProcess(Path(__file__).with_name("gguf_tokenizer_worker.py"), refused=refused) as child,
-    ):
-        child.ask({"model": empty, "file": str(path.absolute()), "target": str(target)}, limits)
-    if header.words is not None:
-        # transformers cuts as GPT-2 does, whatever the file says.
-        file = target / "tokenizer.json"
-        file.write_text(
-            json.dumps({**read_json(file), "pre_tokenizer": READ[header.words]}, ensure_ascii=False),
-            encoding="utf-8",
-        )
-
-
 def _described(path: Path, header: GgufHeader, row: ConfigRow) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """transformers' model of the file's settings, without weights, and the logical shape of each tensor
     by its name in a checkpoint.
@@ -173,14 +144,17 @@ def _described(path: Path, header: GgufHeader, row: ConfigRow) -> tuple[Any, dic
         CheckpointError: transformers makes none of them, or none with the file's positions.
     """
     from accelerate import init_empty_weights
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     values = config_of(row, header.settings, header.special, header.names)
     with _reading(path, header.architecture), init_empty_weights(include_buffers=True), no_init_weights():
         config = CONFIG_MAPPING[values.pop("model_type")](**values)
         positions.complete(config, path, header.positions)
-        model = AutoModelForCausalLM.from_config(config)
+        if row.encodes:
+            model = AutoModel.from_config(config, add_pooling_layer=False)
+        else:
+            model = AutoModelForCausalLM.from_config(config)
     model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
     made = model.config.to_dict()
     turned, experts = stored_transposed(made), expert_names(made)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .architecture import ENCODES
 from .families import ARCHITECTURES
 
 # Of a setting, what configs call it.
@@ -52,6 +53,11 @@ class ConfigRow:
     renamed: Mapping[str, str] = field(default_factory=dict)
     further: Callable[[Mapping[str, object]], Values] | None = None
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder."""
+        return ENCODES in ARCHITECTURES[self.family].needs
+
 
 _OF_GPT2 = {
     "embedding_length": "n_embd",
@@ -81,6 +87,7 @@ _OF_FALCON = {
     "feed_forward_length": "ffn_hidden_size",
     "attention.layer_norm_epsilon": "layer_norm_epsilon",
 }
+_OF_BERT = {"attention.head_count_kv": None, "attention.key_length": None}
 NO_WINDOW: Named = {"attention.sliding_window": None}
 OF_GRANITE: Named = {
     "embedding_scale": "embedding_multiplier",
@@ -113,6 +120,8 @@ ROWS = {
     "command-r": ConfigRow("cohere", implies={"use_qk_norm": False}),
     "cohere2": ConfigRow("cohere2"),
     "gpt2": ConfigRow("gpt2", _OF_GPT2),
+    "bert": ConfigRow("bert", _OF_BERT),
+    "nomic-bert": ConfigRow("nomic_bert", _OF_BERT),
 }
 
 
@@ -143,6 +152,8 @@ def config_of(
     width = settings.get("embedding_length")
     if isinstance(width, int) and width > 0 and (table := names.get("token_embd.weight")):
         values["vocab_size"] = table // width
+        if types := names.get("token_types.weight"):
+            values["type_vocab_size"] = types // width
     alone = ARCHITECTURES[row.family].head == "embedding" or "output.weight" not in names
     return _of_family(row, values, settings, names) | {"tie_word_embeddings": alone}
 
@@ -174,6 +185,8 @@ def _of_family(
         whole = rope | stretched
         local = {"rope_type": "default", "rope_theta": settings.get("rope.freq_base_swa", 10000.0)}
         return values | {"rope_parameters": {"full_attention": whole, "sliding_attention": local}}
+    if row.encodes and ARCHITECTURES[row.family].table:
+        return values
     if row.family == "exaone4" and isinstance(count := settings.get("block_count"), int):
         values["layer_types"] = ["full_attention"] * count
     if row.family == "mpt" and isinstance(wide, int):

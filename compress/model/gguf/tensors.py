@@ -30,8 +30,8 @@ _WAY_OUT = "take the model's safetensors checkpoint"
 
 @dataclass(frozen=True)
 class _Piece:
-    """What the file has of a ``part``: an ``entry``, or where it is stacked the one of this ``index``; its
-    ``shape`` there. Those of one ``order`` are read together.
+    """What the file has of a ``part``: an ``entry``, these ``rows`` of it, or where it is stacked the one of
+    this ``index``; its ``shape`` there. Those of one ``order`` are read together.
     """
 
     order: tuple[int, str, int]
@@ -39,6 +39,7 @@ class _Piece:
     part: Part
     shape: tuple[int, ...]
     index: int | None
+    rows: slice = slice(None)
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,13 @@ class GgufTensors:
 
     def _shape(self, entry: Entry) -> tuple[int, ...]:
         part = entry.parts[0]
-        rows, *others = self.shapes[part.stored]
-        rows = rows if part.rows is None else len(part.rows)
+        _, *others = self.shapes[part.stored]
+        rows = self._rows(part) if entry.stacked else sum(map(self._rows, entry.parts))
         own = tuple(others) if part.flat else (rows, *others)
         return (len(entry.parts), *own) if entry.stacked else own
+
+    def _rows(self, part: Part) -> int:
+        return self.shapes[part.stored][0] if part.rows is None else len(part.rows)
 
     def blocks(self) -> Iterator[dict[str, Tensor]]:
         """The tensors in float32, those of a block together, experts of a large one some at a time, and each
@@ -134,8 +138,11 @@ class GgufTensors:
     def _pieces(self, entry: Entry) -> Iterator[_Piece]:
         block, own = _block(entry), self._shape(entry)
         if not entry.stacked:
-            run = -1 if entry.expert is None else self._run(entry.expert, own)
-            yield _Piece((*block, run), entry, entry.parts[0], own, None)
+            run, end = -1 if entry.expert is None else self._run(entry.expert, own), 0
+            for part in entry.parts:
+                start, end = end, end + self._rows(part)
+                shape = own if len(entry.parts) == 1 else (end - start, *own[1:])
+                yield _Piece((*block, run), entry, part, shape, None, slice(start, end))
             return
         for index, part in enumerate(entry.parts):
             yield _Piece((*block, self._run(index, own[1:])), entry, part, own[1:], index)
@@ -149,8 +156,9 @@ class GgufTensors:
         rows: Counter[str] = Counter()
         for piece in group:
             part, shape = piece.part, self.shapes[piece.part.stored]
-            value = _floats(self.found[piece.entry.name], piece.index).reshape(piece.shape)
-            rows[part.stored] += shape[0] if part.rows is None else len(part.rows)
+            value = _floats(self.found[piece.entry.name], piece.index)
+            value = (value if value.shape[0] == 1 else value[piece.rows]).reshape(piece.shape)
+            rows[part.stored] += self._rows(part)
             if part.rows is None and not part.added:
                 tensors[part.stored] = value.reshape(shape)
                 continue

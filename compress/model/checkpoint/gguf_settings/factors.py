@@ -51,7 +51,8 @@ def _of_experts(experts: Experts, width: int) -> dict[str, Found]:
 
 def factors_of(anatomy: Anatomy) -> dict[str, Found]:
     """What a file of the model states, by llama.cpp's name; None where the model has no such thing."""
-    parts, last, form = anatomy.attentions(), anatomy.final_norm, anatomy.logit_form
+    parts, form = anatomy.attentions(), anatomy.logit_form
+    last = anatomy.final_norm or anatomy.blocks[0].norm2
     kinds = {"attention.layer_norm_rms_epsilon": "rms", "attention.layer_norm_epsilon": "layer"}
     local = {part.rope.theta for part in parts if part.rope is not None and part.sliding_window is not None}
     found: dict[str, Found] = {
@@ -61,7 +62,7 @@ def factors_of(anatomy: Anatomy) -> dict[str, Found]:
         "residual_scale": anatomy.blocks[0].residual_scale,
         "final_logit_softcapping": None if form is None else form.softcap,
         "rope.freq_base_swa": local.pop() if len(local) == 1 else None,
-        **{key: last.eps if last is not None and last.kind == kind else None for key, kind in kinds.items()},
+        **{key: last.eps if last.kind == kind else None for key, kind in kinds.items()},
         **(_of_heads(parts[0]) if parts else {}),
     }
     for block in anatomy.blocks:

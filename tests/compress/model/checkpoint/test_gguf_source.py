@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from edgepress.compress.api import plan_model
-from edgepress.compress.model.checkpoint import gguf_source
 from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
 from edgepress.compress.model.checkpoint.gguf_source import materialise
+from edgepress.compress.model.checkpoint.gguf_text import tokenizer
 from edgepress.compress.model.checkpoint.gguf_words import READ
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.vocabulary_check import check_vocabulary
@@ -417,10 +417,12 @@ def test_a_tokenizer_without_end_is_stopped(
     """Half a megabyte of tokens takes 2 GB and some seconds; a second and 300 MB are what it gets here."""
     path = tmp_path / "nested.gguf"
     write_nested_tokens(path, 1000)
-    monkeypatch.setattr(gguf_source, bound, value)
+    monkeypatch.setattr(tokenizer, bound, value)
     # Without memory libraries end in many ways: an error, an abort, no end at all.
     with pytest.raises((RefusedByPolicy, CheckpointError)) as caught:
-        gguf_source._save_tokenizer(path, read_gguf_header(path), tmp_path / "out")
+        tokenizer.save_tokenizer(
+            path, read_gguf_header(path), tmp_path / "out", lambda why: CheckpointError(str(path), why=why)
+        )
     assert "nested.gguf" in caught.value.what
     assert bound == "_MEMORY" or "stopped after 1 s" in caught.value.why
     assert [item.name for item in tmp_path.iterdir()] == ["nested.gguf"]

@@ -86,7 +86,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 def test_every_family_that_is_read_is_here() -> None:
     rows = [*ROWS.items(), *MIXTURES.items()]
-    assert {family for family, _ in CASES} == {row.family for _, row in rows}
+    assert {family for family, _ in CASES} == {row.family for _, row in rows if not row.encodes}
     assert all(ARCHITECTURES[row.family].name == name for name, row in rows)
 
 
