@@ -39,7 +39,7 @@ class _Piece:
     part: Part
     shape: tuple[int, ...]
     index: int | None
-    rows: slice = slice(None)
+    rows: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,10 @@ class GgufTensors:
             run, end = -1 if entry.expert is None else self._run(entry.expert, own), 0
             for part in entry.parts:
                 start, end = end, end + self._rows(part)
-                shape = own if len(entry.parts) == 1 else (end - start, *own[1:])
-                yield _Piece((*block, run), entry, part, shape, None, slice(start, end))
+                if len(entry.parts) == 1:
+                    yield _Piece((*block, run), entry, part, own, None)
+                else:
+                    yield _Piece((*block, run), entry, part, (end - start, *own[1:]), None, (start, end))
             return
         for index, part in enumerate(entry.parts):
             yield _Piece((*block, self._run(index, own[1:])), entry, part, own[1:], index)
@@ -157,7 +159,7 @@ class GgufTensors:
         for piece in group:
             part, shape = piece.part, self.shapes[piece.part.stored]
             value = _floats(self.found[piece.entry.name], piece.index)
-            value = (value if value.shape[0] == 1 else value[piece.rows]).reshape(piece.shape)
+            value = (value if piece.rows is None else value[slice(*piece.rows)]).reshape(piece.shape)
             rows[part.stored] += self._rows(part)
             if part.rows is None and not part.added:
                 tensors[part.stored] = value.reshape(shape)

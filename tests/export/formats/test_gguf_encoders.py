@@ -23,7 +23,7 @@ UNTIED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 def saved(path: Path, family: str, changes: dict[str, Any], **form: Any) -> Path:
     """A pico model with the tokenizer that its family is published with."""
-    pooling = "labels" not in form and TOKENIZERS.get(family) != "unigram_t5"
+    pooling = "labels" not in form and TOKENIZERS.get(family) not in (None, "unigram_t5")
     save_pico(path, family, changes, **{"tokenizer": TOKENIZERS.get(family), "pooling": pooling} | form)
     return path
 
@@ -48,7 +48,7 @@ def written(path: Path, out: Path) -> GGUFReader:
             {"attention.sliding_window": 24, "rope.freq_base": 160_000.0, "rope.freq_base_swa": 10_000.0},
         ),
         ("eurobert", "eurobert", "gpt2", {"attention.head_count_kv": 2}),
-        ("nomic_bert", "nomic-bert", "bert", {"rope.freq_base": 10_000.0}),
+        ("nomic_bert", "nomic-bert", "bert", {"rope.freq_base": 1000.0}),
         (
             *("t5", "t5", "t5"),
             {
@@ -111,7 +111,8 @@ def test_q_k_and_v_of_several_types_are_refused(tmp_path: Path) -> None:
     model = saved(tmp_path / "m", "nomic_bert", pico.ENCODER)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "passes:\n- pass: rtn\n  scheme: Q4_0\n  overrides:\n  - layers: ['*q_proj']\n    scheme: Q8_0\n",
+        "passes:\n- {pass: rtn, scheme: Q4_0, ignore: ['*q_proj']}\n"
+        "- {pass: rtn, scheme: Q8_0, targets: ['*q_proj']}\n",
         encoding="utf-8",
     )
     checkpoint = compress_model(str(model), recipe=str(recipe), output=tmp_path / "o")
