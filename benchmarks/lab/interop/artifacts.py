@@ -134,7 +134,7 @@ class Artifacts:
             save_embedder(model, self.model_type, settings)
         else:
             read_by = TOKENIZERS.get(self.model_type) if self._gguf_type else None
-            form = {"pooling": pools, "labels": tags, "by_token": tags, "tokenizer": read_by}
+            form: dict[str, Any] = {"pooling": pools, "labels": tags, "by_token": tags, "tokenizer": read_by}
             save_pico(model, self.model_type, settings, **form)
         if self.family.endswith(PIECES):
             size = read_json(model / "config.json")["vocab_size"]

@@ -53,12 +53,12 @@ TOKENIZERS = {
     **dict.fromkeys(("xlm-roberta", "camembert"), "unigram"),
     **dict.fromkeys(("t5", "mt5"), "unigram_t5"),
 }
-_FROM_TWO = pico.ENCODER | {"pad_token_id": 1}  # where positions begin
+_FROM_TWO = pico.ENCODER | {"pad_token_id": 1, "max_position_embeddings": 514}  # where positions begin
 _IN_GGUF: dict[str, dict[str, Any]] = {
     "bert": pico.ENCODER,
     **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), _FROM_TWO),
     "electra": pico.ENCODER | {"embedding_size": 64},
-    "distilbert": pico.DISTILBERT,
+    "distilbert": pico.DISTILBERT | {"max_position_embeddings": 512},
     "modernbert": pico.MODERNBERT | {"num_hidden_layers": 4},
     "eurobert": pico.EUROBERT,
     "nomic_bert": pico.ENCODER,

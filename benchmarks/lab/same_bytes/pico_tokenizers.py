@@ -4,6 +4,7 @@ WordPiece for encoders, words for T5; and those that encoders and T5 are publish
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def save_tokenizer(folder: Path, kind: str, sentences: list[str]) -> int:
     """
     from transformers import PreTrainedTokenizerFast
 
-    made, names = {
+    kinds: dict[str, Callable[[list[str]], tuple[Any, dict[str, str]]]] = {
         "decoder": _bytes,
         "encoder": _pieces,
         "encoder_decoder": _words,
@@ -31,7 +32,8 @@ def save_tokenizer(folder: Path, kind: str, sentences: list[str]) -> int:
         "unigram": partial(unigram, begins=True),
         "unigram_t5": partial(unigram, begins=False),
         "bytes": _as_roberta,
-    }[kind](sentences)
+    }
+    made, names = kinds[kind](sentences)
     fast = PreTrainedTokenizerFast(tokenizer_object=made, **names)
     if kind == "decoder":
         fast.chat_template = CHAT
