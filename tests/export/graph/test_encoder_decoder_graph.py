@@ -226,7 +226,7 @@ def test_other_uses_of_the_bundle_are_refused(bundle: Path) -> None:
         _ = Bundle.open(bundle).encoder
 
 
-@pytest.mark.parametrize("format", ["gguf", "gptq", "bitnet"])
+@pytest.mark.parametrize("format", ["awq", "gptq", "bitnet"])
 def test_other_formats_are_refused(format: str, pico_t5: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="encoder–decoder"):
         export_bundle(pico_t5, output=tmp_path / "o", format=format)
