@@ -68,7 +68,7 @@ class Unit:
 class Space:
     """All units, and what there is whatever is chosen: bytes ``shipped`` of the rest of the bundle, and bytes
     ``resident`` of a process that runs it, these included; ``cache`` of them of keys and values in float32,
-    where a method can cache them in fewer bits.
+    where a method can cache them in fewer bits, which loses ``cache_damage``, 0 where nobody asked.
     Damage is a loss of what is ``judged``; ``before``: that of what was cut from the model first. ``times``:
     seconds by unit and option, by the key of a budget of speed or energy; ``rests``: of a pass beside its
     units, as predicted. ``solves_tables``: whether a pass rounds embedding and head. ``hears``: whether the
@@ -87,6 +87,7 @@ class Space:
     solves_tables: bool = False
     hears: bool = False
     first: Sequence[Mapping[str, Any]] = ()
+    cache_damage: float = 0.0
 
     @property
     def damages(self) -> list[list[float]]:

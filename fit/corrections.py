@@ -66,7 +66,7 @@ class Corrections:
         """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`, and the ``originals`` of
         each figure of quality.
         """
-        size, damage = _total(space.sizes, options), space.before + _total(space.damages, options)
+        size, damage = _total(space.sizes, options), before(space, method) + _total(space.damages, options)
         self.disk[method] = measured[DISK.name] - space.shipped - size
         for key, value in measured.items():
             if key.startswith(f"{MEMORY.name} on "):
@@ -106,7 +106,7 @@ class Corrections:
         self, space: Space, options: Sequence[int], method: Method, budgets: Sequence[Budget]
     ) -> dict[str, Any]:
         """By the key of each budget, and of disk and what is judged always."""
-        size, damage = _total(space.sizes, options), space.before + _total(space.damages, options)
+        size, damage = _total(space.sizes, options), before(space, method) + _total(space.damages, options)
         found = {DISK.name: space.shipped + size + (_own_or_last(self.disk, method) or 0.0)}
         found[space.judged.name] = self.value(space.judged.name, method, damage)
         for budget in budgets:
@@ -140,7 +140,7 @@ class Corrections:
                 found.append(Limit(budget.key, space.times[budget.key], room))
             elif (factor := self.factor(budget.key, method)) is not None or alone:
                 loss = budget.quantity.lost(budget.bound, self._original(budget.key))
-                bound = (1 - _LOSS_BAND) * loss / (factor or 1.0) - space.before
+                bound = (1 - _LOSS_BAND) * loss / (factor or 1.0) - before(space, method)
                 found.append(Limit(budget.key, space.damages, bound))
         return found
 
@@ -165,7 +165,7 @@ class Corrections:
     def bound_of(self, space: Space, budget: Budget, limit: Limit, bound: float, method: Method) -> float:
         """What the budget would have to be for its ``limit`` to have another ``bound``."""
         if budget.quantity.of_quality:
-            return self.value(budget.key, method, (space.before + bound) / (1 - _LOSS_BAND))
+            return self.value(budget.key, method, (before(space, method) + bound) / (1 - _LOSS_BAND))
         if budget.quantity in TIMED:
             return self._timed(budget, bound + self._rest(space, budget.key))
         return budget.bound + bound - limit.bound
@@ -174,6 +174,11 @@ class Corrections:
 def objective_of(space: Space, budgets: Sequence[Budget]) -> str:
     """What is made best: what is judged; the size where nothing but quality is bounded."""
     return DISK.name if all(one.quantity.of_quality for one in budgets) else space.judged.name
+
+
+def before(space: Space, method: Method) -> float:
+    """Damage without that of the units: of what was cut first, and of the cache."""
+    return space.before + (space.cache_damage if method.cached else 0.0)
 
 
 def _resident(space: Space, method: Method) -> float:

@@ -11,6 +11,7 @@ from ..compress.solve.allocation import strip
 from .budgets import Budget
 from .candidates import Space
 from .corrections import Corrections
+from .corrections import before as damage_before
 from .methods import Method
 from .quantities import Quantity
 from .solve import Infeasible, solve
@@ -55,10 +56,11 @@ def prices(space: Space, corrections: Corrections, method: Method, budgets: Sequ
             moved = replace(budget, bound=step * budget.bound)
             limits = corrections.limits(space, [*others[:index], moved, *others[index + 1 :]], method)
             then = solve(space.damages, limits)
-            before = corrections.value(judged.name, method, space.before + now.damage)
+            first = damage_before(space, method)
+            before = corrections.value(judged.name, method, first + now.damage)
             after = None
             if not isinstance(then, Infeasible):
-                after = corrections.value(judged.name, method, space.before + then.damage)
+                after = corrections.value(judged.name, method, first + then.damage)
             found.append(Price(judged, budget, moved.bound, before, after))
     return found
 

@@ -16,6 +16,7 @@ ROUNDINGS: dict[str, dict[str, Any]] = {
     "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
 }
 CACHE_BITS = 8
+CACHE: dict[str, Any] = {"pass": "kv_cache", "bits": CACHE_BITS}
 _TRAINING = {"batch_tokens": 1024, "measurements": 3}
 # By name: what goes from the model before its weights are rounded. The passes solve which heads, channels and
 # blocks; widths are those of every block, since a plan of bits is checked before they are solved.
@@ -94,7 +95,7 @@ class Method:
         found += [dict(one) for one in tables]
         if self.epochs:
             found.append({"pass": "tune", "training": {"epochs": self.epochs, **_TRAINING}})
-        return found + [{"pass": "kv_cache", "bits": CACHE_BITS}] * self.cached
+        return found + [dict(CACHE)] * self.cached
 
 
 # Without Optuna, in this order; the last is for the best of those before it.

@@ -92,6 +92,7 @@ class Search:
             self.refuse(f"{method.name}: no cut of heads, channels or blocks is predicted to be better")
             return
         for number in range(ROUNDS):
+            method = self.with_cache(method)
             found = self.solved(method)
             if isinstance(found, Infeasible):
                 self.refusals.append(f"{method.name}: {self.why(found, method)}")
@@ -100,6 +101,19 @@ class Search:
                 return
             self.gap = found.gap
             self._try(found.options, method)
+
+    def with_cache(self, method: Method) -> Method:
+        """The method with the cache that is predicted to be better, where what it takes is bounded."""
+        if method.packaged or not self.spaces.cache_counts(self.spaces.of(method.space)):
+            return method
+        both = [replace(method, cached=cached) for cached in (False, True)]
+        solved = [(one, self.solved(one)) for one in both]
+        costs = {
+            one: self.cost(self.predicted(found.options, one))
+            for one, found in solved
+            if not isinstance(found, Infeasible)
+        }
+        return min(costs, key=costs.__getitem__) if costs else both[-1]
 
     def solved(self, method: Method, share: float = 1.0) -> Solution | Infeasible:
         """The best choice as predicted now; with a ``share`` of the bytes that the best above the smallest

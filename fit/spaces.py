@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ from .cuts.profile import Profile
 from .cuts.solved_cut import solved_profile
 from .latency import rests_of, times_of
 from .losses import Losses, known_losses, losses_file, measure_losses
-from .methods import CUTS, METHODS, SOLVED
+from .methods import CACHE, CUTS, METHODS, SOLVED
 from .packaged import given_by
-from .quantities import DISK
+from .quantities import DISK, MEMORY
 from .solve import Limit, Table
 
 Passes = Sequence[Mapping[str, Any]]
@@ -138,8 +139,18 @@ class Spaces:
             rests = rests_of(space, source, self.budgets, self.costs)
             before = _damage(source) if first else 0.0
             space = replace(self._timed(space, source, rests), before=before, first=first)
+            space = replace(space, cache_damage=self._cache_damage if self.cache_counts(space) else 0.0)
             self._found[key] = source, space
         return self._found[key]
+
+    def cache_counts(self, space: Space) -> bool:
+        """Whether what keys and values take is bounded."""
+        return space.cache > 0 and any(one.quantity is MEMORY for one in self.budgets)
+
+    @cached_property
+    def _cache_damage(self) -> float:
+        """Of the whole model, whose keys and values alone are cached in fewer bits."""
+        return _damage(WeightSource.open(self._pruned((CACHE,))))
 
     def _first(self, key: str) -> Passes:
         """The passes that cut the model first."""

@@ -1,0 +1,64 @@
+"""The type of the cache is chosen with the bits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from edgepress.fit.budgets import Budget
+from edgepress.fit.candidates import Space
+from edgepress.fit.methods import METHODS, Method
+from edgepress.fit.quantities import MEMORY
+from edgepress.fit.search import Search
+from edgepress.fit.solve import Solution
+from edgepress.terminal import Silent
+
+from .test_corrections import SPACE
+
+
+class OneSpace:
+    """Of which the cache counts, or not."""
+
+    def __init__(self, space: Space, *, counts: bool = True) -> None:
+        self.space, self.counts = space, counts
+
+    def of(self, _: str = "") -> Space:
+        return self.space
+
+    def cache_counts(self, _: Space) -> bool:
+        return self.counts
+
+
+def search_of(space: Space, bound: float, *, counts: bool = True) -> Search:
+    setting: Any = SimpleNamespace(budgets=[Budget(MEMORY, bound, "pi")])
+    spaces: Any = OneSpace(space, counts=counts)
+    return Search(spaces, setting, {}, Path(), 0.0, Silent(), 3)
+
+
+@pytest.mark.parametrize(
+    ("bound", "loss", "cached"),
+    [(200e6, 1e-3, False), (95e6, 1e-3, True), (95e6, 10.0, False), (85e6, 10.0, True), (50e6, 1e-3, True)],
+)
+def test_the_cache_is_chosen_with_the_bits(bound: float, loss: float, cached: bool) -> None:
+    """With room for all, or one that loses much: in float; where nothing else fits, in eight bits."""
+    search = search_of(replace(SPACE, cache=8e6, cache_damage=loss), bound)
+    found = search.with_cache(METHODS[0])
+    assert found == replace(METHODS[0], cached=cached)
+    choices = [replace(found, cached=one) for one in (False, True)]
+    solved = [search.solved(one) for one in choices]
+    if all(isinstance(one, Solution) for one in solved):
+        costs = [
+            search.cost(search.predicted(one.options, method))  # type: ignore[union-attr]
+            for one, method in zip(solved, choices, strict=True)
+        ]
+        assert costs[cached] == min(costs)
+
+
+def test_a_cache_that_is_not_bounded_or_packaged_stays_as_it_is() -> None:
+    space = replace(SPACE, cache=8e6, cache_damage=1e-3)
+    assert search_of(space, 95e6, counts=False).with_cache(METHODS[0]) == METHODS[0]
+    packaged = Method(packaged="best-small")
+    assert search_of(space, 95e6).with_cache(packaged) == packaged
