@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...compress.model.checkpoint.gguf_blocks import pack_blocks
-from ...compress.model.gguf.places import Part
+from ...compress.model.gguf.entry import Part
 from ...compress.numbers.qtensor import QTensor
 from ...errors import ShapeError
 from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0

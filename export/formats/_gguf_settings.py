@@ -8,6 +8,7 @@ from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import Attention, Rope
 from ...compress.model.gguf.architecture import LOCAL_ROPE
 from ...compress.model.gguf.features import architecture_of
+from ...compress.model.gguf.mixers import sizes_of
 
 _SLOPES = 8.0  # the exponent of the least bias by distance
 
@@ -24,24 +25,44 @@ def describe(writer: Any, anatomy: Anatomy) -> None:
     # llama.cpp's own sees everything in most families: as far as no window begins, that is the same.
     writer.add_context_length(min([anatomy.max_positions, *windows]))
     writer.add_embedding_length(anatomy.hidden_size)
-    writer.add_feed_forward_length(first.mlp.up.out_features)
-    writer.add_head_count(first.attention.heads)
-    writer.add_head_count_kv(first.attention.kv_heads)
-    writer.add_key_length(first.attention.head_dim)
-    writer.add_value_length(first.attention.v.out_features // first.attention.kv_heads)
+    # llama.cpp asks for some numbers of what a model may not have.
+    writer.add_feed_forward_length(0 if first.feed_forward is None else first.mlp.up.out_features)
+    _heads(writer, anatomy)
+    _mixers(writer, anatomy)
     (writer.add_layer_norm_rms_eps if last.kind == "rms" else writer.add_layer_norm_eps)(last.eps)
     _positions(writer, anatomy)
     writer.add_vocab_size(anatomy.vocab_size)
     writer.add_parallel_residual(first.order == "parallel")
     _factors(writer, anatomy)
     _experts(writer, anatomy)
-    _latent(writer, first.attention)
+
+
+def _heads(writer: Any, anatomy: Anatomy) -> None:
+    """The heads of attention: of keys none in blocks that do not attend, which llama.cpp knows by that."""
+    parts = anatomy.attentions()
+    writer.add_head_count(parts[0].heads if parts else 0)
+    if not parts:
+        return
+    first = parts[0]
+    each = [first.kv_heads if block.attends else 0 for block in anatomy.blocks]
+    writer.add_head_count_kv(first.kv_heads if anatomy.attends else each)
+    writer.add_key_length(first.head_dim)
+    writer.add_value_length(first.value_dim)
+    _latent(writer, first)
+
+
+def _mixers(writer: Any, anatomy: Anatomy) -> None:
+    for block in anatomy.blocks:
+        if not isinstance(block.mixer, Attention):
+            for name, size in sizes_of(block.mixer).items():
+                writer.add_uint32(f"{writer.arch}.{name}", size)
+            return
 
 
 def _positions(writer: Any, anatomy: Anatomy) -> None:
     """The rope of all blocks; where those with a window have their own, that of the others and that one."""
     parts = anatomy.attentions()
-    if parts[0].slopes is not None:
+    if any(part.slopes is not None for part in parts):
         writer.add_max_alibi_bias(_SLOPES)
     if not (ropes := anatomy.ropes()):
         return
@@ -78,10 +99,11 @@ def _factors(writer: Any, anatomy: Anatomy) -> None:
     first, known, form = anatomy.blocks[0], architecture_of(anatomy), anatomy.logit_form
     if anatomy.embedding_scale != 1:
         writer.add_embedding_scale(anatomy.embedding_scale)
-    if first.attention.scale is not None and known.scales_scores:
-        writer.add_attention_scale(first.attention.scale)
-    if first.attention.softcap is not None:
-        writer.add_attn_logit_softcapping(first.attention.softcap)
+    for attention in anatomy.attentions()[:1]:
+        if attention.scale is not None and known.scales_scores:
+            writer.add_attention_scale(attention.scale)
+        if attention.softcap is not None:
+            writer.add_attn_logit_softcapping(attention.softcap)
     if first.residual_scale != 1:
         writer.add_residual_scale(first.residual_scale)
     if form is not None and form.softcap is not None:

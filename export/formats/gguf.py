@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ...compress.bill_of_materials import license_name
 from ...compress.model.checkpoint.gguf_settings.positions import DIVISORS, divisors
+from ...compress.model.gguf.entry import Entry, Part
 from ...compress.model.gguf.features import architecture_of
-from ...compress.model.gguf.places import Entry, Part, entries
+from ...compress.model.gguf.places import entries
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError, require
 from ...escaping import one_line

@@ -133,9 +133,9 @@ def test_blocks_that_are_of_a_kind_by_their_number_stay(made: Made, pico_text: P
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("format", ["gguf", "onnx_hub", "gptq", "awq"])
+@pytest.mark.parametrize("format", ["onnx_hub", "gptq", "awq"])
 def test_other_formats_refuse_it(family: str, format: str, made: Made, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be written as GGUF|states of a|without attention"):
+    with pytest.raises(InputError, match=r"states of a|without attention"):
         export_bundle(made(family), output=tmp_path / "b", format=format)
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -19,18 +19,19 @@ from ....errors import CheckpointError, require
 from ....storage import open_regular
 from .gguf_cursor import GgufCursor
 from .gguf_settings.positions import GgufPositions, positions_of
+from .gguf_settings.sizes import check_sizes
 
 VERSIONS = (2, 3)
 MAX_PAIRS = 1 << 16
 MAX_TENSORS = 1_000_000
 MAX_RANK = 4
-# Of all blocks together: each is several names. Those of 94 blocks with 512 are 48,128.
-MAX_EXPERTS = 1 << 17
 MAX_NAME_BYTES = 512
 # Of a token or a merge: merges are worked out of every pair of parts of every token.
 MAX_ITEM_BYTES = 4096
 MAX_STRING_BYTES = 16 << 20
 MAX_NESTING = 4
+# Numbers of a list that are kept: those of blocks, where the tokenizer's have one a token.
+MAX_LISTED = 4096
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -105,7 +106,7 @@ def _header(cursor: GgufCursor, size: int) -> GgufHeader:
     if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
         raise cursor.refusal(f"its alignment is {alignment!r}, not a power of two")
     found = _tensors(cursor, tensors)
-    _check_sizes(cursor, settings, architecture, found.dimensions, tensors)
+    check_sizes(cursor, _own(settings, architecture), architecture, found.dimensions, tensors)
     # The data begins at the next aligned byte after the records.
     room = cursor.left - (cursor.left - size) % alignment
     if not found.weights or found.end > room:
@@ -142,7 +143,7 @@ def _settings(cursor: GgufCursor, pairs: int) -> dict[str, object]:
 
 
 def _value(cursor: GgufCursor, kind: int, name: str, depth: int = 0) -> object:
-    """The value of a pair; arrays are walked over and come back as None."""
+    """The value of a pair; a short list of numbers is a tuple, other arrays are walked over and are None."""
     if kind == _STRING:
         limit = MAX_ITEM_BYTES if depth else MAX_STRING_BYTES
         return cursor.string(limit, f"the value of {name!a}").decode("utf-8", "replace")
@@ -153,48 +154,12 @@ def _value(cursor: GgufCursor, kind: int, name: str, depth: int = 0) -> object:
     item = int(cursor.unpack("I", f"the type of {name!a}"))
     if item in _SCALARS:
         width = struct.calcsize("<" + _SCALARS[item])
-        cursor.take(cursor.count("Q", cursor.left // width, f"the length of {name!a}") * width, name)
-        return None
+        count = cursor.count("Q", cursor.left // width, f"the length of {name!a}")
+        stored = cursor.take(count * width, name)
+        return struct.unpack(f"<{count}{_SCALARS[item]}", stored) if count <= MAX_LISTED else None
     for _ in range(cursor.count("Q", cursor.left // 8, f"the length of {name!a}")):
         _value(cursor, item, name, depth + 1)
     return None
-
-
-def _check_sizes(
-    cursor: GgufCursor, settings: dict[str, object], architecture: str, dimensions: set[int], tensors: int
-) -> None:
-    """A library builds what the settings describe before it reads a tensor: hold them to the tensors."""
-
-    def setting(name: str, default: int | None = None) -> int:
-        value = settings.get(f"{architecture}.{name}", default)
-        if type(value) is not int or value <= 0:
-            raise cursor.refusal(f"{architecture}.{name} is {value!r}, not a positive whole number")
-        return value
-
-    hidden, widest = setting("embedding_length"), max(dimensions, default=0)
-    sizes = {"embedding_length": hidden, "vocab_size": setting("vocab_size", hidden)}
-    sizes |= _widths(setting, experts=bool(settings.get(f"{architecture}.expert_count")))
-    for name, size in sizes.items():
-        if size not in dimensions:
-            raise cursor.refusal(f"{architecture}.{name} is {size}, a size that no tensor has")
-    if (blocks := setting("block_count")) > tensors:
-        raise cursor.refusal(f"{architecture}.block_count is {blocks} for {tensors} tensors")
-    if blocks * (experts := sizes.get("expert_count", 1)) > MAX_EXPERTS:
-        raise cursor.refusal(f"{blocks} blocks have {experts} experts each, more than {MAX_EXPERTS} in all")
-    heads = setting("attention.head_count")
-    for count in (heads, setting("attention.head_count_kv", heads)):
-        if count * setting("attention.key_length", 1) > widest:
-            raise cursor.refusal(f"{architecture} has {count} heads, too many for {widest} rows")
-
-
-def _widths(setting: Callable[..., int], *, experts: bool) -> dict[str, int]:
-    """That of an MLP; where there are ``experts`` their number and width: no block need have another MLP."""
-    width = setting("feed_forward_length")
-    if not experts:
-        return {"feed_forward_length": width}
-    setting("expert_used_count")
-    own = setting("expert_feed_forward_length", width)
-    return {"expert_count": setting("expert_count"), "expert_feed_forward_length": own}
 
 
 @dataclass

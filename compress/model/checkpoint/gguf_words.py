@@ -58,7 +58,9 @@ WAYS: dict[str, Step] = {
     "bloom": _bytes(_split(_BLOOM), own_words=False),
     "deepseek-v3": _bytes(*map(_split, (r"\p{N}{1,3}", _CJK, _DEEPSEEK)), own_words=False),
     "falcon": _falcon(),
-    **dict.fromkeys(("dbrx", "llama-bpe", "smaug-bpe"), _bytes(_split(_THREE_DIGITS), own_words=False)),
+    **dict.fromkeys(
+        ("dbrx", "llama-bpe", "smaug-bpe", "lfm2"), _bytes(_split(_THREE_DIGITS), own_words=False)
+    ),
 }
 # What llama.cpp has names for, and cuts in another way where capitals are not ASCII.
 _CAPITALS = (

@@ -33,7 +33,7 @@ SIZES = SizeKeys(experts=("num_experts",))
 BLOCKS, HEAD = "model.layers", "lm_head"
 _NORMS = ("dt_layernorm", "b_layernorm", "c_layernorm")
 _KEYS = StateSpaceKeys("mamba_d_state", "mamba_d_conv", "mamba_dt_rank", _NORMS)
-_EXPERTS = ExpertNames(module="feed_forward", router="router", normalized=False)
+EXPERTS = ExpertNames(module="feed_forward", router="router", normalized=False)
 _MIXERS = {
     True: tuple(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
     False: tuple(f"mamba.{name}" for name in (*MODULES, *_NORMS)),
@@ -46,7 +46,7 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     check_architecture(config)
     count, eps = integer(config, "num_hidden_layers"), number(config, "rms_norm_eps", 1e-6)
     known = (*_MIXERS[True], *_MIXERS[False], *_MLP, "input_layernorm", "pre_ff_layernorm")
-    parts = frozenset(known) | _EXPERTS.parts(shapes, BLOCKS)
+    parts = frozenset(known) | EXPERTS.parts(shapes, BLOCKS)
     check_blocks(shapes, BLOCKS, count, parts, frozenset(f"mamba.{name}" for name in TENSORS))
     vocabulary, hidden = shape_of(shapes, "model.embed_tokens.weight", None, None)
     attends = _every(config, "attn_layer", 8, 4, count)
@@ -112,7 +112,7 @@ def _feed_forward(
     config: Config, shapes: Shapes, prefix: str, hidden: int, mixture: bool
 ) -> tuple[Mlp, Experts | None]:
     if mixture:
-        return _EXPERTS.of(config, shapes, prefix, hidden)
+        return EXPERTS.of(config, shapes, prefix, hidden)
     up = linear(shapes, f"{prefix}.feed_forward.up_proj", "up", inputs=hidden)
     width = up.out_features
     gate = linear(shapes, f"{prefix}.feed_forward.gate_proj", "gate", inputs=hidden, outputs=width)

@@ -37,6 +37,8 @@ ENCODES, NORMED_SUMS, TOKEN_TYPES = "states in the place of logits", "norms of s
 LATE, LABELS = "a first block without a norm before attention", "labels of texts"
 # Of encoder–decoders.
 TWO_STACKS, DISTANCES = "an encoder and a decoder", "tables of biases by distance"
+NO_MLP, SHORT_CONVOLUTIONS, STATE_SPACES = "blocks without an MLP", "short convolutions", "state spaces"
+HEADED_STATES, STEP_NORMS = "state spaces in heads", "norms of step, B and C"
 
 
 @dataclass(frozen=True)

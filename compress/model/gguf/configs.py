@@ -42,7 +42,7 @@ class ConfigRow:
     place for it); the key that says whether q, k and v have ``biases``; and what llama.cpp's arithmetic
     ``implies``. Positions are ``partial`` where a config says which part of a head they turn. ``renamed`` are
     tensors that a checkpoint has by another name than transformers' module. ``further`` are keys that follow
-    from the settings in the family alone.
+    from the settings, or the names of tensors, in the family alone.
     """
 
     family: str
@@ -51,7 +51,7 @@ class ConfigRow:
     implies: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
-    further: Callable[[Mapping[str, object]], Values] | None = None
+    further: Callable[[Mapping[str, object], Collection[str]], Values] | None = None
 
     @property
     def encodes(self) -> bool:
@@ -148,7 +148,7 @@ def config_of(
     if row.biases is not None:
         values[row.biases] = _FIRST_BIAS in names
     if row.further is not None:
-        values |= row.further(settings)
+        values |= row.further(settings, names)
     width = settings.get("embedding_length")
     if isinstance(width, int) and width > 0 and (table := names.get("token_embd.weight")):
         values["vocab_size"] = table // width
@@ -169,6 +169,8 @@ def _of_family(
     heads, width = settings.get("attention.head_count"), settings.get("embedding_length")
     base, wide = settings.get("rope.freq_base", 10000.0), settings.get("feed_forward_length")
     if not isinstance(heads, int) or not isinstance(width, int) or not 0 < heads <= width:
+        return values
+    if ARCHITECTURES[row.family].plain_every == 1:  # no block has positions
         return values
     size = settings.get("attention.key_length")
     size = size if isinstance(size, int) and size > 0 else width // heads

@@ -20,12 +20,14 @@ from .architecture import (
     FUSED_MLP,
     FUSED_QKV,
     HEAD_NORMS,
+    HEADED_STATES,
     LABELS,
     LATE,
     LATENT,
     LAYER_NORMS,
     LOCAL_ROPE,
     NO_GATE,
+    NO_MLP,
     NORMALIZED,
     NORMED_SUMS,
     NORMS_OVER_HEADS,
@@ -40,8 +42,11 @@ from .architecture import (
     SCALED_SCORES,
     SHARED,
     SHARED_GATE,
+    SHORT_CONVOLUTIONS,
     SINKS,
     SLOPES,
+    STATE_SPACES,
+    STEP_NORMS,
     TOKEN_TYPES,
     TWO_STACKS,
     GgufArchitecture,
@@ -204,6 +209,10 @@ ARCHITECTURES = {
     ),
     "eurobert": _row("eurobert", needs=[ENCODES]),
     **dict.fromkeys(("t5", "mt5"), _T5),
+    "lfm2": _row("lfm2", HEAD_NORMS, SHORT_CONVOLUTIONS, square=True),
+    "mamba": _row("mamba", needs=[STATE_SPACES, NO_MLP]),
+    "mamba2": _row("mamba2", needs=[HEADED_STATES, NO_MLP]),
+    "jamba": _row("jamba", STATE_SPACES, STEP_NORMS, EXPERTS, plain_every=1, square=True),
 }
 
 _NOT_KNOWN = "llama.cpp has no arithmetic of the family"
@@ -211,7 +220,6 @@ _OTHER_FORM = "llama.cpp has another form of it: {}"
 # Why families have no row, where that is known.
 WITHOUT = {
     **dict.fromkeys(("helium", "opt", "gptj"), _NOT_KNOWN),
-    **dict.fromkeys(("lfm2", "mamba", "mamba2", "jamba"), "blocks without attention are not written yet"),
     **dict.fromkeys(("albert", "mpnet", "deberta-v2", "bart", "marian", "whisper"), _NOT_KNOWN),
     "gte": "llama.cpp's Nomic-BERT has SiLU in the place of its GELU (`llm_build_bert`)",
     "bitnet": _OTHER_FORM.format("`--format bitnet` writes what transformers loads"),

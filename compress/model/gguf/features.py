@@ -8,10 +8,11 @@ from typing import Any
 
 from ....errors import InputError
 from ..anatomy import Anatomy
-from ..block_anatomy import BlockAnatomy
+from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp
 from . import architecture as names
 from .architecture import WAY_OUT, GgufArchitecture
 from .families import ARCHITECTURES, WITHOUT
+from .mixers import features_of
 
 _NEAR = 1e-6
 
@@ -67,9 +68,9 @@ def _of_model(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
         if form.softcap is None or form.scale != 1:
             yield names.SCALED_LOGITS
     attentions = anatomy.attentions()
-    if found.square and {part.q.out_features for part in attentions} != {anatomy.hidden_size}:
+    if found.square and any(part.q.out_features != anatomy.hidden_size for part in attentions):
         yield "heads that together are not as wide as the model"
-    if found.square_keys and {part.k.out_features for part in attentions} != {anatomy.hidden_size}:
+    if found.square_keys and any(part.k.out_features != anatomy.hidden_size for part in attentions):
         yield "fewer heads of keys than of queries"
     narrow = any(part.latent is not None and part.latent.q_a is not None for part in attentions)
     if narrow and len(anatomy.blocks) in found.lite_at:
@@ -130,31 +131,44 @@ def _rounded_yarn(scaling: Mapping[str, Any]) -> bool:
 
 
 def _of_block(anatomy: Anatomy, block: BlockAnatomy, found: GgufArchitecture) -> Iterator[str]:
-    attention, mlp = block.attention, block.mlp
+    mixer = block.mixer
     biased = {linear.role for linear in block.linears() if linear.bias}
-    norms = [norm for norm in block.norms() if norm not in (attention.q_norm, attention.k_norm)]
-    number, rotary = block.index + 1, not (found.table or {names.SLOPES, names.DISTANCES} & found.needs)
-    plain = not rotary or (found.plain_every and number % found.plain_every == 0)
-    windowed = attention.sliding_window is not None
-    counted = block.index if found.first_whole else number
+    of_heads = (getattr(mixer, "q_norm", None), getattr(mixer, "k_norm", None))
+    norms = [norm for norm in block.norms() if norm not in of_heads]
     has = {
         names.ATTENTION_BIASES: bool(biased & {"q", "k", "v", "qkv"}),
         names.BIASES: bool(biased - {"q", "k", "v", "qkv"}),
         names.LAYER_NORMS: any(norm.kind == "layer" for norm in norms),
         names.OFFSET_NORMS: any(norm.offset for norm in norms),
-        names.HEAD_NORMS: attention.q_norm is not None and not attention.normed_over_heads,
-        names.NORMS_OVER_HEADS: attention.normed_over_heads,
         "norms before o or down": block.normed_inside,
         names.BEHIND: block.order == "behind",
         names.NORMED_SUMS: block.order == "post",
         names.LATE: block.order == "late",
         names.AROUND: block.attention_norm is not None or block.mlp_norm is not None,
         names.PARALLEL: block.order == "parallel",
-        names.NO_GATE: mlp.gate is None,
-        f"an MLP with {mlp.activation}": mlp.activation
-        != (found.ungated if mlp.gate is None and found.ungated else found.activation),
+        names.NO_MLP: block.feed_forward is None,
+        names.SCALED_RESIDUALS: block.residual_scale != 1,
+    }
+    yield from (feature for feature, present in has.items() if present)
+    if isinstance(mixer, Attention):
+        yield from _of_attention(anatomy, block, mixer, found)
+    else:
+        yield from features_of(mixer, anatomy.hidden_size)
+    if block.feed_forward is not None:
+        yield from _of_mlp(block, block.feed_forward, found)
+
+
+def _of_attention(
+    anatomy: Anatomy, block: BlockAnatomy, attention: Attention, found: GgufArchitecture
+) -> Iterator[str]:
+    number, rotary = block.index + 1, not (found.table or {names.SLOPES, names.DISTANCES} & found.needs)
+    plain = not rotary or (found.plain_every and number % found.plain_every == 0)
+    windowed = attention.sliding_window is not None
+    counted = block.index if found.first_whole else number
+    has = {
+        names.HEAD_NORMS: attention.q_norm is not None and not attention.normed_over_heads,
+        names.NORMS_OVER_HEADS: attention.normed_over_heads,
         names.FUSED_QKV: attention.qkv is not None,
-        names.FUSED_MLP: mlp.gate_up is not None and not mlp.interleaved,
         names.PART: attention.rope is not None and attention.rope.dim != attention.head_dim,
         f"block {block.index} {'with' if plain else 'without'} rotary positions": (attention.rope is None)
         != bool(plain),
@@ -165,22 +179,28 @@ def _of_block(anatomy: Anatomy, block: BlockAnatomy, found: GgufArchitecture) ->
         names.SINKS: attention.sinks is not None,
         names.LATENT: attention.latent is not None,
         names.SCALED_SCORES: not _near(
-            attention.scale or attention.head_dim**-0.5, _scale(anatomy, block, found)
+            attention.scale or attention.head_dim**-0.5, _scale(anatomy, attention, found)
         ),
-        names.SCALED_RESIDUALS: block.residual_scale != 1,
     }
     yield from (feature for feature, present in has.items() if present)
-    yield from _of_experts(block, found)
 
 
-def _of_experts(block: BlockAnatomy, found: GgufArchitecture) -> Iterator[str]:
-    mlp, experts = block.mlp, block.experts
+def _of_mlp(block: BlockAnatomy, mlp: Mlp, found: GgufArchitecture) -> Iterator[str]:
+    if mlp.gate is None:
+        yield names.NO_GATE
+    if mlp.activation != (found.ungated if mlp.gate is None and found.ungated else found.activation):
+        yield f"an MLP with {mlp.activation}"
+    if mlp.gate_up is not None and not mlp.interleaved:
+        yield names.FUSED_MLP
     if mlp.interleaved:
         yield names.ALTERNATING
     if mlp.limit is not None:
         yield names.CLAMPED if mlp.limit == found.limit else f"gates that are clamped at {mlp.limit}"
-    if experts is None:
-        return
+    if block.experts is not None:
+        yield from _of_experts(block.experts, mlp, found)
+
+
+def _of_experts(experts: Experts, mlp: Mlp, found: GgufArchitecture) -> Iterator[str]:
     yield names.EXPERTS
     if experts.normalized:
         yield names.NORMALIZED
@@ -194,13 +214,13 @@ def _of_experts(block: BlockAnatomy, found: GgufArchitecture) -> Iterator[str]:
         yield names.ROUTER_FORM
 
 
-def _scale(anatomy: Anatomy, block: BlockAnatomy, found: GgufArchitecture) -> float:
+def _scale(anatomy: Anatomy, attention: Attention, found: GgufArchitecture) -> float:
     """What llama.cpp multiplies scores by where the file names nothing."""
     if found.score_scale is not None:
         return found.score_scale
     if len(anatomy.blocks) == found.wide_at:
-        return float((anatomy.hidden_size // block.attention.heads) ** -0.5)
-    return float(block.attention.head_dim**-0.5)
+        return float((anatomy.hidden_size // attention.heads) ** -0.5)
+    return float(attention.head_dim**-0.5)
 
 
 def _near(one: float, other: float) -> bool:

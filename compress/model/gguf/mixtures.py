@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ....errors import CheckpointError, UnknownName
 from .configs import NO_WINDOW, OF_GRANITE, ROWS, ConfigRow, Named
+from .states import OF_JAMBA, STATES, jamba
 
 _WAY_OUT = "take the model's safetensors checkpoint"
 _CHOSEN: Named = {"expert_used_count": "num_experts_per_tok"}
@@ -37,12 +38,13 @@ def row_of(path: Path, architecture: str, settings: Mapping[str, object]) -> Con
         UnknownName: a name that is not known here.
         CheckpointError: with experts, or without, it is another family, which is not read.
     """
-    known = {**ROWS, **MIXTURES}
+    plain = {**ROWS, **STATES}
+    known = {**plain, **MIXTURES}
     if architecture not in known:
         # Without the nearest: a similar name is another network.
         raise UnknownName("model family", architecture, list(known), fix=_WAY_OUT)
-    experts = bool(settings.get("expert_count"))
-    row = (MIXTURES if experts else ROWS).get(architecture)
+    experts = settings.get("expert_count") not in (None, 0, 1)  # a Jamba without experts says one
+    row = (MIXTURES if experts else plain).get(architecture)
     if row is None:
         raise CheckpointError(
             f"{path} is a {architecture} {'with' if experts else 'without'} experts, which is not read",
@@ -57,7 +59,7 @@ def row_of(path: Path, architecture: str, settings: Mapping[str, object]) -> Con
     return row
 
 
-def _latent(settings: Mapping[str, object]) -> dict[str, Any]:
+def _latent(settings: Mapping[str, object], names: Collection[str]) -> dict[str, Any]:
     """What DeepSeek-V3's config says in another way, or where llama.cpp's default is another."""
 
     def whole(name: str, default: int) -> int:
@@ -87,4 +89,5 @@ MIXTURES = {
     "granitemoe": ConfigRow("granitemoe", OF_GRANITE | _LOCAL),
     "gpt-oss": ConfigRow("gpt_oss", _LOCAL, implies={"swiglu_limit": 7.0, "sliding_window": None}),
     "deepseek2": ConfigRow("deepseek_v3", _OF_DEEPSEEK, further=_latent),
+    "jamba": ConfigRow("jamba", OF_JAMBA | _CHOSEN | {"expert_count": "num_experts"}, further=jamba),
 }

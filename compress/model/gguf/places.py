@@ -5,59 +5,16 @@ of a block, stacked as ``[experts, out, in]``, or q, k and v in a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Linear, Mlp
+from . import mixers
 from .architecture import GgufArchitecture
-
-Rows = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stored tensor: its ``rows [out]`` in the order that they have there (None: as they are), what is
-    added to it, whether it is ``flat`` there, and what it is multiplied by (``times``).
-    """
-
-    stored: str
-    rows: Rows | None = None
-    added: float = 0.0
-    flat: bool = False
-    times: float = 1.0
-
-    def of(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The tensor as it is there."""
-        ordered = array if self.rows is None else array[self.rows]
-        ordered = ordered.reshape(-1) if self.flat else ordered
-        scaled = ordered if self.times == 1 else ordered * np.float32(self.times)
-        return scaled + np.float32(self.added) if self.added else scaled
-
-    def put(self, array: NDArray[Any], tensor: NDArray[Any]) -> None:
-        """Write the stored ``tensor``, or those rows of it, from what is there: the inverse of :meth:`of`."""
-        found = (array - np.float32(self.added)) / np.float32(self.times)
-        tensor[slice(None) if self.rows is None else self.rows] = found
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The tensor ``name`` of the file; of several ``parts`` where it is ``stacked``, else of their rows one
-    after the other; or of one ``expert``.
-    """
-
-    name: str
-    parts: tuple[Part, ...]
-    stacked: bool = False
-    expert: int | None = None
-
-    def of(self, arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        """That of the arrays of the parts, each as it is there."""
-        found = list(arrays)
-        return np.stack(found) if self.stacked else found[0] if len(found) == 1 else np.concatenate(found)
+from .entry import Entry, Part, Rows
 
 
 def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[Entry]:
@@ -73,25 +30,23 @@ def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[E
     found += [Entry(name_of(table), (Part(table),)) for table in anatomy.position_biases]
     around = (anatomy.embedding_norm, anatomy.encoder_norm, anatomy.final_norm)
     norms = [norm for norm in around if norm is not None]
+    folded: dict[str, tuple[int, ...]] = {}
+    single: list[Entry] = []
     for block in anatomy.blocks:
         norms += block.norms()
-        orders = _orders(block.attention, known)
-        several = {linear.name for linear in block.expert_linears()}
-        if known.joined:
-            several |= {linear.name for linear in block.attention.projections}
-            found.append(_joined(block, orders))
-        for linear in block.linears():
-            if linear.name not in several:
-                found.append(Entry(name_of(linear.name), (Part(linear.name, orders.get(linear.name)),)))
-        found += _of_experts(block)
+        found += [*_of_linears(block, known, name_of), *_of_experts(block)]
+        single += _single(block)
+        if not isinstance(block.mixer, Attention):
+            folded |= mixers.folded(block.mixer)
+            found += [Entry(name_of(name), (Part(name),)) for name in mixers.modules(block.mixer)]
+            single += mixers.single(block.mixer, name_of)
     times = (
         {anatomy.final_norm: anatomy.logit_form.scale} if known.folds_logits and anatomy.logit_form else {}
     )
     for norm in norms:
         part = Part(norm.name, added=norm.offset, times=times.get(norm, 1.0))
         found.append(Entry(name_of(norm.name), (part,)))
-    single = (_single(block) for block in anatomy.blocks)
-    return [*_with_biases(found, shapes), *(entry for block in single for entry in block)]
+    return [*_with_biases(found, shapes, folded), *single]
 
 
 def one_by_one(entries: Iterable[Entry]) -> list[Entry]:
@@ -133,16 +88,35 @@ def _joined(block: BlockAnatomy, orders: Mapping[str, Rows]) -> Entry:
     return Entry(_name(TENSOR.ATTN_QKV, block), tuple(parts))
 
 
-def _with_biases(modules: Iterable[Entry], shapes: Shapes) -> Iterator[Entry]:
-    """The weight and, where it is stored, the bias of each module."""
+def _of_linears(
+    block: BlockAnatomy, known: GgufArchitecture, name_of: Callable[[str], str]
+) -> Iterator[Entry]:
+    """Those of no expert that others stand beside."""
+    orders = _orders(block.mixer, known) if isinstance(block.mixer, Attention) else {}
+    several = {linear.name for linear in block.expert_linears()}
+    if known.joined:
+        several |= {linear.name for linear in block.attention.projections}
+        yield _joined(block, orders)
+    for linear in block.linears():
+        if linear.name not in several:
+            yield Entry(name_of(linear.name), (Part(linear.name, orders.get(linear.name)),))
+
+
+def _with_biases(
+    modules: Iterable[Entry], shapes: Shapes, folded: Mapping[str, tuple[int, ...]]
+) -> Iterator[Entry]:
+    """The weight, whose shape may be ``folded``, and, where it is stored, the bias of each module."""
     for module in modules:
-        for kind in ("weight", "bias"):
-            if f"{module.parts[0].stored}.{kind}" in shapes:
-                parts = (
-                    replace(part, stored=f"{part.stored}.{kind}", added=part.added * (kind == "weight"))
-                    for part in module.parts
-                )
-                yield Entry(f"{module.name}.{kind}", tuple(parts), module.stacked)
+        first = module.parts[0]
+        shape = folded.get(first.stored, first.shape)
+        parts = [replace(part, stored=f"{part.stored}.weight", shape=shape) for part in module.parts]
+        if parts[0].stored in shapes:
+            yield Entry(f"{module.name}.weight", tuple(parts), module.stacked)
+        if f"{first.stored}.bias" in shapes:
+            parts = [
+                replace(part, stored=f"{part.stored}.bias", added=0.0, shape=None) for part in module.parts
+            ]
+            yield Entry(f"{module.name}.bias", tuple(parts), module.stacked)
 
 
 def _of_experts(block: BlockAnatomy) -> Iterator[Entry]:
@@ -154,7 +128,8 @@ def _of_experts(block: BlockAnatomy) -> Iterator[Entry]:
         return
     yield Entry(_name(TENSOR.FFN_GATE_INP, block), (Part(experts.router),))
     if experts.shared_gate is not None:
-        yield Entry(_name(TENSOR.FFN_GATE_INP_SHEXP, block), (Part(experts.shared_gate, flat=True),))
+        flat = (mlps[0].up.in_features,)
+        yield Entry(_name(TENSOR.FFN_GATE_INP_SHEXP, block), (Part(experts.shared_gate, shape=flat),))
     for kind, role in (
         (TENSOR.FFN_GATE_EXP, "gate"),
         (TENSOR.FFN_UP_EXP, "up"),
@@ -176,8 +151,9 @@ def _single(block: BlockAnatomy) -> Iterator[Entry]:
     """Tensors that are of no module: sinks, and what is added to scores when experts are chosen."""
     from gguf import MODEL_TENSOR as TENSOR
 
-    if block.attention.sinks is not None:
-        yield Entry(f"{_name(TENSOR.ATTN_SINKS, block)}.weight", (Part(block.attention.sinks),))
+    sinks = getattr(block.mixer, "sinks", None)
+    if sinks is not None:
+        yield Entry(f"{_name(TENSOR.ATTN_SINKS, block)}.weight", (Part(sinks),))
     form = None if block.experts is None else block.experts.router_form
     if form is not None:
         yield Entry(f"{_name(TENSOR.FFN_EXP_PROBS_B, block)}.bias", (Part(form.correction),))

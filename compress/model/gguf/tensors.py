@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ....errors import CheckpointError
 from ..anatomy import Shapes
-from .places import Entry, Part
+from .entry import Entry, Part
 
 # Bytes of a file that are dequantized at once: the package's own temporaries are several times as large.
 _TILE = 4 << 20
@@ -117,7 +117,7 @@ class GgufTensors:
         part = entry.parts[0]
         _, *others = self.shapes[part.stored]
         rows = self._rows(part) if entry.stacked else sum(map(self._rows, entry.parts))
-        own = tuple(others) if part.flat else (rows, *others)
+        own = part.shape or (rows, *others)
         return (len(entry.parts), *own) if entry.stacked else own
 
     def _rows(self, part: Part) -> int:
@@ -161,12 +161,13 @@ class GgufTensors:
             value = _floats(self.found[piece.entry.name], piece.index)
             value = (value if piece.rows is None else value[slice(*piece.rows)]).reshape(piece.shape)
             rows[part.stored] += self._rows(part)
-            if part.rows is None and not part.added:
-                tensors[part.stored] = value.reshape(shape)
+            stored = part.back(value)
+            if part.rows is None:
+                tensors[part.stored] = stored.reshape(shape)
                 continue
             if part.stored not in tensors:
                 tensors[part.stored] = np.empty(shape, np.float32)
-            part.put(value, tensors[part.stored])
+            tensors[part.stored][part.rows] = stored
         for name, count in rows.items():
             if count != self.shapes[name][0]:
                 raise CheckpointError(

@@ -152,6 +152,30 @@ def test_what_is_read_is_the_checkpoint_in_four_bits(
             },
         ),
         (
+            *("lfm2", pico.LFM2, "lfm2"),
+            {"attention.head_count": 4, "attention.head_count_kv": [0, 0, 2, 0], "shortconv.l_cache": 3},
+        ),
+        (
+            *("mamba", {"state_size": 8}, "mamba"),
+            {
+                "attention.head_count": 0,
+                "feed_forward_length": 0,
+                "context_length": 1 << 20,
+                "ssm.conv_kernel": 4,
+                "ssm.inner_size": 128,
+                "ssm.state_size": 8,
+                "ssm.time_step_rank": 4,
+            },
+        ),
+        (
+            *("mamba2", pico.MAMBA2, "mamba2"),
+            {"ssm.inner_size": 128, "ssm.time_step_rank": 8, "ssm.group_count": 2},
+        ),
+        (
+            *("jamba", pico.JAMBA, "jamba"),
+            {"attention.head_count_kv": [0, 2, 0, 0], "expert_count": 4, "ssm.state_size": 8},
+        ),
+        (
             *("granite", GRANITE, "granite"),
             {"attention.scale": 0.25, "embedding_scale": 3.0, "residual_scale": 0.5, "logit_scale": 2.0},
         ),
@@ -184,7 +208,16 @@ def test_groups_of_experts_that_are_all_chosen_are_not_said(
 @pytest.mark.parametrize(
     ("family", "changes", "feature"),
     [
-        ("mamba", {"state_size": 8}, "(?s)a mamba model.*blocks without attention"),
+        ("lfm2", pico.LFM2 | {"conv_bias": True}, "lfm2 does not know .*biases"),
+        ("lfm2", pico.LFM2 | {"head_dim": 32}, "heads that together are not as wide"),
+        ("mamba", {"use_conv_bias": False}, "does not know convolutions without a bias"),
+        ("mamba", {"expand": 3}, "a state space that is not twice as wide as the model"),
+        ("mamba", {"use_bias": True}, "mamba does not know biases"),
+        ("mamba", {"hidden_act": "gelu"}, "does not know a state space with gelu"),
+        ("mamba2", pico.MAMBA2 | {"time_step_limit": [0.0, 0.1]}, "does not know a step that is clamped"),
+        ("mamba2", pico.MAMBA2 | {"use_conv_bias": False}, "convolutions without a bias"),
+        ("jamba", pico.JAMBA | {"mamba_expand": 1}, "a state space that is not twice as wide as the model"),
+        ("jamba", pico.JAMBA | {"mamba_conv_bias": False}, "convolutions without a bias"),
         ("gemma2", GEMMA2 | {"query_pre_attn_scalar": 24}, "does not know scaled scores"),
         ("gemma2", GEMMA2 | {"attn_logit_softcapping": None}, "has capped scores in any case"),
         ("gemma3_text", {**GEMMA3, "sliding_window_pattern": 2}, "the window, or none, of block 1"),

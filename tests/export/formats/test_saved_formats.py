@@ -12,7 +12,7 @@ import torch
 import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.checkpoint.gguf_source import materialise
-from edgepress.compress.model.gguf.places import Entry
+from edgepress.compress.model.gguf.entry import Entry
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import GateFailed, InputError, ShapeError

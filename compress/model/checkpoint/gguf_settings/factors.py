@@ -12,12 +12,13 @@ from pathlib import Path
 from .....errors import CheckpointError
 from ...anatomy import Anatomy
 from ...block_anatomy import Attention, Experts
+from ...gguf.mixers import sizes_of
 
 _SLOPES = 8.0  # the exponent of the least bias by distance, in every family that has them
 _SOFTMAX, _SIGMOID = 1, 2  # what becomes of the scores of experts, by llama.cpp's number
 _AS_STORED = 1e-5  # of a number in float32
 
-Found = float | None
+Found = float | tuple[int, ...] | None
 
 
 def _of_heads(part: Attention) -> dict[str, Found]:
@@ -49,6 +50,20 @@ def _of_experts(experts: Experts, width: int) -> dict[str, Found]:
     }
 
 
+def _of_mixers(anatomy: Anatomy) -> dict[str, Found]:
+    """Of a model some of whose blocks do not attend: heads of keys by block, and the sizes of the others."""
+    mixers = [block.mixer for block in anatomy.blocks]
+    others = [mixer for mixer in mixers if not isinstance(mixer, Attention)]
+    if not others:
+        return {}
+    return {
+        "attention.head_count_kv": tuple(getattr(mixer, "kv_heads", 0) for mixer in mixers),
+        "attention.sliding_window": 0,
+        "ssm.dt_b_c_rms": getattr(others[0], "step_norm", None) is not None,
+        **sizes_of(others[0]),
+    }
+
+
 def factors_of(anatomy: Anatomy) -> dict[str, Found]:
     """What a file of the model states, by llama.cpp's name; None where the model has no such thing."""
     parts, form = anatomy.attentions(), anatomy.logit_form
@@ -64,6 +79,7 @@ def factors_of(anatomy: Anatomy) -> dict[str, Found]:
         "rope.freq_base_swa": local.pop() if len(local) == 1 else None,
         **{key: last.eps if last.kind == kind else None for key, kind in kinds.items()},
         **(_of_heads(parts[0]) if parts else {}),
+        **_of_mixers(anatomy),
     }
     for block in anatomy.blocks:
         if block.experts is not None:
@@ -79,14 +95,25 @@ def check(anatomy: Anatomy, path: Path, stated: Mapping[str, object]) -> None:
     """
     for name, found in factors_of(anatomy).items():
         said = stated.get(name)
-        if isinstance(said, int | float) and not _same(said, found):
-            read = "none" if found is None else f"{found:g}"
+        if isinstance(said, int | float | tuple) and not _same(said, found):
+            read = "none" if found is None else _shown(found)
             raise CheckpointError(
-                f"{path} says {name} {said:g}, and the model that it describes has {read}",
+                f"{path} says {name} {_shown(said)}, and the model that it describes has {read}",
                 why="the model would answer in another way than it was trained for",
                 fix="take the model's safetensors checkpoint",
             )
 
 
-def _same(said: float, found: Found) -> bool:
-    return found is not None and math.isclose(said, found, rel_tol=_AS_STORED)
+def _same(said: float | tuple[float, ...], found: Found) -> bool:
+    if found is None:
+        return False
+    stated, read = (one if isinstance(one, tuple) else (one,) for one in (said, found))
+    count = max(len(stated), len(read))
+    stated, read = (one * count if len(one) == 1 else one for one in (stated, read))
+    return len(stated) == len(read) and all(
+        math.isclose(one, other, rel_tol=_AS_STORED) for one, other in zip(stated, read, strict=True)
+    )
+
+
+def _shown(number: float | tuple[float, ...]) -> str:
+    return ", ".join(f"{one:g}" for one in (number if isinstance(number, tuple) else (number,)))

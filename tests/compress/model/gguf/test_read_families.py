@@ -13,6 +13,7 @@ from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.gguf.configs import ROWS
 from edgepress.compress.model.gguf.families import ARCHITECTURES
 from edgepress.compress.model.gguf.mixtures import MIXTURES
+from edgepress.compress.model.gguf.states import STATES
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.export.api import export_bundle
@@ -43,6 +44,7 @@ YARN = PLAIN | {
     "beta_fast": 32.0,
     "beta_slow": 1.0,
 }
+DENSE_JAMBA = pico.JAMBA | {"num_experts": 1, "num_hidden_layers": 5}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("llama", {"rope_parameters": LLAMA_3}),
@@ -81,11 +83,20 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("gpt_oss", GPT_OSS | {"rope_parameters": YARN}),
     ("deepseek_v3", pico.DEEPSEEK),
     ("deepseek_v3", pico.DEEPSEEK | {"q_lora_rank": None, "norm_topk_prob": False, "topk_group": 4}),
+    ("lfm2", pico.LFM2),
+    ("lfm2", {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2, **OWN_HEAD}),
+    ("mamba", {"state_size": 8}),
+    ("mamba", {**OWN_HEAD, "time_step_rank": 3, "conv_kernel": 3}),
+    ("mamba2", pico.MAMBA2),
+    ("mamba2", {"num_heads": 12, "head_dim": 16, "expand": 3, "n_groups": 1, "state_size": 8}),
+    ("jamba", DENSE_JAMBA),
+    ("jamba", pico.JAMBA),
+    ("jamba", DENSE_JAMBA | {"attn_layer_period": 6, "attn_layer_offset": 0}),
 ]
 
 
 def test_every_family_that_is_read_is_here() -> None:
-    rows = [*ROWS.items(), *MIXTURES.items()]
+    rows = [*ROWS.items(), *STATES.items(), *MIXTURES.items()]
     assert {family for family, _ in CASES} == {row.family for _, row in rows if not row.encodes}
     assert all(ARCHITECTURES[row.family].name == name for name, row in rows)
 
