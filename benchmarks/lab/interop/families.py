@@ -64,6 +64,8 @@ _IN_GGUF: dict[str, dict[str, Any]] = {
     "nomic_bert": pico.ENCODER,
 }
 _T5_HEAD = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+_STATES = {"lfm2": pico.LFM2, "mamba": {"state_size": 8}, "mamba2": pico.MAMBA2}
+_KINDS = ("F32", "Q4_0")  # of GGUF files: other clients have the row without
 # Family, or family and what is particular of the row → kind and settings.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": (DECODER, {}),
@@ -137,6 +139,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba": (STATES, {"state_size": 8}),
     "mamba2": (STATES, pico.MAMBA2),
     "jamba": (STATES, pico.JAMBA),
+    **{f"{family} {kind}": (STATES, settings) for family, settings in _STATES.items() for kind in _KINDS},
+    "jamba F32": (STATES, pico.JAMBA),
+    "jamba Q4_0": (STATES, pico.JAMBA | {"num_experts_per_tok": 4}),
     "bert": (ENCODER, pico.ENCODER),
     "roberta": (ENCODER, pico.ENCODER),
     "xlm-roberta": (ENCODER, pico.ENCODER),

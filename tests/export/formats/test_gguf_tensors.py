@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from edgepress.benchmarks.lab.same_bytes import pico_families as pico
 from edgepress.compress.api import compress_model
 from edgepress.errors import ShapeError
@@ -71,7 +72,17 @@ def every_other(name: str, first: int) -> Callable[[Tensors], NDArray[Any]]:
     return of
 
 
+def decay(name: str) -> Callable[[Tensors], NDArray[Any]]:
+    """What a state is multiplied by, of its logarithm."""
+    return lambda stored: (-torch.exp(torch.from_numpy(stored[name]))).numpy()
+
+
+def folded(name: str, *shape: int) -> Callable[[Tensors], NDArray[Any]]:
+    return lambda stored: stored[name].reshape(shape)
+
+
 LAYER, MIXTRAL = "model.layers.1.", "model.layers.1.block_sparse_moe."
+MAMBA = "backbone.layers.1.mixer."
 BLOOM, OSS = "transformer.h.1.self_attention.query_key_value", "model.layers.1.mlp.experts."
 CASES: list[tuple[str, dict[str, Any], Reckoned]] = [
     (
@@ -160,6 +171,42 @@ CASES: list[tuple[str, dict[str, Any], Reckoned]] = [
             "blk.1.attn_kv_b.weight": as_is(f"{LAYER}self_attn.kv_b_proj.weight"),
             "blk.1.ffn_up_shexp.weight": as_is(f"{LAYER}mlp.shared_experts.up_proj.weight"),
             "blk.0.ffn_up.weight": as_is("model.layers.0.mlp.up_proj.weight"),
+        },
+    ),
+    (
+        *("lfm2", pico.LFM2),
+        {
+            "blk.1.shortconv.conv.weight": folded(f"{LAYER}conv.conv.weight", 64, 3),
+            "blk.1.shortconv.in_proj.weight": as_is(f"{LAYER}conv.in_proj.weight"),
+            "blk.2.attn_q_norm.weight": as_is("model.layers.2.self_attn.q_layernorm.weight"),
+            "token_embd_norm.weight": as_is("model.embedding_norm.weight"),
+        },
+    ),
+    (
+        *("mamba", {"state_size": 8}),
+        {
+            "blk.1.ssm_a": decay(f"{MAMBA}A_log"),
+            "blk.1.ssm_d": as_is(f"{MAMBA}D"),
+            "blk.1.ssm_conv1d.weight": folded(f"{MAMBA}conv1d.weight", 128, 4),
+            "blk.1.ssm_conv1d.bias": as_is(f"{MAMBA}conv1d.bias"),
+            "blk.1.ssm_dt.bias": as_is(f"{MAMBA}dt_proj.bias"),
+        },
+    ),
+    (
+        *("mamba2", pico.MAMBA2),
+        {
+            "blk.1.ssm_a": lambda stored: decay(f"{MAMBA}A_log")(stored).reshape(8, 1),
+            "blk.1.ssm_d": folded(f"{MAMBA}D", 8, 1),
+            "blk.1.ssm_dt.bias": as_is(f"{MAMBA}dt_bias"),
+            "blk.1.ssm_norm.weight": folded(f"{MAMBA}norm.weight", 2, 64),
+        },
+    ),
+    (
+        *("jamba", pico.JAMBA),
+        {
+            "blk.0.ssm_dt_norm.weight": as_is("model.layers.0.mamba.dt_layernorm.weight"),
+            "blk.1.ffn_gate_exps.weight": stacked(f"{LAYER}feed_forward.experts.{{}}.gate_proj.weight"),
+            "blk.0.ffn_gate.weight": as_is("model.layers.0.feed_forward.gate_proj.weight"),
         },
     ),
 ]

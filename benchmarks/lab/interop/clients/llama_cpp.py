@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..kinds import DECODER, ENCODER, MIXTURE, TEXT_TO_TEXT
+from ..kinds import DECODER, ENCODER, MIXTURE, STATES, TEXT_TO_TEXT
 
 PACKAGES = ("llama-cpp-py-sync==0.11739", "numpy")
-ARTIFACTS, KINDS = ("gguf",), (DECODER, MIXTURE, ENCODER, TEXT_TO_TEXT)
+ARTIFACTS, KINDS = ("gguf",), (DECODER, MIXTURE, STATES, ENCODER, TEXT_TO_TEXT)
 
 
 def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
