@@ -64,7 +64,7 @@ _IN_GGUF: dict[str, dict[str, Any]] = {
     "nomic_bert": pico.ENCODER,
 }
 _T5_HEAD = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-_STATES = {"lfm2": pico.LFM2, "mamba": {"state_size": 8}, "mamba2": pico.MAMBA2}
+_STATES: dict[str, dict[str, Any]] = {"lfm2": pico.LFM2, "mamba": {"state_size": 8}, "mamba2": pico.MAMBA2}
 _KINDS = ("F32", "Q4_0")  # of GGUF files: other clients have the row without
 # Family, or family and what is particular of the row → kind and settings.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
