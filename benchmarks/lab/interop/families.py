@@ -141,7 +141,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "jamba": (STATES, pico.JAMBA),
     **{f"{family} {kind}": (STATES, settings) for family, settings in _STATES.items() for kind in _KINDS},
     "jamba F32": (STATES, pico.JAMBA),
-    "jamba Q4_0": (STATES, pico.JAMBA | {"num_experts_per_tok": 4}),
     "bert": (ENCODER, pico.ENCODER),
     "roberta": (ENCODER, pico.ENCODER),
     "xlm-roberta": (ENCODER, pico.ENCODER),
