@@ -211,7 +211,11 @@ def test_groups_of_experts_that_are_all_chosen_are_not_said(
         ("lfm2", pico.LFM2 | {"conv_bias": True}, "lfm2 does not know .*biases"),
         ("lfm2", pico.LFM2 | {"head_dim": 32}, "heads that together are not as wide"),
         ("mamba", {"use_conv_bias": False}, "does not know convolutions without a bias"),
-        ("mamba", {"expand": 3}, "a state space that is not twice as wide as the model"),
+        (
+            "mamba",
+            {"expand": 3, "intermediate_size": 192},
+            "a state space that is not twice as wide as the model",
+        ),
         ("mamba", {"use_bias": True}, "mamba does not know biases"),
         ("mamba", {"hidden_act": "gelu"}, "does not know a state space with gelu"),
         ("mamba2", pico.MAMBA2 | {"time_step_limit": [0.0, 0.1]}, "does not know a step that is clamped"),
