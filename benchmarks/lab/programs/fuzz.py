@@ -42,7 +42,13 @@ from .fuzz_tally import MOST_FAILURES, Tally, share_out
 READERS: dict[str, Callable[[Path], Reader]] = {
     made.__name__: made
     for made in (
-        *(fuzz_models.gguf, fuzz_models.journal, fuzz_models.weights, fuzz_models.licence),
+        *(
+            fuzz_models.gguf,
+            fuzz_models.gguf_settings,
+            fuzz_models.journal,
+            fuzz_models.weights,
+            fuzz_models.licence,
+        ),
         *(fuzz_artifacts.graph, fuzz_forms.stored_forms),
         *(fuzz_artifacts.manifests, fuzz_artifacts.template, fuzz_artifacts.records, fuzz_models.config),
         *(fuzz_models.recipe, fuzz_models.tokenizer, fuzz_models.calibration),

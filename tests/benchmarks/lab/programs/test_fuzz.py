@@ -22,7 +22,15 @@ from hypothesis import strategies as st
 
 MUTANTS = 300
 # Models, plans and pages are built of these, or child processes asked.
-LONGER = {"config": 60, "recipe": 100, "records": 60, "tokenizer": 60, "template": 150, "calibration": 60}
+LONGER = {
+    "gguf_settings": 60,
+    "config": 60,
+    "recipe": 100,
+    "records": 60,
+    "tokenizer": 60,
+    "template": 150,
+    "calibration": 60,
+}
 
 
 def tried(name: str, count: int, folder: Path) -> Tally:
