@@ -30,8 +30,8 @@ def answers(artifact: Path, task: dict[str, Any]) -> dict[str, Any]:
 def _written(model: Any, task: dict[str, Any]) -> dict[str, Any]:
     values, tokens = [], []
     if model._model_metadata()["general.architecture"] == "lfm2":
-        # The package asks for states too, and llama.cpp gives no logits of this family then. Of others without
-        # them it ends in the first product: Nemotron, OLMo 2 and StableLM among them.
+        # The package asks for states too, and llama.cpp gives no logits of this family then. Where it is not
+        # asked for them some others, such as Nemotron, OLMo 2 and StableLM, end the process.
         model._lib.llama_set_embeddings(model._ctx, False)
     for row in task["rows"]:
         model._clear_context_state()
