@@ -39,8 +39,8 @@ def written(path: Path, out: Path) -> GGUFReader:
     ("family", "name", "tokenizer", "settings"),
     [
         ("bert", "bert", "bert", {"pooling_type": 1, "context_length": 130}),
-        ("roberta", "bert", "gpt2", {"context_length": 128}),
-        ("xlm-roberta", "bert", "t5", {"context_length": 128}),
+        ("roberta", "bert", "gpt2", {"context_length": 512}),
+        ("xlm-roberta", "bert", "t5", {"context_length": 512}),
         ("distilbert", "bert", "bert", {"attention.layer_norm_epsilon": np.float32(1e-12)}),
         ("electra", "bert", "bert", {"block_count": 2}),
         (
