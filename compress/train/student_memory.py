@@ -12,7 +12,7 @@ from ..measure.precision import chosen
 from ..model.weights import WeightSource
 from ..pipeline.algorithm import float_bytes
 from .losses.objective import AT_ONCE as LOGITS_AT_ONCE
-from .students.blocks_that_stay import ROOM, block_cost, passing, staying
+from .students.blocks_that_stay import block_cost, passing, room_of, staying
 from .teacher_sweep import AT_ONCE as TEACHER_AT_ONCE
 from .training_options import TrainingOptions
 
@@ -67,7 +67,7 @@ def streamed_bytes(source: WeightSource, tokens: int, learned: int, *, matrices:
     run = 5 * states + 12 * tokens * wide
     teacher = 4 * block + 2 * 4 * TEACHER_AT_ONCE * anatomy.hidden_size + run
     head = 0 if anatomy.head is None else 20 * LOGITS_AT_ONCE * anatomy.vocab_size
-    stay = sum(costs[: staying(costs, ROOM)])
+    stay = sum(costs[: staying(costs, room_of(anatomy))])
     student = stay + matrices * block + 8 * largest + len(anatomy.blocks) * states + max(2 * run, head)
     outside = source.outer_bytes() + tables * anatomy.vocab_size * anatomy.hidden_size
     return outside + max(teacher, head, 24 * learned + student + _KEPT)

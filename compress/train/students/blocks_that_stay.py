@@ -1,5 +1,5 @@
 """Which blocks of a streamed student stay in memory: the first ones, for as long as their matrices and what
-they keep for the way back take at most :data:`ROOM` together.
+they keep for the way back fit into a small room.
 
 A block that stays is read once, and is not computed again on the way back, which is a third of the products
 of a step. Of a small model all blocks may stay; of one with billions of parameters one or none.
@@ -10,12 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+from ...model.anatomy import Anatomy
 from ...model.block_anatomy import BlockAnatomy
 
 # A quarter of what a process with torch and a small model takes in any case. Without it 8 steps of a model of
 # 135 million weights take 1.4 times the processor time of blocks that all stay.
-ROOM = 256 << 20
+_MOST = 256 << 20
 _FLOAT = 4
+
+
+def room_of(anatomy: Anatomy) -> int:
+    """Bytes in which blocks may stay: less than a model that is held whole has in float, so that one which
+    streams takes less.
+    """
+    weights = sum(linear.out_features * linear.in_features for linear in anatomy.linears())
+    return min(_MOST, _FLOAT * weights)
 
 
 def passing(block: BlockAnatomy, hidden: int) -> int:

@@ -28,7 +28,7 @@ from ...model.torch_model import round_inputs
 from ...model.weights import WeightSource
 from ...numbers.fake_quant import TokenQuantLinear
 from ...pipeline.block_shards import Masks
-from .blocks_that_stay import ROOM, block_cost, staying
+from .blocks_that_stay import block_cost, room_of, staying
 from .quant_linear import StoredHead
 
 
@@ -80,14 +80,14 @@ class StreamedBlocks:
     ``room``, a number of bytes; on a GPU, for which a thread reads one after another, none does.
     """
 
-    def __init__(self, source: WeightSource, device: torch.device, room: int = ROOM) -> None:
+    def __init__(self, source: WeightSource, device: torch.device) -> None:
         self.source, self.device, anatomy = source, device, source.anatomy
         self.skeleton = Skeleton(source, device)
         self.model = self.skeleton.model
         self.frozen: list[list[Frozen]] = [[] for _ in anatomy.blocks]
         self._built: dict[str, nn.Module] = {}
         self._held: set[int] = set()
-        self.room = room if device.type == "cpu" else 0
+        self.room = room_of(anatomy) if device.type == "cpu" else 0
         self.take: Callable[[int], list[Tensor]] = self._read
         if device.type != "cpu":  # whose cores have nothing to wait for
             self.take = Ahead(self._read, len(anatomy.blocks)).take
