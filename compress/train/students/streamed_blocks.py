@@ -28,7 +28,7 @@ from ...model.torch_model import round_inputs
 from ...model.weights import WeightSource
 from ...numbers.fake_quant import TokenQuantLinear
 from ...pipeline.block_shards import Masks
-from .blocks_that_stay import block_cost, room_of, staying
+from .blocks_that_stay import block_cost, room_of
 from .quant_linear import StoredHead
 
 
@@ -150,11 +150,10 @@ class StreamedBlocks:
 
     def _stays(self, index: int, states: Tensor) -> bool:
         """Whether the block ``index`` does, into which ``states [..., hidden]`` come."""
-        hidden = self.source.anatomy.hidden_size
-        blocks = zip(self.source.anatomy.blocks, self.frozen, strict=True)
-        tokens = states.numel() // states.shape[-1]
-        costs = [block_cost(one, hidden, tokens, sum(part.size for part in parts)) for one, parts in blocks]
-        return index < staying(costs, self.room)
+        hidden, tokens = self.source.anatomy.hidden_size, states.numel() // states.shape[-1]
+        blocks = zip(self.source.anatomy.blocks[: index + 1], self.frozen, strict=False)
+        costs = (block_cost(one, hidden, tokens, sum(part.size for part in parts)) for one, parts in blocks)
+        return sum(costs) <= self.room
 
     def _hold(self, index: int) -> None:
         """Read the matrices of the block ``index``, which does not forget them."""
