@@ -17,7 +17,13 @@ ROUNDINGS: dict[str, dict[str, Any]] = {
 }
 CACHE_BITS = 8
 CACHE: dict[str, Any] = {"pass": "kv_cache", "bits": CACHE_BITS}
-_TRAINING = {"batch_tokens": 1024, "measurements": 3}
+# By the mean bits of the linears at most: steps and rates of the packaged recipes with as many (`w2a16-tuned`,
+# `w3a16-tuned`, `best`), since what is rounded to fewer has further to go.
+_STEPS: tuple[tuple[float, dict[str, Any]], ...] = (
+    (2.5, {"batch_tokens": 512, "micro_batch_tokens": 512, "learning_rate": 4e-3}),
+    (3.5, {"batch_tokens": 512, "micro_batch_tokens": 512, "learning_rate": 3e-3}),
+    (float("inf"), {"batch_tokens": 1024}),
+)
 # By name: what goes from the model before its weights are rounded. The passes solve which heads, channels and
 # blocks; widths are those of every block, since a plan of bits is checked before they are solved.
 CUTS: dict[str, dict[str, Any]] = {
@@ -94,7 +100,7 @@ class Method:
         # Before what learns, which then learns to make up for that too.
         found += [dict(one) for one in tables]
         if self.epochs:
-            found.append({"pass": "tune", "training": {"epochs": self.epochs, **_TRAINING}})
+            found.append({"pass": "tune", "training": {"epochs": self.epochs, **_training(plan)}})
         return found + [dict(CACHE)] * self.cached
 
 
@@ -106,6 +112,12 @@ METHODS = (
     Method(scaled=True, cut=SOLVED),
     Method(epochs=1),
 )
+
+
+def _training(plan: Mapping[str, str]) -> dict[str, Any]:
+    """How what is rounded by ``plan`` learns."""
+    mean = sum(Scheme.parse(name).bits for name in plan.values()) / len(plan)
+    return {"measurements": 3, **next(steps for most, steps in _STEPS if mean <= most)}
 
 
 def _usual(plan: Mapping[str, str]) -> str:
