@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .methods import CUTS, ROUNDINGS, SOLVED, Method
+from .methods import CUTS, QAT, ROUNDINGS, SOLVED, TUNE, Method
 from .packaged import packaged_methods
 from .quantities import DECODE, DISK, MEMORY
 from .search import Search
@@ -31,11 +31,12 @@ def method_of(parameters: Mapping[str, Any], packaged: str = "") -> Method:
     """The method of a sample, which is nearest to the ``packaged`` recipe if there is one."""
     if packaged:
         return next(one for one in packaged_methods() if one.packaged == packaged)
-    return Method(**{name: value for name, value in parameters.items() if name != "share"})
+    found = Method(**{name: value for name, value in parameters.items() if name != "share"})
+    return found if found.cut else replace(found, recovered=False)  # nothing went
 
 
 def sampled(search: Search, *, dear: bool) -> dict[str, Any]:
-    """What is sampled, by name: a share of the bytes, where these are not what is made least, or epochs."""
+    """What is sampled, by name: a share of the bytes, unless these are made least, or how it learns."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     found: dict[str, Any] = {
@@ -47,7 +48,11 @@ def sampled(search: Search, *, dear: bool) -> dict[str, Any]:
     if search.space.cache and any(one.quantity in (MEMORY, DECODE) for one in search.budgets):
         found["cached"] = CategoricalDistribution((False, True))
     if dear:
-        return found | {"epochs": CategoricalDistribution(_EPOCHS)}
+        return found | {
+            "epochs": CategoricalDistribution(_EPOCHS),
+            "learned": CategoricalDistribution((TUNE, QAT)),
+            "recovered": CategoricalDistribution((False, True)),
+        }
     if search.objective == DISK.name:
         return found
     return found | {"share": FloatDistribution(0.0, 1.0, step=0.0625)}

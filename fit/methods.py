@@ -9,16 +9,20 @@ from typing import Any
 
 from ..compress.numbers.scheme import Scheme
 
+TUNE, QAT = "tune", "qat"
 # By name: to nearest; GPTQ; GPTQ that compensates for the errors of earlier layers.
 ROUNDINGS: dict[str, dict[str, Any]] = {
     "rtn": {"pass": "rtn"},
     "gptq": {"pass": "gptq", "refinements": 2},
     "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
 }
+_LEARNED = {TUNE: "tuned", QAT: "codes learned"}
+# As in `w3a16-qat`: codes that GPTQ found have less far to go than scales.
+_CODES = {"codes_rate": 0.3}
 CACHE_BITS = 8
 CACHE: dict[str, Any] = {"pass": "kv_cache", "bits": CACHE_BITS}
-# By the mean bits of the linears at most: steps and rates of the packaged recipes with as many (`w2a16-tuned`,
-# `w3a16-tuned`, `best`), since what is rounded to fewer has further to go.
+# By the mean bits of the linears at most: steps and rates of the packaged recipes with as many
+# (`w2a16-tuned`, `w3a16-tuned`, `best`), since what is rounded to fewer has further to go.
 _STEPS: tuple[tuple[float, dict[str, Any]], ...] = (
     (2.5, {"batch_tokens": 512, "micro_batch_tokens": 512, "learning_rate": 4e-3}),
     (3.5, {"batch_tokens": 512, "micro_batch_tokens": 512, "learning_rate": 3e-3}),
@@ -33,6 +37,13 @@ CUTS: dict[str, dict[str, Any]] = {
 }
 # Or what the solver chooses beside the bits under the budgets (:mod:`.solved_cut`).
 SOLVED = "cut as solved"
+# What a cut leaves learns from the original for as many epochs, before it is rounded.
+RECOVERED = ", recovered"
+RECOVERY: dict[str, Any] = {
+    "pass": "distill",
+    "losses": "outputs",
+    "training": {"epochs": 2, "measurements": 3},
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,11 @@ class Method:
         scaled: whether awq folds scales into what feeds the layers first.
         rotated: whether the model is rotated first; of one whose head is its embedding the value heads alone,
             since a rotation of the hidden states would give it a head of its own.
-        epochs: of text from which scales and norms learn afterwards.
+        epochs: of text from which what was rounded learns afterwards; ``learned``: by which pass, scales
+            and norms (``tune``) or codes too (``qat``).
         cached: whether keys and values are cached in 8 bits.
         cut: of :data:`CUTS`, or :data:`SOLVED`: heads and channels, or blocks, that go first; "" where none
-            do.
+            do. ``recovered``: whether what it leaves learns before it is rounded.
         uniform: whether all linears get one scheme, as in packaged recipes.
         packaged: the packaged recipe that is followed word for word, which the others describe; "" for none.
     """
@@ -56,25 +68,27 @@ class Method:
     scaled: bool = False
     rotated: bool = False
     epochs: int = 0
+    learned: str = TUNE
     cached: bool = False
     cut: str = ""
+    recovered: bool = False
     uniform: bool = False
     packaged: str = ""
 
     @property
     def space(self) -> str:
         """The key of its candidates: what goes first, or the recipe that leaves no choice."""
-        return self.packaged or self.cut
+        return self.packaged or self.cut + RECOVERED * self.recovered
 
     @property
     def name(self) -> str:
-        """``gptq``, ``narrow 90 %, rotated, awq, corrected, tuned 4 x``, ``best-small as packaged``."""
+        """``gptq``, ``narrow 90 %, rotated, corrected, tuned 4 x``, ``best-small as packaged``."""
         if self.packaged:
             return f"{self.packaged} as packaged"
-        words = [self.cut] if self.cut else []
+        words = [self.space] if self.cut else []
         words += ["uniform"] * self.uniform
         words += ["rotated"] * self.rotated + ["awq"] * self.scaled + [self.rounding]
-        words += [f"tuned {self.epochs} x"] if self.epochs else []
+        words += [f"{_LEARNED[self.learned]} {self.epochs} x"] if self.epochs else []
         return ", ".join(words + ["8-bit cache"] * self.cached)
 
     def passes(
@@ -100,7 +114,7 @@ class Method:
         # Before what learns, which then learns to make up for that too.
         found += [dict(one) for one in tables]
         if self.epochs:
-            found.append({"pass": "tune", "training": {"epochs": self.epochs, **_training(plan)}})
+            found.append(_learning(self.learned, self.epochs, plan))
         return found + [dict(CACHE)] * self.cached
 
 
@@ -114,10 +128,17 @@ METHODS = (
 )
 
 
-def _training(plan: Mapping[str, str]) -> dict[str, Any]:
-    """How what is rounded by ``plan`` learns."""
+def _learning(learned: str, epochs: int, plan: Mapping[str, str]) -> dict[str, Any]:
+    """The pass by which what is rounded by ``plan`` learns."""
+    if learned == QAT:
+        return {
+            "pass": QAT,
+            **_CODES,
+            "training": {"epochs": epochs, "measurements": 3, "learning_rate": 1e-3},
+        }
     mean = sum(Scheme.parse(name).bits for name in plan.values()) / len(plan)
-    return {"measurements": 3, **next(steps for most, steps in _STEPS if mean <= most)}
+    steps = next(steps for most, steps in _STEPS if mean <= most)
+    return {"pass": TUNE, "training": {"epochs": epochs, "measurements": 3, **steps}}
 
 
 def _usual(plan: Mapping[str, str]) -> str:

@@ -197,8 +197,9 @@ class Search:
     def _needed(self, method: Method) -> float:
         """Seconds of a trial: those of the last one, and what the plan says that compressing takes more."""
         last = self.trials[-1]
+        cut: dict[str, Any] = {"cut": last.method.cut, "recovered": last.method.recovered}
         plans = [
-            planned_seconds(self.spaces.source, self.recipe(last.options, replace(one, cut=last.method.cut)))
+            planned_seconds(self.spaces.source, self.recipe(last.options, replace(one, **cut)))
             for one in (last.method, method)
         ]
         return last.seconds + plans[1] - plans[0]

@@ -1,8 +1,9 @@
 """``Spaces``: the candidates of a model, and those of what each cut leaves of it, or a packaged recipe.
 
 What goes is solved beside the bits (:mod:`.cuts.solved_cut`), or how much of it is a choice of methods
-(:data:`.methods.CUTS`) and which heads, channels and blocks the pruning passes solve themselves. What is left
-is a model like any other, with losses of its own beside the damage of the cut.
+(:data:`.methods.CUTS`) and which heads, channels and blocks the pruning passes solve themselves. What is
+left, which may learn from the original, is a model like any other, with losses of its own beside the damage
+so far.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..compress.api import compress_model
 from ..compress.model.weights import WeightSource
 from ..compress.pipeline.device import choose_device
 from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..compress.recipe_files import names
 from ..compress.text.calibration import Calibration
 from ..devices.predict.table_cost import TableCost
 from ..output_lock import alone
@@ -33,7 +35,7 @@ from .cuts.profile import Profile
 from .cuts.solved_cut import solved_profile
 from .latency import rests_of, times_of
 from .losses import Losses, known_losses, losses_file, measure_losses
-from .methods import CACHE, CUTS, METHODS, SOLVED
+from .methods import CACHE, CUTS, METHODS, RECOVERED, RECOVERY, SOLVED
 from .packaged import given_by
 from .quantities import DISK, MEMORY
 from .solve import Limit, Table
@@ -134,7 +136,7 @@ class Spaces:
         if key not in self._found:
             first = self._first(key)
             source = WeightSource.open(self._pruned(first)) if first else self.source
-            given = given_by(source, key) if key and key not in (SOLVED, *CUTS) else None
+            given = given_by(source, key) if key in names() else None
             space = space_of(source, self._losses(source, first), given)
             rests = rests_of(space, source, self.budgets, self.costs)
             before = _damage(source) if first else 0.0
@@ -153,10 +155,12 @@ class Spaces:
         return _damage(WeightSource.open(self._pruned((CACHE,))))
 
     def _first(self, key: str) -> Passes:
-        """The passes that cut the model first."""
-        if key == SOLVED:
-            return self.profile().passes(self.cuts.multiple)
-        return (CUTS[key],) if key in CUTS else ()
+        """The passes that cut the model first, and by which what is left learns."""
+        cut = key.removesuffix(RECOVERED)
+        passes: Passes = (CUTS[cut],) if cut in CUTS else ()
+        if cut == SOLVED:
+            passes = self.profile().passes(self.cuts.multiple)
+        return passes if cut == key else (*passes, RECOVERY)
 
     def _timed(self, space: Space, source: WeightSource, rests: Mapping[str, float]) -> Space:
         times = times_of(space, source, self.budgets, self.costs, rests)

@@ -204,6 +204,7 @@ def test_a_wish_is_read_as_it_was_written(tmp_path: Path) -> None:
         (Method(), ["allocate", "embedding"]),
         (Method("rtn", rotated=True), ["rotate", "allocate", "embedding"]),
         (Method("corrected", scaled=True, epochs=2), ["awq", "allocate", "embedding", "tune"]),
+        (Method(epochs=2, learned="qat"), ["allocate", "embedding", "qat"]),
         (Method(rotated=True, cut="narrow 80 %"), ["narrow", "rotate", "allocate", "embedding"]),
     ],
 )

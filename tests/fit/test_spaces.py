@@ -17,9 +17,21 @@ from edgepress.terminal import Silent
 pytestmark = pytest.mark.chain
 
 
-@pytest.mark.parametrize("cut", [pytest.param("narrow 70 %", marks=pytest.mark.slow), "layers 70 %"])
+@pytest.mark.parametrize(
+    ("cut", "passes"),
+    [
+        pytest.param("narrow 70 %", ["narrow"], marks=pytest.mark.slow),
+        ("layers 70 %", ["layers"]),
+        ("layers 70 %, recovered", ["layers", "distill"]),
+    ],
+)
 def test_a_cut_has_candidates_and_a_damage_of_its_own(
-    cut: str, pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cut: str,
+    passes: list[str],
+    pico_llama: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     budgets = (Budget(DISK, 400e3),)
@@ -29,12 +41,14 @@ def test_a_cut_has_candidates_and_a_damage_of_its_own(
     whole, left = search.space, search.spaces.of(cut)
     assert sum(max(row) for row in left.sizes) < sum(max(row) for row in whole.sizes)
     assert left.before > 0 == whole.before
-    method = Method("rtn", cut=cut)
+    name, _, recovered = cut.partition(", ")
+    method = Method("rtn", cut=name, recovered=bool(recovered))
+    assert method.space == cut
     found = search.solved(method)
     assert isinstance(found, Solution)
     predicted = search.predicted(found.options, method)
     trial = search.ran(found.options, method, Silent())
-    assert trial.recipe["passes"][0]["pass"] == cut.split()[0]
+    assert [one["pass"] for one in trial.recipe["passes"]][: len(passes)] == passes
     assert trial.measured["disk"] == pytest.approx(predicted["disk"], rel=0.15) and trial.measured["KL"] > 0
     search.take(trial, predicted)
     assert search.predicted(found.options, method) == pytest.approx(trial.measured)
