@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ..errors import RecipeError, ShapeError
+from ..errors import InputError, RecipeError, ShapeError
 from .group_sizes import groups_refused, listed
 from .model.anatomy import Anatomy
+from .model.gguf.features import architecture_of, refuse_rounded
 from .model.kv_scheme import KVScheme
+from .numbers.scheme import Scheme
 from .recipe import Recipe
 
 _FOR_EXPERTS = (
@@ -74,6 +76,8 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 why="transformers reads experts in such numbers wrongly, and nothing else was tried",
                 fix="take integers, W4A16 or W8A8, or for llama.cpp GGUF's own types, such as Q4_K",
             )
+        if scheme is not None and scheme.of_gguf:
+            _check_gguf(anatomy, name, scheme)
         if not anatomy.attends and not step.knows_states:
             raise RecipeError(
                 f"pass {name} does not work on a {anatomy.model_type}: some of its blocks have no attention",
@@ -95,6 +99,21 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
                 "qat, ternary, distill and kv_cache",
             )
+
+
+def _check_gguf(anatomy: Anatomy, name: str, scheme: Scheme) -> None:
+    """Refuse a type that llama.cpp alone reads to a model that is not written for it.
+
+    Raises:
+        RecipeError: says why ``export --format gguf`` would refuse the result.
+    """
+    way = "take integers, such as W4A16 or W8A8"
+    try:
+        refuse_rounded(architecture_of(anatomy), f"a {anatomy.model_type}", way)
+    except InputError as error:
+        raise RecipeError(
+            f"pass {name}: {scheme.name} is for llama.cpp alone, and {error.what}", why=error.why, fix=way
+        ) from error
 
 
 def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> None:

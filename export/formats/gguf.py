@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...compress.bill_of_materials import license_name
 from ...compress.model.checkpoint.gguf_settings.positions import DIVISORS, divisors
 from ...compress.model.gguf.entry import Entry, Part
-from ...compress.model.gguf.features import architecture_of
+from ...compress.model.gguf.features import architecture_of, refuse_rounded
 from ...compress.model.gguf.places import entries
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError, require
@@ -54,15 +54,18 @@ class GgufFormat:
         )
 
     def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
-        """Look at the family.
+        """Look at the family, and at whether the model is rounded.
 
         Raises:
-            InputError: another family, or what llama.cpp does not know of it.
+            InputError: another family, or what llama.cpp does not know of it; or a model in few bits whose
+                logits it would miss.
             MissingDependency: the gguf package is not installed.
         """
         require("gguf", "compress")
-        architecture_of(job.source.anatomy)
+        known = architecture_of(job.source.anatomy)
         check_pairs(job)
+        if job.source.schemes:
+            refuse_rounded(known, job.name, "export the model in float to gguf, or this one to onnx")
         return Prepared(_COPIES * job.stored_bytes)
 
     def write(self, job: ExportJob, prepared: Prepared, directory: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ....compress.model.gguf.families import WITHOUT
+from ....compress.model.gguf.families import ARCHITECTURES, WITHOUT
 from .artifacts import Artifacts
 from .cells import Cell, clients, concerns
 from .families import FAMILIES
@@ -73,6 +73,9 @@ def _not_written() -> str:
     for family in FAMILIES:
         if why := _unwritten(family, GGUF):
             found.setdefault(why, []).append(family)
+    for family in FAMILIES:
+        if family in ARCHITECTURES and (misses := ARCHITECTURES[family].misses):
+            found.setdefault(f"llama.cpp misses the logits by {misses}", []).append(f"{family} in few bits")
     lines = [f"- {GGUF}, {', '.join(families)}: {why}" for why, families in found.items()]
     return "\n".join(["### Not written", "", *lines])
 

@@ -71,6 +71,7 @@ class GgufArchitecture:
         folds_logits: it does not scale logits, so that the last norm does.
         farthest: distances beyond this one have one bias.
         label_activation: of the linear that comes before that of the labels.
+        misses: how far its logits are from ours where weights are in few bits, if that is too far for a file.
     """
 
     name: str
@@ -98,6 +99,7 @@ class GgufArchitecture:
     folds_logits: bool = False
     farthest: int | None = None
     label_activation: str = "tanh"
+    misses: str = ""
 
     @property
     def scales_scores(self) -> bool:

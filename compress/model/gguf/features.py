@@ -44,6 +44,21 @@ def architecture_of(anatomy: Anatomy) -> GgufArchitecture:
     return found
 
 
+def refuse_rounded(known: GgufArchitecture, called: str, fix: str) -> None:
+    """Refuse a model in few bits, ``called`` so in the message, of a ``known`` family of which llama.cpp's
+    logits are far from ours then.
+
+    Raises:
+        InputError: it is one; says by how much they miss.
+    """
+    if known.misses:
+        raise InputError(
+            f"{called} is in few bits, and llama.cpp misses the logits of a {known.name} then by {known.misses}",
+            why="it rounds what products read too, which states carry on and routers choose experts by",
+            fix=fix,
+        )
+
+
 def _of_model(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
     """What the model has around its blocks beyond the plainest of llama.cpp's."""
     yield from _of_ropes(anatomy, found)

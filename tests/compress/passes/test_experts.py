@@ -21,9 +21,19 @@ from torch import Tensor
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}
 SIZES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": None},
-    "qwen3_moe": {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "qwen3_moe": {
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+    },
     "granitemoe": {"num_local_experts": 6, "num_experts_per_tok": 2},
-    "gpt_oss": {"num_local_experts": 6, "num_experts_per_tok": 2},
+    "gpt_oss": {
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "swiglu_limit": 7.0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0},
+    },
     "deepseek_v3": {"n_routed_experts": 6, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1},
 }
 

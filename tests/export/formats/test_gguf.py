@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from edgepress.benchmarks.lab.same_bytes import pico_families as pico
-from edgepress.compress.api import compress_model
+from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.checkpoint.gguf_words import INEXACT
 from edgepress.compress.model.torch_model import load_model
-from edgepress.errors import EdgepressError, InputError
+from edgepress.errors import EdgepressError, InputError, RecipeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json, write_json
 from gguf import GGUFReader
@@ -263,6 +263,38 @@ def test_what_llama_cpp_leaves_out_is_refused(
             str(make_decoder(tmp_path / "m", family, **changes)), format="gguf", output=tmp_path / "g"
         )
     assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("scheme", ["Q4_0", "W8A16"])
+@pytest.mark.parametrize("experts", [4, 1])
+def test_a_jamba_in_few_bits_is_refused(
+    make_decoder: Callable[..., Path], tmp_path: Path, scheme: str, experts: int
+) -> None:
+    model = make_decoder(tmp_path / "m", "jamba", **pico.JAMBA | {"num_experts": experts})
+    checkpoint = compress_model(str(model), scheme=scheme, output=tmp_path / "o")
+    with pytest.raises(
+        InputError, match="misses the logits of a jamba then by 7 % .* in 8 bits and 8 to 35 %"
+    ) as refused:
+        export_bundle(str(checkpoint), format="gguf", output=tmp_path / "g")
+    assert "export the model in float to gguf, or this one to onnx" in refused.value.fix
+    assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("family", "changes", "said"),
+    [
+        ("jamba", pico.JAMBA, "IQ4_NL is for llama.cpp alone, and a jamba is in few bits"),
+        ("opt", {}, "IQ4_NL is for llama.cpp alone, and a opt model cannot be written"),
+        ("llama", {"attention_bias": True}, "IQ4_NL is for llama.cpp alone.* does not know biases"),
+    ],
+)
+def test_a_type_of_llama_cpp_s_is_refused_to_what_is_not_written_for_it(
+    make_decoder: Callable[..., Path], tmp_path: Path, family: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        plan_model(str(make_decoder(tmp_path / "m", family, **changes)), scheme="IQ4_NL")
 
 
 @pytest.mark.chain
