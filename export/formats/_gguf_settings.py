@@ -73,10 +73,10 @@ def _positions(writer: Any, anatomy: Anatomy) -> None:
     local = [part.rope for part in parts if part.rope is not None and part.sliding_window is not None]
     if local and LOCAL_ROPE in architecture_of(anatomy).holds:
         writer.add_rope_freq_base_swa(local[0].theta)
-    _stretching(writer, chosen)
+    _stretching(writer, chosen, architecture_of(anatomy).log_times or 1.0)
 
 
-def _stretching(writer: Any, rope: Rope) -> None:
+def _stretching(writer: Any, rope: Rope, log_times: float) -> None:
     from gguf import RopeScalingType
 
     scaling = rope.scaling
@@ -91,7 +91,7 @@ def _stretching(writer: Any, rope: Rope) -> None:
     writer.add_rope_scaling_yarn_beta_fast(float(scaling.get("beta_fast") or 32.0))
     writer.add_rope_scaling_yarn_beta_slow(float(scaling.get("beta_slow") or 1.0))
     if scaling.get("mscale") and scaling.get("mscale_all_dim"):
-        writer.add_rope_scaling_yarn_log_mul(float(scaling["mscale_all_dim"]))
+        writer.add_rope_scaling_yarn_log_mul(log_times * float(scaling["mscale_all_dim"]))
 
 
 def _factors(writer: Any, anatomy: Anatomy) -> None:

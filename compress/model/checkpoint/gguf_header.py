@@ -118,7 +118,7 @@ def _header(cursor: GgufCursor, size: int) -> GgufHeader:
         settings_bytes,
         licence if isinstance(licence, str) else None,
         str(words) if settings.get("tokenizer.ggml.model") == "gpt2" else None,
-        positions_of(_own(settings, architecture), found.names),
+        positions_of(architecture, _own(settings, architecture), found.names),
         _own(settings, architecture),
         found.in_blocks,
         {name.decode("utf-8", "replace"): size for name, size in found.names.items()},

@@ -11,6 +11,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from ..family import anatomy_of, expert_names, stored_transposed
 from ..gguf.configs import ConfigRow, config_of
 from ..gguf.experts import stored_shapes
 from ..gguf.features import architecture_of
+from ..gguf.latent import IN_TWO, in_two, plain_settings
 from ..gguf.mixtures import row_of
 from ..gguf.places import entries, one_by_one
+from ..gguf.stacks import COPIES
 from ..gguf.tensors import GgufTensors
 from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_settings import factors, positions
@@ -43,6 +46,8 @@ from .tensor_check import refuse_non_finite
 _SAFETENSORS = "take the model's safetensors checkpoint"
 # Of files that have a tensor for each expert, as the first ones of Mixtral do.
 _ONE_EXPERT = "blk.0.ffn_gate.0.weight"
+# Of T5, which has none of its own where it is not in the file; and what stands behind BERT to learn by.
+_HEAD, _POOLER = "lm_head.weight", "pooler."
 
 Edit = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
@@ -72,6 +77,7 @@ def materialise(
     if (target / "config.json").is_file():
         return target
     header = read_gguf_header(path)
+    header = replace(header, settings=plain_settings(header.settings))
     row = row_of(path, header.architecture, header.settings)
     if header.words is not None and header.words not in READ:
         raise UnknownName("way to cut text into words", header.words, list(READ))
@@ -106,7 +112,7 @@ def _write(
             check(anatomy)
         stage.result.mkdir()
         save_tokenizer(path, header, stage.result, lambda why: _unreadable(path, header.architecture, why))
-        if row.encodes:
+        if row.encodes or row.two_stacks:
             save_beside(stage.result, header.settings, header.special)
         blocks: Iterable[dict[str, Tensor]] = map(stacked, tensors.blocks())
         with progress.task(f"dequantizing {path.name}", sum(header.weights.values())) as task:
@@ -144,7 +150,7 @@ def _described(path: Path, header: GgufHeader, row: ConfigRow) -> tuple[Any, dic
         CheckpointError: transformers makes none of them, or none with the file's positions.
     """
     from accelerate import init_empty_weights
-    from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.initialization import no_init_weights
 
     values = config_of(row, header.settings, header.special, header.names)
@@ -152,13 +158,18 @@ def _described(path: Path, header: GgufHeader, row: ConfigRow) -> tuple[Any, dic
         config = CONFIG_MAPPING[values.pop("model_type")](**values)
         positions.complete(config, path, header.positions)
         if row.encodes:
-            model = AutoModel.from_config(config, add_pooling_layer=False)
+            model = AutoModel.from_config(config)
         else:
-            model = AutoModelForCausalLM.from_config(config)
+            model = (AutoModelForSeq2SeqLM if row.two_stacks else AutoModelForCausalLM).from_config(config)
     model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
     made = model.config.to_dict()
     turned, experts = stored_transposed(made), expert_names(made)
-    found = {row.renamed.get(name, name): tuple(value.shape) for name, value in model.state_dict().items()}
+    left = [_HEAD] if row.two_stacks and "output.weight" not in header.names else []
+    found = {
+        row.renamed.get(name, name): tuple(value.shape)
+        for name, value in model.state_dict().items()
+        if name not in (*COPIES, *left) and not name.startswith(_POOLER)
+    }
     found = found if experts is None else stored_shapes(found, experts)
     return model, {name: shape[::-1] if name.endswith(turned) else shape for name, shape in found.items()}
 
@@ -175,6 +186,8 @@ def _tensors(
         places = entries(anatomy, shapes, architecture_of(anatomy))
         if _ONE_EXPERT in header.names:
             places = one_by_one(places)
+        if IN_TWO in header.names:
+            places = in_two(places, anatomy)
     except InputError as error:
         raise CheckpointError(
             f"{path} describes another {header.architecture} than llama.cpp runs",

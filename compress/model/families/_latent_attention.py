@@ -65,7 +65,7 @@ def latent_attention(config: Config, shapes: Shapes, module: str, hidden: int) -
         heads=heads,
         kv_heads=heads,
         head_dim=width,
-        scale=width**-0.5 * _temperature(latent_rope(config)),
+        scale=width**-0.5 * temperature(latent_rope(config)),
         latent=Latent(
             q_a=q_a,
             q_a_norm=q_a_norm,
@@ -77,7 +77,7 @@ def latent_attention(config: Config, shapes: Shapes, module: str, hidden: int) -
     )
 
 
-def _temperature(turned: Rope) -> float:
+def temperature(turned: Rope) -> float:
     """What a stretched rope multiplies scores by."""
     scaling = turned.scaling
     share = scaling.get("mscale_all_dim") or 0

@@ -70,7 +70,11 @@ class GgufArchitecture:
         score_scale: what scores are multiplied by, where that does not follow from the width of a head.
         folds_logits: it does not scale logits, so that the last norm does.
         farthest: distances beyond this one have one bias.
-        label_activation: of the linear that comes before that of the labels.
+        label_activation: of the linear that comes before that of the labels; label_norm: whether a norm comes
+            between them. label_pooling: of the states that both read.
+        bare_norms: no norm has a bias.
+        log_times: what YaRN's multiplier of the logarithm is times there, where that is for scores too; None
+            where scores have none.
         misses: how far its logits are from ours where weights are in few bits, if that is too far for a file.
     """
 
@@ -99,6 +103,10 @@ class GgufArchitecture:
     folds_logits: bool = False
     farthest: int | None = None
     label_activation: str = "tanh"
+    label_norm: bool = False
+    label_pooling: str = "first"
+    bare_norms: bool = False
+    log_times: float | None = None
     misses: str = ""
 
     @property

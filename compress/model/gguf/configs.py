@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .architecture import ENCODES
+from .architecture import DISTANCES, ENCODES, LOCAL_ROPE, TWO_STACKS, GgufArchitecture
 from .families import ARCHITECTURES
 
 # Of a setting, what configs call it.
@@ -29,6 +29,8 @@ _USUAL = {
     "attention.sliding_window": "sliding_window",
     "logit_scale": "logit_scale",
 }
+YARN_LOGARITHM = "rope.scaling.yarn_log_multiplier"
+_DIGITS = 6  # of a number in float32
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 _PAD = {"pad_token_id": "padding_token_id"}
 _FIRST_BIAS = "blk.0.attn_q.bias"
@@ -57,6 +59,11 @@ class ConfigRow:
     def encodes(self) -> bool:
         """Whether it is an encoder."""
         return ENCODES in ARCHITECTURES[self.family].needs
+
+    @property
+    def two_stacks(self) -> bool:
+        """Whether it is an encoder with a decoder behind it."""
+        return TWO_STACKS in ARCHITECTURES[self.family].needs
 
 
 _OF_GPT2 = {
@@ -87,7 +94,6 @@ _OF_FALCON = {
     "feed_forward_length": "ffn_hidden_size",
     "attention.layer_norm_epsilon": "layer_norm_epsilon",
 }
-_OF_BERT = {"attention.head_count_kv": None, "attention.key_length": None}
 NO_WINDOW: Named = {"attention.sliding_window": None}
 OF_GRANITE: Named = {
     "embedding_scale": "embedding_multiplier",
@@ -120,8 +126,6 @@ ROWS = {
     "command-r": ConfigRow("cohere", implies={"use_qk_norm": False}),
     "cohere2": ConfigRow("cohere2"),
     "gpt2": ConfigRow("gpt2", _OF_GPT2),
-    "bert": ConfigRow("bert", _OF_BERT),
-    "nomic-bert": ConfigRow("nomic_bert", _OF_BERT),
 }
 
 
@@ -170,24 +174,25 @@ def _of_family(
     base, wide = settings.get("rope.freq_base", 10000.0), settings.get("feed_forward_length")
     if not isinstance(heads, int) or not isinstance(width, int) or not 0 < heads <= width:
         return values
-    if ARCHITECTURES[row.family].plain_every == 1:  # no block has positions
+    known = ARCHITECTURES[row.family]
+    if known.plain_every == 1 or DISTANCES in known.needs:  # no block has positions
         return values
     size = settings.get("attention.key_length")
     size = size if isinstance(size, int) and size > 0 else width // heads
     rope: Values = {"rope_type": "default", "rope_theta": base}
-    stretched = _stretched(settings, ARCHITECTURES[row.family].stretches)
+    stretched = _stretched(settings, known)
     if row.partial and isinstance(turned := settings.get("rope.dimension_count"), int):
         rope["partial_rotary_factor"] = turned / size
     if row.family.startswith("granite"):
         values.setdefault("attention_multiplier", size**-0.5)
     if row.family in ("gemma2", "gemma3_text"):
-        at = ARCHITECTURES[row.family].wide_at == settings.get("block_count")
+        at = known.wide_at == settings.get("block_count")
         values["query_pre_attn_scalar"] = width // heads if at else size
-    if row.family == "gemma3_text":
+    if LOCAL_ROPE in known.holds:
         whole = rope | stretched
         local = {"rope_type": "default", "rope_theta": settings.get("rope.freq_base_swa", 10000.0)}
         return values | {"rope_parameters": {"full_attention": whole, "sliding_attention": local}}
-    if row.encodes and ARCHITECTURES[row.family].table:
+    if row.encodes and known.table:
         return values
     if row.family == "exaone4" and isinstance(count := settings.get("block_count"), int):
         values["layer_types"] = ["full_attention"] * count
@@ -201,15 +206,18 @@ def _of_family(
     return values | {"rope_parameters": rope | stretched}
 
 
-def _stretched(settings: Mapping[str, object], kinds: Collection[str]) -> Values:
-    """Positions that are stretched by a factor, in one of the ``kinds`` that llama.cpp reads of a family."""
+def _stretched(settings: Mapping[str, object], known: GgufArchitecture) -> Values:
+    """Positions that are stretched by a factor, in one of the ways that llama.cpp reads of a family."""
     kind, factor = settings.get("rope.scaling.type"), settings.get("rope.scaling.factor")
-    if kind not in kinds or not isinstance(factor, float) or factor <= 1:
+    if kind not in known.stretches or not isinstance(factor, float) or factor <= 1:
         return {}
     found: Values = {"rope_type": kind, "factor": factor}
     if kind != "yarn":
         return found
     length = settings.get("rope.scaling.original_context_length", settings.get("context_length"))
+    share = settings.get(YARN_LOGARITHM)
+    if known.log_times is not None and isinstance(share, float):
+        found |= dict.fromkeys(("mscale", "mscale_all_dim"), round(share / known.log_times, _DIGITS))
     return found | {
         "original_max_position_embeddings": length,
         "beta_fast": settings.get("rope.scaling.yarn_beta_fast", 32.0),

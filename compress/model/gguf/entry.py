@@ -19,7 +19,7 @@ class Part:
     """A stored tensor: its ``rows [out]`` in the order that they have there (None: as they are), what is
     added to it, what it is multiplied by (``times``), and its ``shape`` there where that is another. A
     ``decay`` is stored as its logarithm: there it is what a state is multiplied by in each step, ``-exp`` of
-    that.
+    that. The last two dimensions of a ``swapped`` one are the other way round there.
     """
 
     stored: str
@@ -28,10 +28,14 @@ class Part:
     times: float = 1.0
     shape: tuple[int, ...] | None = None
     decay: bool = False
+    swapped: bool = False
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:
         """The tensor as it is there."""
         ordered = array if self.rows is None else array[self.rows]
+        if self.swapped and self.shape is not None:
+            first, last, rows = self.shape
+            return ordered.reshape(first, rows, last).swapaxes(1, 2)
         ordered = ordered if self.shape is None else ordered.reshape(self.shape)
         if self.decay:
             return _decay(ordered)
@@ -42,6 +46,7 @@ class Part:
         """The numbers of the stored tensor, or of those rows of it, from what is there."""
         if self.decay:
             return _logarithms(array)
+        array = array.swapaxes(-1, -2) if self.swapped else array
         plain = array - np.float32(self.added) if self.added else array
         return plain if self.times == 1 else plain / np.float32(self.times)
 

@@ -9,8 +9,10 @@ from typing import Any
 from ....errors import InputError
 from ..anatomy import Anatomy
 from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp
+from ..families._latent_attention import temperature
 from . import architecture as names
 from .architecture import WAY_OUT, GgufArchitecture
+from .encoder_features import encoder_features, norms_of
 from .families import ARCHITECTURES, WITHOUT
 from .mixers import features_of
 
@@ -53,7 +55,8 @@ def refuse_rounded(known: GgufArchitecture, called: str, fix: str) -> None:
     """
     if known.misses:
         raise InputError(
-            f"{called} is in few bits, and llama.cpp misses the logits of a {known.name} then by {known.misses}",
+            f"{called} is in few bits, and llama.cpp misses the logits of a {known.name} then by "
+            f"{known.misses}",
             why="it rounds what products read too, which states carry on and routers choose experts by",
             fix=fix,
         )
@@ -62,13 +65,15 @@ def refuse_rounded(known: GgufArchitecture, called: str, fix: str) -> None:
 def _of_model(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
     """What the model has around its blocks beyond the plainest of llama.cpp's."""
     yield from _of_ropes(anatomy, found)
-    yield from _of_encoder(anatomy, found)
+    yield from encoder_features(anatomy, found)
     if len(anatomy.blocks) == found.windowed_at:
         yield f"{found.windowed_at} blocks that see everything"
     if (anatomy.position_embedding is not None) != found.table:
         yield "positions without a table" if found.table else "a table of positions"
     if anatomy.embedding_norm is not None:
         yield names.EMBEDDING_NORM
+    if found.bare_norms and any(norm.bias for norm in norms_of(anatomy)):
+        yield "biases of norms"
     if anatomy.tied and found.head == "own":
         yield "a head that is the embedding"
     if not anatomy.tied and found.head == "embedding":
@@ -95,36 +100,13 @@ def _of_model(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
         yield "a block without experts behind one with them"
 
 
-def _of_encoder(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
-    """What an encoder has before its first block and behind its last one, alone or before a decoder."""
-    kinds = {"encoder": names.ENCODES, "encoder_decoder": names.TWO_STACKS}
-    if anatomy.kind in kinds:
-        yield kinds[anatomy.kind]
-    if anatomy.position_biases:
-        yield names.DISTANCES
-        if anatomy.farthest_bias != found.farthest:
-            yield f"biases of distances up to {anatomy.farthest_bias}"
-    if anatomy.embedding_projection is not None:
-        yield "a projection of the embedding"
-    if anatomy.token_type_embedding is not None:
-        yield names.TOKEN_TYPES
-    labels = anatomy.classifier
-    if labels is None:
-        return
-    yield "labels of tokens" if labels.by_token else names.LABELS
-    if labels.dense is None or labels.norm is not None or labels.activation != found.label_activation:
-        yield f"labels by another head than a linear, {found.label_activation} and a linear"
-    if labels.pooling != "first":
-        yield "labels of other states than those of first tokens"
-
-
 def _of_ropes(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
     ropes = anatomy.ropes()
     for rope in ropes:
         kind = rope.scaling.get("rope_type")
         if kind is not None and kind not in found.stretches:
             yield "rotary positions that are scaled"
-        if kind == "yarn" and not _rounded_yarn(rope.scaling):
+        if kind == "yarn" and not _rounded_yarn(rope.scaling, found):
             yield "yarn with factors of its own, or whose range is not rounded"
         if rope.interleaved and not found.neighbours:
             yield "positions that turn neighbouring channels"
@@ -136,12 +118,14 @@ def _of_ropes(anatomy: Anatomy, found: GgufArchitecture) -> Iterator[str]:
     yield names.LOCAL_ROPE if alike else "positions that differ from block to block"
 
 
-def _rounded_yarn(scaling: Mapping[str, Any]) -> bool:
+def _rounded_yarn(scaling: Mapping[str, Any], found: GgufArchitecture) -> bool:
     """Whether it is llama.cpp's form: what scores are multiplied by follows from the factor, and the channels
-    where the two forms of angles meet are whole.
+    where the two forms of angles meet are whole. DeepSeek's has one multiplier of the logarithm for both.
     """
-    both = scaling.get("mscale") and scaling.get("mscale_all_dim")
-    own = scaling.get("attention_factor") is not None or (both and scaling["mscale"] != 1)
+    one, other = scaling.get("mscale"), scaling.get("mscale_all_dim")
+    plain = not (one and other) or one == 1
+    alike = plain if found.log_times is None else bool(one) and one == other
+    own = scaling.get("attention_factor") is not None or not alike
     return not own and scaling.get("truncate", True) is not False
 
 
@@ -235,6 +219,8 @@ def _scale(anatomy: Anatomy, attention: Attention, found: GgufArchitecture) -> f
         return found.score_scale
     if len(anatomy.blocks) == found.wide_at:
         return float((anatomy.hidden_size // attention.heads) ** -0.5)
+    if found.log_times is not None and attention.rope is not None:
+        return float(attention.head_dim**-0.5) * temperature(attention.rope)
     return float(attention.head_dim**-0.5)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ....errors import CheckpointError, UnknownName
 from .configs import NO_WINDOW, OF_GRANITE, ROWS, ConfigRow, Named
+from .stacks import STACKS
 from .states import OF_JAMBA, STATES, jamba
 
 _WAY_OUT = "take the model's safetensors checkpoint"
@@ -38,7 +39,7 @@ def row_of(path: Path, architecture: str, settings: Mapping[str, object]) -> Con
         UnknownName: a name that is not known here.
         CheckpointError: with experts, or without, it is another family, which is not read.
     """
-    plain = {**ROWS, **STATES}
+    plain = {**ROWS, **STATES, **STACKS}
     known = {**plain, **MIXTURES}
     if architecture not in known:
         # Without the nearest: a similar name is another network.
@@ -48,12 +49,6 @@ def row_of(path: Path, architecture: str, settings: Mapping[str, object]) -> Con
     if row is None:
         raise CheckpointError(
             f"{path} is a {architecture} {'with' if experts else 'without'} experts, which is not read",
-            fix=_WAY_OUT,
-        )
-    if (setting := "attention.key_length_mla") in settings:
-        raise CheckpointError(
-            f"{path} has keys and values of latent attention in two tensors a block ({setting})",
-            why="they are read as older files have them, in one",
             fix=_WAY_OUT,
         )
     return row

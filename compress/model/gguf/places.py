@@ -78,6 +78,8 @@ def _of_labels(anatomy: Anatomy) -> Iterator[Entry]:
     if labels is not None and labels.dense is not None:
         yield Entry(TENSOR_NAMES[TENSOR.CLS], (Part(labels.dense),))
         yield Entry(TENSOR_NAMES[TENSOR.CLS_OUT], (Part(labels.out),))
+        if labels.norm is not None:
+            yield Entry(TENSOR_NAMES[TENSOR.CLS_NORM], (Part(labels.norm.name),))
 
 
 def _joined(block: BlockAnatomy, orders: Mapping[str, Rows]) -> Entry:

@@ -167,7 +167,7 @@ class GgufTensors:
                 continue
             if part.stored not in tensors:
                 tensors[part.stored] = np.empty(shape, np.float32)
-            tensors[part.stored][part.rows] = stored
+            tensors[part.stored][part.rows] = stored.reshape(len(part.rows), *shape[1:])
         for name, count in rows.items():
             if count != self.shapes[name][0]:
                 raise CheckpointError(

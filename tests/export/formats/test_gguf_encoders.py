@@ -132,6 +132,20 @@ def test_a_reranker_without_token_types_has_its_label(tmp_path: Path) -> None:
     assert {"cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias"} <= names
 
 
+RANKS = {"classifier_pooling": "mean", "num_hidden_layers": 4}
+
+
+@pytest.mark.chain
+def test_a_modernbert_that_labels_texts_has_the_norm_of_its_head(tmp_path: Path) -> None:
+    model = saved(tmp_path / "m", "modernbert", pico.MODERNBERT | RANKS, labels=True)
+    found = written(model, tmp_path / "g")
+    assert found.fields["modern-bert.pooling_type"].contents() == 4
+    stored, tensors = load_file(model / "model.safetensors"), {one.name: one.data for one in found.tensors}
+    for name, own in (("cls.weight", "head.dense"), ("cls.norm.weight", "head.norm")):
+        np.testing.assert_array_equal(tensors[name], stored[f"{own}.weight"])
+    np.testing.assert_array_equal(tensors["cls.output.weight"], stored["classifier.weight"])
+
+
 @pytest.mark.chain
 def test_a_tokenizer_that_keeps_capitals_says_so(tmp_path: Path) -> None:
     model = saved(tmp_path / "m", "bert", pico.ENCODER)
@@ -151,6 +165,12 @@ def test_a_tokenizer_that_keeps_capitals_says_so(tmp_path: Path) -> None:
         ("gte", pico.ENCODER, {}, "(?s)gte model cannot be written.*SiLU"),
         ("bert", pico.ENCODER, {"labels": True, "by_token": True}, "does not know labels of tokens"),
         ("distilbert", pico.DISTILBERT, {"labels": True}, "labels by another head"),
+        ("modernbert", pico.MODERNBERT, {"labels": True}, "labels of other states than the mean of all"),
+        (
+            *("modernbert", pico.MODERNBERT | RANKS | {"classifier_activation": "tanh"}, {"labels": True}),
+            "another head than a linear, gelu, a norm and a linear",
+        ),
+        ("modernbert", pico.MODERNBERT | {"norm_bias": True}, {}, "does not know biases of norms"),
         ("electra", pico.ENCODER | {"embedding_size": 32}, {}, "a projection of the embedding"),
         ("bert", pico.ENCODER | {"hidden_act": "relu"}, {}, "an MLP with relu"),
         ("bert", pico.ENCODER, {"tokenizer": "encoder"}, "normalizes text in another way"),

@@ -71,7 +71,8 @@ def factors_of(anatomy: Anatomy) -> dict[str, Found]:
     kinds = {"attention.layer_norm_rms_epsilon": "rms", "attention.layer_norm_epsilon": "layer"}
     local = {part.rope.theta for part in parts if part.rope is not None and part.sliding_window is not None}
     found: dict[str, Found] = {
-        "block_count": len(anatomy.blocks),
+        "block_count": anatomy.layers()[0],
+        "decoder_block_count": anatomy.layers()[1],
         "embedding_length": anatomy.hidden_size,
         "embedding_scale": anatomy.embedding_scale,
         "residual_scale": anatomy.blocks[0].residual_scale,

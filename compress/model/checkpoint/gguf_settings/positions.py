@@ -17,6 +17,8 @@ import numpy as np
 
 from .....errors import CheckpointError
 from ...anatomy import Anatomy
+from ...gguf.configs import YARN_LOGARITHM
+from ...gguf.families import ARCHITECTURES
 
 DIVISORS = "rope_freqs.weight"
 _TABLES = ("rope_factors_long.weight", "rope_factors_short.weight")
@@ -27,7 +29,6 @@ _OF_YARN = {
     "attn_factor": (1.0,),
     "yarn_attn_factor": (1.0,),
     "yarn_ext_factor": (1.0, -1.0),
-    "yarn_log_multiplier": (0.0,),
 }
 _AS_STORED = 1e-5  # of a number in float32
 _WAY_OUT = "take the model's safetensors checkpoint"
@@ -46,20 +47,23 @@ class GgufPositions:
     divisors: int = 0
 
 
-def positions_of(settings: Mapping[str, object], names: Mapping[bytes, int]) -> GgufPositions:
+def positions_of(
+    architecture: str, settings: Mapping[str, object], names: Mapping[bytes, int]
+) -> GgufPositions:
     """Those of a file whose tensors have these ``names``, with the sizes of each; ``settings`` are its
-    architecture's own.
+    ``architecture``'s own.
     """
     base, turned = settings.get("rope.freq_base"), settings.get("rope.dimension_count")
+    longrope = any(name.encode() in names for name in _TABLES)
     return GgufPositions(
         turned if type(turned) is int else None,
         float(base) if isinstance(base, int | float) and 0 < base < math.inf else None,
-        "longrope" if any(name.encode() in names for name in _TABLES) else _stretching(settings),
+        "longrope" if longrope else _stretching(architecture, settings),
         names.get(DIVISORS.encode(), 0),
     )
 
 
-def _stretching(settings: Mapping[str, object]) -> str | None:
+def _stretching(architecture: str, settings: Mapping[str, object]) -> str | None:
     """As llama.cpp reads it: linear where no kind is named, and none where the factor is none."""
     kind = settings.get("rope.scaling.type", "linear")
     factor = settings.get("rope.scaling.factor", settings.get("rope.scale_linear"))
@@ -70,6 +74,10 @@ def _stretching(settings: Mapping[str, object]) -> str | None:
         for name, usual in _OF_YARN.items()
         if settings.get(f"rope.scaling.{name}", usual[0]) not in usual
     ]
+    # Where scores are multiplied too it must be there, as llama.cpp would do so by another number without.
+    scores = any(row.log_times is not None and row.name == architecture for row in ARCHITECTURES.values())
+    if bool(settings.get(YARN_LOGARITHM)) != scores:
+        own.append(f"{'no ' * scores}yarn_log_multiplier")
     return f"{kind} with {own[0]}" if own and kind == "yarn" else str(kind)
 
 

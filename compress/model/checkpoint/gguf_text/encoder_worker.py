@@ -18,6 +18,7 @@ _CONTROL, _USER, _UNUSED = 3, 4, 5
 # What the settings call the special tokens, and what tokenizers do.
 _NAMES = {
     "bos_token_id": "cls_token",
+    "eos_token_id": "eos_token",
     "seperator_token_id": "sep_token",
     "unknown_token_id": "unk_token",
     "padding_token_id": "pad_token",

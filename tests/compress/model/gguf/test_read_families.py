@@ -44,6 +44,8 @@ YARN = PLAIN | {
     "beta_fast": 32.0,
     "beta_slow": 1.0,
 }
+OF_DEEPSEEK = YARN | {"rope_theta": 10000.0, "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+SMALLER = {"mscale": 0.707, "mscale_all_dim": 0.707, "beta_fast": 16.0}
 DENSE_JAMBA = pico.JAMBA | {"num_experts": 1, "num_hidden_layers": 5}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
@@ -83,6 +85,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("gpt_oss", GPT_OSS | {"rope_parameters": YARN}),
     ("deepseek_v3", pico.DEEPSEEK),
     ("deepseek_v3", pico.DEEPSEEK | {"q_lora_rank": None, "norm_topk_prob": False, "topk_group": 4}),
+    ("deepseek_v3", pico.DEEPSEEK | {"rope_parameters": OF_DEEPSEEK}),
+    ("deepseek_v3", pico.DEEPSEEK | {"rope_parameters": OF_DEEPSEEK | SMALLER}),
     ("lfm2", pico.LFM2),
     ("lfm2", {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2, **OWN_HEAD}),
     ("mamba", {"state_size": 8}),

@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.chain, pytest.mark.filterwarnings("ignore::Deprecation
 
 Stored = tuple[str, np.ndarray, Any]
 Form = gguf.GGMLQuantizationType
-UINT32 = gguf.GGUFValueType.UINT32
+VALUES = gguf.GGUFValueType
+KINDS = {int: VALUES.UINT32, float: VALUES.FLOAT32, str: VALUES.STRING}
 QWEN3_MOE = pico.QWEN3_MOE | {"norm_topk_prob": True, "num_hidden_layers": 2}
 GPT_OSS = pico.GPT_OSS | {"swiglu_limit": 7.0, "num_hidden_layers": 2}
 PLAIN = {"rope_parameters": {"rope_type": "default", "rope_theta": 150000.0}}
@@ -55,10 +56,10 @@ def in_mxfp4(tensor: Any) -> Iterator[Stored]:
 def rewritten(
     file: Path,
     target: Path,
-    changes: Mapping[str, int] | None = None,
+    changes: Mapping[str, Any] | None = None,
     stored: Callable[[Any], Iterator[Stored]] = as_it_is,
 ) -> Path:
-    """``file`` with whole numbers of its architecture changed, or more of them, and its tensors ``stored`` in
+    """``file`` with settings of its architecture changed, or more of them, and its tensors ``stored`` in
     another way.
     """
     reader = gguf.GGUFReader(file)
@@ -72,7 +73,7 @@ def rewritten(
         value = left.pop(field.name, field.contents())
         writer.add_key_value(field.name, value, kind, sub_type=items[-1] if items else None)
     for key, value in left.items():
-        writer.add_key_value(key, value, UINT32)
+        writer.add_key_value(key, value, KINDS[type(value)])
     for tensor in reader.tensors:
         for own, data, form in stored(tensor):
             writer.add_tensor(own, np.ascontiguousarray(data), raw_dtype=form)
@@ -171,11 +172,41 @@ def test_experts_that_are_not_as_many_as_said(qwen3_moe: Path, tmp_path: Path, n
         materialise(file, tmp_path / "read")
 
 
+def in_two(tensor: Any) -> Iterator[Stored]:
+    """What keys and values come from, a tensor each, head by head, and those of keys turned."""
+    if not tensor.name.endswith("attn_kv_b.weight"):
+        yield from as_it_is(tensor)
+        return
+    heads = np.array(tensor.data).reshape(4, 16 + 24, 32)  # channels without positions, and of values
+    name = tensor.name.replace("attn_kv_b", "attn_{}_b")
+    yield name.format("k"), heads[:, :16].transpose(0, 2, 1), tensor.tensor_type
+    yield name.format("v"), heads[:, 16:], tensor.tensor_type
+
+
 def test_latent_attention_in_two_tensors(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
+    """As llama.cpp's converter has it: one head of keys, the narrow state and the turned channels."""
     model = make_decoder(tmp_path / "m", "deepseek_v3", **pico.DEEPSEEK, num_hidden_layers=2)
-    newer = {"attention.key_length_mla": 32, "attention.head_count_kv": 1}
-    file = rewritten(exported(model, tmp_path / "g"), tmp_path / "m.gguf", newer)
-    with pytest.raises(CheckpointError, match=r"in two tensors a block \(attention\.key_length_mla\)"):
+    newer = {
+        "attention.key_length": 32 + 16,
+        "attention.value_length": 32,
+        "attention.head_count_kv": 1,
+        "attention.key_length_mla": 32,
+        "attention.value_length_mla": 24,
+    }
+    file = rewritten(exported(model, tmp_path / "g"), tmp_path / "m.gguf", newer, stored=in_two)
+    read = load_file(materialise(file, tmp_path / "read") / "model.safetensors")
+    mine = load_file(model / "model.safetensors")
+    assert read.keys() == mine.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in mine.items())
+
+
+def test_a_yarn_whose_scores_are_as_llama_cpp_guesses_them(
+    make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "m", "deepseek_v3", **pico.DEEPSEEK, num_hidden_layers=2)
+    stretched: dict[str, Any] = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
+    file = rewritten(exported(model, tmp_path / "g"), tmp_path / "m.gguf", stretched)
+    with pytest.raises(CheckpointError, match=r"\(yarn with no yarn_log_multiplier\)"):
         materialise(file, tmp_path / "read")
 
 
