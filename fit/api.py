@@ -24,14 +24,14 @@ from .found_recipe import recipe_of
 from .job import Job, refuse_impossible
 from .losses import known_losses, losses_file
 from .methods import METHODS, SOLVED
+from .outer.ray_workers import RayWorkers
+from .outer.worker import outer_search, refuse_budgets, share
 from .planned_time import seconds_with_room
 from .quantities import DISK
-from .ray_workers import RayWorkers
 from .report import deliver
 from .search import Search
 from .solve import Infeasible, Limit, Solution, solve
 from .spaces import Spaces
-from .worker import outer_search, refuse_budgets, share
 
 Executor = Literal["local", "ray"]
 _STEPS = 6  # of the front in a plan

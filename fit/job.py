@@ -16,6 +16,7 @@ from .asked.given import read_given
 from .asked.wish import Wish
 from .budgets import Budget
 from .candidates import Space, space_of
+from .choices import Choices
 from .corrections import Corrections
 from .cuts.cut_space import CutSpace, with_cuts
 from .cuts.possible import cuts_of
@@ -72,7 +73,8 @@ class Job:
         folder = self.directory / "trials"
         folder.mkdir(exist_ok=True)
         most = self.wish.trials or ROUNDS * len(METHODS)
-        return Search(spaces, setting, self.settings, folder, ends, self.progress, most, self.corrections())
+        choices = Choices(spaces, setting.budgets, self.settings, self.corrections())
+        return Search(choices, setting, folder, ends, self.progress, most)
 
     def spaces(self) -> Spaces:
         """The candidates, not measured yet."""

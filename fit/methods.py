@@ -78,7 +78,12 @@ class Method:
     @property
     def space(self) -> str:
         """The key of its candidates: what goes first, or the recipe that leaves no choice."""
-        return self.packaged or self.cut + RECOVERED * self.recovered
+        return self.packaged or self.left
+
+    @property
+    def left(self) -> str:
+        """What goes first, and whether what is left learns; "" for the model as it is."""
+        return self.cut + RECOVERED * self.recovered
 
     @property
     def name(self) -> str:

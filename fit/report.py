@@ -63,12 +63,12 @@ def _copy_calibration(source: str, result: Path) -> None:
 def _front(search: Search) -> list[Measurement]:
     """The lines of the trials by which was searched, under their numbers."""
     numbered = list(enumerate(search.trials, 1))
-    numbered.sort(key=lambda one: (excess(one[1], search.budgets), search.cost(one[1].measured)))
+    numbered.sort(key=lambda one: (excess(one[1], search.budgets), search.choices.cost(one[1].measured)))
     found = []
     for number, trial in sorted(numbered[:_ON_PAGE], key=lambda one: one[0]):
         name = f"trial {number}: {trial.method.name}"
         if trial.method.cut == SOLVED:
-            name += f" ({search.spaces.profile().line(search.spaces.cuts)})"
+            name += f" ({search.choices.spaces.profile().line(search.choices.spaces.cuts)})"
         named: dict[str, Any] = {"name": name, "layers": [], "recipe": None}
         for line in trial.lines:
             if not _is_held_out(line):
@@ -82,9 +82,9 @@ def _is_held_out(line: Measurement) -> bool:
 
 
 def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
-    wish, budgets, space = job.wish, job.wish.budgets, search.spaces.of(trial.method.space)
+    wish, budgets, space = job.wish, job.wish.budgets, search.choices.spaces.of(trial.method.space)
     # What another budget would bring, of all candidates: a packaged recipe has none.
-    whole = search.spaces.of(trial.method.cut)
+    whole = search.choices.spaces.of(trial.method.left)
     given, option = job.texts.calibration, OPTIONS[read_by(job.source.anatomy)]
     own = [] if given in CORPORA else [option, Path(given).name]
     own += [word for one in search.setting.protected(trial.recipe) for word in ("--protect", one.name)]
@@ -101,16 +101,16 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
         "held_out_status": CHOSEN_BY if len(judged) > 1 else APART if judged else NOT_READ,
         "held_out_trials": judged,
         "documents": {**job.texts.documents, "repeated": job.texts.repeated},
-        "objective": search.objective,
+        "objective": search.choices.objective,
         "gap": search.gap,
         "repeat": ["edgepress", "compress", wish.model, "-r", RECIPE, *own, "-o", "checkpoint"],
         "trials": [_described(search, number) for number in range(len(search.trials))],
         "chosen": search.trials.index(trial) + 1,
         "why_no_more": search.refusals,
-        "bits": strips(search.spaces.left(trial.method.space), space, trial.options),
-        "cut": search.spaces.said(trial.method.cut),
+        "bits": strips(search.choices.spaces.left(trial.method.space), space, trial.options),
+        "cut": search.choices.spaces.said(trial.method.cut),
         "units": units_of(space, trial.options),
-        "prices": [one.shown() for one in prices(whole, search.corrections, trial.method, budgets)],
+        "prices": [one.shown() for one in prices(whole, search.choices.corrections, trial.method, budgets)],
     }
 
 

@@ -14,16 +14,13 @@ from ..errors import GateFailed, InputError
 from ..terminal import Progress
 from .budgets import Budget
 from .candidates import Space
-from .corrections import Corrections, objective_of
+from .choices import Choices
 from .figures import qualities
-from .found_recipe import recipe_of
 from .methods import METHODS, SOLVED, Method
 from .planned_time import planned_seconds
 from .quantities import DISK
-from .solve import Infeasible, Limit, Solution, solve
-from .spaces import Spaces
+from .solve import Infeasible, Solution
 from .trials import Setting, Trial, quality_of, run_trial
-from .uniform import solve_uniform
 
 ROUNDS = 3  # of each method
 _WORTH = 0.02  # of the objective: what a further trial must promise
@@ -38,14 +35,12 @@ class Search:
             gap: of the last solution.
     """
 
-    spaces: Spaces
+    choices: Choices
     setting: Setting
-    calibration: dict[str, Any]
     folder: Path
     ends: float
     progress: Progress
     most: int
-    corrections: Corrections = field(default_factory=Corrections)
     trials: list[Trial] = field(default_factory=list)
     predictions: list[dict[str, float]] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -54,22 +49,12 @@ class Search:
     @property
     def space(self) -> Space:
         """Of the whole model."""
-        return self.spaces.of()
+        return self.choices.space
 
     @property
     def budgets(self) -> Sequence[Budget]:
         """Of the run."""
-        return self.setting.budgets
-
-    @property
-    def objective(self) -> str:
-        """The name of what is made best."""
-        return objective_of(self.space, self.budgets)
-
-    def cost(self, values: Mapping[str, float]) -> float:
-        """What is made least, of measured or predicted ``values``."""
-        judged = self.space.judged
-        return values[DISK.name] if self.objective == DISK.name else judged.lost(values[judged.name])
+        return self.choices.budgets
 
     def run(self) -> None:
         """Every method in its turn, and the best of them with learning, for which time is kept."""
@@ -88,49 +73,19 @@ class Search:
                 self.refuse(f"{method.name}: {error.what}")
 
     def _rounds(self, method: Method) -> None:
-        if method.cut == SOLVED and not self.spaces.profile():
+        if method.cut == SOLVED and not self.choices.spaces.profile():
             self.refuse(f"{method.name}: no cut of heads, channels or blocks is predicted to be better")
             return
         for number in range(ROUNDS):
-            method = self.with_cache(method)
-            found = self.solved(method)
+            method = self.choices.with_cache(method)
+            found = self.choices.solved(method)
             if isinstance(found, Infeasible):
-                self.refusals.append(f"{method.name}: {self.why(found, method)}")
+                self.refusals.append(f"{method.name}: {self.choices.why(found, method)}")
                 return
             if not self._promises(found, method) or (number and not self.time_for(method)):
                 return
             self.gap = found.gap
             self._try(found.options, method)
-
-    def with_cache(self, method: Method) -> Method:
-        """The method with the cache that is predicted to be better, where what it takes is bounded."""
-        if method.packaged or not self.spaces.cache_counts(self.spaces.of(method.space)):
-            return method
-        both = [replace(method, cached=cached) for cached in (False, True)]
-        solved = [(one, self.solved(one)) for one in both]
-        costs = {
-            one: self.cost(self.predicted(found.options, one))
-            for one, found in solved
-            if not isinstance(found, Infeasible)
-        }
-        return min(costs, key=costs.__getitem__) if costs else both[-1]
-
-    def solved(self, method: Method, share: float = 1.0) -> Solution | Infeasible:
-        """The best choice as predicted now; with a ``share`` of the bytes that the best above the smallest
-        choice takes.
-        """
-        space = self.spaces.of(method.space)
-        limits = self.corrections.limits(space, self.budgets, method)
-        objective = space.sizes if self.objective == DISK.name else space.damages
-        if method.uniform:
-            return solve_uniform(space, objective, limits)
-        found = solve(objective, limits)
-        if share == 1 or isinstance(found, Infeasible):
-            return found
-        sizes = Limit("share", space.sizes, 0.0)
-        least = sum(min(row) for row in sizes.uses)
-        room = least + share * (sizes.used(found.options) - least)
-        return solve(objective, [*limits, replace(sizes, bound=room)])
 
     def _promises(self, found: Solution, method: Method) -> bool:
         """Whether the choice is another one, and predicted to be better than the best that holds."""
@@ -139,32 +94,25 @@ class Search:
         best = self.best()
         if best is None or not any(trial.method == method for trial in self.trials):
             return True
-        return self.cost(self.predicted(found.options, method)) < (1 - _WORTH) * self.cost(best.measured)
-
-    def predicted(self, options: tuple[int, ...], method: Method) -> dict[str, float]:
-        """What a trial is expected to measure."""
-        return self.corrections.predicted(self.spaces.of(method.space), options, method, self.budgets)
+        return self.choices.cost(self.choices.predicted(found.options, method)) < (
+            1 - _WORTH
+        ) * self.choices.cost(best.measured)
 
     def _try(self, options: tuple[int, ...], method: Method) -> None:
-        predicted = self.predicted(options, method)
+        predicted = self.choices.predicted(options, method)
         self.progress.note(f"trial {len(self.trials) + 1}, {method.name}: predicted {self.said(predicted)}")
         self.take(self.ran(options, method, self.progress), predicted)
 
     def ran(self, options: tuple[int, ...], method: Method, progress: Progress) -> Trial:
         """The trial of a choice: what is there of it is read."""
-        recipe = self.recipe(options, method)
+        recipe = self.choices.recipe(options, method)
         return run_trial(self.setting, options, method, recipe, self.folder, progress)
-
-    def recipe(self, options: tuple[int, ...], method: Method) -> dict[str, Any]:
-        """The recipe of a trial."""
-        return recipe_of(self.spaces.of(method.space), options, method, self.calibration)
 
     def take(self, trial: Trial, predicted: dict[str, float]) -> None:
         """Learn from a trial."""
         self.trials.append(trial)
         self.predictions.append(predicted)
-        space = self.spaces.of(trial.method.space)
-        self.corrections.learn(space, trial.options, trial.method, trial.measured, trial.originals)
+        self.choices.learn(trial)
         broken = trial.broken(self.budgets)
         said = "holds" if not broken else "misses " + ", ".join(one.shown() for one in broken)
         measured = self.said(trial.measured)
@@ -199,7 +147,9 @@ class Search:
         last = self.trials[-1]
         cut: dict[str, Any] = {"cut": last.method.cut, "recovered": last.method.recovered}
         plans = [
-            planned_seconds(self.spaces.source, self.recipe(last.options, replace(one, **cut)))
+            planned_seconds(
+                self.choices.spaces.source, self.choices.recipe(last.options, replace(one, **cut))
+            )
             for one in (last.method, method)
         ]
         return last.seconds + plans[1] - plans[0]
@@ -224,7 +174,7 @@ class Search:
     def holding(self) -> list[Trial]:
         """The trials that keep every budget, the best first."""
         kept = [trial for trial in self.trials if not trial.broken(self.budgets)]
-        return sorted(kept, key=lambda trial: self.cost(trial.measured))
+        return sorted(kept, key=lambda trial: self.choices.cost(trial.measured))
 
     def best(self) -> Trial | None:
         """The best of those that hold so far."""
@@ -242,20 +192,6 @@ class Search:
             values = qualities(line, self.budgets)
             judging = [one for one in self.budgets if one.quantity.of_quality]
             yield trial, [one for one in judging if not one.holds(values[one.key])]
-
-    def why(self, found: Infeasible, method: Method) -> str:
-        """Which budget would have to give way, and how far."""
-        space = self.spaces.of(method.space)
-        limits = {one.name: one for one in self.corrections.limits(space, self.budgets, method)}
-        parts = []
-        for budget in self.budgets:
-            enough = found.enough.get(budget.key)
-            if enough is not None:
-                bound = self.corrections.bound_of(space, budget, limits[budget.key], enough, method)
-                parts.append(f"{budget.shown()} would have to be {budget.quantity.shown(bound)}")
-        if not parts:
-            return "no budget alone is in the way: several would have to give way"
-        return "with the other budgets kept, " + ", or ".join(parts)
 
 
 def excess(trial: Trial, budgets: Sequence[Budget]) -> float:

@@ -178,7 +178,7 @@ def _work(target: str | None, threads: int | None, terminal: Terminal) -> None:
     if target is None:
         raise click.UsageError("missing -o DIRECTORY: the search of which output?")
     progress = terminal.progress
-    from ...fit.worker import work_on
+    from ...fit.outer.worker import work_on
 
     limit_torch(threads)
     count = work_on(target, progress)

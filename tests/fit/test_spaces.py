@@ -38,17 +38,17 @@ def test_a_cut_has_candidates_and_a_damage_of_its_own(
     wish = Wish(str(pico_llama), budgets, str(pico_text), samples=16, length=32, threads=1, trials=4)
     job = Job(wish, tmp_path, Silent())
     search = job.search(time.monotonic() + 3600)
-    whole, left = search.space, search.spaces.of(cut)
+    whole, left = search.space, search.choices.spaces.of(cut)
     assert sum(max(row) for row in left.sizes) < sum(max(row) for row in whole.sizes)
     assert left.before > 0 == whole.before
     name, _, recovered = cut.partition(", ")
     method = Method("rtn", cut=name, recovered=bool(recovered))
     assert method.space == cut
-    found = search.solved(method)
+    found = search.choices.solved(method)
     assert isinstance(found, Solution)
-    predicted = search.predicted(found.options, method)
+    predicted = search.choices.predicted(found.options, method)
     trial = search.ran(found.options, method, Silent())
     assert [one["pass"] for one in trial.recipe["passes"]][: len(passes)] == passes
     assert trial.measured["disk"] == pytest.approx(predicted["disk"], rel=0.15) and trial.measured["KL"] > 0
     search.take(trial, predicted)
-    assert search.predicted(found.options, method) == pytest.approx(trial.measured)
+    assert search.choices.predicted(found.options, method) == pytest.approx(trial.measured)

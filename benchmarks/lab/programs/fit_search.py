@@ -23,8 +23,8 @@ from ....errors import InputError
 from ....fit.asked.wish import Wish
 from ....fit.budgets import Budget
 from ....fit.job import Job
-from ....fit.method_space import PRESETS
-from ....fit.outer_search import OuterSearch, by_parzen
+from ....fit.outer.method_space import PRESETS
+from ....fit.outer.outer_search import OuterSearch, by_parzen
 from ....fit.quantities import DISK, Quantity
 from ....storage import write_atomic
 from ....terminal import Silent

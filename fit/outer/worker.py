@@ -6,15 +6,15 @@ import platform
 import time
 from pathlib import Path
 
-from ..compress.pipeline.sealed import read_sealed, write_sealed
-from ..errors import InputError
-from ..storage import sha256_json
-from ..terminal import Progress
-from .asked.wish import Wish
-from .job import Job
+from ...compress.pipeline.sealed import read_sealed, write_sealed
+from ...errors import InputError
+from ...storage import sha256_json
+from ...terminal import Progress
+from ..asked.wish import Wish
+from ..job import Job
+from ..quantities import TIMED
+from ..search import Search
 from .outer_search import OuterSearch
-from .quantities import TIMED
-from .search import Search
 
 WISH = "wish.json"
 

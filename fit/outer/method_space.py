@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .methods import CUTS, QAT, ROUNDINGS, SOLVED, TUNE, Method
-from .packaged import packaged_methods
-from .quantities import DECODE, DISK, MEMORY
-from .search import Search
-from .solve import Infeasible
+from ..methods import CUTS, QAT, ROUNDINGS, SOLVED, TUNE, Method
+from ..packaged import packaged_methods
+from ..quantities import DECODE, DISK, MEMORY
+from ..search import Search
+from ..solve import Infeasible
 
 _EPOCHS = (1, 2, 4, 8)
 # First of the cheap trials; the dear ones begin with what rounds best.
@@ -53,7 +53,7 @@ def sampled(search: Search, *, dear: bool) -> dict[str, Any]:
             "learned": CategoricalDistribution((TUNE, QAT)),
             "recovered": CategoricalDistribution((False, True)),
         }
-    if search.objective == DISK.name:
+    if search.choices.objective == DISK.name:
         return found
     return found | {"share": FloatDistribution(0.0, 1.0, step=0.0625)}
 
@@ -92,9 +92,9 @@ def _packaged(search: Search, *, cached: bool, dear: bool) -> list[Method]:
     best: tuple[float, Method] | None = None
     for method in packaged_methods():
         kind = (method.epochs in _EPOCHS) if dear else not method.epochs
-        if not kind or (method.cached and not cached) or not search.spaces.knows(method.packaged):
+        if not kind or (method.cached and not cached) or not search.choices.spaces.knows(method.packaged):
             continue
-        found = search.solved(method)
+        found = search.choices.solved(method)
         if not isinstance(found, Infeasible) and (best is None or found.damage < best[0]):
             best = found.damage, method
     return [] if best is None else [best[1]]

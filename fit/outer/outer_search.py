@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import GateFailed, InputError, require
-from ..output_lock import OutputLock, alone
-from ..terminal import Silent
+from ...errors import GateFailed, InputError, require
+from ...output_lock import OutputLock, alone
+from ...terminal import Silent
+from ..methods import Method
+from ..quantities import DISK
+from ..search import Search
+from ..solve import Infeasible
 from .method_space import PRESETS, first_of, is_dear, method_of, sampled
-from .methods import Method
-from .quantities import DISK
-from .search import Search
-from .solve import Infeasible
 
 _ASKED = 10  # samples for each trial: of those that were tried already, which cost nothing
 _WAIT = 0.5  # seconds
@@ -198,16 +198,16 @@ class OuterSearch:
         trial = self.study.ask(sampled(self.search, dear=dear))
         method = _method(trial)
         try:
-            found = self.search.solved(method, trial.params.get("share", 1.0))
+            found = self.search.choices.solved(method, trial.params.get("share", 1.0))
         except (GateFailed, InputError) as error:  # a cut that this model cannot have
             self.search.refuse(f"{method.name}: {error.what}")
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return None
         if isinstance(found, Infeasible):
-            self.search.refuse(f"{method.name}: {self.search.why(found, method)}")
+            self.search.refuse(f"{method.name}: {self.search.choices.why(found, method)}")
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return None
-        key = self.search.setting.key_of(self.search.recipe(found.options, method))
+        key = self.search.setting.key_of(self.search.choices.recipe(found.options, method))
         same = next((one for one in known if one.user_attrs.get("chosen", {}).get("key") == key), None)
         if same is not None:
             self._tell(trial, same.values if same.state.name == "COMPLETE" else None, same.constraints)
@@ -215,7 +215,7 @@ class OuterSearch:
         lock = self._lock_of(trial.number)
         lock.acquire(wait=True)
         try:
-            predicted = self.search.predicted(found.options, method)
+            predicted = self.search.choices.predicted(found.options, method)
             trial.set_user_attr("chosen", {"key": key, "options": found.options, "predicted": predicted})
         except BaseException:
             lock.release()

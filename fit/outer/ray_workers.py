@@ -9,8 +9,8 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import EdgepressError, InputError, require
-from ..terminal import Progress, Silent
+from ...errors import EdgepressError, InputError, require
+from ...terminal import Progress, Silent
 from .worker import work_on
 
 ADDRESS = "RAY_ADDRESS"

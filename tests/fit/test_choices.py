@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import Space
+from edgepress.fit.choices import Choices
+from edgepress.fit.corrections import Corrections
 from edgepress.fit.methods import METHODS, Method
 from edgepress.fit.quantities import MEMORY
-from edgepress.fit.search import Search
 from edgepress.fit.solve import Solution
-from edgepress.terminal import Silent
 
 from .test_corrections import SPACE
 
@@ -32,10 +30,9 @@ class OneSpace:
         return self.counts
 
 
-def search_of(space: Space, bound: float, *, counts: bool = True) -> Search:
-    setting: Any = SimpleNamespace(budgets=[Budget(MEMORY, bound, "pi")])
+def choices_of(space: Space, bound: float, *, counts: bool = True) -> Choices:
     spaces: Any = OneSpace(space, counts=counts)
-    return Search(spaces, setting, {}, Path(), 0.0, Silent(), 3)
+    return Choices(spaces, [Budget(MEMORY, bound, "pi")], {}, Corrections())
 
 
 @pytest.mark.parametrize(
@@ -44,21 +41,21 @@ def search_of(space: Space, bound: float, *, counts: bool = True) -> Search:
 )
 def test_the_cache_is_chosen_with_the_bits(bound: float, loss: float, cached: bool) -> None:
     """With room for all, or one that loses much: in float; where nothing else fits, in eight bits."""
-    search = search_of(replace(SPACE, cache=8e6, cache_damage=loss), bound)
-    found = search.with_cache(METHODS[0])
+    choices = choices_of(replace(SPACE, cache=8e6, cache_damage=loss), bound)
+    found = choices.with_cache(METHODS[0])
     assert found == replace(METHODS[0], cached=cached)
-    choices = [replace(found, cached=one) for one in (False, True)]
-    solved = [search.solved(one) for one in choices]
+    both = [replace(found, cached=one) for one in (False, True)]
+    solved = [choices.solved(one) for one in both]
     if all(isinstance(one, Solution) for one in solved):
         costs = [
-            search.cost(search.predicted(one.options, method))  # type: ignore[union-attr]
-            for one, method in zip(solved, choices, strict=True)
+            choices.cost(choices.predicted(one.options, method))  # type: ignore[union-attr]
+            for one, method in zip(solved, both, strict=True)
         ]
         assert costs[cached] == min(costs)
 
 
 def test_a_cache_that_is_not_bounded_or_packaged_stays_as_it_is() -> None:
     space = replace(SPACE, cache=8e6, cache_damage=1e-3)
-    assert search_of(space, 95e6, counts=False).with_cache(METHODS[0]) == METHODS[0]
+    assert choices_of(space, 95e6, counts=False).with_cache(METHODS[0]) == METHODS[0]
     packaged = Method(packaged="best-small")
-    assert search_of(space, 95e6).with_cache(packaged) == packaged
+    assert choices_of(space, 95e6).with_cache(packaged) == packaged

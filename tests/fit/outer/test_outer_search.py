@@ -25,10 +25,10 @@ from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
 from edgepress.fit.job import Job
 from edgepress.fit.methods import CUTS, Method
-from edgepress.fit.outer_search import OuterSearch, _Claim
+from edgepress.fit.outer.outer_search import OuterSearch, _Claim
+from edgepress.fit.outer.ray_workers import RayWorkers
+from edgepress.fit.outer.worker import outer_search, share
 from edgepress.fit.quantities import DECODE, DISK
-from edgepress.fit.ray_workers import RayWorkers
-from edgepress.fit.worker import outer_search, share
 from edgepress.storage import read_json
 from edgepress.terminal import Silent
 
