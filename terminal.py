@@ -2,7 +2,7 @@
 
 Long work reports through a :class:`Progress`, which every floor may hold; only the CLI decides what it looks
 like. On a terminal it is a bar (:mod:`.terminal_bars`); elsewhere a line at each tenth, but not two in a
-second, or every 30 seconds. Whatever is shown may hold names from files, so it goes through :mod:`.escaping`
+second, or after 30 seconds. Whatever is shown may hold names from files, so it goes through :mod:`.escaping`
 here.
 """
 
@@ -132,6 +132,13 @@ class Silent:
 _APART = 1.0  # seconds between two tenths that are shown
 
 
+def _spoken(seconds: float) -> str:
+    """``90 s``, ``25 min``, ``3.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class _LineTask:
     def __init__(self, label: str, total: float, interval: float) -> None:
         self.label, self.total, self.interval = label, max(total, 1e-9), interval
@@ -148,8 +155,8 @@ class _LineTask:
             self.tenth, self.last = max(tenth, self.tenth), now
             elapsed = now - self.start
             eta = elapsed * (self.total - self.done) / self.done if self.done else 0.0
-            left = f", ETA {eta:.0f} s" if eta > 0 else ""
-            share = f"{100 * self.done / self.total:.0f} % after {elapsed:.0f} s{left}"
+            left = f", ETA {_spoken(eta)}" if eta > 0 else ""
+            share = f"{100 * self.done / self.total:.0f} % after {_spoken(elapsed)}{left}"
             _write_note(f"{self.label}: {share}  {detail}".rstrip())
 
 

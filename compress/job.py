@@ -138,11 +138,11 @@ class Job:
         from .memory_budget import available_memory, require_memory
         from .pipeline.device import choose_device
 
-        require_disk(target, self.plan.disk)
         available = available_memory(choose_device(device_name), most)
         if not several_processes():  # which share the model
             sizes = self._read_samples, self.length, self.batch_size
             require_memory(self.source, self.recipe, *sizes, available)
+        require_disk(target, self.plan.disk)
         return available
 
     def calibration(self) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EdgepressError, OutOfResource
 from ..runtime.session.needs import available_memory as free_on_the_host
-from ..runtime.session.needs import gigabytes
+from ..runtime.session.needs import gigabytes, lacking
 from .model.weights import WeightSource
 from .model_checks import check_kind, check_shapes
 from .plan import memory_of
@@ -54,7 +54,7 @@ def require_memory(
     listed = ", ".join(f"{name} ({gigabytes(size)})" for size, name in sorted(fitting)[-_SUGGESTED:])
     fits = f"recipes that would fit: {listed}" if listed else _NOTHING_FITS
     raise OutOfResource(
-        f"pass {most.name} needs {gigabytes(needed)} of memory, {gigabytes(available)} are there",
+        f"pass {most.name} needs {lacking(needed, available)}",
         why="nothing was loaded",
         fix="; or ".join(filter(None, (options.lighter, fits))),
     )

@@ -94,6 +94,18 @@ def test_eta_is_what_the_rate_so_far_says(clock: Clock, capsys: pytest.CaptureFi
     ]
 
 
+def test_long_times_are_minutes_and_hours(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines().task("blocks", 40) as task:
+        for seconds in (130, 590, 7200):
+            clock.now += seconds
+            task.advance(4)
+    assert capsys.readouterr().err.splitlines() == [
+        "blocks: 10 % after 2 min, ETA 20 min",
+        "blocks: 20 % after 12 min, ETA 48 min",
+        "blocks: 30 % after 2.2 h, ETA 5.1 h",
+    ]
+
+
 def test_slow_work_speaks_at_the_interval(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Lines(interval=30).task("slow", 1000) as task:
         for _ in range(7):

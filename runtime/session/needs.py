@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from ...disk import disk_size, free_disk, require_disk
 from ...errors import OutOfResource
+from ...limits import address_space_limit
 from .threads import free_memory, memory_limit
 
 # How far the time of a run may be from the plan's, either way: other work shares the machine.
@@ -42,14 +44,14 @@ class Needs:
         Raises:
             OutOfResource: with both numbers, and what would fit.
         """
-        require_disk(output, self.disk)
         available = available_memory(most)
         if self.memory <= available:
+            require_disk(output, self.disk)
             return available
         fits = [f"{option} ({gigabytes(size)})" for option, size in self.less if size <= available]
         more = "free some memory" if most is None else "free some memory, raise --max-memory"
         raise OutOfResource(
-            f"{self.what} needs {gigabytes(self.memory)} of memory, {gigabytes(available)} are there",
+            f"{self.what} needs {lacking(self.memory, available)}",
             why="nothing was loaded",
             fix=f"what would fit: {', '.join(fits)}" if fits else f"{more}, or take a smaller model",
         )
@@ -76,11 +78,10 @@ class Needs:
 
 def available_memory(most: float | None = None) -> int:
     """Bytes that work on the CPU may take, what this process holds already included: at most ``most`` GB, and
-    what is free within the limit of the process's control groups.
+    what is free within the limits of the process's control groups and of its address space.
     """
-    limit, free = memory_limit(), free_memory() + resident()
-    free = free if limit is None else min(free, limit)
-    return free if most is None else min(free, int(most * 1e9))
+    bounds = (memory_limit(), address_space_limit(), None if most is None else int(most * 1e9))
+    return min([free_memory() + resident(), *(bound for bound in bounds if bound is not None)])
 
 
 def resident() -> int:
@@ -103,6 +104,14 @@ def time_range(seconds: float) -> str:
     low, high = _FASTER * seconds, _SLOWER * seconds
     name, size = next((name, size) for name, size, most in _UNITS if high < most * size)
     return f"{max(1, round(low / size))} to {max(2, round(high / size))} {name}"
+
+
+def lacking(needed: int, available: int) -> str:
+    """``3.85 GB of memory, 3.00 GB are there``; in megabytes where both would read the same."""
+    sizes = gigabytes(needed), gigabytes(available)
+    if len(set(sizes)) == 1:
+        sizes = f"{math.ceil(needed / 1e6):,} MB", f"{available // 10**6:,} MB"
+    return f"{sizes[0]} of memory, {sizes[1]} are there"
 
 
 def gigabytes(size: float) -> str:

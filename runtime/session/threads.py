@@ -29,12 +29,34 @@ def memory_limit(proc: Path = PROC, sys: Path = SYS) -> int | None:
     return min((int(text) for text in texts if text is not None and text.isdecimal()), default=None)
 
 
+def memory_left(proc: Path = PROC, sys: Path = SYS) -> int | None:
+    """Bytes that the groups leave this process, all of whose other processes count; None without a limit.
+    Files in the kernel's cache are taken back before anything is ended. The paths are for tests.
+    """
+    v1, v2 = _folders(proc, sys, "memory")
+    left = [_left(folder, "memory.max", "memory.current", "") for folder in v2]
+    left += [_left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_") for folder in v1]
+    return min((one for one in left if one is not None), default=None)
+
+
+def _left(folder: Path, limit: str, held: str, prefix: str) -> int | None:
+    """Bytes between the limit of a group and what its processes hold."""
+    texts = [read_line(folder / limit) or "", read_line(folder / held) or "0"]
+    if not all(text.isdecimal() for text in texts):
+        return None
+    most, used = map(int, texts)
+    counts = (line.partition(" ") for line in (read_line(folder / "memory.stat") or "").splitlines())
+    files = (f"{prefix}inactive_file", f"{prefix}active_file")
+    cached = sum(int(count) for name, _, count in counts if name in files and count.isdecimal())
+    return max(0, most - max(0, used - cached))
+
+
 def free_memory() -> int:
-    """Bytes that this process may still take: what is available, within the limit of its groups."""
+    """Bytes that this process may still take: what is available, within what its groups leave."""
     import psutil  # only here: it costs a start
 
-    available, limit = psutil.virtual_memory().available, memory_limit()
-    return int(available if limit is None else min(limit, available))
+    available, left = psutil.virtual_memory().available, memory_left()
+    return int(available if left is None else min(left, available))
 
 
 def read_line(path: Path) -> str | None:

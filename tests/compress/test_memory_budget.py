@@ -38,7 +38,7 @@ def refused(out: Path, match: str, monkeypatch: pytest.MonkeyPatch):  # type: ig
     assert found.value.exit_code == 6 and not out.exists()
 
 
-@pytest.mark.parametrize("by", ["option", "machine", "control group"])
+@pytest.mark.parametrize("by", ["option", "machine", "control group", "address space"])
 def test_a_pass_that_does_not_fit_is_refused_and_what_would_fit_is_named(
     by: str,
     make_decoder: Callable[..., Path],
@@ -60,6 +60,8 @@ def test_a_pass_that_does_not_fit_is_refused_and_what_would_fit_is_named(
         monkeypatch.setattr(needs, "resident", lambda: held)
     if by == "control group":
         monkeypatch.setattr(needs, "memory_limit", lambda: middle)
+    if by == "address space":
+        monkeypatch.setattr(needs, "address_space_limit", lambda: middle)
     most = middle / 1e9 if by == "option" else None
     with refused(
         tmp_path / "o", r"pass tune needs \d+\.\d+ GB of memory, \d+\.\d+ GB are", monkeypatch
@@ -71,6 +73,18 @@ def test_a_pass_that_does_not_fit_is_refused_and_what_would_fit_is_named(
     with refused(tmp_path / "o", "are there", monkeypatch) as found:
         compress_model(str(model), output=tmp_path / "o", max_memory=0.01, **chosen)  # type: ignore[arg-type]
     assert "no packaged recipe fits" in found.value.fix
+
+
+@pytest.mark.parametrize(
+    ("needed", "there", "text"),
+    [
+        (3_850_000_000, 3_000_000_000, "3.85 GB of memory, 3.00 GB are there"),
+        (1_503_100_000, 1_500_000_000, "1,504 MB of memory, 1,500 MB are there"),
+        (12_400_000_001, 12_400_000_000, "12,401 MB of memory, 12,400 MB are there"),
+    ],
+)
+def test_what_lacks_never_reads_as_if_it_fitted(needed: int, there: int, text: str) -> None:
+    assert needs.lacking(needed, there) == text
 
 
 @pytest.mark.chain
@@ -114,6 +128,8 @@ def test_whole_weights_that_do_not_fit_are_refused_with_what_takes_less(
     with refused(tmp_path / "o", "pass distill needs", monkeypatch) as found:
         compress_model(str(model), recipe=learned["all"], output=tmp_path / "o", max_memory=most, **text)
     assert "train: lora" in found.value.fix and "--use_fsdp" in found.value.fix
+    # Also where the disk lacks room too, of which less is needed by what takes less memory.
+    monkeypatch.setattr("edgepress.disk.free_disk", lambda path: 0)
     qat = recipe(tmp_path, {"pass": "qat", "scheme": "W4A16-g32"})
     with refused(tmp_path / "o", "pass qat needs", monkeypatch) as found:
         compress_model(str(model), recipe=qat, output=tmp_path / "o", max_memory=most, **text)

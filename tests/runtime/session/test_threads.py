@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from edgepress.runtime.session.threads import compute_cpus, free_memory, thread_budget
+from edgepress.runtime.session.threads import compute_cpus, free_memory, memory_left, thread_budget
 
 CPU = "sys/devices/system/cpu"
 
@@ -101,8 +101,51 @@ def test_free_memory_is_what_the_groups_leave_of_it(
     limit: int | None, free: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=700))
-    monkeypatch.setattr("edgepress.runtime.session.threads.memory_limit", lambda: limit)
+    monkeypatch.setattr("edgepress.runtime.session.threads.memory_left", lambda: limit)
     assert free_memory() == free
+
+
+STAT = "cache 300\ninactive_file 200\nactive_file 100\ntotal_inactive_file 250\ntotal_active_file 150\n"
+GROUPS: dict[str, tuple[str, dict[str, str], int | None]] = {
+    "none": ("0::/job\n", {}, None),
+    "v2 without a limit": ("0::/job\n", {"job/memory.max": "max\n", "job/memory.current": "5\n"}, None),
+    "v2": (
+        "0::/job\n",
+        {"job/memory.max": "1000\n", "job/memory.current": "700\n", "job/memory.stat": STAT},
+        1000 - (700 - 300),
+    ),
+    "v2 parent has less left": (
+        "0::/a/job\n",
+        {
+            "a/job/memory.max": "1000\n",
+            "a/job/memory.current": "100\n",
+            "a/memory.max": "2000\n",
+            "a/memory.current": "1900\n",
+        },
+        100,
+    ),
+    "v2 more than its limit": ("0::/job\n", {"job/memory.max": "10\n", "job/memory.current": "11\n"}, 0),
+    "v1": (
+        "5:memory:/job\n",
+        {
+            "memory/job/memory.limit_in_bytes": "1000\n",
+            "memory/job/memory.usage_in_bytes": "700\n",
+            "memory/job/memory.stat": STAT,
+        },
+        1000 - (700 - 400),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_what_other_processes_of_a_group_hold_is_not_left(name: str, tmp_path: Path) -> None:
+    group, files, left = GROUPS[name]
+    proc, folder = tmp_path / "proc", tmp_path / "sys/fs/cgroup"
+    written = {proc / "self/cgroup": group, **{folder / name: text for name, text in files.items()}}
+    for path, text in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="ascii")
+    assert memory_left(proc, tmp_path / "sys") == left
 
 
 def test_each_thread_has_a_core_of_its_own(tmp_path: Path) -> None:
