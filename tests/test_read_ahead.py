@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from edgepress.read_ahead import Ahead
 from torch import Tensor
@@ -21,3 +23,17 @@ def test_the_next_place_is_read_while_one_is_used() -> None:
             future.result()
     # Once each, but where the direction changes: a place that was read for nothing, or again.
     assert read == [0, 1, 2, 2, 1, 0, 0, 1, 2]
+
+
+def test_what_is_taken_does_not_wait_for_what_follows_it() -> None:
+    used = threading.Event()
+
+    def read(place: int) -> int:
+        assert place == 0 or used.wait(60), "the second place was waited for before the first was used"
+        return place
+
+    ahead = Ahead(read, 2)
+    assert ahead.take(0) == 0
+    assert not ahead.begun[1].done()  # it is being read
+    used.set()
+    assert ahead.take(1) == 1
