@@ -23,6 +23,7 @@ from .cuts.possible import cuts_of
 from .known_models import require_known
 from .latency import costs_of
 from .methods import METHODS
+from .planned_time import require_room_to_measure
 from .quantities import DISK, MEMORY
 from .search import ROUNDS, Search
 from .spaces import Spaces
@@ -37,12 +38,13 @@ class Job:
         self.resolved = resolve(wish.model, progress)
         self.source = WeightSource.open(self.resolved.path)
         require_known(self.resolved, self.source, wish.budgets)
+        require_room_to_measure(self.source, wish.samples, wish.length, wish.device)
         given = read_given(wish, self.resolved.path, self.source, directory, progress)
         self.texts, self.length, self.windows = given.texts, given.length, given.windows
         self.calibration: Calibration = given.calibration
-        with progress.task("hashing the model", 1) as task:
-            self.fingerprint = self.source.reader.fingerprint()
-            task.advance(1)
+        reader = self.source.reader
+        with progress.task("hashing the model", sum(map(reader.nbytes, reader.shapes))) as task:
+            self.fingerprint = reader.fingerprint(task.advance)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -12,10 +12,13 @@ from ..compress.job import BATCH_TOKENS
 from ..compress.memory_budget import available_memory, require_memory
 from ..compress.model.weights import WeightSource
 from ..compress.pipeline.device import choose_device
-from ..compress.plan import Plan, plan
+from ..compress.plan import Plan, memory_of, plan
 from ..compress.recipe import Recipe, parse
 from ..compress.sample_length import sample_length
 from ..disk import require_disk
+from ..errors import OutOfResource
+from ..runtime.session.needs import lacking
+from .losses import LINEAR_SCHEMES
 
 
 def planned_seconds(source: WeightSource, recipe: Mapping[str, Any]) -> float:
@@ -39,6 +42,26 @@ def seconds_with_room(source: WeightSource, recipe: Mapping[str, Any], folder: P
     if found.peak_memory > available:
         require_memory(source, parsed, *_sizes(source, parsed), available)
     return found.seconds
+
+
+def require_room_to_measure(source: WeightSource, samples: int, length: int, device: str) -> None:
+    """Refuse, before anything is read, a model of which this machine cannot measure what each part loses: a
+    backward sweep as that of ``allocate`` with GPTQ, in all schemes.
+
+    Raises:
+        OutOfResource: with both numbers.
+    """
+    schemes = [scheme.name for scheme in LINEAR_SCHEMES]
+    step = {"pass": "allocate", "bits": 4, "schemes": schemes, "using": {"pass": "gptq"}}
+    parsed = _parsed({"passes": [step], "calibration": {"samples": samples, "length": length}})
+    needed = memory_of(source, parsed, *_sizes(source, parsed))
+    available = available_memory(choose_device(device))
+    if needed > available:
+        raise OutOfResource(
+            f"fit needs {lacking(needed, available)}",
+            why="to measure what each part loses; nothing was loaded",
+            fix="free some memory, or take a smaller model",
+        )
 
 
 def _parsed(recipe: Mapping[str, Any]) -> Recipe:

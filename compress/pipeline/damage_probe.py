@@ -21,7 +21,7 @@ from torch import Tensor
 from ...errors import CheckpointError, EdgepressError
 from ...runtime.text.tokenizer import Tokenizer
 from ...storage import sha256_json, write_atomic
-from ...terminal import Progress
+from ...terminal import Progress, Tick, unseen
 from ..model.hearing.feature_extractor import require_log_mel
 from ..model.hearing.speech_words import words_of
 from ..model.skeleton import Skeleton
@@ -112,7 +112,8 @@ class DamageProbe:
             head = stack.enter_context(skeleton.head())
             same = skeleton.source.reader.path == self.original.reader.path
             own = head if same else stack.enter_context(Skeleton(self.original, self.device).head())
-            return decoder_divergences(hidden, [own, head])[0]
+            task = stack.enter_context(self.progress.task("comparing with the original", len(hidden[0])))
+            return decoder_divergences(hidden, [own, head], task.advance)[0]
 
     def lacks(self, source: WeightSource) -> bool:
         """Whether ``source`` is the original, whose states are not known yet."""
@@ -213,9 +214,11 @@ def finite(hidden: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def decoder_divergences(
-    hidden: Sequence[Tensor], heads: Sequence[Callable[[Tensor], Tensor]]
+    hidden: Sequence[Tensor], heads: Sequence[Callable[[Tensor], Tensor]], tick: Tick = unseen
 ) -> list[dict[str, Any]]:
-    """As :func:`divergences` of a decoder; each of ``hidden`` has a head of its own, from rows to logits."""
+    """As :func:`divergences` of a decoder; each of ``hidden`` has a head of its own, from rows to logits.
+    ``tick`` is called with tokens that were compared.
+    """
     totals = [[0.0, 0] for _ in hidden[1:]]
     for start in range(0, hidden[0].shape[0], PROBED_AT_ONCE):
         original = torch.log_softmax(heads[0](hidden[0][start : start + PROBED_AT_ONCE]), -1)
@@ -224,6 +227,7 @@ def decoder_divergences(
             other = torch.log_softmax(logits(rows[start : start + PROBED_AT_ONCE]), -1)
             total[0] += float((original.exp() * (original - other)).sum())
             total[1] += int((other.argmax(-1) == best).sum())
+        tick(len(original))
     tokens = hidden[0].shape[0]
     if not tokens:
         return [{"tokens": 0} for _ in totals]

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 import yaml
 from edgepress.compress.api import plan_model
+from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import OutOfResource
 from edgepress.fit import planned_time
+from edgepress.fit.api import plan_fit
+from edgepress.fit.asked.wish import Wish
+from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.found_recipe import recipe_of
 from edgepress.fit.methods import METHODS, Method
-from edgepress.fit.planned_time import planned_seconds, seconds_with_room
+from edgepress.fit.planned_time import planned_seconds, require_room_to_measure, seconds_with_room
+from edgepress.fit.quantities import DISK
 
 SETTINGS = {"samples": 16, "length": 32, "seed": 0}
 
@@ -45,3 +50,25 @@ def test_what_has_no_room_is_refused(
     monkeypatch.setattr(planned_time, "available_memory", lambda _: 1_000_000)
     with pytest.raises(OutOfResource, match="are there"):
         seconds_with_room(source, recipe, tmp_path, "cpu")
+
+
+def test_a_model_that_cannot_be_measured_here_is_refused_before_it_is_read(
+    pico_llama: Path, pico_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planned_time, "available_memory", lambda _: 1_000_000)
+    monkeypatch.setattr(CheckpointReader, "fingerprint", lambda *_: pytest.fail("the model was read"))
+    wish = Wish(str(pico_llama), (Budget(DISK, 1e6),), str(pico_text), samples=16, length=32, threads=1)
+    with pytest.raises(OutOfResource, match=r"^fit needs \d\.\d\d GB of memory, 0\.00 GB are there"):
+        plan_fit(wish)
+
+
+@pytest.mark.parametrize("model", ["pico_llama", "pico_bert", "pico_t5", "pico_whisper", "vision"])
+def test_every_kind_of_model_has_a_need(
+    model: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = request.getfixturevalue("make_vision")(tmp_path / "m") if model == "vision" else None
+    source = WeightSource.open(made or request.getfixturevalue(model))
+    require_room_to_measure(source, 16, 32, "cpu")
+    monkeypatch.setattr(planned_time, "available_memory", lambda _: 1_000_000)
+    with pytest.raises(OutOfResource):
+        require_room_to_measure(source, 16, 32, "cpu")
