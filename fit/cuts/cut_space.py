@@ -14,6 +14,7 @@ from ...compress.model.block_anatomy import Linear
 from ...compress.model.weights import WeightSource
 from ...compress.numbers.scheme import Scheme
 from ...compress.prune.structured.budget import BlockPart
+from ...compress.solve.scheme_costs import divides
 from ..candidates import Option, Space, linear_options, useful
 from ..losses import Losses, linear_schemes
 from ..solve import Infeasible, Limit, Solution, Table, Tie, solve
@@ -129,16 +130,17 @@ def _narrower(
     costs: Mapping[int, float],
 ) -> list[Option]:
     """Of linears with the same inputs, for each count of units that their part keeps: by that what is lost
-    with it.
+    with it. In those of ``schemes`` that fit what they read whole, too, of which losses were measured.
     """
-    found = []
+    found: list[Option] = []
+    measured = [one for one in schemes if all(divides(one, linear) for linear in group)]
     for count, loss in costs.items():
         linears = {one.name: one for one in item.part.narrowed(item.block, count).linears()}
         left, share = [linears[one.name] for one in group], count / item.counts[-1]
         shape = left[0].in_features, sum(one.out_features for one in left)
         found += [
             replace(option, damage=share * option.damage + loss, kept=count, shape=shape)
-            for option in useful(linear_options(left, schemes, losses))
+            for option in useful(linear_options(left, measured, losses))
         ]
     return found
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.solve.scheme_costs import divides
 from edgepress.fit import candidates
 from edgepress.fit.candidates import Option, space_of
 from edgepress.fit.cuts import cut_space as cut_space_module
@@ -37,7 +38,10 @@ def losses_of(source: WeightSource, seed: int, cut: float) -> Losses:
         for item in cuts.items
     }
     known |= {part_name(block, BLOCK): {"0": float(cut * draw.exponential())} for block in cuts.drops}
-    linears = {one.name: rounded(LINEAR_SCHEMES) for one in anatomy.linears()}
+    linears = {
+        one.name: rounded(tuple(scheme for scheme in LINEAR_SCHEMES if divides(scheme, one)))
+        for one in anatomy.linears()
+    }
     return Losses(linears, {anatomy.embedding: rounded(TABLE_SCHEMES)}, known)
 
 
@@ -58,6 +62,17 @@ def choices_of(found: CutSpace, block: int) -> list[dict[int, int]]:
         if all(len(each) == 1 for each in counts.values()) and all(gone) == any(gone):
             kept.append(dict(zip(units, options, strict=True)))
     return kept
+
+
+def test_what_is_narrower_has_no_groups_that_were_not_measured(
+    make_decoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of an MLP of 160 channels, which groups of 128 do not divide, 128 are left."""
+    source = WeightSource.open(make_decoder(tmp_path / "m", intermediate_size=160))
+    found = space_with_cuts(source, losses_of(source, 0, 0.02)).space
+    (down,) = (unit for unit in found.units if unit.modules == ("model.layers.0.mlp.down_proj",))
+    left = [one for one in down.options if one.kept == 128]
+    assert left and all(one.scheme is None or one.scheme.group_size == 32 for one in left)
 
 
 @pytest.mark.parametrize("seed", range(6))
