@@ -6,6 +6,9 @@ NOT_MEASURED: dict[str, str] = {
     "Environments in the same go": "all 912 cells took 27 minutes 37 seconds one after another, with their "
     "models and forms made from nothing and one of the two cores busy with other work (2026-12-01; the bar "
     "is 40 minutes), where the clients' environments were there. They are made once, in 19 minutes.",
+    "In CI": "cells of a Llama and a BERT, in the clients that its environment has: transformers and "
+    "onnxruntime-genai; seven families more in transformers with the slow tests. Every other cell is of "
+    "`make interop`.",
     "WebGPU on a GPU": "there was none; SwiftShader, Chromium's adapter in software, stands in the tables. "
     "ONNX Runtime's shaders of attention exchange keys between the lanes of a subgroup, 8 or 16 of them, and "
     "SwiftShader's have 4: with prompts of 40 tokens the first logits were wrong by 0.6 of the largest. The "

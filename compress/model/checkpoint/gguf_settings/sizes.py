@@ -43,8 +43,10 @@ def check_sizes(
     for name, size in sizes.items():
         if size not in dimensions:
             raise cursor.refusal(f"{architecture}.{name} is {size}, a size that no tensor has")
-    if (blocks := setting("block_count")) > tensors:
-        raise cursor.refusal(f"{architecture}.block_count is {blocks} for {tensors} tensors")
+    blocks = setting("block_count")
+    for name, count in (("block_count", blocks), ("decoder_block_count", setting("decoder_block_count", 1))):
+        if count > tensors:
+            raise cursor.refusal(f"{architecture}.{name} is {count} for {tensors} tensors")
     if blocks * (experts := sizes.get("expert_count", 1)) > MAX_EXPERTS:
         raise cursor.refusal(f"{blocks} blocks have {experts} experts each, more than {MAX_EXPERTS} in all")
     heads = setting("attention.head_count", least=least)

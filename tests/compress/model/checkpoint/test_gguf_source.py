@@ -376,6 +376,10 @@ BAD: dict[str, tuple[bytes, str]] = {
         pairs(*settings(block_count=2), tensors=1) + tensor("t", 0, 0, 8),
         "block_count is 2",
     ),
+    "blocks of a decoder": (
+        pairs(*settings("t5", decoder_block_count=2), tensors=1) + tensor("t", 0, 0, 8),
+        "t5.decoder_block_count is 2 for 1 tensors",
+    ),
     "no layers": (pairs(*settings(block_count=0), tensors=1) + tensor("t", 0, 0, 8), "block_count is 0"),
     "heads": (
         pairs(*settings("llama", **{"attention.head_count": 9}), tensors=1) + tensor("t", 0, 0, 8),

@@ -16,10 +16,11 @@ import pytest
 import torch
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
-from edgepress.compress.model.checkpoint.shards import SINGLE, ShardFiles, locate
+from edgepress.compress.model.checkpoint.shards import INDEX, SINGLE, ShardFiles, locate
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.export.api import export_bundle
+from edgepress.storage import read_json, write_json
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.chain
@@ -93,6 +94,22 @@ def test_every_shard_is_opened_once_and_closed_with_the_reader(
     assert reader.read(reader.shapes).keys() == reader.shapes.keys()
     del reader
     assert held(sharded) == 0
+
+
+def test_shards_may_lie_in_folders_below_the_index(sharded: Path) -> None:
+    expected = CheckpointReader.open(sharded)
+    wanted = {name: expected.read([name])[name].clone() for name in expected.shapes}
+    expected.close()
+    content = read_json(sharded / INDEX)
+    for number, shard in enumerate(sorted(sharded.glob("*.safetensors"))):
+        (folder := sharded / "parts" / str(number)).mkdir(parents=True)
+        shard.rename(folder / shard.name)
+        moved = {name for name, file in content["weight_map"].items() if file == shard.name}
+        content["weight_map"] |= dict.fromkeys(moved, f"parts/{number}/{shard.name}")
+    write_json(sharded / INDEX, content)
+    reader = CheckpointReader.open(sharded)
+    assert reader.shapes.keys() == wanted.keys()
+    assert all(torch.equal(reader.read([name])[name], tensor) for name, tensor in wanted.items())
 
 
 @pytest.mark.parametrize("most", [0, 2])
