@@ -18,7 +18,8 @@ from ..compress.sample_length import sample_length
 from ..disk import require_disk
 from ..errors import OutOfResource
 from ..runtime.session.needs import lacking
-from .losses import LINEAR_SCHEMES
+from .cuts.solved_cut import CORRECTED
+from .losses import LINEAR_SCHEMES, linear_schemes
 
 
 def planned_seconds(source: WeightSource, recipe: Mapping[str, Any]) -> float:
@@ -62,6 +63,21 @@ def require_room_to_measure(source: WeightSource, samples: int, length: int, dev
             why="to measure what each part loses; nothing was loaded",
             fix="free some memory, or take a smaller model",
         )
+
+
+def cutting_seconds(source: WeightSource, calibration: Mapping[str, Any]) -> float:
+    """To make the cut that is solved, as often as it is corrected, and to measure the losses of what is left:
+    as by `narrow`, and by `allocate` among all schemes.
+    """
+    cut = {"pass": "narrow", "keep": 0.9, "widths": "uniform"}
+    measured = {
+        "pass": "allocate",
+        "bits": 4.0,
+        "schemes": [one.name for one in linear_schemes(source.anatomy)],
+    }
+    recipes = ({"name": "cut", "passes": [one], "calibration": calibration} for one in (cut, measured))
+    cutting, measuring = (planned_seconds(source, one) for one in recipes)
+    return CORRECTED * cutting + measuring
 
 
 def _parsed(recipe: Mapping[str, Any]) -> Recipe:

@@ -16,8 +16,8 @@ from .budgets import Budget
 from .candidates import Space
 from .choices import Choices
 from .figures import qualities
-from .methods import METHODS, SOLVED, Method
-from .planned_time import planned_seconds
+from .methods import LEARNING, METHODS, SOLVED, Method
+from .planned_time import cutting_seconds, planned_seconds
 from .quantities import DISK
 from .solve import Infeasible, Solution
 from .trials import Setting, Trial, quality_of, run_trial
@@ -57,20 +57,28 @@ class Search:
         return self.choices.budgets
 
     def run(self) -> None:
-        """Every method in its turn, and the best of them with learning, for which time is kept."""
+        """Every method in its turn; the best of those before it with learning, for which time is kept, and
+        what a cut leaves too, where that is better.
+        """
         for method in METHODS:
-            best = self.best() or self.nearest()
-            if method.epochs and best is not None:
-                method = replace(best.method, epochs=method.epochs)
-            if self.trials and not self.time_for(method):
-                continue
-            try:
-                self._rounds(method)
-            except (GateFailed, InputError) as error:
-                if not self.trials and method == METHODS[-1]:
-                    raise
-                # What this method cannot do to this model, or not well enough for its proof; others may.
-                self.refuse(f"{method.name}: {error.what}")
+            self._tried(method, last=method == METHODS[-1])
+        best = self.best()
+        if best is not None and best.method.cut and LEARNING in METHODS:
+            self._tried(LEARNING, last=False)
+
+    def _tried(self, method: Method, *, last: bool) -> None:
+        best = self.best() or self.nearest()
+        if method.epochs and best is not None:
+            method = replace(best.method, epochs=method.epochs)
+        if self.trials and not self.time_for(method):
+            return
+        try:
+            self._rounds(method)
+        except (GateFailed, InputError) as error:
+            if last and not self.trials:
+                raise
+            # What this method cannot do to this model, or not well enough for its proof; others may.
+            self.refuse(f"{method.name}: {error.what}")
 
     def _rounds(self, method: Method) -> None:
         if method.cut == SOLVED and not self.choices.spaces.profile():
@@ -136,7 +144,7 @@ class Search:
     def time_for(self, method: Method) -> bool:
         """Whether a trial by ``method`` ends in time, and a learning one after it, where that is in reach."""
         left, needed = self.ends - time.monotonic(), self._needed(method)
-        learning = 0.0 if method.epochs else self._needed(replace(method, epochs=METHODS[-1].epochs))
+        learning = 0.0 if method.epochs else self._needed(replace(method, epochs=LEARNING.epochs))
         if needed + (learning if learning < left else 0.0) < left:
             return True
         self.refuse(f"{method.name}: it needs about {needed / 60:.0f} minutes, for which no time is left")
@@ -152,7 +160,14 @@ class Search:
             )
             for one in (last.method, method)
         ]
-        return last.seconds + plans[1] - plans[0]
+        return last.seconds + plans[1] - plans[0] + self._cutting(method)
+
+    def _cutting(self, method: Method) -> float:
+        """Seconds until there is a cut to try, where none was made."""
+        spaces = self.choices.spaces
+        if method.cut != SOLVED or spaces.has_profile:
+            return 0.0
+        return cutting_seconds(spaces.source, self.choices.calibration)
 
     def time_left(self) -> bool:
         """Whether a trial like the last one ends in time."""

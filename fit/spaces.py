@@ -84,6 +84,11 @@ class Spaces:
         """Whether all that the packaged ``recipe`` gives the model is among the candidates."""
         return given_by(self.source, recipe) is not None
 
+    @property
+    def has_profile(self) -> bool:
+        """Whether :meth:`profile` is made."""
+        return self._profile is not None
+
     def profile(self) -> Profile:
         """What :data:`.methods.SOLVED` cuts: the same in all processes of a search.
 

@@ -15,7 +15,7 @@ from ..solve import Infeasible, Limit, Table
 from .cut_space import CutSpace
 from .profile import Profile
 
-_ROUNDS = 3
+CORRECTED = 3
 _WORTH = 0.02  # of the objective: what a cut must promise
 
 # From candidates to what is made least of them, and the limits.
@@ -33,7 +33,7 @@ def solved_profile(
     """
     best, factor, tried = Profile(), 1.0, set[Profile]()
     least = alone = _least(at(factor), asked, best)
-    for _ in range(_ROUNDS):
+    for _ in range(CORRECTED):
         space = at(factor)
         found = space.solve(*asked(space.space))
         if isinstance(found, Infeasible) or found.damage > (1 - _WORTH) * alone:

@@ -17,7 +17,12 @@ from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
 from edgepress.fit.found_recipe import recipe_of
 from edgepress.fit.methods import METHODS, Method
-from edgepress.fit.planned_time import planned_seconds, require_room_to_measure, seconds_with_room
+from edgepress.fit.planned_time import (
+    cutting_seconds,
+    planned_seconds,
+    require_room_to_measure,
+    seconds_with_room,
+)
 from edgepress.fit.quantities import DISK
 
 SETTINGS = {"samples": 16, "length": 32, "seed": 0}
@@ -39,6 +44,15 @@ def test_it_is_what_compress_plans(
     )
     assert planned_seconds(source, recipe) == pytest.approx(planned.seconds)
     assert seconds_with_room(source, recipe, tmp_path, "cpu") == pytest.approx(planned.seconds)
+
+
+def test_a_cut_takes_what_its_passes_take(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    source = WeightSource.open(pico_llama)
+    cut = {"name": "c", "passes": [{"pass": "narrow", "keep": 0.9}], "calibration": SETTINGS}
+    assert cutting_seconds(source, SETTINGS) > 3 * planned_seconds(source, cut)
 
 
 def test_what_has_no_room_is_refused(
