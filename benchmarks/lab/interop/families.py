@@ -43,6 +43,17 @@ _ALL_OF_EIGHT = {"num_experts_per_tok": 8, "topk_group": 4} | dict.fromkeys(
     ("hidden_size", "intermediate_size", "moe_intermediate_size", "q_lora_rank", "kv_lora_rank"), 256
 )
 _PLAIN = {"rope_type": "default", "rope_theta": 150_000.0}
+# As the released DeepSeek-V3 has it, but for the length that it begins with.
+_STRETCHED = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 40.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+}
 _CLAMPED = {"swiglu_limit": 7.0, "rope_parameters": _PLAIN}
 _SMALL_EMBEDDING = pico.ENCODER | {"embedding_size": 32}
 _IMAGE_TOWER = pico.VISION | {"intermediate_size": 128}
@@ -134,6 +145,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmoe Q4_K": (MIXTURE, pico.OLMOE | _OWN_HEAD | {"num_key_value_heads": 4} | _ALL_OF_SIX),
     "granitemoe Q4_K": (MIXTURE, pico.GRANITE | _SIX_EXPERTS | _ALL_OF_SIX),
     "gpt_oss Q4_K": (MIXTURE, pico.GPT_OSS | _CLAMPED | _ALL_OF_SIX),
+    "deepseek_v3 F32": (MIXTURE, pico.DEEPSEEK | {"rope_parameters": _STRETCHED}),
     "deepseek_v3 Q4_K": (MIXTURE, pico.DEEPSEEK | _ALL_OF_EIGHT),
     "lfm2": (STATES, pico.LFM2),
     "mamba": (STATES, {"state_size": 8}),
