@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ...terminal import Tick
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Head
 
@@ -44,7 +45,11 @@ class Observer(Protocol):
 
 @runtime_checkable
 class LooksFirst(Observer, Protocol):
-    """An observer that sees what its module reads of other text, before gradients pass."""
+    """An observer that sees what its module reads of other text, before gradients pass. ``tick`` receives
+    parts, which add up to 1, of what it does at the end of that.
+    """
+
+    tick: Tick
 
     def look(self, inputs: Tensor) -> None:
         """Take in rows ``inputs [tokens, in]`` of real tokens."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...terminal import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy
 from ..model.separate_experts import rows_of
 from ..model.skeleton import Skeleton
@@ -27,10 +28,10 @@ def observed(skeleton: Skeleton, observers: Mapping[str, Observer], block: Block
 
 @contextmanager
 def looking(
-    skeleton: Skeleton, observers: Mapping[str, Observer], block: BlockAnatomy
+    skeleton: Skeleton, observers: Mapping[str, Observer], block: BlockAnatomy, tick: Tick = unseen
 ) -> Iterator[Expect | None]:
     """Those of ``observers`` that look first, at the inputs of their modules; None where none does. When the
-    context ends, each has seen all.
+    context ends, each has seen all, and ``tick`` received parts of what they do then, which add up to 1.
     """
     first = [one for one in observers.values() if isinstance(one, LooksFirst)]
     if not first:
@@ -39,6 +40,7 @@ def looking(
     with _hooked(skeleton, block, [_Looked(one, block) for one in first]) as expect:
         yield expect
     for one in first:
+        one.tick = lambda part: tick(part / len(first))
         one.end_of_looking()
 
 

@@ -38,7 +38,9 @@ from .capture import MEMORY, BatchContext, capture
 from .forward import Batch, BatchSplitter, block_output, require_few
 from .journal import Journal
 
-_BACK = 3  # what a micro-batch takes on the way back, in forward passes
+# What a micro-batch takes on the way back, in forward passes; and one that is looked at: its own, and as many
+# as take about what observers do behind it.
+_BACK, _LOOKED = 3, 7
 
 Unit = dict[str, Any]
 
@@ -94,19 +96,20 @@ class BackwardSweep:
         return parts
 
     def _sweep(self, title: str, measure: Measure, parts: Sequence[Path], done: int) -> None:
-        count = len(self.blocks)
+        count, many = len(self.blocks), len(self.micro_batches)
         back = [partial(self._backward, index, measure, parts[index]) for index in reversed(range(count))]
         steps: list[Callable[[ProgressTask], Unit]] = [
             partial(self._forward, index) for index in range(count)
         ]
         steps += [self._turn, *back]
-        sizes = [1] * (count + 1) + [_BACK] * count
-        with self.progress.task(title, sum(sizes) * len(self.micro_batches)) as task:
+        of_back = _BACK * self.sent_back + _LOOKED * (many - self.sent_back)
+        sizes = [*[many] * count, self.sent_back, *[of_back] * count]
+        with self.progress.task(title, sum(sizes)) as task:
             files = self._embed(write=done == 0)
             if done == 0:
                 self.journal.add({"part": self.journal.hashes(files), "activations": {}, "whole": False})
                 done = 1
-            task.advance(sum(sizes[: done - 1]) * len(self.micro_batches))
+            task.advance(sum(sizes[: done - 1]))
             for number, step in enumerate(steps[done - 1 :], done - 1):
                 self.journal.add(step(task) | {"whole": False})
                 if number > count:
@@ -173,7 +176,7 @@ class BackwardSweep:
         tokens, files = sum(map(self._tokens, sound)), []
         with self._loaded(index) as module:
             observers = measure(self.blocks[index], self._weight)
-            self._look_first(module, index, observers)
+            self._look_first(module, index, observers, task)
             with observed(self.skeleton, observers, self.blocks[index]) as expect:
                 for number in sound:
                     batch = self.inputs.read(index, number)
@@ -187,15 +190,22 @@ class BackwardSweep:
         write_atomic(part, save({name: tensor.cpu().contiguous() for name, tensor in found.items()}))
         return {"part": self.journal.hashes([part]), "activations": self.journal.hashes(files)}
 
-    def _look_first(self, module: nn.Module, index: int, observers: Mapping[str, Observer]) -> None:
+    def _look_first(
+        self, module: nn.Module, index: int, observers: Mapping[str, Observer], task: ProgressTask
+    ) -> None:
         """Show the micro-batches that are looked at to those of ``observers`` that want them."""
-        with looking(self.skeleton, observers, self.blocks[index]) as expect:
-            for number in range(self.sent_back, len(self.micro_batches) if expect is not None else 0):
+        block, end = self.blocks[index], len(self.micro_batches)
+        behind = (_LOOKED - 1) * (end - self.sent_back)
+        with looking(
+            self.skeleton, observers, block, lambda part: task.advance(behind * part, block.prefix)
+        ) as expect:
+            for number in range(self.sent_back, end if expect is not None else 0):
                 batch = self.inputs.read(index, number)
                 assert expect is not None
                 expect(*_real(batch))
                 with torch.no_grad(), self._autocast():
                     block_output(module, batch)
+                task.advance(1, block.prefix)
 
     def _back_through(
         self, module: nn.Module, batch: Batch, index: int, number: int

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ...terminal import Tick, unseen
 from ..measure.fisher import Measure, Observer
 from ..measure.sensitivity import BatchChangeLosses, ChangeLosses
 from ..model.block_anatomy import BlockAnatomy, Linear
@@ -49,6 +50,7 @@ class GptqChangeLosses(ChangeLosses):
     ) -> None:
         super().__init__(module, weight, ())
         self.schemes, self.damping, self.mask = schemes, damping, mask
+        self.tick: Tick = unseen
         self.gram = weight.new_zeros(weight.shape[1], weight.shape[1], dtype=torch.float32)
 
     def look(self, inputs: Tensor) -> None:
@@ -68,11 +70,13 @@ class GptqChangeLosses(ChangeLosses):
         order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
         factor = factorize(gram, self.damping, order)
         if factor is None:
+            self.tick(1)
             return [quantize(weight, scheme, mask=mask) for scheme in self.schemes]
         power, found = gram.diagonal().clamp(min=0), []
         for scheme in self.schemes:
             ends = fit_grid(weight, scheme, "mse", power)
             found.append(quantize_in_order(weight, *ends, factor, order, scheme, mask=mask))
+            self.tick(1 / len(self.schemes))
         return found
 
 

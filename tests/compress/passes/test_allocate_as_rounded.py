@@ -4,7 +4,8 @@ pass; by them its choice is the better one; the plan counts it, and a killed run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from edgepress.compress.text.measured_text import MEASURED_AT_ONCE
 from edgepress.compress.text.micro_batches import micro_batches_of
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.storage import read_json
+from edgepress.terminal import ProgressTask, Silent
 from torch import Tensor
 
 pytestmark = pytest.mark.chain
@@ -184,6 +186,31 @@ def test_a_killed_measurement_goes_on(
     again = details(pico_llama, pico_text, tmp_path, "killed", step(GPTQ))
     assert again == whole
     assert len(looked) == 10 + len(whole["costs"]) - 7  # that of the first block was kept
+
+
+def test_the_bar_moves_with_every_scheme_and_reaches_its_end(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    moved: list[float] = []
+    totals: list[float] = []
+
+    class Bar(Silent):
+        @contextmanager
+        def task(self, label: str, total: float) -> Iterator[ProgressTask]:
+            class Task:
+                def advance(self, amount: float = 1, detail: str = "") -> None:
+                    if label == "measuring for allocate":
+                        moved.append(amount)
+
+            totals.extend([total] * (label == "measuring for allocate"))
+            yield Task()
+
+    given: dict[str, Any] = {"recipe": recipe(tmp_path, step(GPTQ)), "calibration": str(pico_text)}
+    compress_model(str(pico_llama), output=tmp_path / "o", progress=Bar(), **given, **CALIBRATED)
+    assert sum(moved) == pytest.approx(totals[0]) and len(totals) == 1
+    linears = len(list(WeightSource.open(pico_llama).anatomy.linears()))
+    assert len(moved) > linears * len(SCHEMES)
+    assert max(moved) < 0.1 * totals[0]
 
 
 def test_the_plan_counts_it(make_decoder: Callable[..., Path], tmp_path: Path) -> None:
