@@ -259,6 +259,10 @@ def test_missing_parts_are_named(pico_llama: Path, tmp_path: Path) -> None:
     (folder / SINGLE).unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         CheckpointReader.open(folder)
+    copied(pico_llama, folder / "0_Transformer")
+    with pytest.raises(CheckpointError, match="no weights") as inner:
+        CheckpointReader.open(folder)
+    assert inner.value.fix == f"give one of its folders: {folder / '0_Transformer'}"
     (folder / "model.onnx").touch()
     with pytest.raises(CheckpointError, match="is a bundle") as bundle:
         CheckpointReader.open(folder)
