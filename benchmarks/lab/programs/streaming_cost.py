@@ -158,7 +158,7 @@ def pass_rows(model: Path, work: Path) -> list[list[str]]:
             passes.append(time.process_time() - began)
             shutil.rmtree(work / "passed")
         apart = largest_error(*(way.found for way in ways))
-        rows.append(row(f"what {name} measures", [way.seconds for way in ways], f"{apart:.0e}"))
+        rows.append(row(f"what {name} measures", [way.seconds for way in ways], f"{apart:.1g}"))
         rows.append(row(f"{name}, the pass", passes, "–"))
     return rows
 
@@ -205,7 +205,7 @@ def main() -> None:
             "model; blocks that are read as they run, against a model that is held whole.",
             "Passes: as they are, on 16 × 512 tokens of Wikipedia, and with the same observers in the whole "
             "model, through which autograd goes once. Apart: the largest distance of what is measured of a "
-            "linear, relative to it.",
+            "linear, relative to it; 0: the same to the bit.",
         ],
     )
 
