@@ -58,18 +58,22 @@ class Search:
 
     def run(self) -> None:
         """Every method in its turn; the best of those before it with learning, for which time is kept, and
-        what a cut leaves too, where that is better.
+        what a cut leaves too, where that is better before anything learned.
         """
         for method in METHODS:
-            self._tried(method, last=method == METHODS[-1])
-        best = self.best()
+            self._tried(self._like_the_best(method), last=method == METHODS[-1])
+        best = self.best(rounded=True)
         if best is not None and best.method.cut and LEARNING in METHODS:
-            self._tried(LEARNING, last=False)
+            self._tried(replace(best.method, epochs=LEARNING.epochs), last=False)
+
+    def _like_the_best(self, method: Method) -> Method:
+        """What learns and what is cut is rounded as the best so far that did not learn."""
+        best = self.best(rounded=True) or self.nearest()
+        if best is None or not (method.epochs or method.cut):
+            return method
+        return replace(best.method, epochs=method.epochs, cut=method.cut)
 
     def _tried(self, method: Method, *, last: bool) -> None:
-        best = self.best() or self.nearest()
-        if method.epochs and best is not None:
-            method = replace(best.method, epochs=method.epochs)
         if self.trials and not self.time_for(method):
             return
         try:
@@ -191,9 +195,9 @@ class Search:
         kept = [trial for trial in self.trials if not trial.broken(self.budgets)]
         return sorted(kept, key=lambda trial: self.choices.cost(trial.measured))
 
-    def best(self) -> Trial | None:
-        """The best of those that hold so far."""
-        return next(iter(self.holding()), None)
+    def best(self, *, rounded: bool = False) -> Trial | None:
+        """The best of those that hold so far; ``rounded``: that did not learn."""
+        return next((one for one in self.holding() if not (rounded and one.method.epochs)), None)
 
     def nearest(self) -> Trial | None:
         """The trial whose excesses, as fractions of the bounds, add up to the least."""

@@ -74,7 +74,8 @@ def harms(items: Items, seed: int) -> list[GroupHarm]:
 def _harm(
     items: Items, name: str, mine: NDArray[np.bool_], pair: Numbers, place: NDArray[np.int64], seed: int
 ) -> GroupHarm:
-    group, others = (_by_content(pair[chosen], place[chosen], place.max() + 1) for chosen in (mine, ~mine))
+    contents = int(place.max()) + 1
+    group, others = (_by_content(pair[chosen], place[chosen], contents) for chosen in (mine, ~mine))
     own = group[group[:, 1] > 0]
     error, p, other = math.inf, 1.0, math.nan
     if (~mine).any():
