@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+# transformers imports it when it reads a file: by then its libraries, gigabytes of addresses where it is
+# built for CUDA, would count as what the file takes.
+import torch  # noqa: F401
 from transformers import PreTrainedTokenizerFast
 
 
