@@ -29,6 +29,7 @@ Write = Callable[[Path, Path], Dequantized]
 ENVIRONMENTS = {
     "bitsandbytes": ["bitsandbytes==0.50.2"],
     "auto-round": ["auto-round==0.16.1"],
+    "hqq": ["hqq==0.2.8.post1"],
     "compressed-tensors": ["compressed-tensors==0.20.1"],
 }
 ROWS = 4
@@ -131,6 +132,28 @@ def auto_round(form: str, symmetric: bool = True) -> Write:
     return write
 
 
+def hqq(bits: int) -> Write:
+    """HQQ's own quantizer and writer."""
+
+    def write(source: Path, target: Path) -> Dequantized:
+        import torch
+        from hqq.core.quantize import BaseQuantizeConfig
+        from hqq.models.hf.base import AutoHQQHFModel
+
+        model = loaded(source)
+        # Its writer takes no tensor that two names share.
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+        config = BaseQuantizeConfig(nbits=bits, group_size=64, axis=1)
+        AutoHQQHFModel.quantize_model(model, quant_config=config, compute_dtype=torch.float32, device="cpu")
+        AutoHQQHFModel.save_to_safetensors(model, str(target))
+        file = target / "config.json"  # in which it leaves out that the weights are its own
+        settings = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "hqq"}}
+        file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return {name: part.dequantize() for name, part in linears(model)}
+
+    return write
+
+
 def compressed_tensors(form: str, **arguments: Any) -> Write:
     """The package compressed-tensors, with scales from the largest weight of a group or row."""
 
@@ -170,6 +193,7 @@ FORMS: dict[str, tuple[str, Write]] = {
     "auto_round": ("auto-round", auto_round("auto_round")),
     "auto_round_gptq": ("auto-round", auto_round("auto_gptq")),
     "auto_round_awq": ("auto-round", auto_round("auto_awq", symmetric=False)),
+    "hqq_4": ("hqq", hqq(4)),
     "compressed_tensors_pack": (
         "compressed-tensors",
         compressed_tensors("pack-quantized", num_bits=4, strategy="group", group_size=32),
