@@ -62,7 +62,8 @@ def test_it_says_what_a_checkpoint_was_made_of(make_decoder: Make, pico_text: Pa
     assert "unknown" in text["licenses"][0]["license"]["name"]
     assert str(tmp_path) not in (out / "bom.cdx.json").read_text()
     tools = {item["name"]: item["version"] for item in bom["metadata"]["tools"]["components"]}
-    assert tools["torch"] == torch.__version__ and "edgepress" in tools
+    # Built for CUDA it says so of itself, and its package does not.
+    assert torch.__version__.startswith(tools["torch"]) and "edgepress" in tools
 
 
 def test_it_has_no_clock_and_no_place(

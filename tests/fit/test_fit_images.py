@@ -54,7 +54,7 @@ def found_by(capsys: Capture) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["vit", "dinov2", "clip"])
+@pytest.mark.parametrize("kind", ["vit", pytest.param("dinov2", marks=pytest.mark.slow), "clip"])
 def test_an_encoder_of_images(
     kind: str,
     fit: Fit,

@@ -76,7 +76,10 @@ def alone(pico_llama: Path, pico_text: Path, recipe: Path) -> Path:
 
 
 @needs_gloo
-@pytest.mark.parametrize("environment", [{}, FSDP2], ids=["copies", "sharded"])
+@pytest.mark.parametrize(
+    "environment",
+    [pytest.param({}, id="copies", marks=pytest.mark.slow), pytest.param(FSDP2, id="sharded")],
+)
 def test_two_processes_have_the_losses_of_one(
     pico_llama: Path,
     pico_text: Path,
