@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent / "written_by" / "llama_cpp"
 WRITTEN = read_json(FOLDER / "written.json")["files"]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_llama_cpp_wrote_is_read_as_llama_cpp_reads_it(name: str, tmp_path: Path) -> None:
     said, path = WRITTEN[name], tmp_path / f"{name}.gguf"
