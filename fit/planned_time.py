@@ -4,13 +4,14 @@ this machine. No text is read, and the model is not opened again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..compress.job import BATCH_TOKENS
 from ..compress.memory_budget import available_memory, require_memory
 from ..compress.model.weights import WeightSource
+from ..compress.numbers.scheme import Scheme
 from ..compress.pipeline.device import choose_device
 from ..compress.plan import Plan, memory_of, plan
 from ..compress.recipe import Recipe, parse
@@ -52,9 +53,8 @@ def require_room_to_measure(source: WeightSource, samples: int, length: int, dev
     Raises:
         OutOfResource: with both numbers.
     """
-    schemes = [scheme.name for scheme in LINEAR_SCHEMES]
-    step = {"pass": "allocate", "bits": 4, "schemes": schemes, "using": {"pass": "gptq"}}
-    parsed = _parsed({"passes": [step], "calibration": {"samples": samples, "length": length}})
+    calibration = {"samples": samples, "length": length}
+    parsed = _parsed({"passes": [_measuring(LINEAR_SCHEMES)], "calibration": calibration})
     needed = memory_of(source, parsed, *_sizes(source, parsed))
     available = available_memory(choose_device(device))
     if needed > available:
@@ -67,17 +67,22 @@ def require_room_to_measure(source: WeightSource, samples: int, length: int, dev
 
 def cutting_seconds(source: WeightSource, calibration: Mapping[str, Any]) -> float:
     """To make the cut that is solved, as often as it is corrected, and to measure the losses of what is left:
-    as by `narrow`, and by `allocate` among all schemes.
+    as by `narrow`, and by `allocate` among all schemes. ``calibration`` is that section of a recipe.
+
+    Raises:
+        EdgepressError: as :func:`planned_seconds`.
     """
     cut = {"pass": "narrow", "keep": 0.9, "widths": "uniform"}
-    measured = {
-        "pass": "allocate",
-        "bits": 4.0,
-        "schemes": [one.name for one in linear_schemes(source.anatomy)],
-    }
-    recipes = ({"name": "cut", "passes": [one], "calibration": calibration} for one in (cut, measured))
+    steps = cut, _measuring(linear_schemes(source.anatomy))
+    recipes = ({"name": "cut", "passes": [one], "calibration": calibration} for one in steps)
     cutting, measuring = (planned_seconds(source, one) for one in recipes)
     return CORRECTED * cutting + measuring
+
+
+def _measuring(schemes: Sequence[Scheme]) -> dict[str, Any]:
+    """The pass that measures what each part loses in each of ``schemes``, by the codes of GPTQ."""
+    names = [scheme.name for scheme in schemes]
+    return {"pass": "allocate", "bits": 4, "schemes": names, "using": {"pass": "gptq"}}
 
 
 def _parsed(recipe: Mapping[str, Any]) -> Recipe:

@@ -202,12 +202,12 @@ def locate(directory: Path, files: ShardFiles) -> dict[str, Location]:
     raise CheckpointError(
         f"{directory} has no weights: neither {SINGLE} nor {INDEX}",
         why=f"it holds {found}",
-        fix=in_folders(directory)
+        fix=_in_folders(directory)
         or "give a directory that save_pretrained or a whole download wrote, or the path of a .gguf file",
     )
 
 
-def in_folders(directory: Path) -> str:
+def _in_folders(directory: Path) -> str:
     """Which folders of ``directory`` hold weights, as the way out of an error; "" if none does."""
     holding = {path.parent for name in (SINGLE, INDEX) for path in directory.glob(f"*/{name}")}
     return "give one of its folders: " + ", ".join(map(str, sorted(holding)[:3])) if holding else ""
