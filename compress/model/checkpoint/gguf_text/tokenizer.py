@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from .....disk import disk_full_is_typed
 from .....errors import CheckpointError, RefusedByPolicy
 from .....foreign import foreign_errors_are_typed
 from .....runtime.text.child_process import ChildProcess, Limits
@@ -27,7 +29,7 @@ def save_tokenizer(
     path: Path, header: GgufHeader, target: Path, unreadable: Callable[[str], CheckpointError]
 ) -> None:
     """Let a child process work the tokenizer of ``path`` out of tokens, scores and merges, which may take any
-    time and memory, and save it in ``target``.
+    time and memory, and put it whole into ``target``.
 
     Raises:
         RefusedByPolicy: it takes more. CheckpointError: ``unreadable``, of why.
@@ -42,12 +44,18 @@ def save_tokenizer(
             fix="do not trust this file: take the model from a source that you trust",
         )
 
-    with (
-        tempfile.TemporaryDirectory() as empty,
-        foreign_errors_are_typed(unreadable),
-        ChildProcess(Path(__file__).with_name(_WORKERS.get(kind, _WORKER)), refused=refused) as child,
-    ):
-        child.ask({"model": empty, "file": str(path.absolute()), "target": str(target)}, limits)
+    with tempfile.TemporaryDirectory() as scratch:
+        empty, saved = Path(scratch, "model"), Path(scratch, "saved")
+        empty.mkdir()
+        saved.mkdir()
+        with (
+            foreign_errors_are_typed(unreadable),
+            ChildProcess(Path(__file__).with_name(_WORKERS.get(kind, _WORKER)), refused=refused) as child,
+        ):
+            child.ask({"model": str(empty), "file": str(path.absolute()), "target": str(saved)}, limits)
+        # A child that was stopped may have written a part.
+        with disk_full_is_typed(target):
+            shutil.copytree(saved, target, dirs_exist_ok=True)
     if header.words is not None:
         # transformers cuts as GPT-2 does, whatever the file says.
         file = target / "tokenizer.json"
