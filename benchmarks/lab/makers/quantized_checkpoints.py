@@ -146,9 +146,6 @@ def hqq(bits: int) -> Write:
         config = BaseQuantizeConfig(nbits=bits, group_size=64, axis=1)
         AutoHQQHFModel.quantize_model(model, quant_config=config, compute_dtype=torch.float32, device="cpu")
         AutoHQQHFModel.save_to_safetensors(model, str(target))
-        file = target / "config.json"  # in which it leaves out that the weights are its own
-        settings = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "hqq"}}
-        file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         return {name: part.dequantize() for name, part in linears(model)}
 
     return write

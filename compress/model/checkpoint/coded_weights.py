@@ -28,6 +28,8 @@ FORMS = f"{__package__}.stored_forms"
 # Files beside config.json in which auto-gptq, AutoAWQ and optimum-quanto keep their settings, with other
 # names for some.
 _BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq", "quanto_qmap.json": "quanto"}
+# By form, parts of a linear that no other stores, where a tool writes no settings at all: hqq's own writer.
+_BY_PARTS = {"hqq": ("W_q", "scale", "zero", "packing")}
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _FLOAT_BITS = 16
 _PLAIN = frozenset({"mxfp4"})  # makes floats of them where there are no kernels
@@ -105,7 +107,7 @@ def coded_weights(
     Raises:
         UnknownName: a form that edgepress does not know. CheckpointError: as the form's ``weights``.
     """
-    settings = _settings(directory, config)
+    settings = _settings(directory, config, tensors)
     if settings is None:
         return CodedWeights()
     method = settings.get("quant_method")
@@ -132,8 +134,12 @@ def _unknown(method: object, tensors: Mapping[str, TensorEntry]) -> CodedWeights
     )
 
 
-def _settings(directory: Path, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """``quantization_config``, or what older tools wrote beside it; None where there is neither."""
+def _settings(
+    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
+) -> Mapping[str, Any] | None:
+    """``quantization_config``, or what older tools wrote beside it, or what the names of ``tensors`` say;
+    None where there is none of these.
+    """
     settings = config.get("quantization_config")
     if settings is not None:
         if not isinstance(settings, dict):
@@ -146,4 +152,13 @@ def _settings(directory: Path, config: Mapping[str, Any]) -> Mapping[str, Any] |
                 raise CheckpointError(f"{directory / name} is not a JSON object")
             refuse_code(found, directory / name)
             return {"quant_method": method, **found}
+    return _by_parts(tensors)
+
+
+def _by_parts(tensors: Mapping[str, TensorEntry]) -> Mapping[str, Any] | None:
+    for method, (first, *others) in _BY_PARTS.items():
+        for name in tensors:
+            module, _, last = name.rpartition(".")
+            if last == first and all(f"{module}.{part}" in tensors for part in others):
+                return {"quant_method": method}
     return None

@@ -33,6 +33,11 @@ from .tensor_check import TORCH_TYPES, NonFinite
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
+# By name, how those that transformers does not open are converted: hqq's ``save_quantized``.
+_CONVERTED = {
+    "qmodel.pt": "hqq's AutoHQQHFModel.save_to_safetensors(AutoHQQHFModel.from_quantized(DIR, "
+    "device='cpu', compute_dtype=torch.float32), NEW_DIR)",
+}
 # Descriptors that one checkpoint holds: far below the 256 files that macOS lets a process open. Windows
 # neither renames nor deletes a file that is open, so that there none is held from one reading to the next.
 HELD = 0 if sys.platform == "win32" else 32
@@ -215,10 +220,12 @@ def _in_folders(directory: Path) -> str:
 
 def refused_pickle(path: Path) -> RefusedByPolicy:
     """The refusal of a pickle file, with the way out."""
+    convert = _CONVERTED.get(
+        path.name, "AutoModelForCausalLM.from_pretrained(DIR, weights_only=True).save_pretrained(NEW_DIR)"
+    )
     return RefusedByPolicy(
         f"{path} is a pickle file, and reading a pickle can run any code that its author put there",
-        fix="convert it where nothing can be lost (a container without network or secrets): "
-        "AutoModelForCausalLM.from_pretrained(DIR, weights_only=True).save_pretrained(NEW_DIR); "
+        fix=f"convert it where nothing can be lost (a container without network or secrets): {convert}; "
         "then give edgepress NEW_DIR, which has model.safetensors",
     )
 

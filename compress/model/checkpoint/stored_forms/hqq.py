@@ -1,4 +1,5 @@
-"""HQQ's checkpoints, as hqq and transformers write them (Badri and Shaji, Half-Quadratic Quantization, 2023).
+"""HQQ's checkpoints (Badri and Shaji, Half-Quadratic Quantization, 2023), as transformers and hqq's
+``save_to_safetensors`` write them, which says nothing of it in a config.
 
 A matrix of ``shape`` is laid out as rows of ``group_size`` weights (``axis`` 1), or as columns of them (0).
 ``W_q`` holds the codes of those rows: the first part of the rows in the highest bits, the next part below, as
@@ -32,7 +33,7 @@ _SCALARS = ("I32", "I64", "U8")
 _NAMES = "U8"  # of letters
 # What else belongs to a linear, and says nothing that is not known.
 _OTHERS = (
-    *("nbits", "unpack_view_dtype", "view_as_float", "compute_dtype", "offload_meta", "encoded_state_dict"),
+    *("nbits", "unpack_view_dtype", "compute_dtype", "offload_meta", "encoded_state_dict"),
     *("stores_quant_config", "channel_wise", "optimize", "round_zero"),
 )
 
@@ -83,6 +84,8 @@ def _weight(parts: Parts, read: Read) -> CodedWeight:
     packing = bytes(read(parts.names[-1]).tolist()).decode("latin-1") if letters[0] < 32 else ""
     if packing not in _PACKINGS or any(_number(parts, part, read) for part in ("quant_scale", "quant_zero")):
         raise parts.refuse(f"of its packings {', '.join(_PACKINGS)} are read, with scales in floats")
+    if "view_as_float" in parts and _number(parts, "view_as_float", read):
+        raise parts.refuse("its codes are viewed as floats: quantize it with view_as_float=False")
     bits, per_number, kind = _PACKINGS[packing]
     stored, scale = parts.take("W_q", (kind,)), parts.take("scale", FLOATS)
     if len(sizes) != 2 or min(*sizes, size) < 1 or axis not in (0, 1) or prod(sizes) % size:

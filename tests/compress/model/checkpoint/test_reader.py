@@ -252,6 +252,15 @@ def test_pickles_are_refused_with_the_way_out(name: str, pico_llama: Path, tmp_p
         assert "save_pretrained" in caught.value.fix and caught.value.exit_code == 5
 
 
+def test_a_pickle_of_hqq_is_refused_with_the_way_out_in_hqq(pico_llama: Path, tmp_path: Path) -> None:
+    folder = copied(pico_llama, tmp_path / "pickled")
+    (folder / SINGLE).rename(folder / "qmodel.pt")  # as its save_quantized names it
+    with pytest.raises(RefusedByPolicy, match="is a pickle") as caught:
+        CheckpointReader.open(folder)
+    assert "AutoHQQHFModel.save_to_safetensors" in caught.value.fix
+    assert "save_pretrained" not in caught.value.fix
+
+
 def test_missing_parts_are_named(pico_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a model directory"):
         CheckpointReader.open(tmp_path / "absent")

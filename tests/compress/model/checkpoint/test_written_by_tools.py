@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "written_by"
 SAID = {
     "bitsandbytes_nf4": ("4 bits (bitsandbytes, nf4, scales quantized too)", 0.0),
     "bitsandbytes_int8": ("8 bits (bitsandbytes, int8)", 2**-22),  # it multiplies by a rounded 1/127
-    "hqq_4": ("4 bits (HQQ)", 0.0),  # with a quantization_config added, which hqq leaves out
+    "hqq_4": ("4 bits (HQQ)", 0.0),  # its config has no quantization_config
     "compressed_tensors_pack": ("", 0.0),  # edgepress's own form
     "compressed_tensors_fp8": ("8 bits (compressed-tensors, naive-quantized)", 0.0),
     "auto_round": ("4 bits (AutoRound, groups of 32)", 2**-8),  # which gives its weights in bfloat16

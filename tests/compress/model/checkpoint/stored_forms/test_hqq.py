@@ -79,6 +79,7 @@ def test_every_weight_is_read_to_the_bit(
         ("packing", letters("5bit_u8"), "of its packings"),
         ("packing", letters("x" * 90), "of its packings"),
         ("quant_zero", np.array(1, np.uint8), "scales in floats"),
+        ("view_as_float", np.array(1, np.uint8), "with view_as_float=False"),
         ("W_q", np.zeros((63, 32), np.uint8), "were expected"),
         ("W_q", np.zeros((64, 32), np.float16), "not U8"),
         ("zero", np.zeros((127, 1), np.float16), "were expected"),
