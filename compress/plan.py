@@ -11,6 +11,7 @@ from typing import Any
 from ..runtime.session.needs import resident
 from .bundle_size import bundle_bytes
 from .costs import LIBRARIES, predict_disk, predict_memory, probe_work, seconds_of
+from .gguf_types import check_gguf_types
 from .model.graph_limits import require_graph
 from .model.weights import WeightSource
 from .model_checks import check_cache, check_kind, check_shapes
@@ -73,7 +74,8 @@ def plan(
         ShapeError: a group that does not divide.
         CheckpointError, ShapeError, UnknownName: what no graph could hold afterwards.
         RecipeError: targets that match nothing, layers that are quantized twice, a cache that the model lacks
-            or that would go stale, or a pass that does not know such models.
+            or that would go stale, a pass that does not know such models, or what no GGUF file holds beside
+            types of GGUF's own.
     """
     check_kind(source.anatomy, recipe)
     require_graph(source.anatomy)
@@ -81,6 +83,7 @@ def plan(
     steps, left, bits = step_plans(source, recipe)
     check_head(left, recipe)
     check_shapes(source.anatomy, recipe)
+    check_gguf_types(source, recipe, left)
     again = check_requantized(source, recipe, again=requantize, everywhere=bool(rounded))
     tokens = samples * length if recipe.calibrated else 0
     checkpoint = sum(source.reader.nbytes(tensor) for tensor in source.reader.shapes)

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from ...compress.model.checkpoint.gguf_blocks import pack_blocks
 from ...compress.model.gguf.entry import Part
+from ...compress.model.gguf.types import BLOCK, WAY_OUT, type_of
 from ...compress.numbers.qtensor import QTensor
 from ...errors import ShapeError
 from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0
-
-_BLOCK = 32  # weights that share a scale in Q4_0 and Q8_0
 
 
 def packed(tensor: QTensor, part: Part, ternary: str) -> tuple[NDArray[np.uint8], Any]:
@@ -40,19 +39,17 @@ def _groups(
 ) -> tuple[NDArray[np.uint8], Any]:
     from gguf import GGMLQuantizationType as Kind
 
-    scheme = tensor.scheme
-    size = codes.shape[1] // scales.shape[1]
-    if scheme.format != "int" or not scheme.symmetric or scheme.bits not in (4, 8) or size % _BLOCK:
+    kind = type_of(tensor.scheme, codes.shape[1])
+    if kind not in ("Q4_0", "Q8_0"):
         raise ShapeError(
-            f"{name.removesuffix('.weight')} is {scheme.name}, which GGUF has no type for here",
-            fix="use 4 or 8 bits in groups of a multiple of 32, ternary weights with `scales: matrix`, or "
-            "Q2_K to Q6_K or IQ4_NL",
+            f"{name.removesuffix('.weight')} is {tensor.scheme.name}, which GGUF has no type for here",
+            fix=WAY_OUT,
         )
-    repeated = np.repeat(scales, size // _BLOCK, axis=1)
+    repeated = np.repeat(scales, codes.shape[1] // scales.shape[1] // BLOCK, axis=1)
     ends = repeated.astype(np.float16)[..., None].view(np.uint8)
-    if scheme.bits == 8:
-        grouped = codes.reshape(*repeated.shape, _BLOCK).view(np.uint8)
+    if kind == "Q8_0":
+        grouped = codes.reshape(*repeated.shape, BLOCK).view(np.uint8)
         return np.concatenate([ends, grouped], -1).reshape(len(codes), -1), Kind.Q8_0
-    digits = (codes.reshape(*repeated.shape, 2, _BLOCK // 2) + 8).astype(np.uint8)
+    digits = (codes.reshape(*repeated.shape, 2, BLOCK // 2) + 8).astype(np.uint8)
     bytes_ = digits[..., 0, :] | digits[..., 1, :] << 4
     return np.concatenate([ends, bytes_], -1).reshape(len(codes), -1), Kind.Q4_0

@@ -19,7 +19,6 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.numbers.super_blocks import quantize_blocks
 from edgepress.compress.passes.k_quants import KQuants
 from edgepress.compress.pipeline.block import Block
-from edgepress.errors import ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.storage import read_json
 from gguf import GGUFReader
@@ -160,22 +159,6 @@ def test_every_mixture_is_written_with_its_codes(
         tensor = found[f"blk.1.ffn_{role}_exps.weight"]
         assert tensor.tensor_type.name == "IQ4_NL"
         np.testing.assert_array_equal(dequantize(tensor.data, tensor.tensor_type), expected)
-
-
-@pytest.mark.chain
-def test_experts_of_several_types_are_refused(
-    mixture: Path, pico_text: Path, tmp_path: Path, run: Run
-) -> None:
-    other = "*.experts.1.up_proj"
-    out = run(
-        mixture,
-        pico_text,
-        tmp_path,
-        {**PLAIN, "scheme": "Q4_K", "targets": ["up"], "ignore": [other]},
-        {**PLAIN, "scheme": "Q6_K", "targets": [other]},
-    )
-    with pytest.raises(ShapeError, match=r"blk\.0\.ffn_up_exps\.weight is one tensor of all experts"):
-        export_bundle(out, format="gguf", output=tmp_path / "g")
 
 
 @pytest.mark.chain
