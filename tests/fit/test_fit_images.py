@@ -54,7 +54,10 @@ def found_by(capsys: Capture) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["vit", pytest.param("dinov2", marks=pytest.mark.slow), "clip"])
+OTHERS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("dinov2", "clip")]
+
+
+@pytest.mark.parametrize("kind", ["vit", *OTHERS])
 def test_an_encoder_of_images(
     kind: str,
     fit: Fit,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from edgepress.benchmarks.lab.same_bytes import pico_families as pico
+from edgepress.compress.model.checkpoint import gguf_source
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.gguf.configs import ROWS
 from edgepress.compress.model.gguf.families import ARCHITECTURES
@@ -109,9 +110,15 @@ def test_every_family_that_is_read_is_here() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("family", "changes"), CASES)
 def test_the_model_is_the_one_that_was_written(
-    make_decoder: Callable[..., Path], tmp_path: Path, family: str, changes: dict[str, Any]
+    make_decoder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    changes: dict[str, Any],
 ) -> None:
     model = make_decoder(tmp_path / "m", family, **changes)
+    # All have the same one, which test_gguf_source reads, in a process that takes most of such a test's time.
+    monkeypatch.setattr(gguf_source, "save_tokenizer", lambda *_: None)
     (file,) = export_bundle(str(model), format="gguf", output=tmp_path / "g").glob("*.gguf")
     read = materialise(file, tmp_path / "read")
     mine, theirs = WeightSource.open(read).anatomy, WeightSource.open(model).anatomy
