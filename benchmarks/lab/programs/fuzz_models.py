@@ -6,16 +6,9 @@ The files that mutants are made of are written here: a few kilobytes each, made 
 from __future__ import annotations
 
 import json
-import struct
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
-
-import numpy as np
 
 from ....storage import sha256_file
 from ..same_bytes.pico_models import make_subjects
@@ -86,87 +79,6 @@ def config(folder: Path) -> Reader:
     made = [folder / "models" / name for name in names]
     files = [one / name for one in made for name in ("config.json", "generation_config.json")]
     return Reader({path: "json" for path in files if path.exists()}, read)
-
-
-def gguf(folder: Path) -> Reader:
-    """The header of a GGUF file."""
-    from gguf import GGUFWriter
-
-    from ....compress.model.checkpoint.gguf_header import read_gguf_header
-
-    path = folder / "model.gguf"
-    folder.mkdir(parents=True)
-    writer = GGUFWriter(path, "llama")
-    for add, value in (
-        *(
-            (writer.add_block_count, 1),
-            (writer.add_embedding_length, 32),
-            (writer.add_feed_forward_length, 64),
-        ),
-        *((writer.add_head_count, 2), (writer.add_head_count_kv, 2), (writer.add_vocab_size, 32)),
-    ):
-        add(value)
-    writer.add_token_list(["a", "b", "c"])
-    writer.add_array("llama.rope.factors", [1.0, 2.0])
-    writer.add_tensor("token_embd.weight", np.ones((32, 32), np.float32))
-    writer.add_tensor("blk.0.ffn_up.weight", np.ones((64, 32), np.float16))
-    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
-        write()
-    writer.close()
-    return Reader({path: "bytes"}, read_gguf_header, (b"GGUF", b"llama.", b"general.alignment"))
-
-
-def gguf_settings(folder: Path) -> Reader:
-    """A whole GGUF file, up to the model that is made of it: its settings as JSON, of which a file is written
-    again, and the bytes before its first tensor. Not the tokenizer, which a child builds.
-    """
-    from gguf import GGUFReader
-
-    from ....compress.model.checkpoint import gguf_source
-    from ....export.api import export_bundle
-
-    make_subjects(folder, ["llama-small"])
-    made = export_bundle(folder / "models" / "llama-small", format="gguf", output=folder / "made")
-    (whole,) = made.glob("*.gguf")
-    opened, data = GGUFReader(whole), whole.read_bytes()
-    head, settings, start = folder / "head", folder / "settings.json", opened.tensors[0].data_offset
-    head.write_bytes(data[:start])
-    fields = {name: one.contents() for name, one in opened.fields.items() if not name.startswith("GGUF.")}
-    settings.write_text(json.dumps(fields), encoding="utf-8")
-
-    def read(path: Path) -> object:
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch) / "model.gguf"
-            if path == head:
-                file.write_bytes(head.read_bytes() + data[start:])
-            else:
-                _write_gguf(file, path.read_bytes(), opened.tensors)
-            with patch.object(gguf_source, "save_tokenizer"):
-                return gguf_source.materialise(file, Path(scratch) / "made")
-
-    return Reader({head: "bytes", settings: "json"}, read, (b"GGUF", b"llama."), 20.0)
-
-
-def _write_gguf(file: Path, settings: bytes, tensors: Sequence[Any]) -> None:
-    """A file with the ``settings``; those that GGUF has no type for are refused, as if it were read."""
-    from gguf import GGUFWriter
-
-    from ....errors import CheckpointError
-
-    try:
-        fields = json.loads(settings)
-        with closing(GGUFWriter(file, fields.pop("general.architecture"))) as writer:
-            add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
-            add |= {str: writer.add_string, list: writer.add_array}
-            for name, value in fields.items():
-                add[type(value)](name, value)
-            for tensor in tensors:
-                writer.add_tensor(tensor.name, tensor.data)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, struct.error) as error:
-        raise CheckpointError("no GGUF file has such settings", why=str(error), fix="take others") from error
 
 
 def tokenizer(folder: Path) -> Reader:
