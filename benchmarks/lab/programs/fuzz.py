@@ -34,19 +34,19 @@ from pathlib import Path
 from ....errors import EdgepressError
 from ....foreign import foreign_errors_are_typed
 from ..study.page import write_table
-from . import fuzz_artifacts, fuzz_forms, fuzz_gguf, fuzz_models
-from .fuzz_models import Reader
 from .fuzz_mutations import mutant
+from .fuzz_readers import artifacts, forms, gguf_files, models
+from .fuzz_readers.models import Reader
 from .fuzz_tally import MOST_FAILURES, Tally, share_out
 
 READERS: dict[str, Callable[[Path], Reader]] = {
     made.__name__: made
     for made in (
-        *(fuzz_gguf.gguf, fuzz_gguf.gguf_settings),
-        *(fuzz_models.journal, fuzz_models.weights, fuzz_models.licence),
-        *(fuzz_artifacts.graph, fuzz_forms.stored_forms),
-        *(fuzz_artifacts.manifests, fuzz_artifacts.template, fuzz_artifacts.records, fuzz_models.config),
-        *(fuzz_models.recipe, fuzz_models.tokenizer, fuzz_models.calibration),
+        *(gguf_files.gguf, gguf_files.gguf_settings),
+        *(models.journal, models.weights, models.licence),
+        *(artifacts.graph, forms.stored_forms),
+        *(artifacts.manifests, artifacts.template, artifacts.records, models.config),
+        *(models.recipe, models.tokenizer, models.calibration),
     )
 }
 COMMAND = "python -m edgepress.benchmarks.lab.programs.fuzz"

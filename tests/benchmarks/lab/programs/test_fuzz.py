@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from edgepress.benchmarks.lab.programs import fuzz
 from edgepress.benchmarks.lab.programs.fuzz import READERS, mutated, run_child, try_one
-from edgepress.benchmarks.lab.programs.fuzz_models import Reader
 from edgepress.benchmarks.lab.programs.fuzz_mutations import mutant
+from edgepress.benchmarks.lab.programs.fuzz_readers.models import Reader
 from edgepress.benchmarks.lab.programs.fuzz_tally import Tally, share_out
 from edgepress.errors import InputError
 from hypothesis import given, settings
@@ -128,7 +128,7 @@ def test_time_is_split_so_that_all_get_as_many() -> None:
 PLANTED = """
 import os, sys, time
 from edgepress.benchmarks.lab.programs import fuzz
-from edgepress.benchmarks.lab.programs.fuzz_models import Reader
+from edgepress.benchmarks.lab.programs.fuzz_readers.models import Reader
 def make(folder):
     folder.mkdir(parents=True)
     path = folder / "file"

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ....storage import read_json, write_json
-from ..same_bytes.pico_models import make_subjects
-from .fuzz_models import WORDS, Reader
+from .....storage import read_json, write_json
+from ...same_bytes.pico_models import make_subjects
+from .models import WORDS, Reader
 
 _MODEL, _BLOCK, _SIZE = "llama-small", "model.layers.0.", 16
 _MIXTURE, _CONFIG = "gpt_oss", "config.json"
@@ -161,7 +161,7 @@ _FORMS: dict[str, tuple[dict[str, Any], Callable[[int, int], Parts]]] = {
 
 def stored_forms(folder: Path) -> Reader:
     """Checkpoints that other tools quantized: what they say of their form, and every weight."""
-    from ....compress.model.weights import WeightSource
+    from .....compress.model.weights import WeightSource
 
     make_subjects(folder, [_MODEL, _MIXTURE])
     torch.manual_seed(0)

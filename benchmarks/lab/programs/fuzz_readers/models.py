@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....storage import sha256_file
-from ..same_bytes.pico_models import make_subjects
+from .....storage import sha256_file
+from ...same_bytes.pico_models import make_subjects
 
 TEXT = "The river ran 12 € under old stone bridges, naïve señor! 🙂 <|im_end|>"
 WORDS: tuple[bytes, ...] = (
@@ -32,7 +32,7 @@ WORDS: tuple[bytes, ...] = (
 
 @dataclass(frozen=True)
 class Reader:
-    """``files``: what is mutated and its form (:func:`.fuzz_mutations.mutant`); ``read`` gets the path of
+    """``files``: what is mutated and its form (:func:`..fuzz_mutations.mutant`); ``read`` gets the path of
     one, which stands in a directory that is whole but for it, and may take ``seconds``.
     """
 
@@ -44,7 +44,7 @@ class Reader:
 
 def weights(folder: Path) -> Reader:
     """Headers and bytes of safetensors files, and the index of several."""
-    from ....compress.model.checkpoint.reader import CheckpointReader
+    from .....compress.model.checkpoint.reader import CheckpointReader
 
     make_subjects(folder, ["llama-small", "llama-biases"])
     one, many = folder / "models" / "llama-small", folder / "models" / "llama-biases"
@@ -64,9 +64,9 @@ def config(folder: Path) -> Reader:
     """What a checkpoint says of itself, up to the module that is built of it."""
     import torch
 
-    from ....compress.model.checkpoint.vocabulary_check import check_vocabulary
-    from ....compress.model.skeleton import Skeleton
-    from ....compress.model.weights import WeightSource
+    from .....compress.model.checkpoint.vocabulary_check import check_vocabulary
+    from .....compress.model.skeleton import Skeleton
+    from .....compress.model.weights import WeightSource
 
     names = ["llama", "qwen3_moe", "gpt2", "bert-classifier", "t5"]
     make_subjects(folder, names)
@@ -83,7 +83,7 @@ def config(folder: Path) -> Reader:
 
 def tokenizer(folder: Path) -> Reader:
     """Tokenizers: what they say of themselves, a text there and back."""
-    from ....runtime.text.tokenizer import Tokenizer
+    from .....runtime.text.tokenizer import Tokenizer
 
     names = ["llama", "bert-classifier", "t5"]
     make_subjects(folder, names)
@@ -100,7 +100,7 @@ def tokenizer(folder: Path) -> Reader:
 
 def licence(folder: Path) -> Reader:
     """What a model's own files say of its licence: each file stands alone, since the first one decides."""
-    from ....compress.model.license import license_of
+    from .....compress.model.license import license_of
 
     made = {"source": {"license": {"name": "mit", "said_by": "README.md"}}}
     card = "---\nlicense: other\nlicense_name: own\n---\n# Toy\n"
@@ -122,12 +122,12 @@ def licence(folder: Path) -> Reader:
 
 def recipe(folder: Path) -> Reader:
     """Recipes, and the plan that is made of those that can be read."""
-    from ....compress import plan as planning
-    from ....compress.model.weights import WeightSource
-    from ....compress.rates import measured_rates
-    from ....compress.recipe import load_recipe
-    from ....compress.recipe_files import names, text_of
-    from ....yaml_safe import load_yaml
+    from .....compress import plan as planning
+    from .....compress.model.weights import WeightSource
+    from .....compress.rates import measured_rates
+    from .....compress.recipe import load_recipe
+    from .....compress.recipe_files import names, text_of
+    from .....yaml_safe import load_yaml
 
     rates = measured_rates()
     vars(planning)["measured_rates"] = lambda: rates  # once: a mutant takes a tenth of the time
@@ -150,8 +150,8 @@ def recipe(folder: Path) -> Reader:
 
 def calibration(folder: Path) -> Reader:
     """Calibration text."""
-    from ....compress.text.calibration import calibration_from
-    from ....runtime.text.tokenizer import Tokenizer
+    from .....compress.text.calibration import calibration_from
+    from .....runtime.text.tokenizer import Tokenizer
 
     make_subjects(folder, ["llama"])
     known, texts = Tokenizer.open(folder / "models" / "llama"), folder / "text"
@@ -168,7 +168,7 @@ def calibration(folder: Path) -> Reader:
 
 def journal(folder: Path) -> Reader:
     """What a killed run left beside its finished units."""
-    from ....compress.pipeline.journal import Journal
+    from .....compress.pipeline.journal import Journal
 
     path = folder / "journal.json"
     folder.mkdir(parents=True)

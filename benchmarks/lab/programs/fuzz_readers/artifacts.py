@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ....errors import BundleError, RefusedByPolicy
-from ....hashed_tree import hash_tree
-from ....storage import sha256_json, write_json
-from .fuzz_models import Reader
+from .....errors import BundleError, RefusedByPolicy
+from .....hashed_tree import hash_tree
+from .....storage import sha256_json, write_json
+from .models import Reader
 
 CHAT = [{"role": "user", "content": "what ran?"}, {"role": "assistant", "content": "the river"}]
 TEMPLATE_WORDS = tuple(
@@ -33,8 +33,8 @@ TEMPLATE_WORDS = tuple(
 
 def graph(folder: Path) -> Reader:
     """An ONNX graph, as the runtime reads it without the onnx package."""
-    from ....runtime.bundle.graph_file import GraphFile
-    from ....runtime.bundle.onnx_wire import external_locations
+    from .....runtime.bundle.graph_file import GraphFile
+    from .....runtime.bundle.onnx_wire import external_locations
 
     path = _save_graph(folder)
 
@@ -77,8 +77,8 @@ def _save_graph(folder: Path) -> Path:
 
 def manifests(folder: Path) -> Reader:
     """The manifests of bundles, of models saved for other runtimes and of compressed checkpoints."""
-    from ....runtime.bundle.bundle import Bundle
-    from ....runtime.bundle.verification import verify_directory
+    from .....runtime.bundle.bundle import Bundle
+    from .....runtime.bundle.verification import verify_directory
 
     decoder = {
         "layers": [{"kv_heads": 2, "head_dim": 16}] * 2,
@@ -121,9 +121,9 @@ def manifests(folder: Path) -> Reader:
 
 def records(folder: Path) -> Reader:
     """Run files, and the table and the page that are made of them."""
-    from ...page.compare import as_text, compare_runs
-    from ...page.report import render_report
-    from ...records import record
+    from ....page.compare import as_text, compare_runs
+    from ....page.report import render_report
+    from ....records import record
 
     path = folder / "run.jsonl"
     for line in _measurements():
@@ -138,7 +138,7 @@ def records(folder: Path) -> Reader:
 
 def _measurements() -> list[Any]:
     """A line as validate writes it, and one as profile does."""
-    from ...records.record import Measurement, Metric, Subject
+    from ....records.record import Measurement, Metric, Subject
 
     def subject(scheme: str) -> Subject:
         layers = [{"name": "model.layers.0.q_proj", "scheme": scheme, "status": "ok", "error": 0.01}]
@@ -178,8 +178,8 @@ def _measurements() -> list[Any]:
 
 def template(folder: Path) -> Reader:
     """Chat templates, in the child that :func:`edgepress.runtime.text.chat.render_chats` asks."""
-    from ....runtime.text import chat
-    from ....runtime.text.child_process import ChildProcess, Limits
+    from .....runtime.text import chat
+    from .....runtime.text.child_process import ChildProcess, Limits
 
     folder.mkdir(parents=True)
     path = folder / "chat_template.jinja"

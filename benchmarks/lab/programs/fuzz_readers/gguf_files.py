@@ -14,10 +14,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ..interop.families import TOKENIZERS
-from ..same_bytes import pico_families as pico
-from ..same_bytes.pico_models import save_pico
-from .fuzz_models import Reader
+from ...interop.families import TOKENIZERS
+from ...same_bytes import pico_families as pico
+from ...same_bytes.pico_models import save_pico
+from .models import Reader
 
 # As llama.cpp has them: windows, and a scale that is of the width of a head.
 _OF_SIX = {"query_pre_attn_scalar": 32, "sliding_window_pattern": 6, "num_hidden_layers": 6}
@@ -35,7 +35,7 @@ def gguf(folder: Path) -> Reader:
     """The header of a GGUF file."""
     from gguf import GGUFWriter
 
-    from ....compress.model.checkpoint.gguf_header import read_gguf_header
+    from .....compress.model.checkpoint.gguf_header import read_gguf_header
 
     path = folder / "model.gguf"
     folder.mkdir(parents=True)
@@ -65,8 +65,8 @@ def gguf_settings(folder: Path) -> Reader:
     """
     from gguf import GGUFReader
 
-    from ....compress.model.checkpoint import gguf_source
-    from ....export.api import export_bundle
+    from .....compress.model.checkpoint import gguf_source
+    from .....export.api import export_bundle
 
     opened: dict[Path, Any] = {}
     for family, changes in FAMILIES.items():
@@ -103,7 +103,7 @@ def _write_gguf(file: Path, settings: bytes, tensors: Sequence[Any]) -> None:
     """A file with the ``settings``; those that GGUF has no type for are refused, as if it were read."""
     from gguf import GGUFWriter
 
-    from ....errors import CheckpointError
+    from .....errors import CheckpointError
 
     try:
         fields = json.loads(settings)
