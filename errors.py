@@ -197,6 +197,17 @@ class Terminated(Interrupted):
     code, exit_code = "E-TERMINATED", 143
 
 
+class SigTerm(KeyboardInterrupt):
+    """SIGTERM arrived: ends the work as Ctrl-C does, under its own exit code."""
+
+
+def stopped(cause: BaseException | None, *, why: str = "", fix: str = "") -> Interrupted:
+    """The error of what the signal behind ``cause`` ended."""
+    if isinstance(cause, SigTerm):
+        return Terminated("terminated", why=why, fix=fix)
+    return Interrupted("interrupted", why=why, fix=fix)
+
+
 # Which extra brings a package that the core install lacks.
 EXTRAS = {
     "torch": "compress",

@@ -22,9 +22,9 @@ from ..errors import (
     BadUsage,
     EdgepressError,
     InputError,
-    Interrupted,
-    Terminated,
+    SigTerm,
     missing_extra,
+    stopped,
 )
 from ..escaping import one_line, printable
 from ..foreign import memory_shortage
@@ -34,10 +34,6 @@ from .program import discard, edgepress
 
 # The verbs that go on where they were stopped.
 CONTINUED = ("compress", "fit", "demo")
-
-
-class SigTerm(KeyboardInterrupt):
-    """SIGTERM arrived: ends the work as Ctrl-C does, under its own exit code."""
 
 
 def _wants_json(arguments: list[str]) -> bool:
@@ -90,12 +86,11 @@ def _usage(error: click.ClickException, arguments: list[str]) -> int:
 
 
 def _stopped(cause: BaseException | None, arguments: list[str]) -> int:
-    kind, what = (Terminated, "terminated") if isinstance(cause, SigTerm) else (Interrupted, "interrupted")
     if not arguments or arguments[0] not in CONTINUED:
-        return _fail(kind(what), arguments)
+        return _fail(stopped(cause), arguments)
     # A second --restart would drop what the first run finished.
     again = shlex.join(["edgepress", *(word for word in arguments if word != "--restart")])
-    return _fail(kind(what, why="what is finished is kept", fix=f"continue with: {again}"), arguments)
+    return _fail(stopped(cause, why="what is finished is kept", fix=f"continue with: {again}"), arguments)
 
 
 def _internal(error: BaseException, arguments: list[str]) -> int:

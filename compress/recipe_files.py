@@ -46,6 +46,13 @@ def about(recipe: str) -> About:
     return About.model_validate(load_yaml(text, source=origin)["about"])
 
 
+def step_of(recipe: str, name: str) -> dict[str, Any]:
+    """The last pass of that ``name`` in the packaged recipe, with its options as they are written there."""
+    text, origin = text_of(recipe)
+    passes: list[dict[str, Any]] = load_yaml(text, source=origin)["passes"]
+    return next(step for step in reversed(passes) if step["pass"] == name)
+
+
 # By what a model reads: what a recipe needs of it, and how that is given.
 _NEEDED = {
     "text": ("calibration text", "pass --text FILE, a directory, or a demo corpus such as wikipedia"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..compress.text.corpus import text_paths
-from ..errors import GateFailed, InputError, Interrupted
+from ..errors import GateFailed, InputError, stopped
 from ..output_paths import refuse_nesting
 from ..staging import Staging
 from ..terminal import Progress, ProgressTask, Silent
@@ -22,6 +22,7 @@ from .corrections import Corrections, objective_of
 from .cuts.profile import Profile
 from .found_recipe import recipe_of
 from .job import Job, refuse_impossible
+from .kept_trials import take_kept
 from .losses import known_losses, losses_file
 from .methods import METHODS, SOLVED
 from .outer.ray_workers import RayWorkers
@@ -72,15 +73,17 @@ def fit_model(
                     outer_search(job, search).work(leads=True)
             else:
                 search.run()
+            take_kept(search)
             return _judged(job, search, stage)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            take_kept(search)
             best = search.best()
             if best is None:
                 raise
             deliver(job, search, best, stage)
             said = search.said(best.measured)
-            raise Interrupted(
-                "interrupted",
+            raise stopped(
+                error,
                 why=f"{target} holds the best so far: {said}, on the text that it was chosen by",
                 fix="--overwrite searches again",
             ) from None

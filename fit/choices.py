@@ -46,18 +46,21 @@ class Choices:
         judged = self.space.judged
         return values[DISK.name] if self.objective == DISK.name else judged.lost(values[judged.name])
 
-    def with_cache(self, method: Method) -> Method:
-        """The method with the cache that is predicted to be better, where what it takes is bounded."""
+    def with_cache(self, method: Method) -> tuple[Method, Solution | Infeasible]:
+        """The method with its best choice; and with the cache that is predicted to be better, where what it
+        takes is bounded.
+        """
         if method.packaged or not self.spaces.cache_counts(self.spaces.of(method.space)):
-            return method
+            return method, self.solved(method)
         both = [replace(method, cached=cached) for cached in (False, True)]
-        solved = [(one, self.solved(one)) for one in both]
+        solved = {one: self.solved(one) for one in both}
         costs = {
             one: self.cost(self.predicted(found.options, one))
-            for one, found in solved
+            for one, found in solved.items()
             if not isinstance(found, Infeasible)
         }
-        return min(costs, key=costs.__getitem__) if costs else both[-1]
+        best = min(costs, key=costs.__getitem__) if costs else both[-1]
+        return best, solved[best]
 
     def solved(self, method: Method, share: float = 1.0) -> Solution | Infeasible:
         """The best choice as predicted now; with a ``share`` of the bytes that the best above the smallest

@@ -26,8 +26,8 @@ from .methods import METHODS
 from .planned_time import require_room_to_measure
 from .quantities import DISK, MEMORY
 from .search import ROUNDS, Search
+from .setting import Setting
 from .spaces import Spaces
-from .trials import Setting
 
 
 class Job:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..compress.numbers.scheme import Scheme
+from ..compress.recipe_files import step_of
 
 TUNE, QAT = "tune", "qat"
 # By name: to nearest; GPTQ; GPTQ that compensates for the errors of earlier layers.
@@ -17,17 +18,14 @@ ROUNDINGS: dict[str, dict[str, Any]] = {
     "corrected": {"pass": "gptq", "refinements": 2, "correction": 1.0},
 }
 _LEARNED = {TUNE: "tuned", QAT: "codes learned"}
-# As in `w3a16-qat`: codes that GPTQ found have less far to go than scales.
-_CODES = {"codes_rate": 0.3}
+# The recipe whose rate of codes is taken: those that GPTQ found have less far to go than scales.
+_CODES = "w3a16-qat"
 CACHE_BITS = 8
 CACHE: dict[str, Any] = {"pass": "kv_cache", "bits": CACHE_BITS}
-# By the mean bits of the linears at most: steps and rates of the packaged recipes with as many
-# (`w2a16-tuned`, `w3a16-tuned`, `best`), since what is rounded to fewer has further to go.
-_STEPS: tuple[tuple[float, dict[str, Any]], ...] = (
-    (2.5, {"batch_tokens": 512, "micro_batch_tokens": 512, "learning_rate": 4e-3}),
-    (3.5, {"batch_tokens": 512, "micro_batch_tokens": 512, "learning_rate": 3e-3}),
-    (float("inf"), {"batch_tokens": 1024}),
-)
+# By the mean bits of the linears at most: the recipe whose steps and rates are taken, since what is rounded
+# to fewer has further to go.
+_STEPS = ((2.5, "w2a16-tuned"), (3.5, "w3a16-tuned"), (float("inf"), "best"))
+_MEASURED = 3  # times, while it learns
 # By name: what goes from the model before its weights are rounded. The passes solve which heads, channels and
 # blocks; widths are those of every block, since a plan of bits is checked before they are solved.
 CUTS: dict[str, dict[str, Any]] = {
@@ -78,10 +76,10 @@ class Method:
     @property
     def space(self) -> str:
         """The key of its candidates: what goes first, or the recipe that leaves no choice."""
-        return self.packaged or self.left
+        return self.packaged or self.behind
 
     @property
-    def left(self) -> str:
+    def behind(self) -> str:
         """What goes first, and whether what is left learns; "" for the model as it is."""
         return self.cut + RECOVERED * self.recovered
 
@@ -139,13 +137,13 @@ def _learning(learned: str, epochs: int, plan: Mapping[str, str]) -> dict[str, A
     """The pass by which what is rounded by ``plan`` learns."""
     if learned == QAT:
         return {
-            "pass": QAT,
-            **_CODES,
-            "training": {"epochs": epochs, "measurements": 3, "learning_rate": 1e-3},
+            **step_of(_CODES, QAT),
+            "training": {"epochs": epochs, "measurements": _MEASURED, "learning_rate": 1e-3},
         }
     mean = sum(Scheme.parse(name).bits for name in plan.values()) / len(plan)
-    steps = next(steps for most, steps in _STEPS if mean <= most)
-    return {"pass": TUNE, "training": {"epochs": epochs, "measurements": 3, **steps}}
+    recipe = next(recipe for most, recipe in _STEPS if mean <= most)
+    training = {**step_of(recipe, TUNE)["training"], "epochs": epochs, "measurements": _MEASURED}
+    return {"pass": TUNE, "training": training}
 
 
 def _usual(plan: Mapping[str, str]) -> str:

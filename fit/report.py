@@ -23,7 +23,8 @@ from .figures import qualities
 from .job import Job
 from .methods import SOLVED
 from .search import Search, excess
-from .trials import BUNDLE, RECIPE, Trial, recipe_text
+from .setting import RECIPE
+from .trials import BUNDLE, Trial, recipe_text
 
 REPORT, RUNS, FRONT, SCHEMA = "fit.json", "runs.jsonl", "front.html", "edgepress.fit/1"
 _HELD_OUT = "held-out"  # a file of text, or a folder of images or sounds
@@ -84,7 +85,7 @@ def _is_held_out(line: Measurement) -> bool:
 def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
     wish, budgets, space = job.wish, job.wish.budgets, search.choices.spaces.of(trial.method.space)
     # What another budget would bring, of all candidates: a packaged recipe has none.
-    whole = search.choices.spaces.of(trial.method.left)
+    whole = search.choices.spaces.of(trial.method.behind)
     given, option = job.texts.calibration, OPTIONS[read_by(job.source.anatomy)]
     own = [] if given in CORPORA else [option, Path(given).name]
     own += [word for one in search.setting.protected(trial.recipe) for word in ("--protect", one.name)]
@@ -107,7 +108,7 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
         "trials": [_described(search, number) for number in range(len(search.trials))],
         "chosen": search.trials.index(trial) + 1,
         "why_no_more": search.refusals,
-        "bits": strips(search.choices.spaces.left(trial.method.space), space, trial.options),
+        "bits": strips(search.choices.spaces.source_of(trial.method.space), space, trial.options),
         "cut": search.choices.spaces.said(trial.method.cut),
         "units": units_of(space, trial.options),
         "prices": [one.shown() for one in prices(whole, search.choices.corrections, trial.method, budgets)],
@@ -120,7 +121,7 @@ def _described(search: Search, number: int) -> dict[str, Any]:
         "number": number + 1,
         "key": trial.key,
         "method": trial.method.name,
-        "predicted": search.predictions[number],
+        "predicted": trial.predicted,
         "measured": trial.measured,
         "excess": excess(trial, search.budgets),
         "seconds": trial.seconds,

@@ -19,8 +19,10 @@ from .figures import qualities
 from .methods import LEARNING, METHODS, SOLVED, Method
 from .planned_time import cutting_seconds, planned_seconds
 from .quantities import DISK
+from .setting import Setting
 from .solve import Infeasible, Solution
-from .trials import Setting, Trial, quality_of, run_trial
+from .trial_clock import TrialClock
+from .trials import Trial, directory_of, is_made, quality_of, run_trial
 
 ROUNDS = 3  # of each method
 _WORTH = 0.02  # of the objective: what a further trial must promise
@@ -42,7 +44,6 @@ class Search:
     progress: Progress
     most: int
     trials: list[Trial] = field(default_factory=list)
-    predictions: list[dict[str, float]] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     gap: float = 0.0
 
@@ -74,7 +75,8 @@ class Search:
         return replace(best.method, epochs=method.epochs, cut=method.cut)
 
     def _tried(self, method: Method, *, last: bool) -> None:
-        if self.trials and not self.time_for(method):
+        wants_cut = method.cut == SOLVED and not self.choices.spaces.is_ready(SOLVED)
+        if wants_cut and self.trials and not self.time_for(method):
             return
         try:
             self._rounds(method)
@@ -88,13 +90,12 @@ class Search:
         if method.cut == SOLVED and not self.choices.spaces.profile():
             self.refuse(f"{method.name}: no cut of heads, channels or blocks is predicted to be better")
             return
-        for number in range(ROUNDS):
-            method = self.choices.with_cache(method)
-            found = self.choices.solved(method)
+        for _ in range(ROUNDS):
+            method, found = self.choices.with_cache(method)
             if isinstance(found, Infeasible):
                 self.refusals.append(f"{method.name}: {self.choices.why(found, method)}")
                 return
-            if not self._promises(found, method) or (number and not self.time_for(method)):
+            if not self._promises(found, method) or not self._affords(found.options, method):
                 return
             self.gap = found.gap
             self._try(found.options, method)
@@ -113,17 +114,22 @@ class Search:
     def _try(self, options: tuple[int, ...], method: Method) -> None:
         predicted = self.choices.predicted(options, method)
         self.progress.note(f"trial {len(self.trials) + 1}, {method.name}: predicted {self.said(predicted)}")
-        self.take(self.ran(options, method, self.progress), predicted)
+        self.take(self.ran(options, method, predicted, self.progress))
 
-    def ran(self, options: tuple[int, ...], method: Method, progress: Progress) -> Trial:
+    def ran(
+        self, options: tuple[int, ...], method: Method, predicted: dict[str, float], progress: Progress
+    ) -> Trial:
         """The trial of a choice: what is there of it is read."""
         recipe = self.choices.recipe(options, method)
-        return run_trial(self.setting, options, method, recipe, self.folder, progress)
+        return run_trial(self.setting, options, method, recipe, predicted, self.folder, progress)
 
-    def take(self, trial: Trial, predicted: dict[str, float]) -> None:
+    def key(self, options: tuple[int, ...], method: Method) -> str:
+        """That of the trial of a choice."""
+        return self.setting.key_of(self.choices.recipe(options, method))
+
+    def take(self, trial: Trial) -> None:
         """Learn from a trial."""
         self.trials.append(trial)
-        self.predictions.append(predicted)
         self.choices.learn(trial)
         broken = trial.broken(self.budgets)
         said = "holds" if not broken else "misses " + ", ".join(one.shown() for one in broken)
@@ -145,9 +151,20 @@ class Search:
             return "; none holds yet"
         return f"; best so far: trial {self.trials.index(best) + 1}"
 
-    def time_for(self, method: Method) -> bool:
-        """Whether a trial by ``method`` ends in time, and a learning one after it, where that is in reach."""
-        left, needed = self.ends - time.monotonic(), self._needed(method)
+    def _affords(self, options: tuple[int, ...], method: Method) -> bool:
+        """Whether there is time for the trial of a choice: the first is always made, and what is made of
+        others takes none.
+        """
+        directory = directory_of(self.key(options, method), self.folder)
+        if not self.trials or is_made(self.setting, directory):
+            return True
+        return self.time_for(method, spent=TrialClock(directory).seconds)
+
+    def time_for(self, method: Method, *, spent: float = 0.0) -> bool:
+        """Whether a trial by ``method`` ends in time, on which so many seconds were ``spent``, and a learning
+        one after it, where that is in reach.
+        """
+        left, needed = self.ends - time.monotonic(), max(0.0, self._needed(method) - spent)
         learning = 0.0 if method.epochs else self._needed(replace(method, epochs=LEARNING.epochs))
         if needed + (learning if learning < left else 0.0) < left:
             return True
@@ -169,7 +186,7 @@ class Search:
     def _cutting(self, method: Method) -> float:
         """Seconds until there is a cut to try, where none was made."""
         spaces = self.choices.spaces
-        if method.cut != SOLVED or spaces.has_profile:
+        if method.cut != SOLVED or spaces.is_ready(SOLVED):
             return 0.0
         return cutting_seconds(spaces.source, self.choices.calibration)
 

@@ -76,18 +76,26 @@ class Spaces:
         """
         return self._opened(key)[1]
 
-    def left(self, key: str) -> WeightSource:
-        """What the cut leaves of the model."""
+    def source_of(self, key: str) -> WeightSource:
+        """The checkpoint of those candidates: what the cut leaves of the model."""
         return self._opened(key)[0]
 
     def knows(self, recipe: str) -> bool:
         """Whether all that the packaged ``recipe`` gives the model is among the candidates."""
         return given_by(self.source, recipe) is not None
 
-    @property
-    def has_profile(self) -> bool:
-        """Whether :meth:`profile` is made."""
-        return self._profile is not None
+    def is_ready(self, key: str) -> bool:
+        """Whether all that :meth:`of` cuts and measures for ``key`` is there already."""
+        if key in self._found:
+            return True
+        if key.startswith(SOLVED) and self._profile is None and read_sealed(self._profile_file) is None:
+            return False
+        if not (first := self._first(key)):
+            return known_losses(self._losses_file(self.source, ())) is not None
+        checkpoint = self._folder(first) / "checkpoint"
+        if not checkpoint.exists():
+            return False
+        return known_losses(self._losses_file(WeightSource.open(checkpoint), first)) is not None
 
     def profile(self) -> Profile:
         """What :data:`.methods.SOLVED` cuts: the same in all processes of a search.
@@ -96,9 +104,7 @@ class Spaces:
             EdgepressError: as the pruning passes, or what measures.
         """
         if self._profile is None:
-            asked = [f"{one.key} {one.bound!r} {one.watts}" for one in self.budgets]
-            key = sha256_json([self.fingerprint, self.calibration.sha256, asked])
-            file = self.directory / f"profile-{key[:16]}.json"
+            file = self._profile_file
             with alone(file.with_suffix(".lock")):
                 found = read_sealed(file)
                 if found is None:
@@ -106,6 +112,12 @@ class Spaces:
                     write_sealed(file, found)
             self._profile = Profile.from_json(found)
         return self._profile
+
+    @property
+    def _profile_file(self) -> Path:
+        asked = [f"{one.key} {one.bound!r} {one.watts}" for one in self.budgets]
+        key = sha256_json([self.fingerprint, self.calibration.sha256, asked])
+        return self.directory / f"profile-{key[:16]}.json"
 
     def cut_space(self, factor: float = 1.0) -> CutSpace:
         """The candidates of the whole model, cuts among them, which cost ``factor`` times their losses."""
@@ -171,15 +183,23 @@ class Spaces:
         times = times_of(space, source, self.budgets, self.costs, rests)
         return replace(space, times=times, rests=rests)
 
+    def _cutting(self, passes: Passes) -> dict[str, Any]:
+        """The recipe of ``passes``."""
+        return {"name": "cut", "passes": list(passes), "calibration": dict(self.settings)}
+
+    def _folder(self, passes: Passes) -> Path:
+        """Where the checkpoint is that ``passes`` leave."""
+        key = sha256_json([self.fingerprint, self._cutting(passes), self.calibration.sha256])
+        return self.directory / "cuts" / key[:16]
+
     def _pruned(self, passes: Passes) -> Path:
         """The checkpoint that ``passes`` leave, made by one of the processes that share the directory."""
-        recipe = {"name": "cut", "passes": list(passes), "calibration": dict(self.settings)}
-        key = sha256_json([self.fingerprint, recipe, self.calibration.sha256])
-        folder = self.directory / "cuts" / key[:16]
+        folder = self._folder(passes)
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder / "lock"):
             if not (folder / "checkpoint").exists():
-                write_atomic(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
+                recipe = yaml.safe_dump(self._cutting(passes), sort_keys=False)
+                write_atomic(folder / "recipe.yaml", recipe.encode())
                 compress_model(
                     self.model,
                     output=folder / "checkpoint",
@@ -191,14 +211,21 @@ class Spaces:
                 )
         return folder / "checkpoint"
 
-    def _losses(self, source: WeightSource, first: Passes) -> Losses:
-        """Kept in the directory too, for processes elsewhere."""
-        fingerprint = source.reader.fingerprint() if first else self.fingerprint
-        shared = (
-            self.directory / losses_file(fingerprint, source.anatomy, self.calibration, cuts=not first).name
+    def _fingerprint(self, source: WeightSource, first: Passes) -> str:
+        return source.reader.fingerprint() if first else self.fingerprint
+
+    def _losses_file(self, source: WeightSource, first: Passes) -> Path:
+        """In the directory, for processes elsewhere."""
+        named = losses_file(
+            self._fingerprint(source, first), source.anatomy, self.calibration, cuts=not first
         )
+        return self.directory / named.name
+
+    def _losses(self, source: WeightSource, first: Passes) -> Losses:
+        shared = self._losses_file(source, first)
         found = known_losses(shared)
         if found is None:
+            fingerprint = self._fingerprint(source, first)
             work = self.directory / "losses" / fingerprint[:16]
             device = choose_device(self.device)
             found = measure_losses(

@@ -6,16 +6,14 @@ last one, and none runs twice.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .. import __version__
-from ..benchmarks.quality.subgroups.items import kept_for_calibration
 from ..benchmarks.quality.validate import validate_bundle
 from ..benchmarks.records.record import Measurement
 from ..benchmarks.speed.elsewhere import Request
@@ -23,72 +21,27 @@ from ..benchmarks.speed.protocol import Protocol
 from ..benchmarks.speed.side_by_side import SideBySide
 from ..compress.api import compress_model
 from ..compress.pipeline.sealed import read_sealed, write_sealed
-from ..compress.recipe import parse
-from ..compress.text.protected_text import ProtectedText
 from ..devices.own_devices import HERE, own_device
 from ..export.api import export_bundle
 from ..runtime.bundle.bundle import Bundle
-from ..storage import sha256_json, write_atomic
+from ..storage import write_atomic
 from ..terminal import Progress
-from .asked.texts import Texts
 from .budgets import Budget
 from .figures import of_device, originals, qualities
 from .latency import BATCH, NEW_TOKENS, timed_lengths
 from .methods import Method
-from .quantities import DISK, ENERGY
+from .quantities import DISK
+from .setting import RECIPE, Setting
+from .trial_clock import TrialClock
 
-RECIPE, BUNDLE = "recipe.yaml", "bundle"
+BUNDLE, CHOICE = "bundle", "choice.json"
 _SENTENCES = 256  # of a text, or rows with labels
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all trials of a run share.
-
-    Attributes:
-        model: as the user named it; ``fingerprint``: of its weights.
-        calibration: samples, length and seed, as a recipe has them. windows: of text in a measurement of
-            a decoder's quality, each as long.
-        budgets: which decide on what is measured on which devices.
-    """
-
-    model: str
-    fingerprint: str
-    texts: Texts
-    calibration: Mapping[str, int]
-    windows: int
-    budgets: Sequence[Budget]
-    threads: int | None = None
-    device: str = "auto"
-
-    def key_of(self, recipe: Mapping[str, Any]) -> str:
-        """The hash of all that decides on a trial."""
-        how = [__version__, self.fingerprint, recipe, self.texts.hashes, self.windows, self.device]
-        return sha256_json([*how, [one.sha256 for one in self.protected(recipe)]])
-
-    def protected(self, recipe: Mapping[str, Any]) -> list[ProtectedText]:
-        """What the slices of budgets keep for calibration, which is never measured, where ``recipe`` reads
-        text.
-        """
-        if not parse(dict(recipe), RECIPE).calibrated:
-            return []
-        return [text for name in self.slices if (text := kept_for_calibration(name)) is not None]
-
-    @property
-    def devices(self) -> list[str]:
-        """Those that something is measured on."""
-        return list(dict.fromkeys(str(one.device) for one in self.budgets if one.quantity.on_device))
-
-    @property
-    def slices(self) -> list[str]:
-        """Those whose worst group a budget is about."""
-        return list(dict.fromkeys(one.slice for one in self.budgets if one.slice is not None))
-
-
-@dataclass(frozen=True)
 class Trial:
-    """The ``recipe`` and what came of it: ``measured`` by :attr:`.budgets.Budget.key`, the ``originals`` of
-    each figure of quality, the ``lines`` that say so, and the ``seconds`` that it took.
+    """The ``recipe`` and what came of it: ``predicted`` and ``measured`` by :attr:`.budgets.Budget.key`, the
+    ``originals`` of each figure of quality, the ``lines`` that say so, and the ``seconds`` that it took.
     """
 
     key: str
@@ -96,6 +49,7 @@ class Trial:
     method: Method
     options: tuple[int, ...]
     recipe: dict[str, Any]
+    predicted: dict[str, float] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
     originals: dict[str, float] = field(default_factory=dict)
     lines: list[Measurement] = field(default_factory=list)
@@ -116,22 +70,44 @@ def run_trial(
     options: Sequence[int],
     method: Method,
     recipe: dict[str, Any],
+    predicted: Mapping[str, float],
     folder: Path,
     progress: Progress,
 ) -> Trial:
-    """Build and measure ``recipe`` in a directory below ``folder``, or read what an earlier run found there.
+    """Build and measure ``recipe``, of which so much is ``predicted``, in a directory below ``folder``, or
+    read what an earlier run found there.
 
     Raises:
         GateFailed: the export does not do what the checkpoint does.
         EdgepressError: as compress, export, validate and profile.
     """
     key = setting.key_of(recipe)
-    directory = folder / key[:16]
+    directory = directory_of(key, folder)
     directory.mkdir(parents=True, exist_ok=True)
-    trial = Trial(key, directory, method, tuple(options), recipe)
+    trial = Trial(key, directory, method, tuple(options), recipe, dict(predicted))
     write_atomic(directory / RECIPE, recipe_text(recipe).encode())
-    begun, clock = time.monotonic(), directory / "seconds.json"
-    before = float((read_sealed(clock) or {}).get("seconds", 0.0))
+    choice = {"method": asdict(method), "options": trial.options, "predicted": trial.predicted}
+    write_sealed(directory / CHOICE, choice)
+    clock = TrialClock(directory)
+    with nullcontext() if is_made(setting, directory) else clock.running():
+        _measure(setting, trial, progress)
+    return replace(trial, seconds=clock.seconds)
+
+
+def directory_of(key: str, folder: Path) -> Path:
+    """That of the trial with this ``key`` below ``folder``."""
+    return folder / key[:16]
+
+
+def is_made(setting: Setting, directory: Path) -> bool:
+    """Whether all of the trial in ``directory`` is there: its bundle, and what the budgets have measured."""
+    files = [setting.quality_file(setting.texts.development), *map(setting.device_file, setting.devices)]
+    made = (directory / BUNDLE).exists()
+    return made and all(read_sealed(directory / one) is not None for one in files)
+
+
+def _measure(setting: Setting, trial: Trial, progress: Progress) -> None:
+    """What is not there yet is made."""
     _build(setting, trial, progress)
     trial.measured[DISK.name] = float(Bundle.open(trial.bundle).disk_bytes)
     quality = quality_of(setting, trial, setting.texts.development, progress)
@@ -141,10 +117,6 @@ def run_trial(
     for name, line in _on_devices(setting, trial, progress).items():
         trial.lines.append(line)
         trial.measured.update(of_device(name, line, setting.budgets))
-    seconds = before + time.monotonic() - begun
-    if before == 0.0:
-        write_sealed(clock, {"seconds": seconds})
-    return Trial(**{**vars(trial), "seconds": before or seconds})
 
 
 def recipe_text(recipe: Mapping[str, Any]) -> str:
@@ -156,7 +128,7 @@ def quality_of(setting: Setting, trial: Trial, text: Path, progress: Progress) -
     """The bundle against the original on ``text``, measured once; its replies are not. Of slices one half is
     for the development text, the other for the held-out text.
     """
-    kept = trial.directory / f"{'-'.join([text.stem, *setting.slices])}.json"
+    kept = trial.directory / setting.quality_file(text)
     if (known := read_sealed(kept)) is not None:
         return Measurement.model_validate(known)
     line = validate_bundle(
@@ -206,17 +178,15 @@ def _workload(trial: Trial, progress: Progress) -> dict[str, int]:
 def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str, Measurement]:
     """The line of each device that a budget names, measured once."""
     found, left = {}, []
-    counted = [one for one in setting.budgets if one.quantity is ENERGY and one.watts is None]
-    kept = {name: f"device-{name}{'-energy' * bool(counted)}.json" for name in setting.devices}
     for name in setting.devices:
-        known = read_sealed(trial.directory / kept[name])
+        known = read_sealed(trial.directory / setting.device_file(name))
         if known is None:
             left.append(name)
         else:
             found[name] = Measurement.model_validate(known)
     if left:
-        options = {"energy": bool(counted), "threads": setting.threads, "provider": "cpu", "per_op": False}
-        options |= {**_workload(trial, progress), "batch": BATCH}
+        options = {"threads": setting.threads, "provider": "cpu", "per_op": False, "batch": BATCH}
+        options |= {**_workload(trial, progress), "energy": setting.counts_energy}
         # Memory does not depend on whether the machine is cool and quiet.
         request = Request((trial.bundle,), Protocol.quick(), options, "edgepress fit", settle_s=0.0)
         places = SideBySide(request, trial.directory / "profile.jsonl", progress)
@@ -224,6 +194,8 @@ def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str,
         if (failure := places.failure()) is not None:
             raise failure
         for name, line in places.lines.items():
-            write_sealed(trial.directory / kept[name], line.model_dump(by_alias=True, mode="json"))
+            write_sealed(
+                trial.directory / setting.device_file(name), line.model_dump(by_alias=True, mode="json")
+            )
             found[name] = line
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from edgepress.errors import BundleError, EdgepressError, OutOfResource, RefusedByPolicy
+from edgepress.errors import BundleError, EdgepressError, OutOfResource, RefusedByPolicy, SigTerm
 from edgepress.foreign import foreign_errors_are_typed, memory_shortage, shortages_are_typed
 
 
@@ -70,8 +70,6 @@ def test_interrupts_and_typed_errors_pass(raised: BaseException) -> None:
 
 
 def test_sigterm_passes() -> None:
-    from edgepress.cli.entry import SigTerm
-
     with pytest.raises(SigTerm), foreign_errors_are_typed(typed):
         raise SigTerm
 

@@ -144,8 +144,8 @@ class OuterSearch:
             if one.number in self._taken or chosen is None or one.state.name != "COMPLETE":
                 continue
             self._taken.add(one.number)
-            trial = self.search.ran(tuple(chosen["options"]), _method(one), Silent())
-            self.search.take(trial, chosen["predicted"])
+            options, predicted = tuple(chosen["options"]), chosen["predicted"]
+            self.search.take(self.search.ran(options, _method(one), predicted, Silent()))
 
     def _claim(self) -> _Claim | None:
         """A trial that a killed process left, or a new one; None where there are enough, or time is over."""
@@ -207,7 +207,7 @@ class OuterSearch:
             self.search.refuse(f"{method.name}: {self.search.choices.why(found, method)}")
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return None
-        key = self.search.setting.key_of(self.search.choices.recipe(found.options, method))
+        key = self.search.key(found.options, method)
         same = next((one for one in known if one.user_attrs.get("chosen", {}).get("key") == key), None)
         if same is not None:
             self._tell(trial, same.values if same.state.name == "COMPLETE" else None, same.constraints)
@@ -227,7 +227,8 @@ class OuterSearch:
         said = self.search.said(claim.predicted)
         self.search.progress.note(f"{claim.method.name}: predicted {said}")
         try:
-            trial = self.search.ran(claim.options, claim.method, self.search.progress)
+            search = self.search
+            trial = search.ran(claim.options, claim.method, claim.predicted, search.progress)
         except (GateFailed, InputError) as error:
             # What this method cannot do to this model, or not well enough for its proof; others may.
             self.search.refuse(f"{claim.method.name}: {error.what}")

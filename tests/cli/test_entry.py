@@ -16,10 +16,10 @@ from typing import Any
 import click
 import pytest
 from edgepress import __version__, errors
-from edgepress.cli.entry import SigTerm, run
+from edgepress.cli.entry import run
 from edgepress.cli.program import edgepress
 from edgepress.cli.verb_list import VERBS
-from edgepress.errors import EdgepressError, InputError
+from edgepress.errors import EdgepressError, InputError, SigTerm
 from edgepress.hashed_tree import hash_tree
 
 Capture = pytest.CaptureFixture[str]

@@ -42,8 +42,8 @@ def choices_of(space: Space, bound: float, *, counts: bool = True) -> Choices:
 def test_the_cache_is_chosen_with_the_bits(bound: float, loss: float, cached: bool) -> None:
     """With room for all, or one that loses much: in float; where nothing else fits, in eight bits."""
     choices = choices_of(replace(SPACE, cache=8e6, cache_damage=loss), bound)
-    found = choices.with_cache(METHODS[0])
-    assert found == replace(METHODS[0], cached=cached)
+    found, chosen = choices.with_cache(METHODS[0])
+    assert chosen == choices.solved(found) and found == replace(METHODS[0], cached=cached)
     both = [replace(found, cached=one) for one in (False, True)]
     solved = [choices.solved(one) for one in both]
     if all(isinstance(one, Solution) for one in solved):
@@ -56,6 +56,6 @@ def test_the_cache_is_chosen_with_the_bits(bound: float, loss: float, cached: bo
 
 def test_a_cache_that_is_not_bounded_or_packaged_stays_as_it_is() -> None:
     space = replace(SPACE, cache=8e6, cache_damage=1e-3)
-    assert choices_of(space, 95e6, counts=False).with_cache(METHODS[0]) == METHODS[0]
+    assert choices_of(space, 95e6, counts=False).with_cache(METHODS[0])[0] == METHODS[0]
     packaged = Method(packaged="best-small")
-    assert choices_of(space, 95e6).with_cache(packaged) == packaged
+    assert choices_of(space, 95e6).with_cache(packaged)[0] == packaged

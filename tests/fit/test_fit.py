@@ -5,6 +5,7 @@ what nothing keeps is answered; kills and interrupts lose nothing.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from edgepress.benchmarks.quality.slices.people import choices
 from edgepress.benchmarks.records import record as records
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
+from edgepress.errors import OutOfResource, SigTerm
 from edgepress.export.api import export_bundle
 from edgepress.fit import search as search_module
 from edgepress.fit import trials as trials_module
@@ -244,18 +246,40 @@ def test_an_interrupt_leaves_the_best_so_far(
     assert len(report["trials"]) == 1 and report["held_out_status"] == "not-read"
 
 
-def test_an_interrupt_before_the_last_judgement_leaves_it_too(
+def test_what_is_made_is_listed_and_delivered_whatever_time_is_left(
     fit: Fit, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = search_module.quality_of
+    out, measured = tmp_path / "o", search_module.quality_of
 
-    def interrupted(*arguments: Any) -> Any:
-        if arguments[2].stem == "held-out":
-            raise KeyboardInterrupt
-        return found(*arguments)
+    def stopped(error: BaseException) -> Callable[..., Any]:
+        """Nothing is judged on the held-out text."""
 
-    monkeypatch.setattr(search_module, "quality_of", interrupted)
+        def call(*arguments: Any) -> Any:
+            if arguments[2].stem == "held-out":
+                raise error
+            return measured(*arguments)
+
+        return call
+
+    monkeypatch.setattr(search_module, "METHODS", (Method(), Method("rtn"), Method("corrected")))
     monkeypatch.setattr(search_module, "ROUNDS", 1)
-    assert fit("--max-kl", "0.5") == 130
+    monkeypatch.setattr(search_module, "quality_of", stopped(OutOfResource("the disk is full")))
+    assert fit("--max-kl", "0.5") == 6
+    shutil.copytree(tmp_path / ".o.partial", tmp_path / ".p.partial")
+    monkeypatch.setattr(trials_module, "compress_model", lambda *_, **__: pytest.fail("it is there"))
+    monkeypatch.setattr(search_module, "quality_of", stopped(SigTerm()))
+    assert fit("--max-kl", "0.5", "--hours", "1e-6") == 143
     assert "holds the best so far" in capsys.readouterr().err
-    assert not read_json(tmp_path / "o" / "fit.json")["held_out"]
+    report = read_json(out / "fit.json")
+    assert [one["method"] for one in report["trials"]] == ["gptq", "rtn", "corrected"]
+    assert not report["held_out"] and not report["why_no_more"]
+    assert all(one["predicted"]["disk"] > 0 < one["seconds"] for one in report["trials"])
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_module.Search, "run", interrupted)
+    assert fit("--max-kl", "0.5", "-o", str(tmp_path / "p")) == 130
+    again = read_json(tmp_path / "p" / "fit.json")
+    assert sorted(one["key"] for one in again["trials"]) == sorted(one["key"] for one in report["trials"])
+    assert again["trials"][again["chosen"] - 1]["key"] == report["trials"][report["chosen"] - 1]["key"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from edgepress.fit import search as search_module
 from edgepress.fit.budgets import Budget
 from edgepress.fit.methods import LEARNING, METHODS, SOLVED, Method
 from edgepress.fit.quantities import DISK
@@ -45,3 +47,27 @@ def test_a_cut_learns_where_it_is_better_before_anything_learned(cut: float) -> 
     found = tried({METHODS[0]: 1.5, CORRECTED: 1.0, learned: 0.5, CUT: cut})
     assert found[3:5] == [learned, CUT]
     assert found[5:] == ([] if cut > 1 else [replace(CUT, epochs=LEARNING.epochs)])
+
+
+@pytest.mark.parametrize(
+    ("made", "spent", "first", "affords"),
+    [
+        (True, 0.0, False, True),
+        (False, 0.0, False, False),
+        (False, 50.0, False, True),  # the most of it is there
+        (False, 0.0, True, True),
+    ],
+)
+def test_what_is_made_of_a_trial_takes_no_time(
+    made: bool, spent: float, first: bool, affords: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices: Any = SimpleNamespace(recipe=lambda *_: {})
+    setting: Any = SimpleNamespace(key_of=lambda _: "k" * 64)
+    search = Search(choices, setting, tmp_path, time.monotonic() + 30, Silent(), 9)
+    trial: Any = SimpleNamespace(seconds=60.0)
+    search.trials += [] if first else [trial]
+    monkeypatch.setattr(Search, "_needed", lambda *_: 60.0)
+    monkeypatch.setattr(search_module, "is_made", lambda *_: made)
+    monkeypatch.setattr(search_module, "TrialClock", lambda _: SimpleNamespace(seconds=spent))
+    assert search._affords((0,), Method(epochs=1)) == affords
+    assert bool(search.refusals) != affords

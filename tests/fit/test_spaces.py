@@ -47,8 +47,9 @@ def test_a_cut_has_candidates_and_a_damage_of_its_own(
     found = search.choices.solved(method)
     assert isinstance(found, Solution)
     predicted = search.choices.predicted(found.options, method)
-    trial = search.ran(found.options, method, Silent())
+    trial = search.ran(found.options, method, predicted, Silent())
     assert [one["pass"] for one in trial.recipe["passes"]][: len(passes)] == passes
     assert trial.measured["disk"] == pytest.approx(predicted["disk"], rel=0.15) and trial.measured["KL"] > 0
-    search.take(trial, predicted)
+    assert search.choices.spaces.is_ready(cut) and not search.choices.spaces.is_ready("narrow 90 %")
+    search.take(trial)
     assert search.choices.predicted(found.options, method) == pytest.approx(trial.measured)

@@ -9,7 +9,7 @@ import pytest
 from edgepress.fit.asked.texts import Texts
 from edgepress.fit.budgets import parse
 from edgepress.fit.quantities import SLICE_KL
-from edgepress.fit.trials import Setting
+from edgepress.fit.setting import Setting
 
 GPTQ, RTN = ({"passes": [{"pass": name, "scheme": "W4A16-g32"}]} for name in ("gptq", "rtn"))
 

@@ -131,7 +131,7 @@ def test_tasks_of_ray_run_all_trials_where_nobody_else_does(
     share(job)
     with RayWorkers(tmp_path / "o", 2, notes):
         ends = time.monotonic() + 240
-        while len(list(directory.glob("trials/*/seconds.json"))) < TRIALS and time.monotonic() < ends:
+        while len(list(directory.glob("trials/*/development.json"))) < TRIALS and time.monotonic() < ends:
             time.sleep(0.2)
         assert shared.work(leads=True) == 0
         assert len(shared.search.trials) == TRIALS
