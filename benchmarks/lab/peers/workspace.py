@@ -86,7 +86,8 @@ def setup(workspace: Workspace, peer: str, module: ModuleType) -> None:
     for step in steps:
         done = subprocess.run(step, env=variables, stderr=subprocess.PIPE, text=True)
         if done.returncode:
-            error = done.stderr.strip()[-_SHOWN:]
+            silent = f"{' '.join(step[1:3])} ended with code {done.returncode} and said nothing"
+            error = done.stderr.strip()[-_SHOWN:] or silent
             write_json(_record(workspace, peer), {"status": "failed", "error": error})
             raise MissingDependency(f"the environment of {peer} could not be made", why=error)
     seconds = round(time.monotonic() - began)

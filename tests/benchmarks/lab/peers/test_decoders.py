@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -285,6 +286,17 @@ def test_an_environment_that_cannot_be_made_keeps_its_error(tmp_path: Path) -> N
     with pytest.raises(MissingDependency, match="nothing"):
         setup(workspace, "nothing", module)
     assert "edgepress-no-such-package" in str(trouble(workspace, "nothing", module))
+
+
+def test_an_environment_whose_installer_was_stopped_is_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, module = Workspace(tmp_path), peers("decoders")["llama_cpp"]
+    stopped = subprocess.CompletedProcess([], -9, stderr="")  # it had no time for a last word
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: stopped)
+    with pytest.raises(MissingDependency):
+        setup(workspace, "llama_cpp", module)
+    assert trouble(workspace, "llama_cpp", module) == "-m venv ended with code -9 and said nothing"
 
 
 @pytest.mark.chain
