@@ -162,14 +162,26 @@ class Search:
 
     def time_for(self, method: Method, *, spent: float = 0.0) -> bool:
         """Whether a trial by ``method`` ends in time, on which so many seconds were ``spent``, and a learning
-        one after it, where that is in reach.
+        one after it, where that is in reach and may gain what is missed.
         """
         left, needed = self.ends - time.monotonic(), max(0.0, self._needed(method) - spent)
-        learning = 0.0 if method.epochs else self._needed(replace(method, epochs=LEARNING.epochs))
-        if needed + (learning if learning < left else 0.0) < left:
+        learning = 0.0
+        if not method.epochs and self._may_learn():
+            learning = self._needed(replace(method, epochs=LEARNING.epochs))
+        kept = learning if learning < left else 0.0
+        if needed + kept < left:
             return True
-        self.refuse(f"{method.name}: it needs about {needed / 60:.0f} minutes, for which no time is left")
+        after = f", and what learns after it {kept / 60:.0f}" if kept else ""
+        self.refuse(
+            f"{method.name}: it needs about {needed / 60:.0f} minutes{after}, for which no time is left"
+        )
         return False
+
+    def _may_learn(self) -> bool:
+        """Whether a trial keeps all budgets but those of quality, the only ones that learning changes."""
+        return any(
+            all(budget.quantity.of_quality for budget in trial.broken(self.budgets)) for trial in self.trials
+        )
 
     def _needed(self, method: Method) -> float:
         """Seconds of a trial: those of the last one, and what the plan says that compressing takes more."""

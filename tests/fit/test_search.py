@@ -13,7 +13,7 @@ import pytest
 from edgepress.fit import search as search_module
 from edgepress.fit.budgets import Budget
 from edgepress.fit.methods import LEARNING, METHODS, SOLVED, Method
-from edgepress.fit.quantities import DISK
+from edgepress.fit.quantities import DECODE, DISK, KL, Quantity
 from edgepress.fit.search import Search
 from edgepress.terminal import Silent
 
@@ -71,3 +71,20 @@ def test_what_is_made_of_a_trial_takes_no_time(
     monkeypatch.setattr(search_module, "TrialClock", lambda _: SimpleNamespace(seconds=spent))
     assert search._affords((0,), Method(epochs=1)) == affords
     assert bool(search.refusals) != affords
+
+
+@pytest.mark.parametrize(("missed", "time_is_kept"), [([], True), ([KL], True), ([DECODE, KL], False)])
+def test_time_is_kept_for_learning_where_it_may_gain_what_is_missed(
+    missed: list[Quantity], time_is_kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices: Any = SimpleNamespace(budgets=[])
+    setting: Any = None
+    search = Search(choices, setting, tmp_path, time.monotonic() + 100, Silent(), 9)
+    search.trials.append(SimpleNamespace(broken=lambda _: [Budget(one, 1.0) for one in missed]))  # type: ignore[arg-type]
+    monkeypatch.setattr(Search, "_needed", lambda *_: 60.0)
+    assert search.time_for(CORRECTED) != time_is_kept
+    assert search.refusals == (
+        ["awq, corrected: it needs about 1 minutes, and what learns after it 1, for which no time is left"]
+        if time_is_kept
+        else []
+    )
