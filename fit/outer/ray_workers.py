@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ...errors import EdgepressError, InputError, require
+from ...foreign import foreign_errors_are_typed
 from ...terminal import Progress, Silent
 from .worker import work_on
 
@@ -27,7 +28,7 @@ class RayWorkers:
 
     Raises:
         MissingDependency: ray is not installed.
-        InputError: nothing answers at RAY_ADDRESS.
+        InputError: nothing answers at RAY_ADDRESS; on entering, no cluster answers or starts.
     """
 
     def __init__(self, output: Path, most: int, progress: Progress) -> None:
@@ -38,10 +39,9 @@ class RayWorkers:
     def __enter__(self) -> None:
         import ray
 
-        try:
+        # A node that does not start in time is a bare Exception.
+        with foreign_errors_are_typed(lambda why: InputError("no Ray cluster answers", why=why, fix=_FIX)):
             ray.init(log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
-        except ConnectionError as error:
-            raise InputError("no Ray cluster answers", why=str(error), fix=_FIX) from None
         count = min(self.most, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(num_cpus=1)(work_on)
         self._tasks = [task.remote(str(self.output.absolute()), Silent()) for _ in range(count)]

@@ -134,14 +134,25 @@ def test_an_address_where_nothing_answers_is_refused_at_once(
     assert not cluster.calls
 
 
-def test_a_cluster_that_ray_does_not_find_is_an_error_of_input(
-    tmp_path: Path, stand_in: Callable[[Cluster], Cluster], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ConnectionError("Could not find any running Ray instance"),
+        Exception("The current node timed out during startup"),
+    ],
+)
+def test_a_cluster_that_is_not_found_or_does_not_start_is_an_error_of_input(
+    raised: Exception,
+    tmp_path: Path,
+    stand_in: Callable[[Cluster], Cluster],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def init(**options: Any) -> None:
-        raise ConnectionError("Could not find any running Ray instance")
+        raise raised
 
     cluster = stand_in(Cluster({"CPU": 1.0}))
     monkeypatch.setattr(cluster, "init", init)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    with pytest.raises(InputError, match="ray start --head"), RayWorkers(tmp_path / "o", 4, Silent()):
+    with pytest.raises(InputError, match="ray start --head") as caught, RayWorkers(tmp_path, 4, Silent()):
         pytest.fail("nothing is searched")
+    assert str(raised) in caught.value.why
