@@ -80,7 +80,9 @@ def test_all_budgets_hold_and_the_recipe_repeats_it(
     assert hash_tree(bundle.path, skip=differ) == hash_tree(made.path, skip=differ)
 
 
-@pytest.mark.parametrize("family", ["mt5", "bart", "marian"])
+@pytest.mark.parametrize(
+    "family", ["bart", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mt5", "marian"))]
+)
 def test_the_smallest_that_keeps_a_kl(
     family: str,
     fit: Callable[..., int],

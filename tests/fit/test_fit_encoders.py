@@ -74,6 +74,7 @@ def test_an_encoder(
     assert {one["scheme"] for one in found["units"]} and found["prices"]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_embeds(
     fit: Callable[..., int], pico_text: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -120,7 +120,7 @@ def test_a_bundle_as_the_original(pico_llama: Path, pico_text: Path, tmp_path: P
     three_times(folder, lambda: validate_bundle(pico_llama, bundle, text=pico_text, **WINDOWS), "replies")
 
 
-@pytest.mark.chain
+@pytest.mark.slow
 def test_an_encoder(pico_bert: Path, pico_text: Path, tmp_path: Path, folder: Path) -> None:
     encoder = with_pooling(pico_bert, tmp_path / "encoder")
     worse = noisy(encoder, tmp_path / "worse", 0.1)

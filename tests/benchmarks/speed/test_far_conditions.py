@@ -44,6 +44,7 @@ def battery(with_battery: Path) -> Iterator[Path]:
     with_battery.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_a_device_on_battery_says_so(machine: Loopback, bundle: Path, battery: Path) -> None:
     battery.touch()
     (line,) = profile_on(PI, asked(bundle), Seen())

@@ -38,7 +38,10 @@ def distance(model: Path, other: Path, text: Path) -> float:
     return float((one.exp() * (one - two)).sum(-1).mean())
 
 
-@pytest.mark.parametrize("scheme", ["W2A16-g32", "W3A16_ASYM-g32", "W8A8"])
+@pytest.mark.parametrize(
+    "scheme",
+    ["W2A16-g32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("W3A16_ASYM-g32", "W8A8"))],
+)
 def test_it_is_nearer_than_what_it_began_with(
     pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str
 ) -> None:

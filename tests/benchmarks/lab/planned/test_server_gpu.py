@@ -10,7 +10,7 @@ from edgepress.benchmarks.lab.planned.server_gpu import Size, copied, on_the_gpu
 from edgepress.compress.rates import measured_rates
 
 
-@pytest.mark.chain
+@pytest.mark.slow
 def test_rounding_copies_each_weight_once_and_learning_each_code_in_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
