@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..compress.pipeline.sealed import read_sealed, write_sealed
@@ -39,5 +40,10 @@ class TrialClock:
 
 
 def _newest(directory: Path) -> float:
-    """When the last file below ``directory`` was written."""
-    return max(path.stat().st_mtime for path in directory.rglob("*"))
+    """When the last file below ``directory`` was written; another process may remove files meanwhile."""
+    times = [0.0]
+    for folder, _, names in os.walk(directory):  # which passes over what is not there any more
+        for name in names:
+            with suppress(FileNotFoundError):
+                times.append(Path(folder, name).stat().st_mtime)
+    return max(times)

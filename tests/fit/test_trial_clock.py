@@ -35,3 +35,11 @@ def test_a_killed_run_counts_until_the_last_file_that_it_wrote(tmp_path: Path) -
     with TrialClock(tmp_path).running():
         pass
     assert TrialClock(tmp_path).seconds == pytest.approx(15, abs=1)
+
+
+def test_a_file_that_another_process_removes_meanwhile_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sealed(tmp_path / "seconds.json", {"seconds": 5.0, "begun": time.time()})
+    monkeypatch.setattr(os, "walk", lambda _: [(tmp_path, [], ["removed", "seconds.json"])])
+    assert TrialClock(tmp_path).seconds == pytest.approx(5, abs=1)
