@@ -11,7 +11,7 @@ from typing import Any
 from ..runtime.session.needs import resident
 from .bundle_size import bundle_bytes
 from .costs import LIBRARIES, predict_disk, predict_memory, probe_work, seconds_of
-from .gguf_types import check_gguf_types
+from .gguf_check import check_gguf_types
 from .model.graph_limits import require_graph
 from .model.weights import WeightSource
 from .model_checks import check_cache, check_kind, check_shapes
