@@ -7,8 +7,8 @@ parts are those of :mod:`.block_parts`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
 
 from ...errors import CheckpointError
 from .block_parts.attention_anatomy import Attention, Latent
@@ -126,6 +126,11 @@ class BlockAnatomy:
         """Full name of the module that holds the block among others: ``model.layers``."""
         return self.prefix.rpartition(".")[0]
 
+    def moved(self, index: int, place: int) -> BlockAnatomy:
+        """The same as the block ``index`` of the model, called by its ``place`` in its stack."""
+        prefix = f"{self.stack}.{place}"
+        return replace(_renamed(self, self.prefix, prefix), index=index, prefix=prefix)
+
     def norms(self) -> Iterator[Norm]:
         """The block's norms in the order of the forward pass, a shared one once."""
         found = (
@@ -216,3 +221,15 @@ class BlockAnatomy:
         between = () if cross is None else ((cross.q,), (cross.k, cross.v), (cross.o,))
         behind = (group for mlp in self.mlps() for group in (mlp.projections, (mlp.down,)))
         return *mixer.inputs(), *between, *behind
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    """A part of an anatomy whose names begin with ``new`` where they began with ``old``."""
+    if isinstance(value, str):
+        return f"{new}{value.removeprefix(old)}" if value.startswith(f"{old}.") else value
+    if isinstance(value, tuple):
+        return tuple(_renamed(one, old, new) for one in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
+        return replace(value, **{name: _renamed(part, old, new) for name, part in parts.items()})
+    return value

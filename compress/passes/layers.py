@@ -138,8 +138,9 @@ class Layers(ModelPass):
             if removed and self._enough(anatomy, removed):
                 break
             removed.append(index)
-        kept = [block for block in blocks if block.index not in removed]
-        return replace(anatomy, blocks=tuple(replace(one, index=n) for n, one in enumerate(kept)))
+        stacks = ([blocks[n] for n in stack if n not in removed] for stack in anatomy.ranges())
+        kept = [(place, block) for stack in stacks for place, block in enumerate(stack)]
+        return replace(anatomy, blocks=tuple(one.moved(n, place) for n, (place, one) in enumerate(kept)))
 
     def _check_reached(self, anatomy: Anatomy) -> None:
         """Refuse a ``keep`` that not even a block for each stack meets, or no run within one of them."""

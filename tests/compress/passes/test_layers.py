@@ -14,6 +14,7 @@ from edgepress.compress.api import plan_model
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.passes.layers import Layers
 from edgepress.compress.pipeline.block_inputs import Stream
 from edgepress.compress.pipeline.capture import BatchContext
 from edgepress.compress.prune.structured.layer_removal import lowest, shortest_runs, turning
@@ -185,6 +186,8 @@ def test_families(
     if getattr(whole.config, "layer_types", None):
         whole.config.layer_types = [k for i, k in enumerate(whole.config.layer_types) if i not in removed]
     assert torch.allclose(outputs(load_model(out)), outputs(whole), atol=1e-5)
+    planned = Layers(removed=tuple(removed), repair="none").anatomy_after(anatomy)
+    assert planned.blocks == WeightSource.open(out).anatomy.blocks
 
 
 def test_masks_and_codes_move_with_their_blocks(
@@ -222,8 +225,13 @@ def test_the_plan_counts_the_layers_that_go(
 def test_blocks_that_are_named_go(
     pico_llama: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path], recipe: Callable[..., str]
 ) -> None:
-    out = run(pico_llama, pico_text, tmp_path, {"pass": "layers", "removed": [1]})
+    behind = {"pass": "rtn", "scheme": "W4A16-g32", "targets": ["model.layers.1.*"]}
+    out = run(pico_llama, pico_text, tmp_path, {"pass": "layers", "removed": [1]}, behind)
     assert details(out)["removed"] == [1] and read_json(out / "config.json")["num_hidden_layers"] == 2
+    source = WeightSource.open(out)
+    assert {name.split(".")[2] for name in source.schemes} == {"1"}  # by the numbers that blocks have then
+    planned = Layers(removed=(1,)).anatomy_after(WeightSource.open(pico_llama).anatomy)
+    assert planned.blocks == source.anatomy.blocks
     for removed, said in (([1, 1], "named before"), ([3], "not there"), ([0, 1, 2], "every block")):
         with pytest.raises(RecipeError, match=said):
             plan_model(str(pico_llama), recipe=recipe(tmp_path, {"pass": "layers", "removed": removed}))
