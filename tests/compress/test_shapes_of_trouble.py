@@ -216,13 +216,13 @@ DEAD = dict.fromkeys(("gptq", "allocate", "sparsegpt"), "fallback-rtn")
 DEAD |= dict.fromkeys(("wanda", "alps"), "fallback-magnitude")
 
 
-# Troubles that passes report in other words meet every pass, the others every second one: the rest is slow.
-ALL_PASSES = ("dead channels", "a sample that is not a number")
+# A trouble that passes report in other words meets every pass, the others every third one: the rest is slow.
+ALL_PASSES = ("dead channels",)
 
 
 def due(trouble: str, name: str) -> tuple[pytest.MarkDecorator, ...]:
     apart = TROUBLES.index(trouble) + list(MEASURED_BY).index(name)
-    return () if trouble in ALL_PASSES or apart % 2 == 0 else (pytest.mark.slow,)
+    return () if trouble in ALL_PASSES or apart % 3 == 0 else (pytest.mark.slow,)
 
 
 @pytest.mark.parametrize(

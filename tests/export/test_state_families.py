@@ -44,7 +44,17 @@ RECIPES = {
 }
 # All of these for every family, some of them among the slow tests, each of the others for one.
 EACH = ("rtn", "gptq", "awq", "layers")
-LATER = (("lfm2", "rtn"), ("mamba2", "rtn"), ("mamba", "awq"), ("jamba", "awq"), ("mamba", "layers"))
+LATER = (
+    *(
+        ("lfm2", "rtn"),
+        ("mamba2", "rtn"),
+        ("lfm2", "gptq"),
+        ("mamba2", "gptq"),
+        ("mamba", "awq"),
+        ("jamba", "awq"),
+    ),
+    *(("mamba", "layers"), ("mamba2", "layers")),
+)
 OTHERS = [name for name in RECIPES if name not in EACH]
 PAIRS = [
     pytest.param(family, name, marks=pytest.mark.slow if (family, name) in LATER else ())

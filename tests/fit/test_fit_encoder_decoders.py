@@ -55,6 +55,7 @@ def found_by(capsys: Capture) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("table")
 def test_all_budgets_hold_and_the_recipe_repeats_it(
     fit: Callable[..., int], pico_t5: Path, pairs: Path, tmp_path: Path, capsys: Capture

@@ -62,6 +62,7 @@ def found_by(capsys: Capture) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("table")
 def test_all_budgets_hold_and_the_recipe_repeats_it(
     fit: Fit, model: Path, sounds: Path, tmp_path: Path, capsys: Capture

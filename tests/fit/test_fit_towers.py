@@ -20,7 +20,8 @@ pytestmark = pytest.mark.chain
 LONGEST = 40
 
 
-@pytest.mark.parametrize("family", ["clip", pytest.param("siglip", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["clip", "siglip"])
 @pytest.mark.usefixtures("table")
 def test_budgets_hold_and_the_recipe_repeats_it(
     family: str,

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.chain
 
 # Of each kind of table one: of decoders and encoders, of bundles and checkpoints, with peers, with profiles.
 # The others take minutes and are among the slow tests; their rows are read below, and their columns written.
-SOON = ("kernels", "kv-cache", "peers-trainers", "pruning")
+SOON = ("kernels", "peers-trainers")
 
 
 def in_this_process(arguments: list[str], threads: int) -> Cost:

@@ -118,6 +118,7 @@ def eventually(true: Callable[[], bool]) -> bool:
     return any(true() or pause.wait(0.1) for _ in range(300))
 
 
+@pytest.mark.slow
 def test_cut_at_every_stage_the_same_call_goes_on(machine: Loopback, bundle: Path) -> None:
     stages = [("packages", 2), ("sending", 3), ("waiting", 1), ("measuring", 2)]
     for label, count in stages:

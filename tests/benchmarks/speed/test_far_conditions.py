@@ -91,6 +91,7 @@ def slow_link(machine: Loopback, folder: Path) -> Iterator[Path]:
     config.write_text(before, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_link_that_is_slow_while_it_measures(machine: Loopback, bundle: Path, tmp_path: Path) -> None:
     """What is measured there comes whole, and says nothing of the link."""
     with slow_link(machine, tmp_path) as flag:

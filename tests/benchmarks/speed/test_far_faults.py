@@ -37,6 +37,7 @@ def clean(device: Loopback) -> bool:
     return eventually(lambda: not left_running(device))
 
 
+@pytest.mark.slow
 def test_cut_when_the_results_come(machine: Loopback, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All was measured there: nothing of it is measured again."""
     receive = Link.receive
@@ -83,6 +84,7 @@ def kept_there(device: Loopback) -> KernelTable:
     return read_table(path)
 
 
+@pytest.mark.slow
 def test_cut_while_it_measures_kernels(machine: Loopback) -> None:
     """What was timed is kept there; the next call has it."""
     with pytest.raises(DeviceError, match="was lost"):

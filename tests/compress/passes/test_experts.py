@@ -183,7 +183,7 @@ def test_what_cannot_be_done_is_refused_before_any_work(
 @pytest.mark.parametrize(
     "step",
     [
-        {"pass": "gptq", "scheme": "W4A16-g16"},
+        pytest.param({"pass": "gptq", "scheme": "W4A16-g16"}, marks=pytest.mark.slow),
         pytest.param({"pass": "gptq", "scheme": "IQ4_NL"}, marks=pytest.mark.slow),
         {"pass": "k_quants", "scheme": "IQ4_NL"},
         {"pass": "sparsegpt", "sparsity": 0.5},

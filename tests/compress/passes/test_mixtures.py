@@ -52,10 +52,12 @@ RECIPES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "distill": ([PRUNE, {"pass": "distill", "training": LEARN}], [PRUNE]),
 }
 _SLOW = [pytest.mark.slow]
+# These two learn by a block, and by the whole model; the others are slow.
+SOON = ("block_qat", "tune")
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[] if one in SOON else _SLOW) for one in RECIPES])
 @pytest.mark.parametrize(
     "family", ["qwen2_moe", *(pytest.param(name, marks=_SLOW) for name in list(SIZES)[1:])]
 )

@@ -191,7 +191,7 @@ def test_what_has_no_start_is_refused(
     [
         pytest.param({"observer": "minmax"}, marks=pytest.mark.slow),
         {"observer": "minmax", "start": "codes", "kv": "int8"},
-        {"activations": "int8", "kv": "int4"},
+        pytest.param({"activations": "int8", "kv": "int4"}, marks=pytest.mark.slow),
         {"activations": "int4", "weight_decay": 0.1, "schedule": "two_stages"},
     ],
 )

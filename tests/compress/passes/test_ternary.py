@@ -172,7 +172,7 @@ def test_groups_that_do_not_divide_are_refused(
     [
         {"codes": "binary"},
         {"scales": "matrix", "schedule": "two_stages", "weight_decay": 0.1},
-        {"scales": "learned", "activations": "int4"},
+        pytest.param({"scales": "learned", "activations": "int4"}, marks=pytest.mark.slow),
         pytest.param({"scales": "learned", "group_size": None}, marks=pytest.mark.slow),
     ],
 )

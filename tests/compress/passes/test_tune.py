@@ -39,7 +39,8 @@ def tuned(model: Path, folder: Path, text: Path, first: dict[str, Any], **option
 
 
 @pytest.mark.parametrize(
-    "scheme", ["W2A16-g32", pytest.param("W2A16_ASYM-g32", marks=pytest.mark.slow), "W8A8"]
+    "scheme",
+    ["W2A16-g32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("W2A16_ASYM-g32", "W8A8"))],
 )
 def test_the_held_out_divergence_falls_and_the_codes_stay(
     pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str

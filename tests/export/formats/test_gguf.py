@@ -64,9 +64,9 @@ def written(path: Path, out: Path) -> Path:
     ("family", "changes"),
     [
         ("qwen2", {}),
-        ("phi3", {}),
+        pytest.param("phi3", {}, marks=pytest.mark.slow),
         ("nemotron", {**TWO_HEADS, **OWN_HEAD}),
-        ("starcoder2", {"head_dim": None}),
+        pytest.param("starcoder2", {"head_dim": None}, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_read_is_the_checkpoint_in_four_bits(

@@ -36,7 +36,9 @@ def test_a_process_ends_itself_within_the_step_that_is_meant(monkeypatch: pytest
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "tune" else []) for name in CASES]
+)
 def test_each_kind_of_work_calls_its_progress_as_the_kills_look_for(
     name: str, pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

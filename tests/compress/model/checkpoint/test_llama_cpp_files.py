@@ -21,10 +21,14 @@ from .test_gguf_source import gguf_name, interleaved
 
 FOLDER = Path(__file__).parent / "written_by" / "llama_cpp"
 WRITTEN = read_json(FOLDER / "written.json")["files"]
+# One of each kind of type: plain, K-quants, i-quants; the others are slow.
+SOON = ("Q4_0", "Q4_K_M", "Q6_K", "IQ3_S")
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SOON else pytest.mark.slow) for name in WRITTEN]
+)
 def test_what_llama_cpp_wrote_is_read_as_llama_cpp_reads_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
