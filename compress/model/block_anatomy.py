@@ -129,7 +129,8 @@ class BlockAnatomy:
     def moved(self, index: int, place: int) -> BlockAnatomy:
         """The same as the block ``index`` of the model, called by its ``place`` in its stack."""
         prefix = f"{self.stack}.{place}"
-        return replace(_renamed(self, self.prefix, prefix), index=index, prefix=prefix)
+        renamed: BlockAnatomy = _renamed(self, self.prefix, prefix)
+        return replace(renamed, index=index, prefix=prefix)
 
     def norms(self) -> Iterator[Norm]:
         """The block's norms in the order of the forward pass, a shared one once."""

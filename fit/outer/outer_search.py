@@ -28,7 +28,8 @@ from .method_space import PRESETS, first_of, is_dear, method_of, sampled
 
 _ASKED = 10  # samples for each trial: of those that were tried already, which cost nothing
 _WAIT = 0.5  # seconds
-_PACKAGED = "packaged"  # of a trial: the recipe that it follows, where its sample is only the nearest
+# Of a trial: the recipe that it follows, where its sample is only the nearest; why nothing came of it.
+_PACKAGED, _REFUSED = "packaged", "refused"
 
 Sampler = Callable[[int], Any]
 
@@ -138,8 +139,10 @@ class OuterSearch:
         return OutputLock(self.journal.with_suffix(f".{number}.lock"))
 
     def _take_in(self) -> None:
-        """Learn from the trials that ended since, by whichever process."""
+        """Learn from the trials that ended since, by whichever process, and why others did not come to be."""
         for one in self._known():
+            if (why := one.user_attrs.get(_REFUSED)) is not None:
+                self.search.refuse(why)
             chosen = one.user_attrs.get("chosen")
             if one.number in self._taken or chosen is None or one.state.name != "COMPLETE":
                 continue
@@ -186,8 +189,6 @@ class OuterSearch:
         """A sample with the choice that is best for it; None where it was tried, or nothing keeps the
         budgets.
         """
-        import optuna
-
         tried = [(one.params, one.user_attrs.get(_PACKAGED, "")) for one in known]
         preset = next(
             (one for one in first_of(self.search, self.presets, dear=dear) if one not in tried), None
@@ -200,12 +201,10 @@ class OuterSearch:
         try:
             found = self.search.choices.solved(method, trial.params.get("share", 1.0))
         except (GateFailed, InputError) as error:  # a cut that this model cannot have
-            self.search.refuse(f"{method.name}: {error.what}")
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._refuse(trial, f"{method.name}: {error.what}")
             return None
         if isinstance(found, Infeasible):
-            self.search.refuse(f"{method.name}: {self.search.choices.why(found, method)}")
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._refuse(trial, f"{method.name}: {self.search.choices.why(found, method)}")
             return None
         key = self.search.key(found.options, method)
         same = next((one for one in known if one.user_attrs.get("chosen", {}).get("key") == key), None)
@@ -231,14 +230,19 @@ class OuterSearch:
             trial = search.ran(claim.options, claim.method, claim.predicted, search.progress)
         except (GateFailed, InputError) as error:
             # What this method cannot do to this model, or not well enough for its proof; others may.
-            self.search.refuse(f"{claim.method.name}: {error.what}")
             with self._alone():
-                self._tell(claim.trial, None, {})
+                self._refuse(claim.trial, f"{claim.method.name}: {error.what}")
         else:
             judged = self.search.space.judged
             values = [trial.measured[DISK.name], judged.lost(trial.measured[judged.name])]
             with self._alone():
                 self._tell(claim.trial, values, self.search.excesses(trial))
+
+    def _refuse(self, trial: Any, why: str) -> None:
+        """Keep the reason here, and in the study for the process that writes the report."""
+        self.search.refuse(why)
+        trial.set_user_attr(_REFUSED, why)
+        self._tell(trial, None, {})
 
     def _tell(self, trial: Any, values: list[float] | None, excesses: dict[str, float]) -> None:
         import optuna

@@ -162,6 +162,16 @@ def test_a_trial_that_failed_is_free_for_the_next_search_of_the_process(
     again.release()
 
 
+def test_what_one_process_refuses_is_known_to_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    said: tuple[list[str], list[str]] = ([], [])
+    searches: list[Any] = [SimpleNamespace(refuse=reasons.append) for reasons in said]
+    worker, leader = (OuterSearch(one, tmp_path / "study.journal", 1) for one in searches)
+    worker._refuse(worker.study.ask(), "rotated, gptq: no choice keeps the budgets")
+    leader._take_in()
+    assert said[0] == said[1] == ["rotated, gptq: no choice keeps the budgets"]
+
+
 def test_what_no_cluster_can_share(
     pico_llama: Path, pico_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
