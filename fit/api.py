@@ -29,7 +29,7 @@ from .outer.ray_workers import RayWorkers
 from .outer.worker import outer_search, refuse_budgets, share
 from .planned_time import seconds_with_room
 from .quantities import DISK
-from .report import deliver
+from .report import deliver, reasons
 from .search import Search
 from .solve import Infeasible, Limit, Solution, solve
 from .spaces import Spaces
@@ -120,7 +120,7 @@ def _worth_keeping(staging: Path) -> bool:
 
 
 def _nothing_holds(search: Search) -> GateFailed:
-    nearest, lines = search.nearest(), list(search.refusals)
+    nearest, lines = search.nearest(), reasons(search.refusals)
     if nearest is None:
         return GateFailed("no choice keeps the budgets", why="\n".join(lines), fix="give wider budgets")
     lines.insert(0, f"nearest: {search.said(nearest.measured)}, in {nearest.bundle}")

@@ -104,4 +104,4 @@ class Choices:
                 parts.append(f"{budget.shown()} would have to be {budget.quantity.shown(bound)}")
         if not parts:
             return "no budget alone is in the way: several would have to give way"
-        return "with the other budgets kept, " + ", or ".join(parts)
+        return "with the other budgets kept, " * (len(self.budgets) > 1) + ", or ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,21 @@ def _report(job: Job, search: Search, trial: Trial) -> dict[str, Any]:
         "repeat": ["edgepress", "compress", wish.model, "-r", RECIPE, *own, "-o", "checkpoint"],
         "trials": [_described(search, number) for number in range(len(search.trials))],
         "chosen": search.trials.index(trial) + 1,
-        "why_no_more": search.refusals,
+        "why_no_more": reasons(search.refusals),
         "bits": strips(search.choices.spaces.source_of(trial.method.space), space, trial.options),
         "cut": search.choices.spaces.said(trial.method.cut),
         "units": units_of(space, trial.options),
         "prices": [one.shown() for one in prices(whole, search.choices.corrections, trial.method, budgets)],
     }
+
+
+def reasons(refusals: Sequence[str]) -> list[str]:
+    """``METHOD: why`` of each, where methods with the same reason share a line."""
+    methods: dict[str, list[str]] = {}
+    for one in refusals:
+        method, _, why = one.partition(": ")
+        methods.setdefault(why or one, []).append(method)
+    return [why if why in refusals else f"{'; '.join(them)}: {why}" for why, them in methods.items()]
 
 
 def _described(search: Search, number: int) -> dict[str, Any]:
