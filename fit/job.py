@@ -75,7 +75,7 @@ class Job:
         folder = self.directory / "trials"
         folder.mkdir(exist_ok=True)
         most = self.wish.trials or ROUNDS * len(METHODS)
-        choices = Choices(spaces, setting.budgets, self.settings, self.corrections())
+        choices = Choices(spaces, setting.budgets, self.settings, spaces.corrections)
         return Search(choices, setting, folder, ends, self.progress, most)
 
     def spaces(self) -> Spaces:
@@ -90,6 +90,7 @@ class Job:
             self.settings,
             wish.budgets,
             costs_of(wish.budgets, wish.threads),
+            self.corrections(),
             self.directory,
             wish.device,
             self.progress,

@@ -33,8 +33,11 @@ CUTS: dict[str, dict[str, Any]] = {
     for one in ({"pass": "narrow", "widths": "uniform"}, {"pass": "layers"})
     for percent in (90, 80, 70)
 }
-# Or what the solver chooses beside the bits under the budgets (:mod:`.solved_cut`).
+# Or what the solver chooses beside the bits under the budgets (:mod:`.cuts.solved_cut`); and once more with
+# the rates that trials measured, where what it chose by predicted ones is not fast enough.
 SOLVED = "cut as solved"
+AGAIN = "cut as solved again"
+SOLVED_CUTS = (SOLVED, AGAIN)
 # What a cut leaves learns from the original for as many epochs, before it is rounded.
 RECOVERED = ", recovered"
 RECOVERY: dict[str, Any] = {
@@ -56,8 +59,8 @@ class Method:
         epochs: of text from which what was rounded learns afterwards; ``learned``: by which pass, scales
             and norms (``tune``) or codes too (``qat``).
         cached: whether keys and values are cached in 8 bits.
-        cut: of :data:`CUTS`, or :data:`SOLVED`: heads and channels, or blocks, that go first; "" where none
-            do. ``recovered``: whether what it leaves learns before it is rounded.
+        cut: of :data:`CUTS` or :data:`SOLVED_CUTS`: heads and channels, or blocks, that go first; "" where
+            none do. ``recovered``: whether what it leaves learns before it is rounded.
         uniform: whether all linears get one scheme, as in packaged recipes.
         packaged: the packaged recipe that is followed word for word, which the others describe; "" for none.
     """

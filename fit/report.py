@@ -22,7 +22,7 @@ from .asked.wish import OPTIONS
 from .explain import prices, strips, units_of
 from .figures import qualities
 from .job import Job
-from .methods import SOLVED
+from .methods import SOLVED_CUTS
 from .search import Search, excess
 from .setting import RECIPE
 from .trials import BUNDLE, Trial, recipe_text
@@ -69,8 +69,8 @@ def _front(search: Search) -> list[Measurement]:
     found = []
     for number, trial in sorted(numbered[:_ON_PAGE], key=lambda one: one[0]):
         name = f"trial {number}: {trial.method.name}"
-        if trial.method.cut == SOLVED:
-            name += f" ({search.choices.spaces.profile().line(search.choices.spaces.cuts)})"
+        if (cut := trial.method.cut) in SOLVED_CUTS:
+            name += f" ({search.choices.spaces.profile(cut).line(search.choices.spaces.cuts)})"
         named: dict[str, Any] = {"name": name, "layers": [], "recipe": None}
         for line in trial.lines:
             if not _is_held_out(line):

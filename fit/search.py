@@ -16,9 +16,9 @@ from .budgets import Budget
 from .candidates import Space
 from .choices import Choices
 from .figures import qualities
-from .methods import LEARNING, METHODS, SOLVED, Method
+from .methods import AGAIN, LEARNING, METHODS, SOLVED, SOLVED_CUTS, Method
 from .planned_time import cutting_seconds, planned_seconds
-from .quantities import DISK
+from .quantities import DISK, TIMED
 from .setting import Setting
 from .solve import Infeasible, Solution
 from .trial_clock import TrialClock
@@ -59,13 +59,22 @@ class Search:
 
     def run(self) -> None:
         """Every method in its turn; the best of those before it with learning, for which time is kept, and
-        what a cut leaves too, where that is better before anything learned.
+        what a cut leaves too, where that is better before anything learned. A cut that is not fast enough as
+        measured is solved once more.
         """
         for method in METHODS:
             self._tried(self._like_the_best(method), last=method == METHODS[-1])
+        if self._cut_too_little():
+            self._tried(self._like_the_best(Method(scaled=True, cut=AGAIN)), last=False)
         best = self.best(rounded=True)
         if best is not None and best.method.cut and LEARNING in METHODS:
             self._tried(replace(best.method, epochs=LEARNING.epochs), last=False)
+
+    def _cut_too_little(self) -> bool:
+        """Whether nothing holds, and what is missed with a cut are budgets of speed."""
+        cut = [trial for trial in self.trials if trial.method.cut == SOLVED]
+        missed = {one.quantity for trial in cut for one in trial.broken(self.budgets)}
+        return bool(missed) and missed <= set(TIMED) and self.best() is None
 
     def _like_the_best(self, method: Method) -> Method:
         """What learns and what is cut is rounded as the best so far that did not learn."""
@@ -75,7 +84,7 @@ class Search:
         return replace(best.method, epochs=method.epochs, cut=method.cut)
 
     def _tried(self, method: Method, *, last: bool) -> None:
-        wants_cut = method.cut == SOLVED and not self.choices.spaces.is_ready(SOLVED)
+        wants_cut = method.cut in SOLVED_CUTS and not self.choices.spaces.is_ready(method.cut)
         if wants_cut and self.trials and not self.time_for(method):
             return
         try:
@@ -87,7 +96,7 @@ class Search:
             self.refuse(f"{method.name}: {error.what}")
 
     def _rounds(self, method: Method) -> None:
-        if method.cut == SOLVED and not self.choices.spaces.profile():
+        if method.cut in SOLVED_CUTS and not self.choices.spaces.profile(method.cut):
             self.refuse(f"{method.name}: no cut of heads, channels or blocks is predicted to be better")
             return
         for _ in range(ROUNDS):
@@ -198,7 +207,7 @@ class Search:
     def _cutting(self, method: Method) -> float:
         """Seconds until there is a cut to try, where none was made."""
         spaces = self.choices.spaces
-        if method.cut != SOLVED or spaces.is_ready(SOLVED):
+        if method.cut not in SOLVED_CUTS or spaces.is_ready(method.cut):
             return 0.0
         return cutting_seconds(spaces.source, self.choices.calibration)
 

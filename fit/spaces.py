@@ -35,7 +35,7 @@ from .cuts.profile import Profile
 from .cuts.solved_cut import solved_profile
 from .latency import rests_of, times_of
 from .losses import Losses, known_losses, losses_file, measure_losses
-from .methods import CACHE, CUTS, METHODS, RECOVERED, RECOVERY, SOLVED
+from .methods import AGAIN, CACHE, CUTS, METHODS, RECOVERED, RECOVERY, SOLVED, SOLVED_CUTS
 from .packaged import given_by
 from .quantities import DISK, MEMORY
 from .solve import Limit, Table
@@ -50,7 +50,7 @@ class Spaces:
     Attributes:
         model: as the user named it. text, settings: what recipes are calibrated on, and how much of it.
         directory: of the search; processes share it.
-        costs: of each device with a budget of speed.
+        costs: of each device with a budget of speed. corrections: what trials show of the predictions.
     """
 
     model: str
@@ -61,11 +61,12 @@ class Spaces:
     settings: Mapping[str, object]
     budgets: tuple[Budget, ...]
     costs: dict[str, TableCost]
+    corrections: Corrections
     directory: Path
     device: str
     progress: Progress
     _found: dict[str, tuple[WeightSource, Space]] = field(default_factory=dict)
-    _profile: Profile | None = None
+    _profiles: dict[str, Profile] = field(default_factory=dict)
 
     def of(self, key: str = "") -> Space:
         """The candidates behind the cut, or the one choice of the packaged recipe, that is called ``key``,
@@ -88,7 +89,8 @@ class Spaces:
         """Whether all that :meth:`of` cuts and measures for ``key`` is there already."""
         if key in self._found:
             return True
-        if key.startswith(SOLVED) and self._profile is None and read_sealed(self._profile_file) is None:
+        cut = key.removesuffix(RECOVERED)
+        if cut in SOLVED_CUTS and cut not in self._profiles and read_sealed(self._profile_file(cut)) is None:
             return False
         if not (first := self._first(key)):
             return known_losses(self._losses_file(self.source, ())) is not None
@@ -97,25 +99,29 @@ class Spaces:
             return False
         return known_losses(self._losses_file(WeightSource.open(checkpoint), first)) is not None
 
-    def profile(self) -> Profile:
-        """What :data:`.methods.SOLVED` cuts: the same in all processes of a search.
+    def profile(self, cut: str = SOLVED) -> Profile:
+        """What one of :data:`.methods.SOLVED_CUTS` cuts: the same in all processes of a search.
 
         Raises:
             EdgepressError: as the pruning passes, or what measures.
         """
-        if self._profile is None:
-            file = self._profile_file
+        if cut not in self._profiles:
+            file = self._profile_file(cut)
             with alone(file.with_suffix(".lock")):
                 found = read_sealed(file)
                 if found is None:
-                    found = self._solved().as_json
+                    found = self._solved(self._shown(cut)).as_json
                     write_sealed(file, found)
-            self._profile = Profile.from_json(found)
-        return self._profile
+            self._profiles[cut] = Profile.from_json(found)
+        return self._profiles[cut]
 
-    @property
-    def _profile_file(self) -> Path:
+    def _shown(self, cut: str) -> Corrections:
+        """What was known of the predictions when ``cut`` was solved."""
+        return self.corrections if cut == AGAIN else Corrections.before(self.budgets)
+
+    def _profile_file(self, cut: str) -> Path:
         asked = [f"{one.key} {one.bound!r} {one.watts}" for one in self.budgets]
+        asked += [f"{key} {seconds!r}" for key, seconds in sorted(self._shown(cut).rest.items())]
         key = sha256_json([self.fingerprint, self.calibration.sha256, asked])
         return self.directory / f"profile-{key[:16]}.json"
 
@@ -125,9 +131,9 @@ class Spaces:
         found = with_cuts(whole, self.source, self._losses(self.source, ()), self.cuts, factor)
         return replace(found, space=self._timed(found.space, self.source, whole.rests))
 
-    def asked(self, space: Space) -> tuple[Table, list[Limit]]:
-        """What is made least, and the limits, before anything was built."""
-        limits = Corrections.before(self.budgets).limits(space, self.budgets, METHODS[0])
+    def asked(self, space: Space, shown: Corrections | None = None) -> tuple[Table, list[Limit]]:
+        """What is made least, and the limits: before anything was built, or by what trials have ``shown``."""
+        limits = (shown or Corrections.before(self.budgets)).limits(space, self.budgets, METHODS[0])
         return space.sizes if objective_of(space, self.budgets) == DISK.name else space.damages, limits
 
     @property
@@ -137,9 +143,9 @@ class Spaces:
 
     def said(self, cut: str) -> list[str]:
         """What a cut of a method's cuts, a line for each block, where it was solved here."""
-        return self.profile().lines(self.cuts) if cut == SOLVED else []
+        return self.profile(cut).lines(self.cuts) if cut in SOLVED_CUTS else []
 
-    def _solved(self) -> Profile:
+    def _solved(self, shown: Corrections) -> Profile:
         losses = self._losses(self.source, ())
 
         def measured(profile: Profile) -> float:
@@ -147,7 +153,10 @@ class Spaces:
             passes = profile.passes(self.cuts.multiple)
             return _damage(WeightSource.open(self._pruned(passes)))
 
-        return solved_profile(self.cut_space, self.asked, lambda one: lost(losses, one), measured)
+        def asked(space: Space) -> tuple[Table, list[Limit]]:
+            return self.asked(space, shown)
+
+        return solved_profile(self.cut_space, asked, lambda one: lost(losses, one), measured)
 
     def _opened(self, key: str) -> tuple[WeightSource, Space]:
         if key not in self._found:
@@ -175,8 +184,8 @@ class Spaces:
         """The passes that cut the model first, and by which what is left learns."""
         cut = key.removesuffix(RECOVERED)
         passes: Passes = (CUTS[cut],) if cut in CUTS else ()
-        if cut == SOLVED:
-            passes = self.profile().passes(self.cuts.multiple)
+        if cut in SOLVED_CUTS:
+            passes = self.profile(cut).passes(self.cuts.multiple)
         return passes if cut == key else (*passes, RECOVERY)
 
     def _timed(self, space: Space, source: WeightSource, rests: Mapping[str, float]) -> Space:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from edgepress.fit import search as search_module
 from edgepress.fit.budgets import Budget
-from edgepress.fit.methods import LEARNING, METHODS, SOLVED, Method
+from edgepress.fit.methods import AGAIN, LEARNING, METHODS, SOLVED, Method
 from edgepress.fit.quantities import DECODE, DISK, KL, Quantity
 from edgepress.fit.search import Search
 from edgepress.terminal import Silent
@@ -25,18 +26,18 @@ class Recorded(Search):
     """A search whose trials are made up: ``losses`` by method, in the order in which they were tried."""
 
     losses: dict[Method, float] = field(default_factory=dict)
+    missed: Sequence[Budget] = ()
 
     def _tried(self, method: Method, *, last: bool) -> None:
-        trial: Any = SimpleNamespace(
-            method=method, measured={"KL": self.losses.get(method, 9.0), DISK.name: 1.0}, broken=lambda _: []
-        )
+        measured = {"KL": self.losses.get(method, 9.0), DISK.name: 1.0, "decode on here": 5.0}
+        trial: Any = SimpleNamespace(method=method, measured=measured, broken=lambda _: self.missed)
         self.trials.append(trial)
 
 
-def tried(losses: dict[Method, float]) -> list[Method]:
+def tried(losses: dict[Method, float], *missed: Budget) -> list[Method]:
     choices: Any = SimpleNamespace(budgets=[Budget(DISK, 2.0)], cost=lambda values: values["KL"])
     setting: Any = None
-    search = Recorded(choices, setting, Path(), math.inf, Silent(), 9, losses=losses)
+    search = Recorded(choices, setting, Path(), math.inf, Silent(), 9, losses=losses, missed=missed)
     search.run()
     return [one.method for one in search.trials]
 
@@ -47,6 +48,12 @@ def test_a_cut_learns_where_it_is_better_before_anything_learned(cut: float) -> 
     found = tried({METHODS[0]: 1.5, CORRECTED: 1.0, learned: 0.5, CUT: cut})
     assert found[3:5] == [learned, CUT]
     assert found[5:] == ([] if cut > 1 else [replace(CUT, epochs=LEARNING.epochs)])
+
+
+@pytest.mark.parametrize("more", [[], [Budget(KL, 0.1)]])
+def test_a_cut_that_is_too_slow_as_measured_is_solved_once_more(more: list[Budget]) -> None:
+    found = tried({}, Budget(DECODE, 9.0, "here"), *more)
+    assert found[len(METHODS) :] == ([] if more else [replace(METHODS[0], cut=AGAIN)])
 
 
 @pytest.mark.parametrize(

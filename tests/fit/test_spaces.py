@@ -9,12 +9,46 @@ import pytest
 from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
 from edgepress.fit.job import Job
-from edgepress.fit.methods import Method
-from edgepress.fit.quantities import DISK
+from edgepress.fit.methods import AGAIN, SOLVED, Method
+from edgepress.fit.quantities import DECODE, DISK
 from edgepress.fit.solve import Solution
+from edgepress.fit.spaces import Spaces
 from edgepress.terminal import Silent
 
 pytestmark = pytest.mark.chain
+
+
+@pytest.mark.usefixtures("table")
+def test_a_cut_is_solved_again_with_the_rate_that_was_measured(
+    pico_llama: Path, pico_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+
+    def spaces_within(rate: float) -> Spaces:
+        budget = Budget(DECODE, rate, "here")
+        wish = Wish(str(pico_llama), (budget,), str(pico_text), samples=16, length=32, threads=1)
+        return Job(wish, tmp_path, Silent()).spaces()
+
+    space, key = spaces_within(1.0).of(), "decode on here"
+    fastest = sum(min(row) for row in space.times[key])
+    rate = 1 / (space.rests[key] + 0.9 * fastest)
+    spaces = spaces_within(rate)
+    first = spaces.profile(SOLVED)
+    spaces.corrections.rest[key] = slower = space.rests[key] + 0.2 * fastest
+    again = spaces.profile(AGAIN)
+    assert first and again and weights(spaces, AGAIN) < weights(spaces, SOLVED)
+    assert spaces.profile(SOLVED) == first and spaces.said(AGAIN) == again.lines(spaces.cuts)
+    later = spaces_within(rate)
+    later.corrections.rest[key] = 2 * slower
+    assert later.is_ready(SOLVED) and not later.is_ready(AGAIN)
+    later.corrections.rest[key] = slower
+    assert later.is_ready(AGAIN) and later.profile(AGAIN) == again
+
+
+def weights(spaces: Spaces, cut: str) -> int:
+    """Of the blocks that a cut leaves."""
+    linears = spaces.source_of(cut).anatomy.linears()
+    return sum(one.in_features * one.out_features for one in linears)
 
 
 @pytest.mark.parametrize(
