@@ -119,8 +119,10 @@ class Method:
         found.append({"pass": "allocate", "plan": dict(plan), "using": using, **few})
         # Before what learns, which then learns to make up for that too.
         found += [dict(one) for one in tables]
-        if self.epochs:
-            found.append(_learning(self.learned, self.epochs, plan))
+        if self.epochs and self.learned == QAT:
+            found.append(_learning_codes(self.epochs, moved=self.scaled or self.rotated or bool(first)))
+        elif self.epochs:
+            found.append(_learning(self.epochs, plan))
         return found + [dict(CACHE)] * self.cached
 
 
@@ -136,13 +138,17 @@ METHODS = (
 )
 
 
-def _learning(learned: str, epochs: int, plan: Mapping[str, str]) -> dict[str, Any]:
-    """The pass by which what is rounded by ``plan`` learns."""
-    if learned == QAT:
-        return {
-            **step_of(_CODES, QAT),
-            "training": {"epochs": epochs, "measurements": _MEASURED, "learning_rate": 1e-3},
-        }
+def _learning_codes(epochs: int, *, moved: bool) -> dict[str, Any]:
+    """The pass by which codes learn, from their own values where weights are not the original's any more:
+    ``moved`` by scales, a rotation or a cut.
+    """
+    start = {"start": "codes"} if moved else {}
+    training = {"epochs": epochs, "measurements": _MEASURED, "learning_rate": 1e-3}
+    return {**step_of(_CODES, QAT), **start, "training": training}
+
+
+def _learning(epochs: int, plan: Mapping[str, str]) -> dict[str, Any]:
+    """The pass by which scales and norms of what is rounded by ``plan`` learn."""
     mean = sum(Scheme.parse(name).bits for name in plan.values()) / len(plan)
     recipe = next(recipe for most, recipe in _STEPS if mean <= most)
     training = {**step_of(recipe, TUNE)["training"], "epochs": epochs, "measurements": _MEASURED}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -226,3 +227,22 @@ def test_a_method_is_passes_of_a_recipe(method: Method, passes: list[str]) -> No
     assert [one["pass"] for one in found] == passes
     assert all(one["scheme"] == "W4A16-g32" for one in found if one["pass"] == "awq")
     assert all(not one["residual"] for one in found if one["pass"] == "rotate")
+
+
+@pytest.mark.parametrize(
+    ("method", "start"),
+    [
+        (Method(), None),
+        (Method("corrected"), None),
+        (Method(scaled=True), "codes"),
+        (Method(rotated=True), "codes"),
+        (Method(cut="layers 80 %"), "codes"),
+    ],
+)
+def test_codes_begin_where_they_are_where_weights_are_not_the_original_s(
+    method: Method, start: str | None
+) -> None:
+    method = replace(method, epochs=1, learned="qat")
+    first = [CUTS[method.cut]] if method.cut else []
+    *_, learning = method.passes({"a": "W4A16-g64"}, [], tied=True, samples=16, first=first)
+    assert learning["pass"] == "qat" and learning.get("start") == start
