@@ -47,7 +47,8 @@ def deliver(job: Job, search: Search, trial: Trial, stage: Staging) -> dict[str,
     sliced = [line for line in trial.lines if "slices" in (line.compare or {})]
     if sliced:  # the last is of the text that no choice was made on
         write_measured_card(sliced[-1], stage.result / BUNDLE, stage.result / CARD)
-    write_atomic(stage.result / FRONT, render_report(_front(search)).encode())
+    page = render_report(_front(search), chosen=trial.lines[0].subject.manifest_sha256)
+    write_atomic(stage.result / FRONT, page.encode())
     found = _report(job, search, trial)
     write_json(stage.result / REPORT, {**found, "files": hash_tree(stage.result)})
     stage.publish()
@@ -71,7 +72,8 @@ def _front(search: Search) -> list[Measurement]:
         name = f"trial {number}: {trial.method.name}"
         if (cut := trial.method.cut) in SOLVED_CUTS:
             name += f" ({search.choices.spaces.profile(cut).line(search.choices.spaces.cuts)})"
-        named: dict[str, Any] = {"name": name, "layers": [], "recipe": None}
+        # The page names versions by their scheme, which is alike of all trials.
+        named: dict[str, Any] = {"name": name, "scheme": name, "layers": [], "recipe": None}
         for line in trial.lines:
             if not _is_held_out(line):
                 subject = line.subject.model_copy(update=named)

@@ -55,12 +55,15 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
 
 
 def headline(group: ResultGroup) -> ResultRow | None:
-    """The compressed row that the verdict is about: the one that is recommended where it was measured.
+    """The compressed row that the verdict is about: the one that was delivered, or else that is recommended
+    where it was measured.
 
     The bend of the front of size against loss: the point farthest below the line between the front's two
     ends, both axes logarithmic. With fewer than three points on the front it is the one that lost least.
     Versions that lost their text or are slower than the original stay out, unless all are.
     """
+    if group.delivered is not None:
+        return group.delivered
     front = _front(group)
     if not front:
         return next(iter(group.compressed), None)
@@ -70,6 +73,8 @@ def headline(group: ResultGroup) -> ResultRow | None:
 def why(group: ResultGroup) -> str:
     """What speaks for :func:`headline`, in a sentence without a full stop."""
     front, loss = _front(group), LOSS[group.kind]
+    if group.delivered is not None:
+        return "delivered: the best of those that keep what was asked for, as measured"
     if not front:
         return "the quality of none was measured"
     place = _bend(front)

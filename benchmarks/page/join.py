@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...storage import canonical_json
@@ -34,12 +35,16 @@ def conditions(line: Measurement) -> str:
     return canonical_json(fixed)
 
 
-def join(lines: Sequence[Measurement]) -> list[ResultGroup]:
+def join(lines: Sequence[Measurement], chosen: str = "") -> list[ResultGroup]:
     """ResultGroup ``lines`` by model, decoders first; within a group baselines come first, then from large to
-    small.
+    small. ``chosen``: the manifest of the version that was delivered.
     """
-    groups = [_group(members) for members in _by_model(lines)]
+    groups = [_with_chosen(_group(members), chosen) for members in _by_model(lines)]
     return sorted(groups, key=lambda group: group.kind)
+
+
+def _with_chosen(group: ResultGroup, chosen: str) -> ResultGroup:
+    return replace(group, chosen=chosen, further=tuple(_with_chosen(one, chosen) for one in group.further))
 
 
 def _by_model(lines: Sequence[Measurement]) -> list[list[Measurement]]:

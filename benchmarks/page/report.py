@@ -71,14 +71,18 @@ def _is_report(path: Path) -> bool:
 
 
 def render_report(
-    lines: Sequence[Measurement], predicted: Sequence[Predicted] = (), grid: Grid | None = None
+    lines: Sequence[Measurement],
+    predicted: Sequence[Predicted] = (),
+    grid: Grid | None = None,
+    *,
+    chosen: str = "",
 ) -> str:
-    """The page as text.
+    """The page as text; ``chosen``: the manifest of the version that was delivered, which it recommends.
 
     Raises:
         InputError: it would be larger than 300 KB.
     """
-    groups = join(lines)
+    groups = join(lines, chosen)
     page: str = _template().render(
         shades=SHADES,
         sections=[section(group, number, predicted, grid) for number, group in enumerate(groups, 1)],

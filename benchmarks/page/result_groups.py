@@ -86,13 +86,16 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class ResultGroup:
-    """The rows that were made from one model and measured under one set of conditions."""
+    """The rows that were made from one model and measured under one set of conditions; ``chosen``: the
+    manifest of the one that was delivered of them, where that is decided already.
+    """
 
     source: str
     kind: Literal["decoder", "encoder", "classifier"]
     rows: tuple[ResultRow, ...]
     reference: Subject | None
     further: tuple[ResultGroup, ...] = ()
+    chosen: str = ""
 
     @property
     def shown(self) -> str:
@@ -106,6 +109,11 @@ class ResultGroup:
     @property
     def baselines(self) -> tuple[ResultRow, ...]:
         return tuple(row for row in self.rows if row.is_baseline)
+
+    @property
+    def delivered(self) -> ResultRow | None:
+        """The row that was chosen, where it is one of these."""
+        return next((row for row in self.compressed if row.subject.manifest_sha256 == self.chosen), None)
 
     def doubt(self, row: ResultRow, name: str) -> str:
         """Why ``name`` of ``row`` is noisy, or else that of the original which it is compared with."""

@@ -97,7 +97,8 @@ def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
     differ = frozenset({"manifest.json", "README.md", "bom.cdx.json"})  # they name the run
     assert hash_tree(bundle.path, skip=differ) == hash_tree(made.path, skip=differ)
     assert not list(tmp_path.glob(".o.partial"))
-    assert "trial 1: awq, gptq" in (out / "front.html").read_text()
+    page = (out / "front.html").read_text()
+    assert "trial 1: awq, gptq" in page and f"★ trial {report['chosen']}: " in page
     assert fit("--max-disk", f"{bound}B") == 2  # it exists
     capsys.readouterr()
     assert fit(*budgets, "--threads", "1", "--dry-run", "--json") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgepress.benchmarks.page.conclusion import sentences
 from edgepress.benchmarks.page.device_table import device_names, device_table
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.plots import plots
@@ -37,6 +38,18 @@ def test_each_device_is_a_column_and_has_its_own_recommendation(measured: list[M
         "Accuracy against speed on AMD EPYC 9R14, 2 threads",
         "Accuracy against speed on Cortex-A76, 2 threads",
     ]
+
+
+def test_what_was_delivered_is_recommended_on_every_device(measured: list[Measurement]) -> None:
+    chosen = next(line for line in measured if line.subject.scheme == "W4A16-g64 rtn").subject
+    elsewhere = [_board(line) for line in measured if line.device]
+    group = join([*measured, *elsewhere], chosen.manifest_sha256)[0]
+    found = device_table(group)
+    marks = {row.label: [speed.recommended for speed in row.speeds] for row in found.rows}
+    assert marks.pop("W4A16-g64 rtn") == [True, True] and not any(map(any, marks.values()))
+    assert {scheme for _, scheme, _ in found.reasons} == {"W4A16-g64 rtn"}
+    assert all(reason.startswith("delivered: ") for *_, reason in found.reasons)
+    assert sentences(group)[0].startswith("4 bits (W4A16-g64 rtn): ")
 
 
 def test_one_original_is_shown_and_doubtful_numbers_carry_their_marks(measured: list[Measurement]) -> None:
