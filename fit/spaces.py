@@ -35,7 +35,7 @@ from .cuts.profile import Profile
 from .cuts.solved_cut import solved_profile
 from .latency import rests_of, times_of
 from .losses import Losses, known_losses, losses_file, measure_losses
-from .methods import AGAIN, CACHE, CUTS, METHODS, RECOVERED, RECOVERY, SOLVED, SOLVED_CUTS
+from .methods import CACHE, CUTS, METHODS, RECOVERED, RECOVERY, SOLVED, SOLVED_CUTS
 from .packaged import given_by
 from .quantities import DISK, MEMORY
 from .solve import Limit, Table
@@ -90,7 +90,7 @@ class Spaces:
         if key in self._found:
             return True
         cut = key.removesuffix(RECOVERED)
-        if cut in SOLVED_CUTS and cut not in self._profiles and read_sealed(self._profile_file(cut)) is None:
+        if cut in SOLVED_CUTS and cut not in self._profiles and read_sealed(self._profile_file) is None:
             return False
         if not (first := self._first(key)):
             return known_losses(self._losses_file(self.source, ())) is not None
@@ -106,22 +106,24 @@ class Spaces:
             EdgepressError: as the pruning passes, or what measures.
         """
         if cut not in self._profiles:
-            file = self._profile_file(cut)
+            file = self._profile_file
             with alone(file.with_suffix(".lock")):
                 found = read_sealed(file)
                 if found is None:
-                    found = self._solved(self._shown(cut)).as_json
+                    found = self._solved(self._shown).as_json
                     write_sealed(file, found)
             self._profiles[cut] = Profile.from_json(found)
         return self._profiles[cut]
 
-    def _shown(self, cut: str) -> Corrections:
-        """What was known of the predictions when ``cut`` was solved."""
-        return self.corrections if cut == AGAIN else Corrections.before(self.budgets)
+    @property
+    def _shown(self) -> Corrections:
+        """What trials so far say of the predicted rates, which is all that a cut is solved with."""
+        return replace(Corrections.before(self.budgets), rest=dict(self.corrections.rest))
 
-    def _profile_file(self, cut: str) -> Path:
+    @property
+    def _profile_file(self) -> Path:
         asked = [f"{one.key} {one.bound!r} {one.watts}" for one in self.budgets]
-        asked += [f"{key} {seconds!r}" for key, seconds in sorted(self._shown(cut).rest.items())]
+        asked += [f"{key} {seconds!r}" for key, seconds in sorted(self._shown.rest.items())]
         key = sha256_json([self.fingerprint, self.calibration.sha256, asked])
         return self.directory / f"profile-{key[:16]}.json"
 
