@@ -47,12 +47,22 @@ class IncrementalDecoder:
             return self._passed_on(before, text, len(self._window))
         if len(self._window) - self._known <= _MOST_PENDING:
             return ""
-        certain = len(self._window) - _OF_A_CHARACTER
-        text = self._tokenizer.decode(self._window[:certain])
+        certain, text = self._between_characters(text)
         if len(text) > len(before):
             return self._passed_on(before, text, certain)
         del self._window[self._known : certain]
         return ""
+
+    def _between_characters(self, text: str) -> tuple[int, str]:
+        """Where the window, which decodes to ``text``, can be cut with as few tokens behind it as a character
+        can have, and what it says up to there. Inside a character its parts would decode to other text.
+        """
+        last = len(self._window)
+        for certain in range(last - _OF_A_CHARACTER, last):
+            said = self._tokenizer.decode(self._window[:certain])
+            if said + self._tokenizer.decode(self._window[certain:]) == text:
+                return certain, said
+        return last, text
 
     def _passed_on(self, before: str, text: str, certain: int) -> str:
         """What ``text``, of the first ``certain`` tokens, says after ``before``; the next window keeps the
