@@ -110,7 +110,7 @@ class Spaces:
             with alone(file.with_suffix(".lock")):
                 found = read_sealed(file)
                 if found is None:
-                    found = self._solved(self._shown).as_json
+                    found = self._solved().as_json
                     write_sealed(file, found)
             self._profiles[cut] = Profile.from_json(found)
         return self._profiles[cut]
@@ -133,9 +133,9 @@ class Spaces:
         found = with_cuts(whole, self.source, self._losses(self.source, ()), self.cuts, factor)
         return replace(found, space=self._timed(found.space, self.source, whole.rests))
 
-    def asked(self, space: Space, shown: Corrections | None = None) -> tuple[Table, list[Limit]]:
-        """What is made least, and the limits: before anything was built, or by what trials have ``shown``."""
-        limits = (shown or Corrections.before(self.budgets)).limits(space, self.budgets, METHODS[0])
+    def asked(self, space: Space) -> tuple[Table, list[Limit]]:
+        """What is made least, and the limits, with the rates that trials so far have shown."""
+        limits = self._shown.limits(space, self.budgets, METHODS[0])
         return space.sizes if objective_of(space, self.budgets) == DISK.name else space.damages, limits
 
     @property
@@ -147,7 +147,7 @@ class Spaces:
         """What a cut of a method's cuts, a line for each block, where it was solved here."""
         return self.profile(cut).lines(self.cuts) if cut in SOLVED_CUTS else []
 
-    def _solved(self, shown: Corrections) -> Profile:
+    def _solved(self) -> Profile:
         losses = self._losses(self.source, ())
 
         def measured(profile: Profile) -> float:
@@ -155,10 +155,7 @@ class Spaces:
             passes = profile.passes(self.cuts.multiple)
             return _damage(WeightSource.open(self._pruned(passes)))
 
-        def asked(space: Space) -> tuple[Table, list[Limit]]:
-            return self.asked(space, shown)
-
-        return solved_profile(self.cut_space, asked, lambda one: lost(losses, one), measured)
+        return solved_profile(self.cut_space, self.asked, lambda one: lost(losses, one), measured)
 
     def _opened(self, key: str) -> tuple[WeightSource, Space]:
         if key not in self._found:
