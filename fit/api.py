@@ -31,7 +31,7 @@ from .planned_time import seconds_with_room
 from .quantities import DISK
 from .report import deliver, reasons
 from .search import Search
-from .solve import Infeasible, Limit, Solution, solve
+from .solve import Infeasible, Limit, Solution, solve, solve_any
 from .spaces import Spaces
 
 Executor = Literal["local", "ray"]
@@ -180,7 +180,7 @@ def _predicted(job: Job, space: Space, output: Path) -> dict[str, Any]:
     budgets, corrections, method = job.wish.budgets, job.corrections(), METHODS[0]
     objective = space.sizes if objective_of(space, budgets) == DISK.name else space.damages
     with job.progress.task("solving under the budgets", 1 + _STEPS) as task:
-        found = solve(objective, corrections.limits(space, budgets, method))
+        found = solve_any(objective, corrections.limits(space, budgets, method))
         task.advance(1, "the first choice")
         if isinstance(found, Infeasible):
             return {"feasible": False}
@@ -197,8 +197,8 @@ def _predicted(job: Job, space: Space, output: Path) -> dict[str, Any]:
 def _cut(spaces: Spaces) -> dict[str, Any]:
     """What heads, channels and blocks beside the bits are predicted to be, where that is better."""
     found = spaces.cut_space()
-    objective, limits = spaces.asked(found.space)
-    with_cut, alone = found.solve(objective, limits), found.solve(objective, limits, Profile())
+    objective, sets = spaces.asked(found.space)
+    with_cut, alone = found.solve(objective, sets), found.solve(objective, sets, Profile())
     if isinstance(with_cut, Infeasible) or not (profile := found.profile(with_cut.options)):
         return {}
     if isinstance(alone, Solution) and alone.damage <= with_cut.damage:

@@ -21,15 +21,9 @@ from ..compress.solve.table_solving import gains
 from ..devices.predict.memory import ENCODER_ACTIVATIONS, process_bytes
 from .losses import Losses, linear_schemes, table_schemes
 from .packaged import Given
-from .quantities import (
-    CLASSIFIER,
-    COSINE,
-    DECODER,
-    IMAGE_CLASSIFIER,
-    IMAGE_ENCODER,
-    KL,
-    Quantity,
-)
+from .quantities import CLASSIFIER, COSINE, DECODER, IMAGE_CLASSIFIER, IMAGE_ENCODER, KL, Quantity
+from .solve import total
+from .speed.times import Times
 
 _PROFILED_TOKENS = 256  # of the cache in a profile: 128 of the prompt and 128 new ones
 
@@ -70,10 +64,9 @@ class Space:
     ``resident`` of a process that runs it, these included; ``cache`` of them of keys and values in float32,
     where a method can cache them in fewer bits, which loses ``cache_damage``, 0 where nobody asked.
     Damage is a loss of what is ``judged``; ``before``: that of what was cut from the model first. ``times``:
-    seconds by unit and option, by the key of a budget of speed or energy; ``rests``: of a pass beside its
-    units, as predicted. ``solves_tables``: whether a pass rounds embedding and head. ``hears``: whether the
-    model reads sounds, of which its decoder writes few tokens each. ``first``: the passes that cut the model
-    before.
+    predicted seconds of a pass by unit and option, by the key of a budget of speed or energy, all at the same
+    sizes. ``solves_tables``: whether a pass rounds embedding and head. ``hears``: whether the model reads
+    sounds, of which its decoder writes few tokens each. ``first``: the passes that cut the model before.
     """
 
     units: tuple[Unit, ...]
@@ -82,8 +75,7 @@ class Space:
     cache: float = 0.0
     judged: Quantity = KL
     before: float = 0.0
-    times: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
-    rests: Mapping[str, float] = field(default_factory=dict)
+    times: Mapping[str, Times] = field(default_factory=dict)
     solves_tables: bool = False
     hears: bool = False
     first: Sequence[Mapping[str, Any]] = ()
@@ -98,6 +90,10 @@ class Space:
     def sizes(self) -> list[list[float]]:
         """By unit and option, in bytes."""
         return [[option.size for option in unit.options] for unit in self.units]
+
+    def size(self, options: Sequence[int]) -> float:
+        """Bytes of the bundle that a choice makes, as predicted."""
+        return self.shipped + total(self.sizes, options)
 
     def chosen(self, options: Sequence[int]) -> list[tuple[Unit, Option]]:
         """Each unit with its option."""

@@ -12,7 +12,7 @@ from .corrections import Corrections, objective_of
 from .found_recipe import recipe_of
 from .methods import Method
 from .quantities import DISK
-from .solve import Infeasible, Limit, Solution, solve
+from .solve import Infeasible, Limit, Solution, solve_any
 from .spaces import Spaces
 from .trials import Trial
 from .uniform import solve_uniform
@@ -67,17 +67,17 @@ class Choices:
         choice takes.
         """
         space = self.spaces.of(method.space)
-        limits = self.corrections.limits(space, self.budgets, method)
+        sets = self.corrections.limits(space, self.budgets, method)
         objective = space.sizes if self.objective == DISK.name else space.damages
         if method.uniform:
-            return solve_uniform(space, objective, limits)
-        found = solve(objective, limits)
+            return solve_uniform(space, objective, sets)
+        found = solve_any(objective, sets)
         if share == 1 or isinstance(found, Infeasible):
             return found
         sizes = Limit("share", space.sizes, 0.0)
         least = sum(min(row) for row in sizes.uses)
         room = least + share * (sizes.used(found.options) - least)
-        return solve(objective, [*limits, replace(sizes, bound=room)])
+        return solve_any(objective, [[*limits, replace(sizes, bound=room)] for limits in sets])
 
     def predicted(self, options: tuple[int, ...], method: Method) -> dict[str, float]:
         """What a trial is expected to measure."""
@@ -95,7 +95,7 @@ class Choices:
     def why(self, found: Infeasible, method: Method) -> str:
         """Which budget would have to give way, and how far."""
         space = self.spaces.of(method.space)
-        limits = {one.name: one for one in self.corrections.limits(space, self.budgets, method)}
+        limits = {one.name: one for one in self.corrections.limits(space, self.budgets, method)[-1]}
         parts = []
         for budget in self.budgets:
             enough = found.enough.get(budget.key)

@@ -1,5 +1,5 @@
 """Predictions of what a choice gives, and how measurements correct them: an offset of bytes, a factor of
-damage.
+damage, factors of seconds by the size of the bundle.
 
 Damage is predicted of one change at a time, linears rounded by GPTQ; what learning takes back, and what
 changes do to one another, is a factor that the first trial of each method measures.
@@ -7,16 +7,17 @@ changes do to one another, is a factor that the first trial of each method measu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Self
 
+from ..devices.predict.caches import interpolated
 from .budgets import Budget
 from .candidates import Space
 from .methods import CACHE_BITS, Method
 from .quantities import DISK, ENERGY, MEMORY, RATES, TIMED, quantity_of
-from .solve import Limit, Table
+from .solve import Limit, total
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
 _BYTES_BAND = 0.002
@@ -26,6 +27,7 @@ _BYTES_SPARE = 1024
 _METHOD_SPARE = 16384
 # What is left of the loss that a budget allows, which a measurement on other text may exceed.
 _LOSS_BAND = 0.03
+_MOST = "bytes that times are of"  # the name of a limit
 # The least loss by a trial that predictions rest on: of accuracy nothing may be lost, by chance.
 _LEAST_LOSS = 1e-3
 
@@ -39,7 +41,8 @@ class Corrections:
         memory: bytes that processes have more than predicted, by device.
         losses: measured loss by predicted damage, by the key of a figure of quality and by method.
             originals: what the original has, by the key.
-        rest: seconds of a pass beside those of units, by the key of a budget of speed or energy.
+        seconds: measured seconds of a pass by predicted ones, by the key of a budget of speed or energy, and
+            by the bytes of the bundle: how much of it fits into caches is what is predicted worst.
         watts: by the key of a budget of energy, of its target or as counted.
     """
 
@@ -47,7 +50,7 @@ class Corrections:
     memory: dict[str, float] = field(default_factory=dict)
     losses: dict[str, dict[Method, float]] = field(default_factory=dict)
     originals: dict[str, float] = field(default_factory=dict)
-    rest: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, dict[float, float]] = field(default_factory=dict)
     watts: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -66,7 +69,7 @@ class Corrections:
         """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`, and the ``originals`` of
         each figure of quality.
         """
-        size, damage = _total(space.sizes, options), before(space, method) + _total(space.damages, options)
+        size, damage = total(space.sizes, options), before(space, method) + total(space.damages, options)
         self.disk[method] = measured[DISK.name] - space.shipped - size
         for key, value in measured.items():
             if key.startswith(f"{MEMORY.name} on "):
@@ -77,15 +80,16 @@ class Corrections:
             least = 0.0 if key == space.judged.name else _LEAST_LOSS
             if damage > 0:
                 self.losses.setdefault(key, {})[method] = max(loss, least) / damage
-        for key, seconds in space.times.items():
-            whole = measured[key]
+        for key, times in space.times.items():
+            whole, bundle = measured[key], space.size(options)
             if quantity_of(key) is ENERGY:
                 rates = (f"{rate.name} on {key.partition(' on ')[2]}" for rate in RATES)
                 rate = next(measured[one] for one in rates if one in measured)
                 self.watts[key], whole = whole * rate, 1 / rate
             elif quantity_of(key) in RATES:
                 whole = 1 / whole
-            self.rest[key] = whole - _total(seconds, options)
+            factors = self.seconds.setdefault(key, {})
+            factors[times.step(bundle)] = whole / times.seconds(bundle, options)
 
     def factor(self, key: str, method: Method) -> float | None:
         """The loss that damage by ``method`` is: its own, or that by another method, which is nearer than
@@ -106,7 +110,7 @@ class Corrections:
         self, space: Space, options: Sequence[int], method: Method, budgets: Sequence[Budget]
     ) -> dict[str, Any]:
         """By the key of each budget, and of disk and what is judged always."""
-        size, damage = _total(space.sizes, options), before(space, method) + _total(space.damages, options)
+        size, damage = total(space.sizes, options), before(space, method) + total(space.damages, options)
         found = {DISK.name: space.shipped + size + (_own_or_last(self.disk, method) or 0.0)}
         found[space.judged.name] = self.value(space.judged.name, method, damage)
         for budget in budgets:
@@ -115,15 +119,26 @@ class Corrections:
             elif budget.quantity is MEMORY:
                 found[budget.key] = _resident(space, method) + size + self.memory.get(str(budget.device), 0.0)
             elif budget.key in space.times:
-                seconds = self._rest(space, budget.key) + _total(space.times[budget.key], options)
+                times, bundle = space.times[budget.key], space.size(options)
+                factor = self._slowness(budget.key, times.step(bundle))
                 if budget.quantity is not ENERGY or budget.key in self.watts:
-                    found[budget.key] = self._timed(budget, seconds)
+                    found[budget.key] = self._timed(budget, factor * times.seconds(bundle, options))
         return found
 
-    def limits(self, space: Space, budgets: Sequence[Budget], method: Method) -> list[Limit]:
-        """The budgets as limits of what units use, in the budgets' order. One of the damage is none before a
-        trial has said what predicted damage means, unless nothing else is bounded.
+    def limits(self, space: Space, budgets: Sequence[Budget], method: Method) -> list[list[Limit]]:
+        """The budgets as limits of what units use, in the budgets' order: a set for bundles of each size that
+        times are predicted at, of which a choice keeps one. A limit of the damage is none before a trial has
+        said what predicted damage means, unless nothing else is bounded.
         """
+        *smaller, largest = next((times.sizes for times in space.times.values()), (inf,))
+        found = []
+        for size in smaller:
+            within = Limit(_MOST, space.sizes, size - space.shipped)
+            found.append([*self._limits(space, budgets, method, size), within])
+        return [*found, self._limits(space, budgets, method, largest)]
+
+    def _limits(self, space: Space, budgets: Sequence[Budget], method: Method, size: float) -> list[Limit]:
+        """In bundles that take as long as those of ``size`` bytes."""
         found, alone = [], all(one.quantity.of_quality for one in budgets)
         for budget in budgets:
             if budget.quantity is DISK:
@@ -136,17 +151,21 @@ class Corrections:
             elif budget.quantity in TIMED:
                 if budget.quantity is ENERGY and budget.key not in self.watts:
                     continue  # what a second takes is counted in the first trial
-                room = self._timed(budget, budget.bound, backwards=True) - self._rest(space, budget.key)
-                found.append(Limit(budget.key, space.times[budget.key], room))
-            elif (factor := self.factor(budget.key, method)) is not None or alone:
+                factor = self._slowness(budget.key, size)
+                seconds = [[factor * one for one in row] for row in space.times[budget.key].within(size)]
+                found.append(Limit(budget.key, seconds, self._timed(budget, budget.bound, backwards=True)))
+            elif (damages := self.factor(budget.key, method)) is not None or alone:
                 loss = budget.quantity.lost(budget.bound, self._original(budget.key))
-                bound = (1 - _LOSS_BAND) * loss / (factor or 1.0) - before(space, method)
+                bound = (1 - _LOSS_BAND) * loss / (damages or 1.0) - before(space, method)
                 found.append(Limit(budget.key, space.damages, bound))
         return found
 
-    def _rest(self, space: Space, key: str) -> float:
-        """Seconds beside those of units: as measured, before that as predicted."""
-        return self.rest.get(key, space.rests.get(key, 0.0))
+    def _slowness(self, key: str, size: float) -> float:
+        """Measured seconds by predicted ones, in a bundle of ``size`` bytes: between those of the sizes that
+        were measured; 1 before any was.
+        """
+        known = sorted(self.seconds.get(key, {}).items())
+        return interpolated(known, size) if known else 1.0
 
     def _timed(self, budget: Budget, value: float, *, backwards: bool = False) -> float:
         """What ``value`` seconds are in the budget's quantity, or ``backwards``."""
@@ -167,7 +186,7 @@ class Corrections:
         if budget.quantity.of_quality:
             return self.value(budget.key, method, (before(space, method) + bound) / (1 - _LOSS_BAND))
         if budget.quantity in TIMED:
-            return self._timed(budget, bound + self._rest(space, budget.key))
+            return self._timed(budget, bound)
         return budget.bound + bound - limit.bound
 
 
@@ -189,7 +208,3 @@ def _resident(space: Space, method: Method) -> float:
 def _own_or_last(found: Mapping[Method, float], method: Method) -> float | None:
     """What was measured of the method, or of another one, which is nearer than nothing."""
     return found.get(method, next(reversed(list(found.values())), None))
-
-
-def _total(table: Table, options: Sequence[int]) -> float:
-    return math.fsum(row[option] for row, option in zip(table, options, strict=True))

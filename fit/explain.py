@@ -14,7 +14,7 @@ from .corrections import Corrections
 from .corrections import before as damage_before
 from .methods import Method
 from .quantities import Quantity
-from .solve import Infeasible, solve
+from .solve import Infeasible, solve_any
 
 # By how much a budget is moved to see its price.
 _STEP = 0.1
@@ -48,14 +48,14 @@ def prices(space: Space, corrections: Corrections, method: Method, budgets: Sequ
     """A tenth more and less of each budget but those of quality, as shadow prices: by solving again."""
     judged, found = space.judged, []
     others = [one for one in budgets if not one.quantity.of_quality]
-    now = solve(space.damages, corrections.limits(space, others, method))
+    now = solve_any(space.damages, corrections.limits(space, others, method))
     if isinstance(now, Infeasible):
         return []
     for index, budget in enumerate(others):
         for step in (1 + _STEP, 1 - _STEP):
             moved = replace(budget, bound=step * budget.bound)
-            limits = corrections.limits(space, [*others[:index], moved, *others[index + 1 :]], method)
-            then = solve(space.damages, limits)
+            sets = corrections.limits(space, [*others[:index], moved, *others[index + 1 :]], method)
+            then = solve_any(space.damages, sets)
             first = damage_before(space, method)
             before = corrections.value(judged.name, method, first + now.damage)
             after = None

@@ -21,13 +21,13 @@ from .corrections import Corrections
 from .cuts.cut_space import CutSpace, with_cuts
 from .cuts.possible import cuts_of
 from .known_models import require_known
-from .latency import costs_of
 from .methods import METHODS
 from .planned_time import require_room_to_measure
 from .quantities import DISK, MEMORY
 from .search import ROUNDS, Search
 from .setting import Setting
 from .spaces import Spaces
+from .speed.device_times import costs_of
 
 
 class Job:

@@ -2,8 +2,7 @@
 exactly by HiGHS (Huangfu and Hall 2018, "Parallelizing the dual revised simplex method") through
 :func:`scipy.optimize.milp`.
 
-What no choice can keep is answered too: how far each limit alone would have to give way, and the choice that
-misses them by the least.
+What no choice can keep is answered too: how far each limit alone would have to give way.
 """
 
 from __future__ import annotations
@@ -33,6 +32,11 @@ Table = Sequence[Sequence[float]]
 Tie = Mapping[int, Sequence[int]]
 
 
+def total(table: Table, options: Sequence[int]) -> float:
+    """What ``options``, one of each row, add up to."""
+    return math.fsum(row[option] for row, option in zip(table, options, strict=True))
+
+
 @dataclass(frozen=True)
 class Limit:
     """``uses[unit][option]`` of something add up to at most ``bound``."""
@@ -43,7 +47,7 @@ class Limit:
 
     def used(self, options: Sequence[int]) -> float:
         """By a choice."""
-        return math.fsum(row[option] for row, option in zip(self.uses, options, strict=True))
+        return total(self.uses, options)
 
     def kept(self, options: Sequence[int]) -> bool:
         """By a choice, but for the last digits of the sum."""
@@ -68,11 +72,9 @@ class Infeasible:
     Attributes:
         enough: by name, the bound of each limit that would do if all others were kept; None where no bound of
             it does.
-        nearest: the choice whose excesses, as fractions of the bounds, add up to the least.
     """
 
     enough: dict[str, float | None]
-    nearest: Solution
 
 
 def solve(damages: Table, limits: Sequence[Limit], ties: Sequence[Tie] = ()) -> Solution | Infeasible:
@@ -82,16 +84,28 @@ def solve(damages: Table, limits: Sequence[Limit], ties: Sequence[Tie] = ()) -> 
         MissingDependency: scipy is not installed.
         OutOfResource: HiGHS found nothing in a minute.
     """
+    return solve_any(damages, [limits], ties)
+
+
+def solve_any(
+    damages: Table, sets: Sequence[Sequence[Limit]], ties: Sequence[Tie] = ()
+) -> Solution | Infeasible:
+    """The same where a choice keeps all limits of one of the ``sets``, whichever that is.
+
+    Raises:
+        MissingDependency, OutOfResource: as :func:`solve`.
+    """
     require("scipy", "fit")
-    found = _least(damages, limits, ties)
-    if found is not None:
-        return found
+    found = [one for limits in sets if (one := _least(damages, limits, ties)) is not None]
+    if found:
+        return min(found, key=lambda one: one.damage)
     enough: dict[str, float | None] = {}
-    for index, limit in enumerate(limits):
-        others = [*limits[:index], *limits[index + 1 :]]
-        least = _least(limit.uses, others, ties)
-        enough[limit.name] = None if least is None else limit.used(least.options)
-    return Infeasible(enough, _nearest(damages, limits, ties))
+    for limits in sets:
+        for index, limit in enumerate(limits):
+            least = _least(limit.uses, [*limits[:index], *limits[index + 1 :]], ties)
+            known = [enough.get(limit.name), None if least is None else limit.used(least.options)]
+            enough[limit.name] = min((bound for bound in known if bound is not None), default=None)
+    return Infeasible(enough)
 
 
 def _least(objective: Table, limits: Sequence[Limit], ties: Sequence[Tie]) -> Solution | None:
@@ -206,9 +220,9 @@ def _solution(
     if result.status == _INFEASIBLE:
         return None
     options = _chosen(result, sizes)
-    total = math.fsum(row[option] for row, option in zip(objective, options, strict=True))
+    damage = total(objective, options)
     bound = base + (result.mip_dual_bound if result.mip_dual_bound is not None else 0.0) / scale
-    return Solution(options, total, max(0.0, total - bound) / abs(total) if total else 0.0)
+    return Solution(options, damage, max(0.0, damage - bound) / abs(damage) if damage else 0.0)
 
 
 def _chosen(result: Any, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -221,31 +235,3 @@ def _chosen(result: Any, sizes: Sequence[int]) -> tuple[int, ...]:
         )
     parts = np.split(result.x[: sum(sizes)], np.cumsum(sizes)[:-1])
     return tuple(int(part.argmax()) for part in parts)
-
-
-def _nearest(damages: Table, limits: Sequence[Limit], ties: Sequence[Tie]) -> Solution:
-    """The least sum of relative excesses: every limit has a column of its own for its excess."""
-    sizes = [len(row) for row in damages]
-    fixed = np.concatenate([_one_each(sizes), _alike(sizes, ties)])
-    count, units = sum(sizes), len(fixed)
-    matrix = np.zeros((units + len(limits), count + len(limits)))
-    matrix[:units, :count] = fixed
-    for number, limit in enumerate(limits):
-        matrix[units + number, :count] = np.concatenate([np.asarray(row, float) for row in limit.uses])
-        matrix[units + number] /= abs(limit.bound) or 1.0
-        matrix[units + number, count + number] = -1.0
-    ends = [1.0] * len(sizes) + [0.0] * (units - len(sizes))
-    roof = ends + [math.copysign(1.0, limit.bound) if limit.bound else 0.0 for limit in limits]
-    floor = ends + [-np.inf] * len(limits)
-    excesses = np.ones(len(limits))
-    result = _run(
-        np.concatenate([np.zeros(count), excesses]),
-        np.concatenate([np.ones(count), 0 * excesses]),
-        np.concatenate([np.ones(count), np.inf * excesses]),
-        matrix,
-        np.array(floor),
-        np.array(roof),
-    )
-    options = _chosen(result, sizes)
-    total = math.fsum(row[option] for row, option in zip(damages, options, strict=True))
-    return Solution(options, total, 0.0)

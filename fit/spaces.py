@@ -33,12 +33,13 @@ from .cuts.cut_space import CutSpace, lost, with_cuts
 from .cuts.possible import Cuts, cuts_of
 from .cuts.profile import Profile
 from .cuts.solved_cut import solved_profile
-from .latency import rests_of, times_of
 from .losses import Losses, known_losses, losses_file, measure_losses
 from .methods import CACHE, CUTS, METHODS, RECOVERED, RECOVERY, SOLVED, SOLVED_CUTS
 from .packaged import given_by
 from .quantities import DISK, MEMORY
 from .solve import Limit, Table
+from .speed.device_times import times_of
+from .speed.times import Times
 
 Passes = Sequence[Mapping[str, Any]]
 
@@ -67,6 +68,7 @@ class Spaces:
     progress: Progress
     _found: dict[str, tuple[WeightSource, Space]] = field(default_factory=dict)
     _profiles: dict[str, Profile] = field(default_factory=dict)
+    _cut_times: Mapping[str, Times] | None = None
 
     def of(self, key: str = "") -> Space:
         """The candidates behind the cut, or the one choice of the packaged recipe, that is called ``key``,
@@ -118,12 +120,13 @@ class Spaces:
     @property
     def _shown(self) -> Corrections:
         """What trials so far say of the predicted rates, which is all that a cut is solved with."""
-        return replace(Corrections.before(self.budgets), rest=dict(self.corrections.rest))
+        return replace(Corrections.before(self.budgets), seconds=self.corrections.seconds)
 
     @property
     def _profile_file(self) -> Path:
         asked = [f"{one.key} {one.bound!r} {one.watts}" for one in self.budgets]
-        asked += [f"{key} {seconds!r}" for key, seconds in sorted(self._shown.rest.items())]
+        for key, factors in sorted(self._shown.seconds.items()):
+            asked += [f"{key} {size!r} {factor!r}" for size, factor in sorted(factors.items())]
         key = sha256_json([self.fingerprint, self.calibration.sha256, asked])
         return self.directory / f"profile-{key[:16]}.json"
 
@@ -131,12 +134,14 @@ class Spaces:
         """The candidates of the whole model, cuts among them, which cost ``factor`` times their losses."""
         whole = self.of()
         found = with_cuts(whole, self.source, self._losses(self.source, ()), self.cuts, factor)
-        return replace(found, space=self._timed(found.space, self.source, whole.rests))
+        if self._cut_times is None:  # which no factor changes
+            self._cut_times = times_of(found.space, self.source, self.budgets, self.costs, self.cuts)
+        return replace(found, space=replace(found.space, times=self._cut_times))
 
-    def asked(self, space: Space) -> tuple[Table, list[Limit]]:
+    def asked(self, space: Space) -> tuple[Table, list[list[Limit]]]:
         """What is made least, and the limits, with the rates that trials so far have shown."""
-        limits = self._shown.limits(space, self.budgets, METHODS[0])
-        return space.sizes if objective_of(space, self.budgets) == DISK.name else space.damages, limits
+        sets = self._shown.limits(space, self.budgets, METHODS[0])
+        return space.sizes if objective_of(space, self.budgets) == DISK.name else space.damages, sets
 
     @property
     def cuts(self) -> Cuts:
@@ -163,9 +168,9 @@ class Spaces:
             source = WeightSource.open(self._pruned(first)) if first else self.source
             given = given_by(source, key) if key in names() else None
             space = space_of(source, self._losses(source, first), given)
-            rests = rests_of(space, source, self.budgets, self.costs)
+            times = times_of(space, source, self.budgets, self.costs)
             before = _damage(source) if first else 0.0
-            space = replace(self._timed(space, source, rests), before=before, first=first)
+            space = replace(space, times=times, before=before, first=first)
             space = replace(space, cache_damage=self._cache_damage if self.cache_counts(space) else 0.0)
             self._found[key] = source, space
         return self._found[key]
@@ -186,10 +191,6 @@ class Spaces:
         if cut in SOLVED_CUTS:
             passes = self.profile(cut).passes(self.cuts.multiple)
         return passes if cut == key else (*passes, RECOVERY)
-
-    def _timed(self, space: Space, source: WeightSource, rests: Mapping[str, float]) -> Space:
-        times = times_of(space, source, self.budgets, self.costs, rests)
-        return replace(space, times=times, rests=rests)
 
     def _cutting(self, passes: Passes) -> dict[str, Any]:
         """The recipe of ``passes``."""

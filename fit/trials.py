@@ -28,10 +28,10 @@ from ..storage import write_atomic
 from ..terminal import Progress
 from .budgets import Budget
 from .figures import of_device, originals, qualities
-from .latency import BATCH, NEW_TOKENS, timed_lengths
 from .methods import Method
 from .quantities import DISK
 from .setting import RECIPE, Setting
+from .speed.timed_work import BATCH, NEW_TOKENS, timed_lengths
 from .trial_clock import TrialClock
 
 BUNDLE, CHOICE = "bundle", "choice.json"

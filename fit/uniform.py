@@ -8,20 +8,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from .candidates import Space, Unit
-from .solve import Infeasible, Limit, Solution, Table, solve
+from .solve import Infeasible, Limit, Solution, Table, solve_any
 
 Places = Sequence[Sequence[int]]  # of the options that each unit is left
 
 
-def solve_uniform(space: Space, objective: Table, limits: Sequence[Limit]) -> Solution | Infeasible:
-    """As :func:`.solve.solve`; embedding and head have schemes of their own. Where no scheme does, how far
-    limits would have to give way is said of the smallest.
+def solve_uniform(space: Space, objective: Table, sets: Sequence[Sequence[Limit]]) -> Solution | Infeasible:
+    """As :func:`.solve.solve_any`; embedding and head have schemes of their own. Where no scheme does, how
+    far limits would have to give way is said of the smallest.
     """
-    found = [_within(places, objective, limits) for places in _choices(space.units)]
+    found = [_within(places, objective, sets) for places in _choices(space.units)]
     solved = [one for one in found if isinstance(one, Solution)]
     if solved:
         return min(solved, key=lambda one: one.damage)
-    return found[0] if found else solve(objective, limits)
+    return found[0] if found else solve_any(objective, sets)
 
 
 def _choices(units: Sequence[Unit]) -> Iterator[Places]:
@@ -36,19 +36,15 @@ def _choices(units: Sequence[Unit]) -> Iterator[Places]:
             ]
 
 
-def _within(places: Places, objective: Table, limits: Sequence[Limit]) -> Solution | Infeasible:
+def _within(places: Places, objective: Table, sets: Sequence[Sequence[Limit]]) -> Solution | Infeasible:
     """The solution with the options at ``places`` alone, by their places among all."""
-    left = [replace(limit, uses=_left(limit.uses, places)) for limit in limits]
-    found = solve(_left(objective, places), left)
+    left = [[replace(limit, uses=_left(limit.uses, places)) for limit in limits] for limits in sets]
+    found = solve_any(_left(objective, places), left)
     if isinstance(found, Infeasible):
-        return replace(found, nearest=_among_all(found.nearest, places))
-    return _among_all(found, places)
+        return found
+    chosen = tuple(kept[option] for kept, option in zip(places, found.options, strict=True))
+    return replace(found, options=chosen)
 
 
 def _left(table: Table, places: Places) -> list[list[float]]:
     return [[row[place] for place in kept] for row, kept in zip(table, places, strict=True)]
-
-
-def _among_all(found: Solution, places: Places) -> Solution:
-    chosen = tuple(kept[option] for kept, option in zip(places, found.options, strict=True))
-    return replace(found, options=chosen)

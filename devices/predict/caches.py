@@ -96,7 +96,8 @@ def share(first: float, last: float, here: float) -> float:
     return max((here - first) / (last - first), 0.0) if last > first else 1.0
 
 
-def interpolated(curve: Sequence[tuple[int, float]], working_set: float) -> float:
+def interpolated(curve: Sequence[tuple[float, float]], working_set: float) -> float:
+    """The value of ``curve`` at a working set of so many bytes, by logarithms between those measured."""
     logs = [math.log(max(size, 1)) for size, _ in curve]
     place = neighbours(logs, math.log(max(working_set, 1)))
     return math.exp(sum(share * math.log(curve[index][1]) for index, share in place))

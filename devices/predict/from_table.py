@@ -23,19 +23,22 @@ BANDS = {"prefill": 0.20, "first": 0.20, "decode": 0.20}
 
 
 class TablePrediction:
-    """Predicts ``subject`` on the machine of ``table`` with so many ``threads``.
+    """Predicts ``subject`` on the machine of ``table`` with so many ``threads``; by its ``cost``, where that
+    is known.
 
     Raises:
         NotMeasured: the table has no such number of threads.
     """
 
-    def __init__(self, subject: Subject, table: KernelTable, threads: int) -> None:
+    def __init__(
+        self, subject: Subject, table: KernelTable, threads: int, cost: TableCost | None = None
+    ) -> None:
         self.provider = table.key.provider
         on_cpu = self.provider == "cpu"
         self.held = on_cpu and subject.held
         self.bands = BANDS if self.held else dict.fromkeys(BANDS, GUESS)
         self.subject, self.table, self.threads = subject, table, threads
-        self.cost = TableCost(table, threads)
+        self.cost = cost or TableCost(table, threads)
         self.assumed: set[str] = set()
         self.taken: dict[str, str] = {}
         self.decode_band = round(self.bands["decode"] + self.cost.caches.spread, 3)

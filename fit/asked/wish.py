@@ -19,8 +19,8 @@ from ...runtime.audio.wav_file import sound_files
 from ...runtime.images.image_file import image_files
 from ..budgets import Budget
 from ..figures import no_meter
-from ..latency import costs_of
 from ..quantities import ENERGY, QUANTITIES
+from ..speed.device_times import costs_of
 
 # By what a model reads, with which option that is given.
 OPTIONS: Mapping[Reads, str] = {"text": "--text", "images": "--images", "sounds": "--audio"}

@@ -17,7 +17,7 @@ from ...compress.prune.structured.budget import BlockPart
 from ...compress.solve.scheme_costs import divides
 from ..candidates import Option, Space, linear_options, useful
 from ..losses import Losses, linear_schemes
-from ..solve import Infeasible, Limit, Solution, Table, Tie, solve
+from ..solve import Infeasible, Limit, Solution, Table, Tie, solve_any
 from .cut_losses import part_name
 from .possible import BLOCK, Cuts
 from .profile import Profile
@@ -42,16 +42,16 @@ class CutSpace:
     @property
     def smallest(self) -> float:
         """Bytes of the units at their smallest."""
-        found = self.solve(self.space.sizes, [])
+        found = self.solve(self.space.sizes, [[]])
         assert isinstance(found, Solution)
         return found.damage
 
     def solve(
-        self, objective: Table, limits: Sequence[Limit], only: Profile | None = None
+        self, objective: Table, sets: Sequence[Sequence[Limit]], only: Profile | None = None
     ) -> Solution | Infeasible:
-        """As :func:`..solve.solve`; ``only`` with what a profile cuts."""
-        limits = [*limits, self.drops]
-        return solve(objective, limits if only is None else [*limits, self._others(only)], self.ties)
+        """As :func:`..solve.solve_any`; ``only`` with what a profile cuts."""
+        always = [self.drops] if only is None else [self.drops, self._others(only)]
+        return solve_any(objective, [[*limits, *always] for limits in sets], self.ties)
 
     def _others(self, profile: Profile) -> Limit:
         """None of the options that cut something else."""

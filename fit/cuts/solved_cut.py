@@ -18,8 +18,8 @@ from .profile import Profile
 CORRECTED = 3
 _WORTH = 0.02  # of the objective: what a cut must promise
 
-# From candidates to what is made least of them, and the limits.
-Asked = Callable[[Space], tuple[Table, Sequence[Limit]]]
+# From candidates to what is made least of them, and the sets of limits of which one is kept.
+Asked = Callable[[Space], tuple[Table, Sequence[Sequence[Limit]]]]
 
 
 def solved_profile(

@@ -64,6 +64,6 @@ def test_a_cache_that_is_not_bounded_or_packaged_stays_as_it_is() -> None:
 def test_other_budgets_are_named_where_there_are_some() -> None:
     one = choices_of(SPACE, 1e6)
     two = replace(one, budgets=[*one.budgets, Budget(MEMORY, 1e6, "here")])
-    said = [each.why(Infeasible({"memory on pi": 90e6}, (0, 0)), METHODS[0]) for each in (one, two)]
+    said = [each.why(Infeasible({"memory on pi": 90e6}), METHODS[0]) for each in (one, two)]
     assert said[0].startswith("memory ≤ 1.0 MB on pi would have to be ")
     assert said[1] == f"with the other budgets kept, {said[0]}"

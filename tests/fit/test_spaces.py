@@ -30,19 +30,19 @@ def test_a_cut_is_solved_again_with_the_rate_that_was_measured(
         return Job(wish, tmp_path, Silent()).spaces()
 
     space, key = spaces_within(1.0).of(), "decode on here"
-    fastest = sum(min(row) for row in space.times[key])
-    rate = 1 / (space.rests[key] + 0.9 * fastest)
+    (size,), (table,) = space.times[key].sizes, space.times[key].tables
+    rate = 1 / (0.95 * sum(min(row) for row in table))
     spaces = spaces_within(rate)
     first = spaces.profile(SOLVED)
-    spaces.corrections.rest[key] = slower = space.rests[key] + 0.2 * fastest
+    spaces.corrections.seconds[key] = {size: 1.1}
     again = spaces.profile(AGAIN)
     assert first and again and weights(spaces, AGAIN) < weights(spaces, SOLVED)
     assert spaces.profile(SOLVED) == first and spaces.said(AGAIN) == again.lines(spaces.cuts)
     later = spaces_within(rate)
     assert later.is_ready(SOLVED)
-    later.corrections.rest[key] = 2 * slower
+    later.corrections.seconds[key] = {size: 1.2}
     assert not later.is_ready(AGAIN)
-    later.corrections.rest[key] = slower
+    later.corrections.seconds[key] = {size: 1.1}
     assert later.is_ready(AGAIN) and later.profile(AGAIN) == again
 
 

@@ -29,7 +29,7 @@ SPACE = Space(
 
 def chosen(bound: float) -> list[str]:
     """Names of the options within so many bytes."""
-    found = solve_uniform(SPACE, SPACE.damages, [Limit("disk", SPACE.sizes, bound)])
+    found = solve_uniform(SPACE, SPACE.damages, [[Limit("disk", SPACE.sizes, bound)]])
     assert isinstance(found, Solution)
     damage = sum(row[option] for row, option in zip(SPACE.damages, found.options, strict=True))
     assert found.damage == pytest.approx(damage)
@@ -50,6 +50,5 @@ def test_all_linears_get_one_scheme(bound: float, scheme: str, embedding: str) -
 
 
 def test_what_the_smallest_needs_is_said() -> None:
-    found = solve_uniform(SPACE, SPACE.damages, [Limit("disk", SPACE.sizes, 20)])
+    found = solve_uniform(SPACE, SPACE.damages, [[Limit("disk", SPACE.sizes, 20)]])
     assert isinstance(found, Infeasible) and found.enough == {"disk": 37}
-    assert [option.name for _, option in SPACE.chosen(found.nearest.options)][:2] == ["W3A16-g64"] * 2

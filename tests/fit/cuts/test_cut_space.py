@@ -99,13 +99,13 @@ def test_it_chooses_as_trying_every_choice_does(
     bounds = [float(draw.uniform(0.15, 0.5)) * float(total[..., n].max()) for n in (1, 2)]
     kept = allowed & (total[..., 1] <= bounds[0]) & (total[..., 2] <= bounds[1])
     limits = [Limit("size", tables[1], bounds[0]), Limit("other", tables[2], bounds[1])]
-    solution = found.solve(space.damages, limits)
+    solution = found.solve(space.damages, [limits])
     assert isinstance(solution, Solution) and kept.any()
     best = float(total[..., 0][kept].min())
     assert best - 1e-12 <= solution.damage <= best * (1 + GAP)
     assert all(limit.kept(solution.options) for limit in [*limits, found.drops])
     profile = found.profile(solution.options)
-    again = found.solve(space.damages, limits, only=profile)
+    again = found.solve(space.damages, [limits], only=profile)
     assert isinstance(again, Solution) and again.damage == pytest.approx(solution.damage, rel=2 * GAP)
 
 
@@ -118,7 +118,7 @@ def test_without_a_cut_it_chooses_as_before(pico_llama: Path) -> None:
     alone = solve(whole.damages, [Limit("size", whole.sizes, bound)])
     limits = [Limit("size", found.space.sizes, bound)]
     for only in (None, Profile()):
-        both = found.solve(found.space.damages, limits, only)
+        both = found.solve(found.space.damages, [limits], only)
         assert isinstance(alone, Solution) and isinstance(both, Solution)
         assert alone.options == both.options and not found.profile(both.options)
 
@@ -128,7 +128,7 @@ def test_bytes_below_those_of_all_bits_are_kept_with_cuts(pico_llama: Path) -> N
     losses, cuts = losses_of(source, 0, 1.0), cuts_of(source)
     found, smallest = space_with_cuts(source, losses), sum(min(row) for row in space_of(source, None).sizes)
     assert found.smallest < 0.9 * smallest
-    solution = found.solve(found.space.damages, [Limit("size", found.space.sizes, 0.95 * smallest)])
+    solution = found.solve(found.space.damages, [[Limit("size", found.space.sizes, 0.95 * smallest)]])
     assert isinstance(solution, Solution)
     profile = found.profile(solution.options)
     rounding = sum(option.damage for _, option in found.space.chosen(solution.options) if option.kept is None)

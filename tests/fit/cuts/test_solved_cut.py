@@ -29,8 +29,8 @@ def test_a_cut_is_taken_where_it_is_measured_to_help(
     at = partial(with_cuts, whole, source, losses, cuts_of(source))
     bound = size * sum(min(row) for row in whole.sizes)
 
-    def asked(space: Space) -> tuple[Table, list[Limit]]:
-        return space.damages, [Limit("size", space.sizes, bound)]
+    def asked(space: Space) -> tuple[Table, list[list[Limit]]]:
+        return space.damages, [[Limit("size", space.sizes, bound)]]
 
     tried: list[Profile] = []
 
@@ -55,7 +55,7 @@ def test_nothing_is_measured_where_no_cut_is_predicted_to_help(pico_llama: Path)
 
     found = solved_profile(
         lambda factor: at(factor=factor),
-        lambda space: (space.damages, [Limit("size", space.sizes, bound)]),
+        lambda space: (space.damages, [[Limit("size", space.sizes, bound)]]),
         lambda one: lost(losses, one),
         measured,
     )

@@ -1,0 +1,126 @@
+"""The times of candidates on each device that has a budget of speed or energy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import fsum
+
+from ...compress.model.weights import WeightSource
+from ...devices.predict.predict import table_of
+from ...devices.predict.table_cost import TableCost
+from ...runtime.session.threads import thread_budget
+from ..budgets import Budget
+from ..candidates import Option, Space
+from ..cuts.possible import NONE, Cuts
+from ..quantities import DECODE, DISK, ENERGY, SENTENCES, TIMED
+from ..solve import Table
+from .beside_products import Beside
+from .products import Products, Schemes
+from .saved_by_cuts import Saved
+from .times import Times
+
+# From a size of bundles to the next larger one; of sizes that take so nearly the same the largest stays.
+_STEP, _ALIKE = 1.2, 0.99
+
+
+def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableCost]:
+    """The costs of each device that has a budget of speed, by its name: with ``threads``, or all that there
+    are.
+
+    Raises:
+        InputError: a device without a kernel table, or with one of another state of it; says how to make it.
+        NotMeasured: a table without so many threads.
+    """
+    found = {}
+    for name in dict.fromkeys(str(one.device) for one in budgets if one.quantity in TIMED):
+        table = table_of(name)
+        count = threads or (thread_budget() if name == "here" else max(table.threads, default=1))
+        found[name] = TableCost(table, count)
+    return found
+
+
+def times_of(
+    space: Space,
+    source: WeightSource,
+    budgets: Sequence[Budget],
+    costs: Mapping[str, TableCost],
+    cuts: Cuts = NONE,
+) -> dict[str, Times]:
+    """By the key of each budget of speed or energy, at the same sizes of bundles: from the smallest choice to
+    the largest that a budget of disk leaves room for. ``cuts``: those among the options.
+
+    Raises:
+        NotMeasured: an operator that a device's table lacks.
+    """
+    timed = [one for one in budgets if one.quantity in TIMED]
+    devices = [_Timed(space, source, one, costs[str(one.device)]) for one in timed]
+    sizes = _apart(_sizes(space, budgets), devices) if timed else []
+    return {
+        budget.key: Times(tuple(sizes), tuple(device.table(size, cuts) for size in sizes))
+        for budget, device in zip(timed, devices, strict=True)
+    }
+
+
+def _sizes(space: Space, budgets: Sequence[Budget]) -> list[float]:
+    """Bytes of bundles, ascending."""
+    least, most = (space.shipped + fsum(of(row) for row in space.sizes) for of in (min, max))
+    most = min([most, *(one.bound for one in budgets if one.quantity is DISK)])
+    found = [most]
+    while found[-1] / _STEP > least:
+        found.append(found[-1] / _STEP)
+    return found[::-1]
+
+
+def _apart(sizes: Sequence[float], devices: Sequence[_Timed]) -> list[float]:
+    """Those of ``sizes`` that the smallest choice takes less time with than with the next larger one,
+    somewhere.
+    """
+    kept, taken = [sizes[-1]], [device.smallest(sizes[-1]) for device in devices]
+    for size in sizes[-2::-1]:
+        found = [device.smallest(size) for device in devices]
+        if any(less < _ALIKE * more for less, more in zip(found, taken, strict=True)):
+            kept, taken = [size, *kept], found
+    return kept
+
+
+class _Timed:
+    """Times of the candidates ``space`` for a budget."""
+
+    def __init__(self, space: Space, source: WeightSource, budget: Budget, cost: TableCost) -> None:
+        self.space, self.source, self.cost = space, source, cost
+        rate = SENTENCES if source.anatomy.kind == "encoder" else DECODE
+        timed = rate if budget.quantity is ENERGY else budget.quantity
+        self.products = Products(source.anatomy, cost, timed)
+        self.schemes: Schemes = {
+            module: min(_whole(unit.options), key=lambda option: option.size).scheme
+            for unit in space.units
+            for module in unit.modules
+        }
+
+    def smallest(self, size: float) -> float:
+        """Seconds of the smallest options that cut nothing, in a bundle of ``size`` bytes."""
+        products = self.products.of_model(self.source.anatomy, self.schemes, self.cost.place(size))
+        return products + self._beside(size).seconds(self.source.anatomy)
+
+    def table(self, size: float, cuts: Cuts) -> Table:
+        """Seconds by unit and option, which add up to a pass: what it takes beside products is among those of
+        the last unit, and what a cut takes away of that among those of its first.
+        """
+        place, beside = self.cost.place(size), self._beside(size)
+        found = [self.products.of_unit(unit, place) for unit in self.space.units]
+        whole = beside.seconds(self.source.anatomy)
+        found[-1] = [seconds + whole for seconds in found[-1]]
+        saved = Saved(self.source.anatomy, cuts, beside.seconds)
+        for number, kept, seconds in saved.of(self.space):
+            options = self.space.units[number].options
+            pairs = zip(found[number], options, strict=True)
+            found[number] = [one - seconds * (option.kept == kept) for one, option in pairs]
+        return found
+
+    def _beside(self, size: float) -> Beside:
+        return Beside(self.source, self.products, self.schemes, size)
+
+
+def _whole(options: Sequence[Option]) -> list[Option]:
+    """Those that cut nothing."""
+    return [option for option in options if option.kept is None]
