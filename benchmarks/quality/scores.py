@@ -38,7 +38,7 @@ class MetricFile(Protocol):
     better: Literal["lower", "higher"]
     measured_on: MeasuredOn
 
-    def value(self, rows: Rows) -> float: ...
+    def value(self, rows: Rows) -> Rows: ...
 
 
 def metric_files(measured_on: MeasuredOn) -> dict[str, Any]:
@@ -67,13 +67,13 @@ class Scores:
         """``value`` and ``ci95`` of subject minus original, by paired resampling."""
         width = self.subject.shape[1]
 
-        def difference(rows: Rows) -> float:
-            return self.metric.value(rows[:, :width]) - self.metric.value(rows[:, width:])
+        def difference(rows: Rows) -> Rows:
+            return self.metric.value(rows[..., :width]) - self.metric.value(rows[..., width:])
 
         paired = np.concatenate([self.subject, self.original], axis=1)
         interval = bootstrap_ci(paired, difference, seed)
         return {
-            "value": difference(paired),
+            "value": float(difference(paired)),
             "ci95": None if interval is None else list(interval),
             "unit": self.metric.unit,
         }
@@ -82,12 +82,12 @@ class Scores:
         """The subject's number for each row alone: per window or sentence; similarities for word pairs."""
         if self.metric.measured_on == "pairs":
             return [float(number) for number in self.subject[:, 0]]
-        return [self.metric.value(row[None]) for row in self.subject]
+        return [float(number) for number in self.metric.value(self.subject[:, None])]
 
 
 def _metric(metric: MetricFile, rows: Rows, seed: int) -> Metric:
     summary = Metric(
-        value=metric.value(rows),
+        value=float(metric.value(rows)),
         unit=metric.unit,
         n=len(rows),
         better=metric.better,
@@ -95,7 +95,7 @@ def _metric(metric: MetricFile, rows: Rows, seed: int) -> Metric:
     )
     if metric.measured_on == "pairs":
         return summary
-    alone = np.array([metric.value(row[None]) for row in rows])
+    alone = metric.value(rows[:, None])
     spread = {"mean": alone.mean(), "min": alone.min(), "max": alone.max()}
     if len(alone) > 1:
         spread["sd"] = alone.std(ddof=1)

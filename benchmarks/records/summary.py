@@ -17,11 +17,13 @@ from .record import Metric
 Rows = NDArray[np.float64]
 
 RESAMPLES = 2000
+# Of resampled rows: they stay within a few megabytes.
+_NUMBERS_AT_ONCE = 1 << 18
 
 
 def bootstrap_ci(
     values: Sequence[float] | Rows,
-    statistic: Callable[[Rows], float],
+    statistic: Callable[[Rows], Rows],
     seed: int = 0,
     *,
     level: float = 0.95,
@@ -32,7 +34,8 @@ def bootstrap_ci(
     Args:
         values: ``[n]`` or ``[n, k]``; a row is the unit of independence (a window, a block, a word pair) and
             stays whole, so paired quantities belong in one row.
-        statistic: maps an array of the same shape to a number (``np.median``, a ratio of column sums, …).
+        statistic: maps resampled rows ``[r, n]`` or ``[r, n, k]``, many sets at once, to ``[r]``
+            (:func:`medians`, a ratio of column sums, …).
         seed: of the resampling; the same values and seed give the same interval.
 
     Returns:
@@ -43,7 +46,10 @@ def bootstrap_ci(
         return None
     generator = np.random.default_rng(seed)
     picks = generator.integers(0, len(rows), size=(resamples, len(rows)))
-    estimates = np.fromiter((statistic(rows[pick]) for pick in picks), dtype=np.float64, count=resamples)
+    at_once = max(1, _NUMBERS_AT_ONCE // rows.size)
+    parts = [statistic(rows[picks[first : first + at_once]]) for first in range(0, resamples, at_once)]
+    estimates = np.concatenate(parts)
+    assert estimates.shape == (resamples,), "a number for each set of rows"
     tail = 50 * (1 - level)
     low, high = np.percentile(estimates, [tail, 100 - tail])
     return float(low), float(high)
@@ -96,7 +102,7 @@ def summarize(
         unit=unit,
         n=len(samples),
         better=better,
-        ci95=bootstrap_ci(samples, _median, seed) if len(samples) >= _FEWEST else None,
+        ci95=bootstrap_ci(samples, medians, seed) if len(samples) >= _FEWEST else None,
         mean=float(values.mean()),
         sd=float(values.std(ddof=1)) if len(samples) > 1 else None,
         mad=mad(samples),
@@ -108,5 +114,6 @@ def summarize(
     )
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values))
+def medians(values: Rows) -> Rows:
+    """Of ``values [..., n]``, ``[...]``."""
+    return np.asarray(np.median(values, axis=-1))

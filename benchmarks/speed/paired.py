@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..records.summary import bootstrap_ci
+from ..records.summary import bootstrap_ci, medians
 
 # The sign test cannot reach its level with five pairs.
 MIN_PAIRS = 6
@@ -56,7 +56,7 @@ def compare_rates(
     if len(ratios) < MIN_PAIRS:
         reason = f"{len(ratios)} usable pairs, at least {MIN_PAIRS} are needed"
         return PairedComparison(None, None, len(ratios), "invalid", reason)
-    interval = bootstrap_ci(ratios, lambda values: float(np.median(values)), seed)
+    interval = bootstrap_ci(ratios, medians, seed)
     assert interval is not None, "two or more pairs have an interval"
     verdict = _verdict(ratios, *interval, NOISY_MARGIN if noisy else 0.0)
     reason = "" if verdict != "invalid" else _why_invalid(*interval, noisy)

@@ -10,12 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ....errors import InputError
 from ....storage import lines_of
-from ...records.summary import bootstrap_ci
+from ...records.summary import bootstrap_ci, medians
 
 SCHEMA = "edgepress.peers/1"
 
@@ -175,7 +174,7 @@ class DecoderComparison:
                     for prompt in result.prompts
                     if prompt.prompt_tokens == length
                 ]
-                interval = bootstrap_ci(each, lambda rates: float(np.median(rates)))
+                interval = bootstrap_ci(each, medians)
                 if interval is not None and max(interval) - min(interval) > 2 * WITHIN * median(each):
                     found.append(f"{self.label(key)} {phase} {length}, {threads} t")
         return found

@@ -22,7 +22,7 @@ import numpy as np
 
 from ....runtime.bundle.bundle import Bundle
 from ....runtime.engine.decoder import Decoder
-from ...records.summary import Rows, bootstrap_ci
+from ...records.summary import Rows, bootstrap_ci, medians
 from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.instruction_sets"
@@ -66,14 +66,14 @@ def row(length: str, sets: Sequence[str], rounds: Sequence[Round]) -> list[str]:
     cells = [length, *(f"{int(length) / value:.0f}" for value in np.median(taken, axis=0))]
     for column in range(1, len(sets)):
         pairs = np.column_stack([taken[:, 0], taken[:, column]])
-        interval = bootstrap_ci(pairs, _ratio)
+        interval = bootstrap_ci(pairs, _ratios)
         around = "" if interval is None else " [{:.2f}, {:.2f}]".format(*interval)
-        cells.append(f"{_ratio(pairs):.2f}{around}")
+        cells.append(f"{float(_ratios(pairs)):.2f}{around}")
     return cells
 
 
-def _ratio(pairs: Rows) -> float:
-    return float(np.median(pairs[:, 0] / pairs[:, 1]))
+def _ratios(pairs: Rows) -> Rows:
+    return medians(pairs[..., 0] / pairs[..., 1])
 
 
 def main() -> None:

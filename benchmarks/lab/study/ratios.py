@@ -35,5 +35,5 @@ def over(mine: RowQuality, other: RowQuality, metric: str) -> Ratio | None:
     return Ratio(found.value, bootstrap_ci(np.column_stack([ours, theirs]), _of_sums))
 
 
-def _of_sums(rows: Rows) -> float:
-    return float(rows[:, 0].sum() / rows[:, 1].sum())
+def _of_sums(rows: Rows) -> Rows:
+    return np.asarray(rows[..., 0].sum(axis=-1) / rows[..., 1].sum(axis=-1))

@@ -15,6 +15,7 @@ the subject
   classifier and of the original, and the known labels ``[n]`` or None, to ``[n]``, or to None where it needs
   the known ones;
 
-and ``value(rows)``, which makes the metric from rows that are resampled whole for its interval: a window's
-``(sum, tokens, bytes)``, a sentence's or a text's ``(number,)``, or a pair's ``(number, rating)``.
+and ``value(rows)``, which makes the metric of ``rows [..., n, k]``, ``[...]``, many sets at once: they are
+resampled whole for its interval. A row is a window's ``(sum, tokens, bytes)``, a sentence's or a text's
+``(number,)``, or a pair's ``(number, rating)``.
 """

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import quotient
 from .perplexity import per_token as negative_log_likelihood
 
 Array = NDArray[np.float64]
@@ -22,6 +23,6 @@ def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Arra
     return negative_log_likelihood(log_probs, reference, targets) / math.log(2)
 
 
-def value(rows: Array) -> float:
-    """Bits over bytes of ``rows [windows, (bits, tokens, bytes)]``."""
-    return float(rows[:, 0].sum() / rows[:, 2].sum())
+def value(rows: Array) -> Array:
+    """Bits over bytes of ``rows [..., windows, (bits, tokens, bytes)]``."""
+    return quotient(rows, 2)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
+
 Array = NDArray[np.float64]
 
 unit = ""
@@ -31,6 +33,6 @@ def per_sentence(embeddings: NDArray[Any], reference: NDArray[Any]) -> Array:
     return cosines.clip(-1.0, 1.0)
 
 
-def value(rows: Array) -> float:
-    """Mean over ``rows [sentences, (cosine,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: Array) -> Array:
+    """Mean over ``rows [..., sentences, (cosine,)]``."""
+    return mean(rows)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
 from .repetition import distinct
 
 Array = NDArray[np.float64]
@@ -26,6 +27,6 @@ def per_reply(replies: Sequence[Sequence[int]], nats: Array | None) -> Array:
     return np.array([distinct(ids, 2) for ids in replies], np.float64)
 
 
-def value(rows: NDArray[Any]) -> float:
-    """Mean over ``rows [replies, (distinct,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: NDArray[Any]) -> Array:
+    """Mean over ``rows [..., replies, (distinct,)]``."""
+    return mean(rows)

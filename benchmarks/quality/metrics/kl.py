@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import quotient
+
 Array = NDArray[np.float64]
 
 unit = "nats/token"
@@ -28,6 +30,6 @@ def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Arra
     return nats.clip(min=0.0)
 
 
-def value(rows: Array) -> float:
-    """Mean over all tokens of ``rows [windows, (nats, tokens, bytes)]``."""
-    return float(rows[:, 0].sum() / rows[:, 1].sum())
+def value(rows: Array) -> Array:
+    """Mean over all tokens of ``rows [..., windows, (nats, tokens, bytes)]``."""
+    return quotient(rows)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
+
 Array = NDArray[np.float64]
 
 unit = "share"
@@ -21,6 +23,6 @@ def per_text(log_probs: Array, reference: Array, targets: NDArray[Any] | None) -
     return None if targets is None else np.asarray(log_probs.argmax(axis=1) == targets, dtype=np.float64)
 
 
-def value(rows: Array) -> float:
-    """Mean over ``rows [texts, (right,)]``, between 0 and 1."""
-    return float(rows[:, 0].mean())
+def value(rows: Array) -> Array:
+    """Mean over ``rows [..., texts, (right,)]``, between 0 and 1."""
+    return mean(rows)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
 from .top1_agreement import per_token
 
 Array = NDArray[np.float64]
@@ -21,6 +22,6 @@ def per_text(log_probs: Array, reference: Array, targets: NDArray[Any] | None) -
     return per_token(log_probs, reference, np.zeros(0))
 
 
-def value(rows: Array) -> float:
-    """Mean over ``rows [texts, (agreement,)]``, between 0 and 1."""
-    return float(rows[:, 0].mean())
+def value(rows: Array) -> Array:
+    """Mean over ``rows [..., texts, (agreement,)]``, between 0 and 1."""
+    return mean(rows)

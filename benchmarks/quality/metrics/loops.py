@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.text.greedy_loops import ends_in_loop
+from ..row_statistics import mean
 
 Array = NDArray[np.float64]
 
@@ -22,6 +23,6 @@ def per_reply(replies: Sequence[Sequence[int]], nats: Array | None) -> Array:
     return np.array([ends_in_loop(ids) for ids in replies], np.float64)
 
 
-def value(rows: NDArray[Any]) -> float:
-    """Mean over ``rows [replies, (looped,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: NDArray[Any]) -> Array:
+    """Mean over ``rows [..., replies, (looped,)]``."""
+    return mean(rows)

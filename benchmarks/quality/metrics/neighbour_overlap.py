@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
 from .cosine import unit_rows
 
 Array = NDArray[np.float64]
@@ -34,6 +35,6 @@ def _nearest(embeddings: NDArray[Any]) -> NDArray[np.int64]:
     return np.argsort(-similar, axis=1, kind="stable")[:, :count]
 
 
-def value(rows: Array) -> float:
-    """Mean over ``rows [passages, (overlap,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: Array) -> Array:
+    """Mean over ``rows [..., passages, (overlap,)]``."""
+    return mean(rows)

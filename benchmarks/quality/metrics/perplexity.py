@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import quotient
+
 Array = NDArray[np.float64]
 
 unit = ""
@@ -24,6 +26,7 @@ def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Arra
     return -picked
 
 
-def value(rows: Array) -> float:
-    """Perplexity over all tokens of ``rows [windows, (nats, tokens, bytes)]``."""
-    return float(np.exp(rows[:, 0].sum() / rows[:, 1].sum()))
+def value(rows: Array) -> Array:
+    """Perplexity over all tokens of ``rows [..., windows, (nats, tokens, bytes)]``."""
+    found: Array = np.exp(quotient(rows))
+    return found

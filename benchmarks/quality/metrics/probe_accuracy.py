@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
 from .cosine import unit_rows
 
 Array = NDArray[np.float64]
@@ -38,6 +39,6 @@ def per_text(embeddings: NDArray[Any], classes: NDArray[np.int64]) -> Array:
     return right
 
 
-def value(rows: Array) -> float:
-    """Mean over ``rows [texts, (right,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: Array) -> Array:
+    """Mean over ``rows [..., texts, (right,)]``."""
+    return mean(rows)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
 from .retrieval_at_1 import rank_of_target
 
 Array = NDArray[np.float64]
@@ -23,6 +24,6 @@ def per_passage(mine: tuple[NDArray[Any], NDArray[Any]], theirs: tuple[NDArray[A
     return 1.0 / rank_of_target(*mine)
 
 
-def value(rows: Array) -> float:
-    """Mean over ``rows [passages, (reciprocal rank,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: Array) -> Array:
+    """Mean over ``rows [..., passages, (reciprocal rank,)]``."""
+    return mean(rows)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
+
 Array = NDArray[np.float64]
 
 unit = "share"
@@ -30,6 +32,6 @@ def per_reply(replies: Sequence[Sequence[int]], nats: Array | None) -> Array:
     return np.array([1 - distinct(ids, LENGTH) for ids in replies], np.float64)
 
 
-def value(rows: NDArray[Any]) -> float:
-    """Mean over ``rows [replies, (repeated,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: NDArray[Any]) -> Array:
+    """Mean over ``rows [..., replies, (repeated,)]``."""
+    return mean(rows)

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
+
 Array = NDArray[np.float64]
 
 unit = "nats/token"
@@ -24,6 +26,6 @@ def per_reply(replies: Sequence[Sequence[int]], nats: Array | None) -> Array | N
     return nats
 
 
-def value(rows: NDArray[Any]) -> float:
-    """Mean over ``rows [replies, (nats a token,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: NDArray[Any]) -> Array:
+    """Mean over ``rows [..., replies, (nats a token,)]``."""
+    return mean(rows)

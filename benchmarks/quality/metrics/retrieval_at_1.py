@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
 from .cosine import unit_rows
 
 Array = NDArray[np.float64]
@@ -36,6 +37,6 @@ def per_passage(mine: tuple[NDArray[Any], NDArray[Any]], theirs: tuple[NDArray[A
     return found
 
 
-def value(rows: Array) -> float:
-    """Mean over ``rows [passages, (found,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: Array) -> Array:
+    """Mean over ``rows [..., passages, (found,)]``."""
+    return mean(rows)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import mean
+
 Array = NDArray[np.float64]
 
 unit = "share"
@@ -23,6 +25,6 @@ def per_answer(answers: Sequence[str], originals: Sequence[str]) -> Array:
     return np.array([one == other for one, other in zip(answers, originals, strict=True)], np.float64)
 
 
-def value(rows: NDArray[Any]) -> float:
-    """Mean over ``rows [replies, (same,)]``."""
-    return float(rows[:, 0].mean())
+def value(rows: NDArray[Any]) -> Array:
+    """Mean over ``rows [..., replies, (same,)]``."""
+    return mean(rows)

@@ -24,9 +24,13 @@ def per_pair(left: NDArray[Any], right: NDArray[Any]) -> Array:
     return cosines(left, right)
 
 
-def value(rows: Array) -> float:
-    """Correlation of the ranks of ``rows [pairs, (similarity, rating)]``; 0 when one side is constant."""
-    left, right = ranks(rows[:, 0]), ranks(rows[:, 1])
+def value(rows: Array) -> Array:
+    """Correlation of the ranks of ``rows [..., pairs, (similarity, rating)]``; 0 if one side is constant."""
+    sets = rows.reshape(-1, *rows.shape[-2:])
+    return np.array([_of_ranks(ranks(one[:, 0]), ranks(one[:, 1])) for one in sets]).reshape(rows.shape[:-2])
+
+
+def _of_ranks(left: Array, right: Array) -> float:
     left, right = left - left.mean(), right - right.mean()
     scale = np.sqrt((left @ left) * (right @ right))
     return float(left @ right / scale) if scale > 0 else 0.0

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..row_statistics import quotient
+
 Array = NDArray[np.float64]
 
 unit = "share"
@@ -20,6 +22,6 @@ def per_token(log_probs: Array, reference: Array, targets: NDArray[Any]) -> Arra
     return np.asarray(same, dtype=np.float64)
 
 
-def value(rows: Array) -> float:
-    """Mean over all tokens of ``rows [windows, (agreements, tokens, bytes)]``, between 0 and 1."""
-    return float(rows[:, 0].sum() / rows[:, 1].sum())
+def value(rows: Array) -> Array:
+    """Mean over all tokens of ``rows [..., windows, (agreements, tokens, bytes)]``, between 0 and 1."""
+    return quotient(rows)

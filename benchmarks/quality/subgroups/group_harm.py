@@ -88,7 +88,7 @@ def _harm(
         group=name,
         items=int(mine.sum()),
         harm=_ratio(group),
-        ci95=bootstrap_ci(own, _ratio, seed),
+        ci95=bootstrap_ci(own, _ratios, seed),
         others=other,
         error=error,
         p=p,
@@ -104,5 +104,10 @@ def _by_content(pair: Numbers, place: NDArray[np.int64], count: int) -> Numbers:
 
 
 def _ratio(rows: Numbers) -> float:
-    harm, weight = rows.sum(axis=0)
-    return float(harm / weight)
+    return float(_ratios(rows))
+
+
+def _ratios(rows: Numbers) -> Numbers:
+    """Of ``rows [..., n, (harm, weight)]``, ``[...]``."""
+    sums = rows.sum(axis=-2)
+    return np.asarray(sums[..., 0] / sums[..., 1])

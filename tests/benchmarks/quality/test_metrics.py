@@ -67,6 +67,15 @@ def test_every_metric_says_what_it_is(name: str) -> None:
     assert callable(metric.value)
 
 
+@pytest.mark.parametrize("name", plugins.names(PACKAGE))
+def test_many_sets_of_rows_have_each_the_number_that_it_has_alone(name: str) -> None:
+    metric = plugins.load(PACKAGE, name, "metric")
+    sets = np.random.default_rng(3).lognormal(size=(5, 40, 3))
+    alone = [float(metric.value(rows)) for rows in sets]
+    np.testing.assert_array_equal(metric.value(sets), alone)
+    assert len(set(alone)) == 5
+
+
 def test_log_softmax_matches_the_naive_one() -> None:
     logits = random_logits(0)
     expected = [[math.log(p) for p in naive_softmax(row)] for row in logits.astype(float).tolist()]
