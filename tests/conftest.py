@@ -127,6 +127,40 @@ def small_roofs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def tokenizers_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer of a GGUF file is built in this process: the one that has limits takes seconds to start.
+
+    They, and what comes of them, are the matter of ``test_gguf_source.py``.
+    """
+    from importlib import import_module
+
+    from edgepress.compress.model.checkpoint.gguf_text import tokenizer
+
+    class Here:
+        def __init__(self, handler: Path, **_: Any) -> None:
+            self.answer = import_module(f"{tokenizer.__package__}.{handler.stem}").answer
+
+        def __enter__(self) -> Here:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ask(self, asked: dict[str, Any], limits: Any) -> dict[str, Any]:
+            return self.answer(asked)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(tokenizer, "ChildProcess", Here)
+
+
+@pytest.fixture
+def one_short_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``profile --quick`` is one block of a run, without half a second of warm-up."""
+    from edgepress.benchmarks.speed.protocol import Protocol
+
+    short = Protocol(blocks=1, block_ms=1, warmup_seconds=0, energy_seconds=0.01)
+    monkeypatch.setattr(Protocol, "quick", classmethod(lambda cls, seed=0: short))
+
+
 @pytest.fixture(scope="session")
 def rates_measured_once() -> Iterator[None]:
     """How fast this machine works is measured once in this process, however many caches tests have."""

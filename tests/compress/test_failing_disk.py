@@ -56,16 +56,19 @@ class FailingDisk:
         return call
 
 
-@pytest.mark.parametrize("blocks", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("blocks", "each"),
+    [(1, 3), pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(3, 1, marks=pytest.mark.slow)],
+)
 def test_each_write_of_a_compression_may_fail(
-    blocks: int, make_decoder: Callable[..., Path], tmp_path: Path
+    blocks: int, each: int, make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = make_decoder(tmp_path / "model", num_hidden_layers=blocks)
     old = compress_model(str(model), scheme="W8A8", output=tmp_path / "old")
     whole = compress_model(str(model), scheme="W4A16-g32", output=tmp_path / "whole")
     before, after, room = hash_tree(old), hash_tree(whole), tmp_path / "room"
     failed = []
-    for passed in itertools.count():
+    for passed in itertools.count(step=each):
         shutil.rmtree(room, ignore_errors=True)
         shutil.copytree(old, room / "out")
         number = ERRORS[passed % len(ERRORS)]

@@ -18,6 +18,7 @@ from pathlib import Path
 import edgepress
 import pytest
 from edgepress.benchmarks.demo import demo_plan
+from edgepress.benchmarks.quality import greedy_text
 from edgepress.cli.entry import run
 
 ROOT = Path(edgepress.__file__).parent
@@ -149,7 +150,7 @@ def test_no_command_is_in_a_block_of_another_kind() -> None:
 
 
 @pytest.mark.chain
-@pytest.mark.usefixtures("small_roofs")
+@pytest.mark.usefixtures("small_roofs", "one_short_block")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_run(
     page: Path,
@@ -159,6 +160,7 @@ def test_commands_run(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(greedy_text, "NEW_TOKENS", 8)
     for kind, title, text, runs in blocks(page):
         if title:
             budgets = re.compile(rf"\b({'|'.join(BUDGETS)}): \d+")

@@ -54,6 +54,7 @@ LATER = (
         ("jamba", "awq"),
     ),
     *(("mamba", "layers"), ("mamba2", "layers")),
+    *(("jamba", "rtn"), ("mamba", "gptq"), ("lfm2", "awq")),
 )
 OTHERS = [name for name in RECIPES if name not in EACH]
 PAIRS = [

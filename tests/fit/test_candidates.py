@@ -38,7 +38,10 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path,
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("kind", ["pico_llama", "pico_bert", "untied", "pico_t5", "untied mt5"])
+@pytest.mark.parametrize(
+    "kind",
+    ["pico_llama", "pico_bert", "untied", "pico_t5", pytest.param("untied mt5", marks=pytest.mark.slow)],
+)
 def test_losses_fall_with_the_bits_and_are_measured_once(
     kind: str,
     request: pytest.FixtureRequest,

@@ -52,8 +52,14 @@ def found_by(capsys: Capture) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("table")
 def test_an_encoder(
-    fit: Callable[..., int], pico_bert: Path, pico_text: Path, tmp_path: Path, capsys: Capture
+    fit: Callable[..., int],
+    pico_bert: Path,
+    pico_text: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(search_module, "ROUNDS", 1)
     model = pooled(pico_bert, tmp_path / "m")
     assert fit(pico_bert, pico_text, "--max-disk", "1GB") == 2  # before anything is measured
     assert "says how to pool" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import pytest
 from edgepress.benchmarks.demo.demo_plan import MODELS, DemoModel, DemoSize, DemoVersion, smaller
 from edgepress.benchmarks.demo.run_demo import DemoResult, run_demo
 from edgepress.benchmarks.page.join import join
+from edgepress.benchmarks.quality import greedy_text
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.errors import InputError, OutputExists
@@ -59,7 +60,9 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(models: list[DemoModel], output: Path) -> DemoResult:
-    return run_demo(output, models=models, size=SIZE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(greedy_text, "NEW_TOKENS", 16)
+        return run_demo(output, models=models, size=SIZE)
 
 
 def test_each_model_is_measured_beside_its_original(result: DemoResult) -> None:

@@ -140,8 +140,15 @@ def test_nothing_is_wider_than_the_screen(
     assert found["folded"] == 0
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_all_text_can_be_read(tmp_path: Path, measured: list[Measurement], width: int, scheme: str) -> None:
     found = _seen(tmp_path, render_report(measured), width, scheme)
     assert (found["paper"] < 0.05) if scheme == "dark" else (found["paper"] > 0.9)
@@ -150,7 +157,7 @@ def test_all_text_can_be_read(tmp_path: Path, measured: list[Measurement], width
     assert [(words, size) for words, _, size in found["text"] if size < SMALLEST_TEXT] == []
 
 
-@pytest.mark.parametrize("sheet", ["A4", "Letter"])
+@pytest.mark.parametrize("sheet", ["A4", pytest.param("Letter", marks=pytest.mark.slow)])
 def test_it_prints_on_few_sheets(tmp_path: Path, measured: list[Measurement], sheet: str) -> None:
     page = render_report(measured).replace("</style>", f"@page {{ size: {sheet}; }}</style>")
     source, printed = tmp_path / "report.html", tmp_path / "report.pdf"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgepress.benchmarks.quality import greedy_text
 from edgepress.benchmarks.quality.known_answers import REPLIES, cache_of
 from edgepress.benchmarks.quality.known_original import KnownOriginal
 from edgepress.benchmarks.quality.validate import validate_bundle
@@ -15,7 +16,7 @@ from edgepress.benchmarks.records import answer_cache, streamed_subject
 from edgepress.benchmarks.records.answer_cache import AnswerCache
 from edgepress.benchmarks.records.checkpoint_subject import CheckpointSubject
 from edgepress.benchmarks.records.record import Measurement
-from edgepress.benchmarks.records.subjects import open_subject
+from edgepress.benchmarks.records.subjects import OpenModel, open_subject
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.sealed import sealed
 from edgepress.export.api import export_bundle
@@ -30,6 +31,7 @@ DECODERS = ("llama", "opt", "gpt2", "gpt_oss", "gemma2", "cohere", "granite", "b
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(answer_cache, "cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(greedy_text, "NEW_TOKENS", 12)
     return tmp_path / "cache" / answer_cache.FOLDER
 
 
@@ -195,11 +197,15 @@ HOSTILE: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def opened(pico_llama: Path) -> OpenModel:
+    return open_subject(pico_llama, threads=1)
+
+
 @pytest.mark.chain
 @pytest.mark.parametrize("case", HOSTILE)
-def test_replies_that_cannot_be_are_written_by_the_model(case: str, pico_llama: Path, folder: Path) -> None:
-    model = open_subject(pico_llama, threads=1)
-    prompts = ["the river", "boats"]
+def test_replies_that_cannot_be_are_written_by_the_model(case: str, opened: OpenModel, folder: Path) -> None:
+    model, prompts = opened, ["the river", "boats"]
     expected = KnownOriginal(model, cache_of(model)).greedy(prompts, 8)
     (path,) = folder.iterdir()
     path.write_bytes(sealed(save(HOSTILE[case])))

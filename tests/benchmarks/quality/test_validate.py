@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from edgepress.benchmarks.quality import quality_table
+from edgepress.benchmarks.quality import greedy_text, quality_table
 from edgepress.benchmarks.quality.acceptance import Gate, failure
 from edgepress.benchmarks.quality.greedy_text import verdict
 from edgepress.benchmarks.quality.metrics import loops as loops_metric
@@ -27,6 +27,11 @@ pytestmark = pytest.mark.chain
 
 
 WINDOWS = {"windows": 4, "length": 24, "threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(greedy_text, "NEW_TOKENS", 16)
 
 
 def noisy(source: Path, target: Path, scale: float) -> Path:

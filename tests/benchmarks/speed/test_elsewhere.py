@@ -140,6 +140,7 @@ def test_cut_at_every_stage_the_same_call_goes_on(machine: Loopback, bundle: Pat
     assert list((machine.home / "tmp").glob("edgepress-trace*")) == []
 
 
+@pytest.mark.usefixtures("one_short_block")
 def test_the_verb_records_a_line_with_the_device(
     machine: Loopback,
     bundle: Path,

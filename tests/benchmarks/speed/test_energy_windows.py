@@ -143,10 +143,10 @@ def test_an_encoder_is_counted_by_sentences(pico_bert: Path, tmp_path: Path, cou
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("one_short_block")
 def test_from_profile_to_report(
-    decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Protocol, "quick", classmethod(lambda cls, seed=0: FAST))
     file = tmp_path / "run.jsonl"
     assert run(["profile", str(decoder), *ARGUMENTS, "--record", str(file)]) == 0
     shown = capsys.readouterr().out
@@ -160,6 +160,7 @@ def test_from_profile_to_report(
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("one_short_block")
 def test_a_locked_counter_is_told_everywhere_with_the_way_out(
     decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_locked_counter_is_told_everywhere_with_the_way_out(
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("one_short_block")
 def test_energy_that_was_not_asked_for(
     decoder: Path, counter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 from edgepress.benchmarks.speed.elsewhere import profile_on
+from edgepress.devices.transports.sending import prepare
+from edgepress.devices.transports.ssh import Link
+from edgepress.runtime.bundle.bundle import Bundle
+from edgepress.terminal import Silent
 
 from ...loopback import Loopback
 from .test_elsewhere import PI, Seen, asked, bundle, machine
@@ -31,7 +35,8 @@ psutil.sensors_battery = lambda: SimpleNamespace(percent=41.0, power_plugged=not
 @pytest.fixture(scope="module")
 def with_battery(machine: Loopback, bundle: Path) -> Path:
     """The device gets a battery; it runs on it as long as this file is there."""
-    profile_on(PI, asked(bundle), Seen())
+    with Link(PI.name, PI.ssh) as link:
+        prepare(link, [Bundle.open(bundle)], Silent(), "cpu")
     (package,) = (machine.home / "cache/device").rglob("psutil/__init__.py")
     (package.parents[1] / "sitecustomize.py").write_text(BATTERY, encoding="utf-8")
     return machine.home / "unplugged"

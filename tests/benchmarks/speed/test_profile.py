@@ -166,6 +166,7 @@ def test_a_damaged_bundle_is_refused(decoder: Path, tmp_path: Path) -> None:
 ARGUMENTS = "--quick --blocks 1 --prompt-tokens 8 --new-tokens 3 --threads 1".split()
 
 
+@pytest.mark.usefixtures("one_short_block")
 def test_the_verb_writes_one_document_and_its_run_file(
     decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +179,7 @@ def test_the_verb_writes_one_document_and_its_run_file(
     assert "recorded in" in streams.err
 
 
+@pytest.mark.usefixtures("one_short_block")
 def test_the_table(decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record_to = ["--record", str(tmp_path / "r.jsonl")]
     code = run(["profile", str(decoder), *ARGUMENTS, "--per-op", "-q", *record_to])

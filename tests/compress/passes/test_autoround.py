@@ -113,7 +113,8 @@ AUTOROUND: dict[str, Any] = {"pass": "autoround", "precision": "float32", "itera
 
 
 @pytest.mark.parametrize(
-    "scheme", ["W3A16-g32", "W2A16_ASYM-g16", pytest.param("W8A8", marks=pytest.mark.slow)]
+    "scheme",
+    ["W2A16_ASYM-g16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("W3A16-g32", "W8A8"))],
 )
 def test_the_model_comes_closer_than_by_rounding(
     pico_llama: Path, pico_text: Path, tmp_path: Path, scheme: str, distance: Distance

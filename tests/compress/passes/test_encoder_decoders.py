@@ -286,7 +286,12 @@ def with_t5(step: str) -> Any:
 @pytest.mark.chain
 @pytest.mark.parametrize(
     ("family", "step"),
-    [*map(with_t5, STEPS), *(("bart", STEPS[place]) for place in (0, 6, -2, -1)), ("marian", STEPS[5])],
+    [
+        *map(with_t5, STEPS),
+        ("bart", STEPS[0]),
+        *(pytest.param("bart", STEPS[place], marks=pytest.mark.slow) for place in (6, -2, -1)),
+        ("marian", STEPS[5]),
+    ],
 )
 def test_every_linear_of_both_stacks_is_treated_and_opens_in_transformers(
     family: str, step: str, make_encoder_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path

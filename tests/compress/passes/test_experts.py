@@ -36,6 +36,8 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "deepseek_v3": {"n_routed_experts": 6, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1},
 }
+SPARSE = {"pass": "sparsegpt", "sparsity": 0.5}
+BLOCKS_OF_CODES = {"pass": "k_quants", "scheme": "IQ4_NL"}
 
 
 def outputs(model: Any) -> Tensor:
@@ -103,8 +105,15 @@ def test_a_mixture_is_read_as_transformers_reads_it(mixture: Path) -> None:
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("method", ["drop", "merge"])
-@pytest.mark.parametrize("criterion", ["routed", "frequency"])
+@pytest.mark.parametrize(
+    ("criterion", "method"),
+    [
+        ("routed", "drop"),
+        ("frequency", "merge"),
+        pytest.param("routed", "merge", marks=pytest.mark.slow),
+        pytest.param("frequency", "drop", marks=pytest.mark.slow),
+    ],
+)
 def test_fewer_experts_load_in_plain_transformers(
     method: str, criterion: str, mixture: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]
 ) -> None:
@@ -181,14 +190,22 @@ def test_what_cannot_be_done_is_refused_before_any_work(
 
 @pytest.mark.chain
 @pytest.mark.parametrize(
-    "step",
+    ("mixture", "step"),
     [
-        pytest.param({"pass": "gptq", "scheme": "W4A16-g16"}, marks=pytest.mark.slow),
-        pytest.param({"pass": "gptq", "scheme": "IQ4_NL"}, marks=pytest.mark.slow),
-        {"pass": "k_quants", "scheme": "IQ4_NL"},
-        {"pass": "sparsegpt", "sparsity": 0.5},
+        *((family, SPARSE) for family in SIZES),
+        ("mixtral", BLOCKS_OF_CODES),
+        *(
+            pytest.param(family, step, marks=pytest.mark.slow)
+            for family in SIZES
+            for step in (
+                {"pass": "gptq", "scheme": "W4A16-g16"},
+                {"pass": "gptq", "scheme": "IQ4_NL"},
+                *([] if family == "mixtral" else [BLOCKS_OF_CODES]),
+            )
+        ),
     ],
-    ids=lambda step: "-".join(map(str, step.values())),
+    indirect=["mixture"],
+    ids=lambda given: given if isinstance(given, str) else "-".join(map(str, given.values())),
 )
 def test_each_expert_is_solved_from_the_tokens_that_come_to_it(
     step: dict[str, Any], mixture: Path, pico_text: Path, tmp_path: Path, run: Callable[..., Path]

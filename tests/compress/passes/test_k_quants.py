@@ -20,7 +20,7 @@ from edgepress.storage import read_json
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
-pytestmark = pytest.mark.chain
+pytestmark = [pytest.mark.chain, pytest.mark.usefixtures("tokenizers_made_here")]
 
 IDS = torch.arange(3, 43).view(2, 20)
 

@@ -41,7 +41,7 @@ def allocate(folder: Path, **options: Any) -> str:
     return recipe(folder, **step)
 
 
-@pytest.mark.parametrize("using", ["rtn", "gptq"])
+@pytest.mark.parametrize("using", [pytest.param("rtn", marks=pytest.mark.slow), "gptq"])
 def test_the_worst_group_is_spared_within_the_same_budget(
     using: str,
     pico_llama: Path,

@@ -260,7 +260,11 @@ CHAINS: list[Any] = [
     pytest.param("t5", [{"pass": "layers", "keep": 0.6}], marks=pytest.mark.slow),
     ("t5", [{"pass": "narrow", "keep": 0.7, "widths": "uniform", "importance": "taylor", "multiple": 16}]),
     ("bart", [{"pass": "narrow", "keep": 0.7, "multiple": 16}, {"pass": "rtn", "scheme": "W8A8"}]),
-    ("marian", [{"pass": "layers", "keep": 0.6}, {"pass": "ffn", "keep": 0.8, "multiple": 32}]),
+    pytest.param(
+        "marian",
+        [{"pass": "layers", "keep": 0.6}, {"pass": "ffn", "keep": 0.8, "multiple": 32}],
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

@@ -157,8 +157,15 @@ def test_factors_before_a_router_leave_every_bit_of_the_output(
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("step", list(SCHEMES))
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("shared", "step"),
+    [
+        (True, "awq"),
+        (False, "smoothquant"),
+        pytest.param(False, "awq", marks=pytest.mark.slow),
+        pytest.param(True, "smoothquant", marks=pytest.mark.slow),
+    ],
+)
 def test_it_beats_rounding_and_says_what_it_saw(
     shared: bool,
     step: str,

@@ -33,6 +33,12 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "granitemoe": {"num_local_experts": 6, "num_experts_per_tok": 2},
 }
+ONE_AFTER_ANOTHER: list[dict[str, Any]] = [
+    {"pass": "gptq", "scheme": "W3A16-g16", "correction": 1},
+    {"pass": "gptq", "scheme": "W3A16-g16", "sequential": True},
+    {"pass": "sparsegpt", "sparsity": 0.5, "correction": 0.5},
+    {"pass": "alps", "sparsity": 0.5, "sequential": True},
+]
 SEEN: dict[str, Tensor] = {}
 COUNTED: dict[str, int] = {}
 
@@ -122,14 +128,13 @@ def test_all_experts_are_looked_at_in_two_runs_where_there_is_room(
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("model_type", list(SIZES))
 @pytest.mark.parametrize(
-    "options",
+    ("model_type", "options"),
     [
-        {"pass": "gptq", "scheme": "W3A16-g16", "correction": 1},
-        {"pass": "gptq", "scheme": "W3A16-g16", "sequential": True},
-        {"pass": "sparsegpt", "sparsity": 0.5, "correction": 0.5},
-        {"pass": "alps", "sparsity": 0.5, "sequential": True},
+        # Each way to solve with one of the families, with the others among the slow tests.
+        pytest.param(model_type, options, marks=() if (place + other) % len(SIZES) == 0 else pytest.mark.slow)
+        for place, options in enumerate(ONE_AFTER_ANOTHER)
+        for other, model_type in enumerate(SIZES)
     ],
 )
 def test_solving_one_group_after_another_beats_the_plain_way(

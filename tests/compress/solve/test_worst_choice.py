@@ -34,7 +34,7 @@ def naive(own: Rows, groups: list[Rows], budget: int, most_own: float) -> float:
     return min(max(total(group, pick) for group in groups) for pick in kept)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     rows(LOSS),
     st.lists(rows(LOSS), min_size=GROUPS, max_size=GROUPS),

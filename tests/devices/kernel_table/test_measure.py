@@ -33,11 +33,11 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_was_timed_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     folder = tmp_path / "tables"
-    first, path = measure_kernels(Silent(), folder=folder, limit_s=5)
+    first, path = measure_kernels(Silent(), folder=folder, limit_s=3)
     kept = plan(folder)
     assert not first.complete and path == kept.path and kept.cases > kept.done
     assert read_table(path) == first
-    second, _ = measure_kernels(Silent(), folder=folder, limit_s=5)
+    second, _ = measure_kernels(Silent(), folder=folder, limit_s=3)
     assert plan(folder).done >= kept.done
     before = {(*one.features, one.op, one.form, one.reach, one.threads): one for one in first.families}
     for one in second.families:

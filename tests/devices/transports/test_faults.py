@@ -99,7 +99,7 @@ while left and (data := far.recv(min(left, 65536))):
 """
 
 
-@pytest.mark.parametrize("count", [0, 20, 1000, 2500])
+@pytest.mark.parametrize("count", [0, pytest.param(20, marks=pytest.mark.slow), 1000, 2500])
 def test_cut_while_it_connects(loopback: Loopback, tmp_path: Path, count: int) -> None:
     """After so many bytes: before its banner, within it, among the keys, before the first answer."""
     script, config = tmp_path / "dying.py", tmp_path / "bin/config"

@@ -69,6 +69,7 @@ def written(path: Path, out: Path) -> Path:
         pytest.param("starcoder2", {"head_dim": None}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_what_is_read_is_the_checkpoint_in_four_bits(
     make_decoder: Callable[..., Path], tmp_path: Path, family: str, changes: dict[str, Any]
 ) -> None:

@@ -56,6 +56,7 @@ def wide(make_decoder: Callable[..., Path], folder: Path) -> Path:
         pytest.param({"pass": "rtn", "scheme": "W4A16-g64"}, "gguf", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_a_gguf_file_reads_back_as_the_checkpoint(
     make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path, step: dict[str, Any], form: str
 ) -> None:

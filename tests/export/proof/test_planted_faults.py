@@ -150,8 +150,15 @@ STACKS: dict[str, tuple[int, Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("scheme", [None, "W4A16-g32"])
-@pytest.mark.parametrize("format", ["onnx", "onnx_hub"])
+@pytest.mark.parametrize(
+    ("format", "scheme"),
+    [
+        ("onnx", None),
+        ("onnx_hub", "W4A16-g32"),
+        pytest.param("onnx", "W4A16-g32", marks=pytest.mark.slow),
+        pytest.param("onnx_hub", None, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", STACKS)
 def test_a_wrong_block_of_a_stack_is_named(
     name: str,

@@ -151,7 +151,7 @@ def test_numbers_of_another_shape_are_a_refusal(
 def test_a_cell_that_ends_its_process_is_refused_and_those_before_it_are_kept(
     monkeypatch: pytest.MonkeyPatch, second: str, refusal: str | None
 ) -> None:
-    monkeypatch.setattr(of_clients, "_TIMEOUT", 5)
+    monkeypatch.setattr(of_clients, "_TIMEOUT", 3)
     script = (
         "import json, os, sys, time\nfor number, line in enumerate(sys.stdin):\n"
         f"    if number == 1:\n        {second}\n"

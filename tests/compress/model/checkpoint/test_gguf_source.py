@@ -188,6 +188,7 @@ def test_the_directory_holds_the_file_s_weights_and_tokenizer(
 
 @pytest.mark.chain
 @pytest.mark.parametrize("words", ["smollm", "llama-bpe", "gpt-4o"])
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_text_is_cut_as_the_file_says(words: str, pico_llama: Path, tmp_path: Path) -> None:
     write_gguf(pico_llama, tmp_path / "m.gguf", words)
     made = read_json(materialise(tmp_path / "m.gguf", tmp_path / "read") / "tokenizer.json")
@@ -224,6 +225,7 @@ def test_one_that_another_process_is_writing_is_waited_for(pico_gguf: Pico, tmp_
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_the_edit_sees_names_and_changes_what_is_saved(pico_gguf: Pico, tmp_path: Path) -> None:
     path, expected = pico_gguf
     name = "model.layers.1.mlp.up_proj.weight"
@@ -243,6 +245,7 @@ def test_the_edit_sees_names_and_changes_what_is_saved(pico_gguf: Pico, tmp_path
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_what_does_not_fit_is_refused_before_a_weight_is_read(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +266,7 @@ def test_what_does_not_fit_is_refused_before_a_weight_is_read(
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_smollm2_is_rescaled_off_its_grid_and_says_so(
     pico_gguf: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +309,7 @@ def test_the_bits_are_those_of_blocks_whatever_holds_most_weights(tmp_path: Path
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_numbers_that_the_model_has_no_place_for_are_not_left_out(pico_llama: Path, tmp_path: Path) -> None:
     def biased(writer: Any) -> None:
         writer.add_tensor("blk.0.attn_q.bias", np.ones(64, np.float32))
@@ -507,6 +512,7 @@ def test_a_file_in_few_bits_is_rounded_again_only_with_a_word(pico_gguf: Pico) -
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_k_quants_and_i_quants_are_what_gguf_dequantizes(tmp_path: Path) -> None:
     """A block of the model for each of them."""
     import gguf

@@ -46,6 +46,7 @@ def test_every_encoder_that_is_read_is_here() -> None:
 
 @pytest.mark.chain
 @pytest.mark.parametrize(("family", "changes", "read_as"), CASES)
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_the_encoder_is_the_one_that_was_written(
     tmp_path: Path, family: str, changes: dict[str, Any], read_as: str
 ) -> None:

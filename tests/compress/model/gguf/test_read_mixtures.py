@@ -21,7 +21,11 @@ from edgepress.errors import CheckpointError, RecipeError
 from edgepress.export.api import export_bundle
 from safetensors.torch import load_file
 
-pytestmark = [pytest.mark.chain, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.chain,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("tokenizers_made_here"),
+]
 
 Stored = tuple[str, np.ndarray, Any]
 Form = gguf.GGMLQuantizationType

@@ -62,7 +62,10 @@ def test_gradients_are_those_of_the_whole_model(
     assert largest_error(found, expected) <= 1e-6
 
 
-@pytest.mark.parametrize("model_type", ["t5", "mt5", "bart", "marian", "whisper"])
+@pytest.mark.parametrize(
+    "model_type",
+    ["t5", "bart", "whisper", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mt5", "marian"))],
+)
 def test_gradients_reach_both_stacks(
     model_type: str, make_encoder_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def angles(checkpoint: Path, rope: dict[str, Any]) -> torch.Tensor:
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_llama_3_s_positions_are_those_that_its_divisors_were_made_of(
     pico_llama: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_positions_that_are_not_stretched(
 
 
 @pytest.mark.chain
+@pytest.mark.usefixtures("tokenizers_made_here")
 def test_the_base_is_the_file_s_where_transformers_has_its_own(
     make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
