@@ -128,6 +128,15 @@ def small_roofs() -> Iterator[None]:
 
 
 @pytest.fixture
+def few_word_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty rated pairs of words of each set: intervals of the rank correlation of 999 take a second each."""
+    from edgepress.benchmarks.quality import measured_kinds
+
+    pairs = measured_kinds.pairs
+    monkeypatch.setattr(measured_kinds, "pairs", lambda name: pairs(name)[:60])
+
+
+@pytest.fixture
 def tokenizers_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tokenizer of a GGUF file is built in this process: the one that has limits takes seconds to start.
 

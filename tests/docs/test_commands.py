@@ -150,7 +150,7 @@ def test_no_command_is_in_a_block_of_another_kind() -> None:
 
 
 @pytest.mark.chain
-@pytest.mark.usefixtures("small_roofs", "one_short_block")
+@pytest.mark.usefixtures("small_roofs", "one_short_block", "few_word_pairs")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_run(
     page: Path,

@@ -50,7 +50,7 @@ def found_by(capsys: Capture) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.usefixtures("table")
+@pytest.mark.usefixtures("table", "few_word_pairs")
 def test_an_encoder(
     fit: Callable[..., int],
     pico_bert: Path,

@@ -106,6 +106,7 @@ def test_what_cannot_be_compared_is_said(
     assert plan_validation(embeds / "bundle", model, text=folder).memory > 0
 
 
+@pytest.mark.usefixtures("few_word_pairs")
 def test_texts_of_one_of_two_encoders_are_compared_as_sentences(
     make_tower: Callable[..., Path], pico_text: Path, tmp_path: Path
 ) -> None:

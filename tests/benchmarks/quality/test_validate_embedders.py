@@ -10,7 +10,7 @@ from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
 
-pytestmark = pytest.mark.chain
+pytestmark = [pytest.mark.chain, pytest.mark.usefixtures("few_word_pairs")]
 
 
 def test_checkpoint_and_bundle(pico_text: Path, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_two_processes_have_the_losses_of_one(
 
 
 @needs_gloo
+@pytest.mark.slow  # what it asks for by itself, two processes that learn need too
 def test_each_of_two_processes_knows_the_other(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
