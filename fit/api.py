@@ -220,7 +220,7 @@ def _compress_seconds(job: Job, space: Space, options: tuple[int, ...], output: 
             if method.cut == SOLVED:  # what is cut is not measured yet
                 task.advance(1)
                 continue
-            recipe = recipe_of(space, options, method, job.settings)
+            recipe = recipe_of(space, options, method, job.settings, job.calibration.tokens_of_a_sample)
             found[method.name] = seconds_with_room(job.source, recipe, output, job.wish.device)
             task.advance(1, method.name)
     return found

@@ -85,7 +85,8 @@ class Choices:
 
     def recipe(self, options: tuple[int, ...], method: Method) -> dict[str, Any]:
         """The recipe of a trial."""
-        return recipe_of(self.spaces.of(method.space), options, method, dict(self.calibration))
+        tokens = self.spaces.calibration.tokens_of_a_sample
+        return recipe_of(self.spaces.of(method.space), options, method, dict(self.calibration), tokens)
 
     def learn(self, trial: Trial) -> None:
         """Correct the predictions by what a trial measured."""

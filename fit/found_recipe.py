@@ -19,9 +19,14 @@ _ROUNDED_TOKENS = 8192
 
 
 def recipe_of(
-    space: Space, options: Sequence[int], method: Method, calibration: dict[str, Any]
+    space: Space,
+    options: Sequence[int],
+    method: Method,
+    calibration: dict[str, Any],
+    tokens: float | None = None,
 ) -> dict[str, Any]:
     """The recipe for one option of every unit, or the packaged one; ``calibration`` is that section of it.
+    ``tokens``: of a sample, in the mean, which are fewer than its length where samples are paragraphs.
 
     Raises:
         InputError: the choice leaves every linear in float.
@@ -43,13 +48,14 @@ def recipe_of(
     tables = [
         None if option.scheme is None else option.scheme.name for unit, option in chosen if unit.is_table
     ]
+    samples = max(1, int(_ROUNDED_TOKENS / (tokens or calibration["length"])))
     return {
         "name": "fit",
         "passes": method.passes(
             plan,
             _rounded(space, tables),
             tied=len(tables) < 2,
-            samples=None if space.hears else max(1, _ROUNDED_TOKENS // calibration["length"]),
+            samples=None if space.hears else samples,
             first=space.first,
         ),
         "embedding": tables[0] if tables else None,

@@ -73,6 +73,11 @@ class Calibration:
         answers = [batch.answers.attention_mask for batch in self.batches if batch.answers is not None]
         return sum(int(mask.sum()) for mask in answers) if answers else self.samples * self.length
 
+    @property
+    def tokens_of_a_sample(self) -> float:
+        """In the mean: an encoder's samples are paragraphs, most of them shorter than ``length``."""
+        return self.effective_tokens / self.samples
+
     def describe(self) -> dict[str, Any]:
         """Everything but the batches, ready for a manifest; of the protected groups the tokens."""
         found = {name: value for name, value in vars(self).items() if name not in ("batches", "protected")}

@@ -41,3 +41,12 @@ def test_tables_of_few_bits_are_solved(
     assert steps == ([] if wanted is None else [{"pass": "embedding", **wanted}])
     recipe = parse(found, "here")
     assert [None if one is None else one.name for one in recipe.tables] == [tables[0], tables[-1]]
+
+
+@pytest.mark.parametrize(("tokens", "samples"), [(None, 16), (512.0, 16), (123.3, 66)])
+def test_linears_are_rounded_by_as_many_tokens_however_short_samples_are(
+    tokens: float | None, samples: int
+) -> None:
+    """Paragraphs of 123 tokens counted as 512 each left GPTQ a quarter of the text."""
+    found = recipe_of(space("W8A16-g32", solves=False), [0, 0], Method(scaled=True), {"length": 512}, tokens)
+    assert [one["samples"] for one in found["passes"]] == [samples, samples]
