@@ -18,7 +18,7 @@ from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
 from ..compress.solve.table_solving import gains
-from ..devices.predict.memory import ENCODER_ACTIVATIONS, process_bytes
+from ..devices.predict.memory import ENCODER_ACTIVATIONS, activation_bytes, process_bytes
 from .losses import Losses, linear_schemes, table_schemes
 from .packaged import Given
 from .quantities import CLASSIFIER, COSINE, DECODER, IMAGE_CLASSIFIER, IMAGE_ENCODER, KL, Quantity
@@ -26,6 +26,7 @@ from .solve import total
 from .speed.times import Times
 
 _PROFILED_TOKENS = 256  # of the cache in a profile: 128 of the prompt and 128 new ones
+_PROMPT = _PROFILED_TOKENS // 2
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def space_of(source: WeightSource, losses: Losses | None, given: Given | None = 
         ]
         units.append(Unit(name, (module,), _left(options, module, given), is_table=True))
     cache = _cache_bytes(anatomy)
-    resident = _process(source) + 4 * anatomy.vocab_size + cache
+    resident = _process(source) + _activations(anatomy) + cache
     shipped = _rest(source, units)
     judged = COSINE if model_kind(anatomy) in COSINE.models else KL
     resident += shipped
@@ -221,6 +222,13 @@ def _process(source: WeightSource) -> float:
     return found if source.anatomy.kind == DECODER else found + ENCODER_ACTIVATIONS
 
 
+def _activations(anatomy: Anatomy) -> float:
+    """Of a decoder's prompt in a profile, and of logits; of other models those of a text are not known."""
+    groups = [group for block in anatomy.blocks for group in block.inputs()]
+    widest = max((sum(linear.out_features for linear in group) for group in groups), default=0)
+    return activation_bytes(_PROMPT if anatomy.kind == DECODER else 0, widest, anatomy.vocab_size)
+
+
 def _cache_bytes(anatomy: Anatomy) -> float:
     """Of keys and values in a profile, in float32; of an encoder–decoder those of what was read and of what
     was written.
@@ -228,8 +236,8 @@ def _cache_bytes(anatomy: Anatomy) -> float:
     if anatomy.kind == DECODER:
         return _cached(anatomy.attentions(), _PROFILED_TOKENS)
     deep = [(block.attention, block.cross) for block in anatomy.blocks if block.cross is not None]
-    read = _PROFILED_TOKENS // 2 if anatomy.hearing is None else anatomy.hearing.tokens
-    written = _cached([own for own, _ in deep], _PROFILED_TOKENS // 2)
+    read = _PROMPT if anatomy.hearing is None else anatomy.hearing.tokens
+    written = _cached([own for own, _ in deep], _PROMPT)
     return written + _cached([cross for _, cross in deep], read)
 
 

@@ -12,13 +12,12 @@ every time, as it does with a fixed size, an eighth of the loop's CPU time would
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from ...allocator import call_allocator, return_freed_memory
 from ...errors import MissingDependency, UnknownName
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -53,27 +52,21 @@ def return_large_blocks() -> None:
     """Have blocks of 16 MiB and more mapped on their own from now on, and no more than 32 MiB of smaller ones
     kept; does nothing without glibc.
     """
-    _call("mallopt", _M_MMAP_THRESHOLD, _BYTES)
-    _call("mallopt", _M_TRIM_THRESHOLD, _TRIMMED)
+    call_allocator("mallopt", _M_MMAP_THRESHOLD, _BYTES)
+    call_allocator("mallopt", _M_TRIM_THRESHOLD, _TRIMMED)
 
 
 def return_small_blocks() -> None:
     """Give the system back what the allocator holds free now; does nothing without glibc."""
-    _call("malloc_trim", 0)
+    return_freed_memory()
 
 
 @contextmanager
 def small_blocks_kept() -> Iterator[None]:
     """Keep what is freed for the next step inside, and give it back after; does nothing without glibc."""
-    _call("mallopt", _M_TRIM_THRESHOLD, _KEPT)
+    call_allocator("mallopt", _M_TRIM_THRESHOLD, _KEPT)
     try:
         yield
     finally:
-        _call("mallopt", _M_TRIM_THRESHOLD, _TRIMMED)
+        call_allocator("mallopt", _M_TRIM_THRESHOLD, _TRIMMED)
         return_small_blocks()
-
-
-def _call(name: str, *arguments: int) -> None:
-    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
-    if function is not None:
-        function(*arguments)

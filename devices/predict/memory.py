@@ -14,7 +14,8 @@ BAND = 0.10
 GUESS = 0.5
 # Of a process that can open a bundle, where no table says it.
 RESIDENT = 70_000_000
-# Of a tokenizer in memory: its library, and for each byte of its file.
+# Of a tokenizer in memory: its library, and for each byte of its file. A decoder gives back a third of that
+# when its cache is made; what its kernels take beside the widest activations is as much, and not counted.
 _TOKENIZER, _PER_TOKENIZER_BYTE = 5_000_000, 9.2
 # What the runtime keeps for a session whatever its graph, and what a batch of texts takes beside its widest
 # activations.
@@ -39,6 +40,11 @@ def process_bytes(tokenizer: int | None, resident: int = 0, graphs: int = 1) -> 
     return (resident or RESIDENT) + graphs * _SESSION + read
 
 
+def activation_bytes(rows: int, widest: int, vocab: int) -> float:
+    """Of so many tokens at once, with ``widest`` numbers each in the widest activation, and of logits."""
+    return float(2 * _FLOAT * rows * widest + _FLOAT * vocab)
+
+
 def sizes(
     subject: Subject, work: PredictedWork, threads: int, resident: int, provider: str = "cpu"
 ) -> list[Quantity]:
@@ -57,7 +63,7 @@ def sizes(
     fixed = process_bytes(tokenizer, resident, graphs)
     rows = TOKENS_PER_CORE if encoder else min(length, PREFILL_CHUNK)
     rows = rows if texts else length * (work.batch if encoder else 1)
-    activations = 2 * _FLOAT * rows * subject.widest + _FLOAT * subject.vocab
+    activations = activation_bytes(rows, subject.widest, subject.vocab)
     activations += ENCODER_ACTIVATIONS if encoder else 0
     held = max(subject.weights, packed)
     cache = 0 if encoder else subject.kv_bytes * (length + work.new_tokens)

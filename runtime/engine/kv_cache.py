@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...allocator import return_freed_memory
 from ...errors import OutOfResource
 from ..bundle.cache_names import KEYS_AND_VALUES, grows, present_of
 from ..bundle.graph_sections import DecoderSection
@@ -31,6 +32,8 @@ class CacheBuffers:
     def __init__(self, section: DecoderSection, *, batch: int, capacity: int, device: str = "cpu") -> None:
         self.batch, self.capacity = batch, capacity
         self._section, self._device = section, device
+        # What reading a tokenizer leaves free would stay resident, the more of it the smaller the cache.
+        return_freed_memory()
         self._values: dict[str, Any] = {
             name: self._placed(self._zeros(shape, self._dtype(name))) for name, shape in self._all(capacity)
         }

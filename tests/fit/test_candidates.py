@@ -12,6 +12,10 @@ from edgepress.compress.bundle_size import bits_in_bundle, bundle_bytes
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.compress.text.token_batch import rows_of
+from edgepress.devices.predict.memory import sizes
+from edgepress.devices.predict.run import Operations
+from edgepress.devices.predict.subject import Subject
+from edgepress.devices.predict.workload import PredictedWork
 from edgepress.fit import losses as losses_module
 from edgepress.fit.candidates import space_of
 from edgepress.fit.losses import Losses, known_losses, losses_file, measure_losses
@@ -140,6 +144,26 @@ def test_sizes_add_up_to_the_bundle(kind: str, request: pytest.FixtureRequest, n
     whole = bundle_bytes(source, anatomy, bits, (table, table), 0)
     assert space.shipped + sum(option.size for _, option in chosen) == pytest.approx(whole, abs=1)
     assert space.resident > space.shipped > 0
+
+
+def test_a_process_holds_what_predict_counts_of_a_bundle(pico_llama: Path) -> None:
+    """A prompt of 128 tokens, whose widest activation is gate and up of one block, and 256 in the cache."""
+    source = WeightSource.open(pico_llama)
+    space, anatomy = space_of(source, None), source.anatomy
+    subject = Subject(
+        name="pico",
+        kind=anatomy.kind,
+        does=lambda run: Operations(),
+        weights=int(space.shipped),
+        disk=0,
+        tokenizer=(pico_llama / "tokenizer.json").stat().st_size,
+        kv_bytes=8 * sum(one.kv_heads * one.head_dim for one in anatomy.attentions()),
+        values=0,
+        vocab=anatomy.vocab_size,
+        widest=2 * 128,
+        context=256,
+    )
+    assert space.resident == sizes(subject, PredictedWork(128, 128), 1, 0)[0].value
 
 
 def test_an_option_that_another_beats_in_both_is_none(pico_llama: Path) -> None:
