@@ -16,7 +16,7 @@ from ..devices.predict.caches import interpolated
 from .budgets import Budget
 from .candidates import Space
 from .methods import CACHE_BITS, Method
-from .quantities import DISK, ENERGY, MEMORY, RATES, TIMED, quantity_of
+from .quantities import COSINE, DISK, ENERGY, MEMORY, RATES, TIMED, Quantity, quantity_of
 from .solve import Limit, total
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
@@ -99,7 +99,8 @@ class Corrections:
 
     def value(self, key: str, method: Method, damage: float) -> float:
         """The predicted figure of quality."""
-        return quantity_of(key).after(damage * (self.factor(key, method) or 1.0), self._original(key))
+        factor = self.factor(key, method) or _predicted_factor(quantity_of(key))
+        return quantity_of(key).after(damage * factor, self._original(key))
 
     def _original(self, key: str) -> float:
         """What the original has; before it was measured the most that there is."""
@@ -156,7 +157,8 @@ class Corrections:
                 found.append(Limit(budget.key, seconds, self._timed(budget, budget.bound, backwards=True)))
             elif (damages := self.factor(budget.key, method)) is not None or alone:
                 loss = budget.quantity.lost(budget.bound, self._original(budget.key))
-                bound = (1 - _LOSS_BAND) * loss / (damages or 1.0) - before(space, method)
+                loss /= damages or _predicted_factor(budget.quantity)
+                bound = (1 - _LOSS_BAND) * loss - before(space, method)
                 found.append(Limit(budget.key, space.damages, bound))
         return found
 
@@ -193,6 +195,13 @@ class Corrections:
 def objective_of(space: Space, budgets: Sequence[Budget]) -> str:
     """What is made best: what is judged; the size where nothing but quality is bounded."""
     return DISK.name if all(one.quantity.of_quality for one in budgets) else space.judged.name
+
+
+def _predicted_factor(quantity: Quantity) -> float:
+    """The loss that damage is, before a trial says more: of an encoder damage is a squared distance of unit
+    vectors, which is twice what is missing to a cosine of 1.
+    """
+    return 0.5 if quantity is COSINE else 1.0
 
 
 def before(space: Space, method: Method) -> float:

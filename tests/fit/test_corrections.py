@@ -25,6 +25,7 @@ from edgepress.fit.quantities import (
     MEMORY,
     SENTENCES,
     SPEARMAN,
+    Quantity,
 )
 from edgepress.fit.speed.times import Times
 
@@ -127,6 +128,18 @@ def test_how_much_slower_a_device_is_follows_from_the_size_of_the_bundle() -> No
     corrections.learn(SPACE, small, METHODS[0], MEASURED | {key: 2 * before[small]}, ORIGINALS)
     after = {one: corrections.predicted(SPACE, one, METHODS[0], [budget])[key] for one in (small, large)}
     assert after == pytest.approx({small: 2 * before[small], large: before[large] / 2})
+
+
+@pytest.mark.parametrize(("quantity", "share"), [(COSINE, 0.5), (KL, 1.0)])
+def test_a_squared_distance_of_unit_vectors_is_twice_what_is_missing_to_a_cosine(
+    quantity: Quantity, share: float
+) -> None:
+    space = replace(SPACE, judged=quantity)
+    damage = sum(row[1] for row in SPACE.damages)
+    found = Corrections().predicted(space, (1, 1, 1), METHODS[0], [])[quantity.name]
+    assert quantity.lost(found) == pytest.approx(share * damage)
+    (limit,) = Corrections().limits(space, [Budget(quantity, found)], METHODS[0])[-1]
+    assert limit.bound == pytest.approx(0.97 * damage)
 
 
 def test_damage_is_no_limit_beside_others_until_a_trial_says_what_it_means() -> None:
