@@ -102,7 +102,16 @@ class Choices:
             enough = found.enough.get(budget.key)
             if enough is not None:
                 bound = self.corrections.bound_of(space, budget, limits[budget.key], enough, method)
-                parts.append(f"{budget.shown()} would have to be {budget.quantity.shown(bound)}")
+                parts.append(f"{budget.shown()} would have to be {_other(budget, bound)}")
         if not parts:
             return "no budget alone is in the way: several would have to give way"
         return "with the other budgets kept, " * (len(self.budgets) > 1) + ", or ".join(parts)
+
+
+def _other(budget: Budget, bound: float) -> str:
+    """Another bound of the budget, in words also where its first digits are the same."""
+    quantity = budget.quantity
+    said = quantity.shown(bound)
+    if said != quantity.shown(budget.bound):
+        return said
+    return f"a little {'more' if quantity.side == 'max' else 'less'}"

@@ -67,3 +67,9 @@ def test_other_budgets_are_named_where_there_are_some() -> None:
     said = [each.why(Infeasible({"memory on pi": 90e6}), METHODS[0]) for each in (one, two)]
     assert said[0].startswith("memory ≤ 1.0 MB on pi would have to be ")
     assert said[1] == f"with the other budgets kept, {said[0]}"
+
+
+@pytest.mark.parametrize(("enough", "said"), [(90e6, "MB"), (16.000001e6, "a little more")])
+def test_a_bound_that_is_nearly_the_budget_is_not_called_the_same(enough: float, said: str) -> None:
+    one = choices_of(SPACE, SPACE.resident + 16e6)
+    assert one.why(Infeasible({"memory on pi": enough}), METHODS[0]).endswith(said)
