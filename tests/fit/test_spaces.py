@@ -56,7 +56,8 @@ def weights(spaces: Spaces, cut: str) -> int:
     ("cut", "passes"),
     [
         pytest.param("narrow 70 %", ["narrow"], marks=pytest.mark.slow),
-        ("layers 70 %", ["layers"]),
+        # What is left by it learns in the case below.
+        pytest.param("layers 70 %", ["layers"], marks=pytest.mark.slow),
         ("layers 70 %, recovered", ["layers", "distill"]),
     ],
 )
