@@ -72,4 +72,6 @@ class Profile:
         lines = self.lines(cuts)
         if len(lines) <= _SAID:
             return "; ".join(lines)
-        return f"{len(lines) - len(self.removed)} blocks narrower, {len(self.removed)} gone"
+        gone, narrower = len(self.removed), len(lines) - len(self.removed)
+        counts = {f"{narrower} blocks narrower": narrower, f"{gone} blocks gone": gone}
+        return ", ".join(said for said, count in counts.items() if count)
