@@ -25,6 +25,8 @@ _BYTES_BAND = 0.002
 _BYTES_SPARE = 1024
 # After one by another method.
 _METHOD_SPARE = 16384
+# What peaks of two processes of a bundle differ by, as a fraction: left free once one was measured.
+_MEMORY_BAND = 0.002
 # What is left of the loss that a budget allows, which a measurement on other text may exceed.
 _LOSS_BAND = 0.03
 _MOST = "bytes that times are of"  # the name of a limit
@@ -148,7 +150,8 @@ class Corrections:
                 found.append(Limit(budget.key, space.sizes, room))
             elif budget.quantity is MEMORY:
                 room = budget.bound - _resident(space, method) - self.memory.get(str(budget.device), 0.0)
-                found.append(Limit(budget.key, space.sizes, room))
+                free = _MEMORY_BAND * budget.bound if str(budget.device) in self.memory else 0.0
+                found.append(Limit(budget.key, space.sizes, room - free))
             elif budget.quantity in TIMED:
                 if budget.quantity is ENERGY and budget.key not in self.watts:
                     continue  # what a second takes is counted in the first trial

@@ -117,6 +117,16 @@ def test_a_limit_is_kept_where_the_prediction_keeps_the_budget(budget: Budget, l
     assert bound == pytest.approx(value, rel=0.04)
 
 
+def test_a_peak_that_was_measured_leaves_free_what_two_processes_differ_by() -> None:
+    budget = Budget(MEMORY, 95e6, "pi")
+    before, after = (
+        corrected(learned=one).limits(SPACE, [budget], METHODS[0])[-1][0] for one in (False, True)
+    )
+    assert before.bound == pytest.approx(95e6 - SPACE.resident)
+    excess = MEASURED["memory on pi"] - SPACE.resident - before.used((1, 1, 1))
+    assert after.bound == pytest.approx(before.bound - excess - 0.002 * 95e6)
+
+
 def test_how_much_slower_a_device_is_follows_from_the_size_of_the_bundle() -> None:
     """Each trial corrects bundles of its own size, and those between two by both."""
     corrections, key = Corrections(), "decode on pi"
