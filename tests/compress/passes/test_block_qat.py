@@ -119,7 +119,7 @@ def test_errors_count_as_the_model_minds_them(
     pico_llama: Path, pico_text: Path, tmp_path: Path, rounded: Path, learned: Path
 ) -> None:
     step = {**LEARN, "scheme": "W2A16-g32", "distance": "fisher"}
-    minded = compressed(pico_llama, tmp_path, pico_text, step)
-    assert hash_tree(minded) != hash_tree(learned)
+    weighted = compressed(pico_llama, tmp_path, pico_text, step)
+    assert hash_tree(weighted) != hash_tree(learned)
     # Over six draws of the weights the ratio is 0.52, with a standard deviation of 0.05.
-    assert distance(pico_llama, minded, pico_text) < 0.8 * distance(pico_llama, rounded, pico_text)
+    assert distance(pico_llama, weighted, pico_text) < 0.8 * distance(pico_llama, rounded, pico_text)
