@@ -110,7 +110,7 @@ class _Timed:
         found = [self.products.of_unit(unit, place) for unit in self.space.units]
         whole = beside.seconds(self.source.anatomy)
         found[-1] = [seconds + whole for seconds in found[-1]]
-        saved = Saved(self.source.anatomy, cuts, beside.seconds)
+        saved = Saved(self.source.anatomy, cuts, whole, beside.seconds)
         for number, kept, seconds in saved.of(self.space):
             options = self.space.units[number].options
             pairs = zip(found[number], options, strict=True)

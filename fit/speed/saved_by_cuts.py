@@ -15,14 +15,15 @@ _Cut = tuple[BlockAnatomy, str, int]
 
 
 class Saved:
-    """Of the model ``anatomy``, of which a pass takes the seconds ``beside`` products. Blocks that are alike
-    are looked up once.
+    """Of the model ``anatomy``, of which a pass takes the seconds ``beside`` products: ``whole`` with all of
+    its blocks. Blocks that are alike are looked up once.
     """
 
-    def __init__(self, anatomy: Anatomy, cuts: Cuts, beside: Callable[[Anatomy], float]) -> None:
-        self._anatomy, self._cuts, self._beside = anatomy, cuts, beside
+    def __init__(
+        self, anatomy: Anatomy, cuts: Cuts, whole: float, beside: Callable[[Anatomy], float]
+    ) -> None:
+        self._anatomy, self._cuts, self._whole, self._beside = anatomy, cuts, whole, beside
         self._blocks = {one.name: block for block in anatomy.blocks for one in block.linears()}
-        self._whole = beside(anatomy) if cuts.items or cuts.drops else 0.0
         self._known: dict[_Cut, float] = {}
 
     def of(self, space: Space) -> Iterator[tuple[int, int, float]]:
