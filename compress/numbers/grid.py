@@ -38,6 +38,8 @@ PERCENTILE = 99.0
 # Scales of MXFP4 are powers of two: there is little to choose from.
 _FACTORS: dict[int | str, tuple[float, ...]] = {
     8: (1.07, 1.0, 0.97, 0.94, 0.9),
+    6: tuple(1.07 - 0.03 * i for i in range(9)),
+    5: tuple(1.07 - 0.03 * i for i in range(13)),
     4: tuple(1.07 - 0.03 * i for i in range(17)),
     "mxfp4": (0.5, 2.0),
 }

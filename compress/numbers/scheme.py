@@ -29,7 +29,7 @@ from .scheme_names import canonical, way_out
 Format = Literal["int", "fp8", "mxfp4", "nvfp4", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"]
 
 E4M3_LARGEST, E2M1_LARGEST = 448.0, 6.0
-BITS = (2, 3, 4, 8)
+BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (16, 32, 64, 128, 256)
 DEFAULT_GROUP_SIZE = 128
 # Of GGUF's types bits, group size, bits of a weight with all that it has, and the least and largest code.
@@ -61,13 +61,14 @@ _OWN_NAMES: dict[str, tuple[Format, Any]] = {
 }
 STATIC = "W8A8_STATIC"
 PRESETS = (
-    *("W2A16", "W3A16", "W4A16", "W8A16", "W2A16_ASYM", "W3A16_ASYM", "W4A16_ASYM", "W8A16_ASYM"),
+    *(f"W{bits}A16" for bits in BITS),
+    *(f"W{bits}A16_ASYM" for bits in BITS),
     *("W8A8", STATIC),
     *_OWN_NAMES,
 )
 
 _NAME = re.compile(
-    r"W(?P<bits>[2348])A(?P<act>16|8)(?P<asym>_ASYM)?(?:-g(?P<group>\d+)|-(?P<channel>channel))?$"
+    r"W(?P<bits>[234568])A(?P<act>16|8)(?P<asym>_ASYM)?(?:-g(?P<group>\d+)|-(?P<channel>channel))?$"
 )
 
 
@@ -100,7 +101,7 @@ class Scheme(BaseModel):
     def _one_that_exists(self) -> Self:
         if self.format == "int":
             if self.bits not in BITS:
-                raise ValueError("integers have 2, 3, 4 or 8 bits")
+                raise ValueError("integers have 2, 3, 4, 5, 6 or 8 bits")
             if self.activations == "group":
                 raise ValueError("integer activations have one scale per token, or one for all of them")
             known = (self.bits, self.group_size, self.symmetric) == (8, None, True)

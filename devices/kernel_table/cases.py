@@ -55,7 +55,7 @@ def _common() -> Iterator[Case]:
 
 
 def _rarer() -> Iterator[Case]:
-    yield from chain(_own_products(3), _own_products(2))
+    yield from chain(*map(_own_products, (3, 2, 6, 5)))
     yield from chain(*(_attention(cache) for cache in _CACHES if cache != "float32"))
     yield from _standard()
 

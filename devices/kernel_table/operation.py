@@ -53,7 +53,7 @@ def tile_bytes(
     bits: int, k: int, n: int, group: int, shared: int = 1, *, zero_points: bool = False, wide: bool = False
 ) -> int:
     """Bytes of weights ``[n, k]`` in tiles; the layout is that of ``runtime/kernels/src/product.h``."""
-    step = 32 if bits == 3 else 16
+    step = 32 if bits in (3, 5) else 16
     groups = -(-k // (group * shared))
     head = -(-groups * (OUTPUTS * (4 if wide else 2) + (OUTPUTS if zero_points else 0)) // _LINE) * _LINE
     return -(-n // OUTPUTS) * (head + 2 * bits * (-(-k // step) * step))

@@ -86,7 +86,7 @@ def test_the_presets_go_from_seconds_without_data_to_everything_that_helps(pico_
         ({"passes": [{"pass": "w8a8"}], "calibration": {"sampels": 3}}, "'samples'"),
         ({"passes": [{"pass": "w8a8"}], "calibration": {"samples": 0}}, "greater than or equal to 1"),
         (["passes"], "not a mapping"),
-        ({"passes": [{"pass": "rtn", "scheme": {"bits": 5}}]}, "bits"),
+        ({"passes": [{"pass": "rtn", "scheme": {"bits": 7}}]}, "bits"),
         ({"passes": [{"pass": "../../x"}]}, "unknown pass"),
         ({"passes": [{"pass": "distill", "student": "x" * 5000}]}, "no name of a file"),
         ({"passes": [{"pass": "vocabulary", "corpus": ""}]}, "no name of a file"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from edgepress.compress.bundle_size import bits_in_bundle, bundle_bytes
 from edgepress.compress.model.weights import WeightSource
+from edgepress.compress.numbers.scheme import BITS
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.compress.text.token_batch import rows_of
 from edgepress.devices.predict.memory import sizes
@@ -172,10 +173,10 @@ def test_an_option_that_another_beats_in_both_is_none(pico_llama: Path) -> None:
     even = {"W2A16-g32": 4.0, "W3A16-g32": 9.0, "W4A16-g32": 1.0, "W8A16-g32": 0.1}
     losses = Losses(
         {linear.name: even for linear in anatomy.linears()},
-        {anatomy.embedding: {f"W{b}A16-g{g}": 1.0 / b + g / 1e3 for b in (2, 4, 8) for g in (16, 32, 64)}},
+        {anatomy.embedding: {f"W{b}A16-g{g}": 1.0 / b + g / 1e3 for b in BITS for g in (16, 32, 64)}},
     )
     wide = {
-        name: dict.fromkeys((f"W{b}A16-g{g}" for b in (2, 3, 4, 8) for g in (32, 64, 128)), 5.0) | row
+        name: dict.fromkeys((f"W{b}A16-g{g}" for b in BITS for g in (32, 64, 128)), 5.0) | row
         for name, row in losses.linears.items()
     }
     for unit in space_of(source, Losses(wide, losses.tables)).units:

@@ -1,8 +1,8 @@
 """Weight-only quantized linears: one ``MatMulNBits`` over packed codes of 2, 4 or 8 bits.
 
 The kernel knows blocks of 16, 32, 64, 128 and 256 inputs; at 2 bits only 32, 64 and 128 are fast. Any other
-group is held by smaller blocks that repeat its scale, and 3-bit codes by 4-bit ones: the numbers stay the
-same, only the bytes grow.
+group is held by smaller blocks that repeat its scale, 3-bit codes by 4-bit ones, and those of 5 and 6 bits by
+8-bit ones: the numbers stay the same, only the bytes grow.
 
 Codes become unsigned by adding half the range, are cut into blocks, and several share a byte, the first in
 the lowest bits. Zero points are packed the same way along the blocks of one output. Scales are float32.
@@ -26,6 +26,8 @@ from ....errors import ShapeError
 from ..build import Build
 from ..graph_writer import Array
 
+# Widths that the kernel has none of its own for.
+_STORED_IN = {3: 4, 5: 8, 6: 8}
 # Blocks with a native int8 kernel, largest first: fewer scales are fewer bytes.
 NATIVE_BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}
 # Accuracy levels of MatMulNBits, by what it computes on.
@@ -167,7 +169,7 @@ def layout_of(scheme: Scheme, in_features: int, name: str) -> Layout:
             f"{name}: its {in_features} inputs are not a multiple of the group size {group}",
             fix="choose a group size that divides them, or null for one scale per channel",
         )
-    wanted = 4 if scheme.bits == 3 else scheme.bits
+    wanted = _STORED_IN.get(scheme.bits, scheme.bits)
     for bits in (wanted, 4) if wanted == 2 else (wanted,):
         block = _dividing_block(bits, group)
         if block is None and scheme.group_size is None:

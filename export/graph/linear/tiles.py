@@ -1,11 +1,11 @@
-"""Weight-only quantized linears as edgepress's own ``QuantizedProduct``: codes of 2, 3, 4 or 8 bits in tiles
-of 16 outputs, in the order in which a processor reads them.
+"""Weight-only quantized linears as edgepress's own ``QuantizedProduct``: codes of 2, 3, 4, 5, 6 or 8 bits in
+tiles of 16 outputs, in the order in which a processor reads them.
 
 The layout is that of ``runtime/kernels/src/product.h``. A tile has the scales of its groups of inputs, in
 float16 where that holds all of them exactly; their zero points, if codes have some; and the codes, in lines
 of 64 bytes, 4 for each output. A line holds 4, 8 or 16 inputs at 8, 4 or 2 bits, four inputs to each part of
-a byte; at 3 bits two lines of low bits are followed by one of third bits. A group is one of the scheme, or a
-part of it: activations are rounded by groups of at most 128.
+a byte; at 3, 5 and 6 bits lines of the low 2 or 4 bits are followed by one of the others. A group is one of
+the scheme, or a part of it: activations are rounded by groups of at most 128.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TileLayout:
     @property
     def padded(self) -> int:
         """Stored inputs of a row, with those that fill the last lines."""
-        step = 32 if self.bits == 3 else 16
+        step = 32 if self.bits in (3, 5) else 16
         return -(-self.columns // step) * step
 
     @property
@@ -249,10 +249,13 @@ def pack_tiles(codes: Bytes, scales: NDArray[np.float32], zeros: Bytes | None, l
 def _lines_of(codes: Bytes, bits: int) -> Bytes:
     """``[tiles, bytes]`` of ``codes [tiles, outputs, inputs]``."""
     tiles = len(codes)
-    if bits != 3:
+    if 8 % bits == 0:
         return _lines(codes, bits).reshape(tiles, -1)
-    low, third = _lines(codes & np.uint8(3), 2), _lines(codes >> np.uint8(2), 1)
-    return np.concatenate([low.reshape(tiles, -1, 2, _LINE), third[:, :, None]], axis=2).reshape(tiles, -1)
+    below = 2 if bits == 3 else 4
+    low = _lines(codes & np.uint8((1 << below) - 1), below)
+    high = _lines(codes >> np.uint8(below), bits - below)
+    parts = [low.reshape(tiles, high.shape[1], -1, _LINE), high[:, :, None]]
+    return np.concatenate(parts, axis=2).reshape(tiles, -1)
 
 
 def _lines(codes: Bytes, bits: int) -> Bytes:

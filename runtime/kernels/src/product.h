@@ -4,8 +4,9 @@
  * each; where codes have zero points, 16 bytes of those for each; what fills a line of 64 bytes; and then the codes
  * of all its inputs. Codes are unsigned and stand in lines of 64 bytes, 4 for each output: at 8 bits a line holds 4
  * inputs, byte b of an output being input b; at 4 bits the low halves hold 4 inputs and the high ones the next 4; at
- * 2 bits there are 4 such parts. At 3 bits two lines of the two low bits of 32 inputs are followed by one of their
- * third bits. Inputs are filled to whole lines, in multiples of 16, or 32 at 3 bits.
+ * 2 bits there are 4 such parts. At 3 and 5 bits the two or four lines of the low bits of 32 inputs, 2 or 4 of each, are
+ * followed by one of their last bits; at 6 bits the two lines of the four low bits of 16 inputs by one of their two high
+ * bits. Inputs are filled to whole lines, in multiples of 16, or 32 at 3 and 5 bits.
  *
  * Activations are rounded to int8, one scale for each row and group. Several groups may share one scale of the
  * weights, all of them where these have one for each output.
@@ -77,7 +78,7 @@ static inline int64_t groups_of(int64_t k, int32_t group) { return (k + group - 
 static inline int64_t tiles_of(int64_t n) { return (n + 15) / 16; }
 /* Inputs that are stored, with those that fill the last lines. */
 static inline int64_t padded_of(const product_weights *w) {
-    return w->bits == 3 ? (w->k + 31) / 32 * 32 : (w->k + 15) / 16 * 16;
+    return w->bits == 3 || w->bits == 5 ? (w->k + 31) / 32 * 32 : (w->k + 15) / 16 * 16;
 }
 static inline int64_t scale_groups(const product_weights *w) {
     return (groups_of(w->k, w->group) + w->shared - 1) / w->shared;

@@ -28,7 +28,7 @@ ort_status *create_product(const ort_operator *op, ort_api api, const void *info
     int64_t bits = integer_or(api, info, "bits", 0), group = integer_or(api, info, "group", 0);
     int64_t gated = integer_or(api, info, "gated", 0);
     if (w.n < 1 || w.k < 1 || w.n > (1 << 30) || w.k > (1 << 30)) REFUSE(api, "N and K must be from 1 to 2^30");
-    if (bits != 2 && bits != 3 && bits != 4 && bits != 8) REFUSE(api, "bits must be 2, 3, 4 or 8");
+    if (bits < 2 || bits == 7 || bits > 8) REFUSE(api, "bits must be 2, 3, 4, 5, 6 or 8");
     if (group < 16 || group > LARGEST_GROUP || group % 16) REFUSE(api, "group must be a multiple of 16 up to 1024");
     if (gated && w.n % 32) REFUSE(api, "a gated product needs N that is a multiple of 32");
     w.bits = (int32_t)bits, w.group = (int32_t)group;

@@ -202,7 +202,7 @@ QUANTIZATION: list[object] = [
     {"config_groups": []},
     {"config_groups": {"a": 3}},
     {"config_groups": {"a": {"weights": 4, "targets": ["Linear"]}}},
-    {"config_groups": {"a": {"weights": {"num_bits": 5, "strategy": "channel"}, "targets": ["Linear"]}}},
+    {"config_groups": {"a": {"weights": {"num_bits": 7, "strategy": "channel"}, "targets": ["Linear"]}}},
     {"config_groups": {"a": {"weights": {"num_bits": [4], "strategy": {}}, "targets": ["Linear"]}}},
     {"config_groups": {"a": {"weights": {"num_bits": 8, "strategy": "channel"}, "targets": [8]}}},
     {"config_groups": {"a": {"weights": {"num_bits": 8, "strategy": "channel"}, "targets": ["re:("]}}},

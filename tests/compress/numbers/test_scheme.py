@@ -29,7 +29,7 @@ def test_preset_defaults() -> None:
     assert not Scheme.parse("W4A16_ASYM").symmetric
 
 
-@pytest.mark.parametrize("name", ["W5A16", "W4A8", "W4A16-g", "", "W4A16_SYM", "W44A16"])
+@pytest.mark.parametrize("name", ["W7A16", "W4A8", "W4A16-g", "", "W4A16_SYM", "W44A16"])
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(UnknownName):
         Scheme.parse(name)

@@ -14,7 +14,7 @@ from edgepress.devices.kernel_table.operation import (
 from edgepress.export.graph.linear.tiles import TileLayout
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 def test_tiles_have_the_bytes_of_the_exporter(bits: int) -> None:
     for k, n, group, shared, points, wide in product(
         (48, 576), (17, 960), (32, 64), (1, 3), (False, True), (False, True)

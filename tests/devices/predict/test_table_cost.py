@@ -70,7 +70,7 @@ def test_beyond_the_table_the_edge_is_taken_and_said() -> None:
 
 def test_what_was_not_measured_is_refused() -> None:
     cost = TableCost(small_table(), 1)
-    for work in (quantized_product(1, 1024, 1024, 5), by_rows("Swish", 1, 1024)):
+    for work in (quantized_product(1, 1024, 1024, 7), by_rows("Swish", 1, 1024)):
         with pytest.raises(NotMeasured, match="has no"):
             cost.seconds(work, NEARBY)
     with pytest.raises(NotMeasured, match="3 threads"):

@@ -201,7 +201,9 @@ def test_a_scheme_for_each_layer(pico_llama: Path, export_graph: Any) -> None:
     schemes = {
         "0.self_attn.k_proj": "W8A16-g32",
         "0.mlp.down_proj": "W2A16_ASYM-g32",
+        "0.mlp.up_proj": "W5A16_ASYM-g32",
         "1.self_attn.q_proj": None,
+        "1.self_attn.o_proj": "W6A16-g32",
         "1.mlp.up_proj": "W3A16-g64",
         "2.self_attn.v_proj": "W8A8",
         "2.mlp.gate_proj": "W8A8",

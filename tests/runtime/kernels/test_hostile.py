@@ -55,7 +55,14 @@ def _models() -> list[Model]:
     """One good call of every operator, small enough that most changes of a size meet a limit."""
     found: list[Model] = []
     random = np.random.default_rng(0)
-    for bits, zeros, gated in ((2, True, 0), (3, False, 1), (4, True, 1), (8, False, 0)):
+    for bits, zeros, gated in (
+        (2, True, 0),
+        (3, False, 1),
+        (4, True, 1),
+        (5, True, 0),
+        (6, False, 1),
+        (8, False, 0),
+    ):
         held = good.matrix(64, 70, bits, 32, zeros)
         x = random.standard_normal((1, 3, 70)).astype(np.float32)
         inputs = {"x": x, "w": held.tiles, "bias": np.ones(64, np.float32)}

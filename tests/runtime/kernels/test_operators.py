@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from .conftest import SETS
 
+BITS = (2, 3, 4, 5, 6, 8)
 pytestmark = pytest.mark.skipif(library() is None, reason="the library of operators was not built here")
 TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int8): 3, np.dtype(np.int32): 6}
 TYPES |= {np.dtype(np.int64): 7, np.dtype(np.float16): 10}
@@ -108,7 +109,7 @@ def close(found: Array, expected: Array, terms: Array) -> None:
 SHAPES = [(16, 64, 1), (50, 200, 3), (33, 128, 13), (1, 33, 9), (96, 576, 2), (33, 200, 55), (50, 1100, 17)]
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("zero_points", [False, True])
 def test_a_product_is_that_of_dequantized_weights_and_rounded_activations(kernels, bits, zero_points):
     for group in (16, 32, 48, 64, 96, 256, None):
@@ -127,7 +128,7 @@ def test_a_product_is_that_of_dequantized_weights_and_rounded_activations(kernel
             close(exact[0], x[0] @ held.weight.T + added, np.abs(x[0]) @ np.abs(held.weight).T + 8)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", BITS)
 def test_rows_of_a_table_are_its_weights(kernels, bits):
     for group in (16, 32, 48, None):
         held = matrix(50, 200, bits, group, True)
@@ -185,7 +186,7 @@ def test_rows_that_do_not_add_up_are_refused(rows):
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_a_row_does_not_depend_on_its_neighbours_nor_on_threads(data):
-    bits = data.draw(st.sampled_from([2, 3, 4, 8]))
+    bits = data.draw(st.sampled_from(BITS))
     rows, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 150))
     tokens = data.draw(st.integers(1, 20))
     group = data.draw(st.sampled_from([16, 32, 48, 64, 256, None]))
@@ -213,9 +214,7 @@ def test_what_is_no_number_is_seen(kernels, bad):
 
 def test_every_set_of_instructions_gives_the_same_bits(monkeypatch):
     forms = [
-        (bits, group, zeros)
-        for bits in (2, 3, 4, 8)
-        for group, zeros in ((16, True), (64, False), (None, True))
+        (bits, group, zeros) for bits in BITS for group, zeros in ((16, True), (64, False), (None, True))
     ]
     x = np.random.default_rng(3).standard_normal((1, 55, 200)).astype(np.float32)
     queries, cache, rest = _attention(9, 3, 40, np.float32, seed=3)
@@ -374,7 +373,7 @@ def test_rows_of_a_batch_have_lengths_of_their_own():
         {"N": 0},
         {"N": 1 << 40},
         {"K": 63},
-        {"bits": 5},
+        {"bits": 7},
         {"group": 24},
         {"group": 1 << 20},
         {"group": 16},

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .conftest import SETS
-from .test_operators import Array, Matrix, close, matrix, rounded, run
+from .test_operators import BITS, Array, Matrix, close, matrix, rounded, run
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the library of operators was not built here")
 
@@ -28,7 +28,7 @@ def test_every_form_is_the_definition_and_has_one_result(data: st.DataObject) ->
     rows, columns, tokens = (data.draw(st.integers(1, most)) for most in (70, 300, 40))
     half, zeros = data.draw(st.booleans()), data.draw(st.booleans())
     bits, group = (
-        data.draw(st.sampled_from([2, 3, 4, 8])),
+        data.draw(st.sampled_from(BITS)),
         data.draw(st.sampled_from([16, 32, 48, 64, 96, 128, 256, None])),
     )
     step = data.draw(st.sampled_from([2e-6, 0.1, 6e4] if half else [1e-42, 1e-30, 0.1, 1e20]))

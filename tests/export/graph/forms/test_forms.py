@@ -92,6 +92,7 @@ def test_unpacking_is_the_inverse_of_packing(bits: int, data: st.DataObject) -> 
         ("W4A16_ASYM-g32", "W4A16_ASYM-g32"),
         ("W8A16-g16", "W4A16-g32"),
         ("W3A16-g32", None),
+        ("W5A16-g32", "W6A16-g32"),
         ("W2A16-g32", None),
     ],
 )

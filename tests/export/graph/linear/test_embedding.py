@@ -41,6 +41,8 @@ SCHEMES = [
     "W4A16_ASYM-g32",
     "W2A16_ASYM-g32",
     "W3A16-g48",
+    "W5A16_ASYM-g32",
+    "W6A16-g16",
     "W8A16-channel",
 ]
 

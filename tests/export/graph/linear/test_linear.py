@@ -16,7 +16,7 @@ from edgepress.export.graph.linear.linear import project, project_without_bias
 ROLES = ("q", "k", "v")
 WEIGHT_ONLY = [
     f"W{bits}A16{asym}-{group}"
-    for bits in (2, 3, 4, 8)
+    for bits in (2, 3, 4, 5, 6, 8)
     for asym in ("", "_ASYM")
     for group in ("g16", "g32", "g64", "channel")
 ]

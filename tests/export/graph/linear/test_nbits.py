@@ -82,6 +82,8 @@ def test_what_is_packed_stands_for_the_same_weights(
         ("W2A16-g16", 576, 4, 16, True),
         ("W2A16-g256", 512, 2, 128, True),
         ("W3A16-g32", 576, 4, 32, True),
+        ("W5A16-g64", 576, 8, 64, True),
+        ("W6A16-g32", 576, 8, 32, True),
         ("W4A16-g48", 576, 4, 16, True),
         ("W8A16-channel", 576, 8, 64, False),
         ("W4A16-channel", 100, 4, 64, False),

@@ -95,8 +95,8 @@ FLOAT_TOKENS = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "
     ("format", "weights", "packer", "more"),
     [
         ("pack-quantized", group(4, 8), integers(4, 8), {}),
-        ("pack-quantized", group(5, 32), integers(5, 32), {}),
-        ("pack-quantized", group(6, 32, symmetric=False), integers(6, 32, zeros=True), {}),
+        ("pack-quantized", group(7, 32), integers(7, 32), {}),
+        ("pack-quantized", group(6, 8, symmetric=False), integers(6, 8, zeros=True), {}),
         ("pack-quantized", group(3, 32), integers(3, 32, whole=True), {}),
         ("pack-quantized", group(5, 32, symmetric=False), integers(5, 32, whole=True, zeros=True), {}),
         ("pack-quantized", group(4, 32, actorder="group"), integers(4, 32, ordered=True), {}),
@@ -122,11 +122,12 @@ def test_every_weight_is_read_to_the_bit(
         assert np.array_equal(source.dense(module).numpy(), weight)
 
 
-def test_what_has_a_scheme_is_read_as_before(pico_llama: Path, tmp_path: Path) -> None:
-    given = settings("pack-quantized", group(4, 32))
-    weights = rewritten(pico_llama, tmp_path / "m", integers(4, 32), given)
+@pytest.mark.parametrize("bits", [4, 5, 6])
+def test_what_has_a_scheme_is_read_as_codes(pico_llama: Path, tmp_path: Path, bits: int) -> None:
+    given = settings("pack-quantized", group(bits, 32))
+    weights = rewritten(pico_llama, tmp_path / "m", integers(bits, 32), given)
     source = WeightSource.open(tmp_path / "m")
-    assert source.schemes[Q].name == "W4A16-g32" and not source.reader.coded.by_module
+    assert source.schemes[Q].name == f"W{bits}A16-g32" and not source.reader.coded.by_module
     assert np.array_equal(source.dense(Q).numpy(), weights[Q])
 
 
