@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
-# What other tools call a scheme that is one here. Q4_0 and Q8_0 are GGUF's own groups of 32.
-_ALIASES = {"INT4": "W4A16", "INT8": "W8A8", "Q4_0": "W4A16-g32", "Q8_0": "W8A16-g32"}
+# What other tools call a scheme that is one here. Q4_0, Q5_0 and Q8_0 are GGUF's own groups of 32.
+_ALIASES = {
+    "INT4": "W4A16",
+    "INT8": "W8A8",
+    **{f"Q{bits}_0": f"W{bits}A16-g32" for bits in (4, 5, 8)},
+}
 _GROUP = re.compile(r"-(G\d+|CHANNEL)$")
 _GGUF = re.compile(r"I?Q\d")
 
@@ -34,7 +38,7 @@ def way_out(name: str) -> str:
         return f"{upper} is llama.cpp's own: take the pass `ternary`, which GGUF exports write so"
     if _GGUF.match(upper):
         return (
-            f"{upper} is llama.cpp's own: take Q2_K to Q6_K, IQ4_NL, Q4_0 (W4A16-g32) or Q8_0 "
+            f"{upper} is llama.cpp's own: take Q2_K to Q6_K, IQ4_NL, Q4_0 (W4A16-g32), Q5_0 or Q8_0 "
             "(W8A16-g32), which `edgepress export --format gguf` writes as such"
         )
     return ""

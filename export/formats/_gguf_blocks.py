@@ -1,5 +1,5 @@
-"""Weights as GGUF keeps them: its own types as they are, ternary ones as ``TQ2_0`` or ``TQ1_0``, 4-bit groups
-as ``Q4_0`` and 8-bit ones as ``Q8_0``, whose groups are of 32 and repeat the scale of a larger one.
+"""Weights as GGUF keeps them: its own types as they are, ternary ones as ``TQ2_0`` or ``TQ1_0``, groups of
+4, 5 and 8 bits as ``Q4_0``, ``Q5_0`` and ``Q8_0``, which are of 32 and repeat the scale of a larger one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _groups(
     from gguf import GGMLQuantizationType as Kind
 
     kind = type_of(tensor.scheme, codes.shape[1])
-    if kind not in ("Q4_0", "Q8_0"):
+    if kind not in ("Q4_0", "Q5_0", "Q8_0"):
         raise ShapeError(
             f"{name.removesuffix('.weight')} is {tensor.scheme.name}, which GGUF has no type for here",
             fix=WAY_OUT,
@@ -50,6 +50,10 @@ def _groups(
     if kind == "Q8_0":
         grouped = codes.reshape(*repeated.shape, BLOCK).view(np.uint8)
         return np.concatenate([ends, grouped], -1).reshape(len(codes), -1), Kind.Q8_0
-    digits = (codes.reshape(*repeated.shape, 2, BLOCK // 2) + 8).astype(np.uint8)
-    bytes_ = digits[..., 0, :] | digits[..., 1, :] << 4
-    return np.concatenate([ends, bytes_], -1).reshape(len(codes), -1), Kind.Q4_0
+    digits = (codes.reshape(*repeated.shape, 2, BLOCK // 2) + (1 << tensor.scheme.bits - 1)).astype(np.uint8)
+    low = digits & 15
+    parts = [ends, low[..., 0, :] | low[..., 1, :] << 4]
+    if kind == "Q5_0":  # the fifth bits of the 32 before the others
+        fifth = digits.reshape(*repeated.shape, BLOCK) >> 4
+        parts.insert(1, np.packbits(fifth, axis=-1, bitorder="little"))
+    return np.concatenate(parts, -1).reshape(len(codes), -1), Kind[kind]

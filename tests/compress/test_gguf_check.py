@@ -51,7 +51,7 @@ def test_a_scheme_without_a_type_is_refused_beside_one_of_its_own(
     other = f"{{pass: rtn, scheme: {scheme}, targets: [down]}}"
     with pytest.raises(RecipeError, match=rf"down_proj would be {scheme}") as caught:
         planned(wide, tmp_path, f"{{{BLOCKS}, targets: [gate, up]}}", other)
-    assert "4 or 8 bits" in caught.value.fix and "export --format gguf" in caught.value.why
+    assert "4, 5 or 8 bits" in caught.value.fix and "export --format gguf" in caught.value.why
     planned(wide, tmp_path, other)  # by itself it is for other clients
 
 
@@ -93,7 +93,16 @@ def test_q_k_and_v_that_are_one_tensor_have_one_type(tmp_path: Path) -> None:
 def test_types_of_schemes() -> None:
     found = {
         name: type_of(Scheme.parse(name), 96)
-        for name in ("Q4_K", "W4A16-g32", "W8A8", "W8A16-channel", "W2A16-g32", "W3A16-g32", "W4A16-g16")
+        for name in (
+            "Q4_K",
+            "W4A16-g32",
+            "W5A16-g32",
+            "W8A8",
+            "W8A16-channel",
+            "W2A16-g32",
+            "W3A16-g32",
+            "W4A16-g16",
+        )
     }
-    assert list(found.values()) == ["Q4_K", "Q4_0", "Q8_0", "Q8_0", "TQ2_0", None, None]
+    assert list(found.values()) == ["Q4_K", "Q4_0", "Q5_0", "Q8_0", "Q8_0", "TQ2_0", None, None]
     assert type_of(Scheme.parse("W4A16-channel"), 48) is None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...numbers.scheme import Scheme
 
-BLOCK = 32  # weights that share a scale in Q4_0 and Q8_0, which repeat that of a larger group
+BLOCK = 32  # weights that share a scale in Q4_0, Q5_0 and Q8_0, which repeat that of a larger group
 TERNARY = "TQ2_0"
 WAY_OUT = (
-    "use 4 or 8 bits in groups of a multiple of 32, ternary weights with `scales: matrix`, or Q2_K to Q6_K "
-    "or IQ4_NL"
+    "use 4, 5 or 8 bits in groups of a multiple of 32, ternary weights with `scales: matrix`, or Q2_K to "
+    "Q6_K or IQ4_NL"
 )
 
 
@@ -23,4 +23,4 @@ def type_of(scheme: Scheme, in_features: int) -> str | None:
     if scheme.bits == 2:
         return TERNARY
     whole = (scheme.group_size or in_features) % BLOCK == 0
-    return {4: "Q4_0", 8: "Q8_0"}.get(scheme.bits) if whole else None
+    return {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}.get(scheme.bits) if whole else None
