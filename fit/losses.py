@@ -23,7 +23,7 @@ from ..compress.model.anatomy import Anatomy
 from ..compress.model.skeleton import Skeleton
 from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import BITS, Scheme
-from ..compress.numbers.table_rounding import kept_on_grid
+from ..compress.numbers.table_rounding import MOST_BITS, kept_on_grid
 from ..compress.pipeline.block_inputs import Stream
 from ..compress.pipeline.block_shards import Masks
 from ..compress.pipeline.damage_probe import decoder_divergences, distance, finite
@@ -84,7 +84,7 @@ def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration, *,
     ``cuts`` too, or of bits alone.
     """
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
-    sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, _MOST_READ, *CUT_SIZES]
+    sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, MOST_BITS, _MOST_READ, *CUT_SIZES]
     key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS, cuts])
     return cache_directory() / "fit" / f"{key}.json"
 

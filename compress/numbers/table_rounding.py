@@ -15,8 +15,8 @@ from .grid import encode, quantize, storable
 from .qtensor import QTensor
 from .scheme import Scheme
 
-# More bits leave a scale of bfloat16 none, and rounding to nearest so little to gain.
-MOST_BITS = 4
+# More leave a scale in bfloat16 no bits, and rounding to nearest so little to gain.
+MOST_BITS = 6
 _SIGNIFICANT = {torch.bfloat16: 8, torch.float16: 11}  # bits, the leading one counted
 
 

@@ -9,7 +9,10 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.numbers.table_rounding import quantize_table, short_scales
 from torch import Tensor
 
-SCHEMES = [Scheme.parse(name) for name in ("W4A16-g32", "W3A16-g32", "W2A16-g16", "W4A16-channel")]
+SCHEMES = [
+    Scheme.parse(name)
+    for name in ("W6A16-g16", "W5A16-g32", "W4A16-g32", "W3A16-g32", "W2A16-g16", "W4A16-channel")
+]
 
 
 def drawn(rows: int = 40, wide: int = 64) -> Tensor:
