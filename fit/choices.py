@@ -8,7 +8,7 @@ from typing import Any
 
 from .budgets import Budget
 from .candidates import Space
-from .corrections import Corrections, objective_of
+from .corrections import Corrections, damages_by, objective_of
 from .found_recipe import recipe_of
 from .methods import Method
 from .quantities import DISK
@@ -68,7 +68,7 @@ class Choices:
         """
         space = self.spaces.of(method.space)
         sets = self.corrections.limits(space, self.budgets, method)
-        objective = space.sizes if self.objective == DISK.name else space.damages
+        objective = space.sizes if self.objective == DISK.name else damages_by(space, method)
         if method.uniform:
             return solve_uniform(space, objective, sets)
         found = solve_any(objective, sets)

@@ -16,8 +16,8 @@ from ..devices.predict.caches import interpolated
 from .budgets import Budget
 from .candidates import Space
 from .methods import CACHE_BITS, Method
-from .quantities import COSINE, DISK, ENERGY, MEMORY, RATES, TIMED, Quantity, quantity_of
-from .solve import Limit, total
+from .quantities import COSINE, DISK, ENERGY, KL, MEMORY, RATES, TIMED, Quantity, quantity_of
+from .solve import Limit, Table, total
 
 # How near predicted bytes are to a bundle's, as a fraction: what is left free until one was built.
 _BYTES_BAND = 0.002
@@ -71,7 +71,10 @@ class Corrections:
         """Take in what was ``measured`` of a choice, by :attr:`.budgets.Budget.key`, and the ``originals`` of
         each figure of quality.
         """
-        size, damage = total(space.sizes, options), before(space, method) + total(space.damages, options)
+        size, damage = (
+            total(space.sizes, options),
+            before(space, method) + total(damages_by(space, method), options),
+        )
         self.disk[method] = measured[DISK.name] - space.shipped - size
         for key, value in measured.items():
             if key.startswith(f"{MEMORY.name} on "):
@@ -113,7 +116,10 @@ class Corrections:
         self, space: Space, options: Sequence[int], method: Method, budgets: Sequence[Budget]
     ) -> dict[str, Any]:
         """By the key of each budget, and of disk and what is judged always."""
-        size, damage = total(space.sizes, options), before(space, method) + total(space.damages, options)
+        size, damage = (
+            total(space.sizes, options),
+            before(space, method) + total(damages_by(space, method), options),
+        )
         found = {DISK.name: space.shipped + size + (_own_or_last(self.disk, method) or 0.0)}
         found[space.judged.name] = self.value(space.judged.name, method, damage)
         for budget in budgets:
@@ -162,7 +168,7 @@ class Corrections:
                 loss = budget.quantity.lost(budget.bound, self._original(budget.key))
                 loss /= damages or _predicted_factor(budget.quantity)
                 bound = (1 - _LOSS_BAND) * loss - before(space, method)
-                found.append(Limit(budget.key, space.damages, bound))
+                found.append(Limit(budget.key, damages_by(space, method), bound))
         return found
 
     def _slowness(self, key: str, size: float) -> float:
@@ -210,6 +216,12 @@ def _predicted_factor(quantity: Quantity) -> float:
 def before(space: Space, method: Method) -> float:
     """Damage without that of the units: of what was cut first, and of the cache."""
     return space.before + (space.cache_damage if method.cached else 0.0)
+
+
+def damages_by(space: Space, method: Method) -> Table:
+    """By unit and option: of linears what ``method`` leaves of it, where it learns."""
+    left = method.left if space.judged is KL else 1.0
+    return [[one.damage * (1.0 if unit.is_table else left) for one in unit.options] for unit in space.units]
 
 
 def _resident(space: Space, method: Method) -> float:

@@ -10,7 +10,7 @@ from ..compress.model.weights import WeightSource
 from ..compress.solve.allocation import strip
 from .budgets import Budget
 from .candidates import Space
-from .corrections import Corrections
+from .corrections import Corrections, damages_by
 from .corrections import before as damage_before
 from .methods import Method
 from .quantities import Quantity
@@ -48,14 +48,15 @@ def prices(space: Space, corrections: Corrections, method: Method, budgets: Sequ
     """A tenth more and less of each budget but those of quality, as shadow prices: by solving again."""
     judged, found = space.judged, []
     others = [one for one in budgets if not one.quantity.of_quality]
-    now = solve_any(space.damages, corrections.limits(space, others, method))
+    lost = damages_by(space, method)
+    now = solve_any(lost, corrections.limits(space, others, method))
     if isinstance(now, Infeasible):
         return []
     for index, budget in enumerate(others):
         for step in (1 + _STEP, 1 - _STEP):
             moved = replace(budget, bound=step * budget.bound)
             sets = corrections.limits(space, [*others[:index], moved, *others[index + 1 :]], method)
-            then = solve_any(space.damages, sets)
+            then = solve_any(lost, sets)
             first = damage_before(space, method)
             before = corrections.value(judged.name, method, first + now.damage)
             after = None

@@ -12,8 +12,8 @@ import pytest
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import Option, Space, Unit
-from edgepress.fit.corrections import Corrections
-from edgepress.fit.methods import METHODS
+from edgepress.fit.corrections import Corrections, damages_by
+from edgepress.fit.methods import METHODS, Method
 from edgepress.fit.quantities import (
     ACCURACY,
     COSINE,
@@ -27,6 +27,7 @@ from edgepress.fit.quantities import (
     SPEARMAN,
     Quantity,
 )
+from edgepress.fit.solve import Solution, solve_any, total
 from edgepress.fit.speed.times import Times
 
 SCHEMES = [Scheme.parse(f"W{bits}A16-g32") for bits in (2, 4, 8)]
@@ -115,6 +116,28 @@ def test_a_limit_is_kept_where_the_prediction_keeps_the_budget(budget: Budget, l
     bound = corrections.bound_of(SPACE, budget, limit, used, METHODS[0])
     value = corrections.predicted(SPACE, (1, 1, 1), METHODS[0], [budget])[budget.key]
     assert bound == pytest.approx(value, rel=0.04)
+
+
+def test_what_learns_is_chosen_by_what_learning_leaves() -> None:
+    learns = Method(epochs=1)
+    tables = (*SPACE.units, replace(SPACE.units[0], name="embedding", is_table=True))
+    space = replace(SPACE, units=tables, judged=KL)
+    for unit, row, before in zip(space.units, damages_by(space, learns), space.damages, strict=True):
+        share = 1.0 if unit.is_table else learns.left
+        assert row == [share * one for one in before]
+    assert damages_by(space, METHODS[0]) == space.damages
+    assert damages_by(replace(space, judged=COSINE), learns) == space.damages
+    # The least of all choices within a budget, one by one, of what is left.
+    budget = [Budget(DISK, 30e6)]
+    (limits,) = Corrections().limits(replace(space, times={}), budget, learns)
+    found = solve_any(damages_by(space, learns), [limits])
+    assert isinstance(found, Solution)
+    lefts = {
+        options: total(damages_by(space, learns), options)
+        for options in product(range(3), repeat=len(space.units))
+        if limits[0].kept(options)
+    }
+    assert found.options == min(lefts, key=lefts.__getitem__)
 
 
 def test_a_peak_that_was_measured_leaves_free_what_two_processes_differ_by() -> None:
