@@ -30,6 +30,7 @@ from ..compress.pipeline.damage_probe import decoder_divergences, distance, fini
 from ..compress.pipeline.last_states import encode, last_states
 from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..compress.pipeline.stage import Stage
+from ..compress.solve.folded_losses import folded
 from ..compress.solve.gptq_losses import LOOKED_TOKENS, gptq_costs_beside
 from ..compress.solve.table_solving import TOKENS, gains, round_table, table_hessians
 from ..compress.text.calibration import Calibration
@@ -60,6 +61,7 @@ _TABLE_TOKENS = 2048
 # are written. What is rounded and measured in the decoder needs those.
 _MOST_READ = 3
 _TEXTS = "apart"  # which are rounded by, and which measured on
+_LINEARS = "folded"  # how their losses are measured: behind awq, which methods begin with
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration, *,
     """
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
     sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, MOST_BITS, _MOST_READ, *CUT_SIZES]
-    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS, cuts])
+    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS, _LINEARS, cuts])
     return cache_directory() / "fit" / f"{key}.json"
 
 
@@ -117,9 +119,8 @@ def measure_losses(
         return known
     stage = Stage(source, source, directory, calibration, Masks(), device, progress)
     possible, linears = cuts_of(source) if cuts else NONE, list(source.anatomy.linears())
-    costs, measured = gptq_costs_beside(
-        stage, "fit", linear_schemes(source.anatomy), linears, cut_measure(possible), most_read=_MOST_READ
-    )
+    schemes, also = linear_schemes(source.anatomy), cut_measure(possible)
+    costs, measured = gptq_costs_beside(stage, "fit", schemes, linears, also, folded, most_read=_MOST_READ)
     tables = {} if source.anatomy.patches is not None else _table_losses(stage, calibration)
     found = Losses(costs, tables, cut_losses(possible, measured) | drop_losses(possible, stage))
     make_folder(file.parent)

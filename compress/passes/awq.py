@@ -45,6 +45,8 @@ from ..solve.folding import (
     Found,
     fold,
     foldable_links,
+    folded_change,
+    folded_loss,
     powers,
     readers_by_tokens,
     sampling_stride,
@@ -133,12 +135,12 @@ class Awq(BlockPass):
     def _loss(self, block: Block, sample: Tensor, gram: Tensor, wide: Tensor) -> float:
         """Of the outputs of ``sample [rows, in]`` with its inputs divided by ``wide [in]``."""
         power = gram.diagonal().clamp(min=0)
-        rounded = quantize(sample * wide, self.scheme, "mse", power / wide.square())
         block.tick(
             Work(0.6 * sample.numel() * len(gram), roundings=sample.numel() * self.roundings).multiplications
         )
-        change = rounded.dequantize() / wide - sample
-        return float(mean_square_of_outputs(change, gram) if self.quantize else _weighed(power, change))
+        if not self.quantize:
+            return float(folded_loss(sample, self.scheme, power, wide))
+        return mean_square_of_outputs(folded_change(sample, self.scheme, power, wide), gram)
 
     def _finish(self, block: Block, linear: Linear, factors: Tensor | None, detail: str | None) -> None:
         """Quantize a layer whose inputs were divided by ``factors [in]``, and say how it fared."""
@@ -167,10 +169,6 @@ class Awq(BlockPass):
 def _added_up(parts: Iterable[Tensor]) -> Tensor:
     """The sum of tensors of one shape, of which two are in memory."""
     return reduce(torch.add, parts)
-
-
-def _weighed(importance: Tensor, change: Tensor) -> Tensor:
-    return (change.square() @ importance).sum()
 
 
 def _blocks(gram: Tensor, scheme: Scheme) -> Tensor | None:

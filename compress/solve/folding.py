@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 
 from ..model.block_anatomy import Linear, Norm
+from ..numbers.grid import quantize
+from ..numbers.scheme import Scheme
 from ..pipeline.block import Block
 from .links import Link, index, links
 
@@ -176,6 +178,19 @@ def search(candidates: Candidates, damage: Callable[[Tensor], float]) -> Found:
             found = Found(factors, label, loss / plain)
     assert found is not None
     return found
+
+
+def folded_change(sample: Tensor, scheme: Scheme, power: Tensor, factors: Tensor) -> Tensor:
+    """What rounding to nearest changes of the rows ``sample [rows, in]`` times ``factors [in]``, in units of
+    the sample; its inputs have the mean square ``power [in]``.
+    """
+    rounded = quantize(sample * factors, scheme, "mse", power / factors.square())
+    return rounded.dequantize() / factors - sample
+
+
+def folded_loss(sample: Tensor, scheme: Scheme, power: Tensor, factors: Tensor) -> Tensor:
+    """The squared errors of the outputs that this makes, where errors of channels are independent."""
+    return (folded_change(sample, scheme, power, factors).square() @ power).sum()
 
 
 def powers(activations: Tensor, weights: Tensor) -> Iterator[tuple[str, Tensor]]:

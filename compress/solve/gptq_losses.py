@@ -84,6 +84,20 @@ class GptqBatchLosses(GptqChangeLosses, BatchChangeLosses):
     """The same with micro-batches kept apart."""
 
 
+# What measures the linears of a block: of a name, a weight, schemes, a damping and a mask.
+Makes = Callable[[BlockAnatomy], Callable[..., GptqChangeLosses]]
+
+
+def plain(_: BlockAnatomy) -> Callable[..., GptqChangeLosses]:
+    """Each linear as it is."""
+    return GptqChangeLosses
+
+
+def by_batch(_: BlockAnatomy) -> Callable[..., GptqChangeLosses]:
+    """With micro-batches kept apart."""
+    return GptqBatchLosses
+
+
 def gptq_costs(
     stage: Stage,
     who: str,
@@ -98,7 +112,7 @@ def gptq_costs(
     Raises:
         CalibrationError: there is no other; and what the former raises.
     """
-    return gptq_costs_beside(stage, who, schemes, linears, _nothing, damping, most_read)[0]
+    return gptq_costs_beside(stage, who, schemes, linears, _nothing, plain, damping, most_read)[0]
 
 
 def gptq_costs_beside(
@@ -107,15 +121,16 @@ def gptq_costs_beside(
     schemes: Sequence[Scheme],
     linears: Iterable[Linear],
     also: Measure,
+    makes: Makes,
     damping: float = DAMPING,
     most_read: int = 1,
 ) -> tuple[Costs, dict[str, Tensor]]:
-    """As :func:`gptq_costs`; and all that the sweep finds, what is measured ``also`` among it, whose names
-    are others.
+    """As :func:`gptq_costs`, by what ``makes`` gives; and all that the sweep finds, what is measured ``also``
+    among it, whose names are others.
     """
     fits = fitting(schemes, linears)
     measured_on, other = stage.measured_text(who, most_read).apart(LOOKED_TOKENS)
-    losses = _measure(stage, fits, GptqChangeLosses, damping)
+    losses = _measure(stage, fits, makes, damping)
 
     def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, Observer]:
         return {**losses(block, weight), **also(block, weight)}
@@ -144,15 +159,13 @@ def costs_as_rounded(
     if not protected:
         return {"": gptq_costs(stage, who, schemes, linears, damping)}
     fits = fitting(schemes, linears)
-    return by_group(stage, who, fits, _measure(stage, fits, GptqBatchLosses, damping), LOOKED_TOKENS)
+    return by_group(stage, who, fits, _measure(stage, fits, by_batch, damping), LOOKED_TOKENS)
 
 
-def _measure(
-    stage: Stage, fits: Mapping[str, Sequence[Scheme]], kind: type[GptqChangeLosses], damping: float
-) -> Measure:
+def _measure(stage: Stage, fits: Mapping[str, Sequence[Scheme]], makes: Makes, damping: float) -> Measure:
     def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, GptqChangeLosses]:
         names = [linear.name for linear in block.linears() if linear.name in fits]
-        masks = stage.masks.of(block, stage.device)
+        masks, kind = stage.masks.of(block, stage.device), makes(block)
         return {name: kind(name, weight(name), fits[name], damping, masks.get(name)) for name in names}
 
     return measure
