@@ -35,6 +35,11 @@ def require_threads(threads: int | None) -> int | None:
     return threads
 
 
+def threads_in_words(threads: int) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{threads} thread{'s' * (threads != 1)}"
+
+
 def address_space_limit() -> int | None:
     """Bytes of address space that this process may have (``ulimit -v`` or ``-d``); None without a limit.
 

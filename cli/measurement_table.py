@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..limits import threads_in_words
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -101,8 +103,7 @@ def digits(value: float | None) -> str:
 
 
 def _conditions(line: Measurement) -> str:
-    work, count = line.workload, line.runtime["threads"]
-    threads = f"{count} thread{'s' * (count != 1)}"
+    work, threads = line.workload, threads_in_words(line.runtime["threads"])
     if "new_tokens" in work:
         read = f"{work['seconds']:g} s of sound" if "seconds" in work else str(work["prompt_tokens"])
         return f"{read} + {work['new_tokens']} tokens, {threads}"

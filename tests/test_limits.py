@@ -12,7 +12,14 @@ from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.compress.api import plan_model
 from edgepress.compress.recipe import load_recipe
 from edgepress.errors import EdgepressError, InputError, RecipeError
-from edgepress.limits import LARGEST_SEED, MOST_THREADS, finite_number, require_seed, require_threads
+from edgepress.limits import (
+    LARGEST_SEED,
+    MOST_THREADS,
+    finite_number,
+    require_seed,
+    require_threads,
+    threads_in_words,
+)
 from edgepress.runtime.engine.sampling import Sampling
 
 SEEDS: dict[str, Callable[[int], object]] = {
@@ -47,6 +54,10 @@ def test_threads_have_bounds() -> None:
     for threads in (0, -1, MOST_THREADS + 1):
         with pytest.raises(InputError, match="threads"):
             require_threads(threads)
+
+
+def test_one_thread_is_a_thread() -> None:
+    assert [threads_in_words(count) for count in (1, 2)] == ["1 thread", "2 threads"]
 
 
 @pytest.mark.parametrize(

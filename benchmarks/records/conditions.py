@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...limits import threads_in_words
 from . import numerals
 from .record import Measurement
 
@@ -151,7 +152,7 @@ def measured_with(line: Measurement) -> str:
 def threads(line: Measurement) -> str:
     """``2 threads``, or nothing where it is not recorded."""
     count = line.runtime.get("threads")
-    return f"{count} thread{'s' * (count != 1)}" if isinstance(count, int) else ""
+    return threads_in_words(count) if isinstance(count, int) else ""
 
 
 def machine(line: Measurement) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...limits import threads_in_words
 from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import (
@@ -47,7 +48,8 @@ def _predicted(
         return {}, ""
     main = [one for one in prediction.quantities[:2] if one.value is not None]
     rates = ", ".join(f"{in_words(one.name)} {one.low:,.0f} to {one.high:,.0f} {one.unit}" for one in main)
-    said = f"predicted here from its kernel table: {rates} with {prediction.threads} threads"
+    computed = f" with {threads_in_words(prediction.threads)}" if prediction.threads else ""
+    said = f"predicted here from its kernel table: {rates}{computed}"
     return {"predicted": prediction.as_dict()}, said
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...limits import threads_in_words
 from ...terminal import Terminal
 from .. import completion
 from ..added_devices import add, import_record, kit, remove
@@ -161,7 +162,7 @@ def _machine_table(
     quota = f", quota {limits.cpu_quota:g} CPUs" if limits.cpu_quota else ""
     rows = [
         ("system", f"{machine.os}, kernel {machine.kernel}, Python {machine.python}"),
-        ("CPU", f"{cpu.model}, {cpu.physical or '?'} cores, {cpu.logical} threads"),
+        ("CPU", f"{cpu.model}, {cpu.physical or '?'} cores, {threads_in_words(cpu.logical)}"),
         ("instructions", " ".join(cpu.isa) or "unknown"),
         ("memory", f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB available"),
         ("thread budget", f"{limits.threads}{quota}{', in a container' if limits.container else ''}"),
@@ -175,7 +176,7 @@ def _machine_table(
     runtime = machine.onnxruntime
     rows.append(("ONNX Runtime", f"{runtime.version}: {', '.join(runtime.providers)}" if runtime else "none"))
     if bandwidth is not None:
-        size = f"{bandwidth.working_set / 2**20:.0f} MiB with {bandwidth.threads} threads"
+        size = f"{bandwidth.working_set / 2**20:.0f} MiB with {threads_in_words(bandwidth.threads)}"
         rows.append(("read bandwidth", f"{bandwidth.bytes_per_second / 1e9:.1f} GB/s over {size}"))
     rows += [(f"energy of {device}", str(meter)) for device, meter in meters.items()]
     rows.append(("fingerprint", machine.fingerprint[:16]))

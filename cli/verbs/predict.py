@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EdgepressError, InputError, together
+from ...limits import threads_in_words
 from ...terminal import Terminal
 from .. import completion
 from ..bundle_options import COUNT, threads
@@ -128,7 +129,7 @@ def _tables(found: list[Prediction]) -> RenderableType:
 
 
 def _title(one: Prediction) -> str:
-    count = f", {one.threads} thread{'s' * (one.threads != 1)}" if one.threads else ""
+    count = f", {threads_in_words(one.threads)}" if one.threads else ""
     count += "" if one.provider == "cpu" else f", {one.provider}"
     return f"{one.subject} on {one.target}{count}: predicted from a {one.basis}\n{one.source}"
 

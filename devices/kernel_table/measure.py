@@ -18,6 +18,7 @@ import psutil
 from ... import __version__
 from ...disk import require_disk
 from ...errors import OutOfResource
+from ...limits import threads_in_words
 from ...terminal import Progress
 from ..bandwidth import measure_bandwidths
 from ..probe import read_memory
@@ -108,7 +109,7 @@ class _Measurement:
                 self.readings.append(
                     Reading(threads=threads, working_set=found.working_set, bytes_per_second=rate)
                 )
-            self.pace.tick(f"bandwidth, {threads} threads")
+            self.pace.tick(f"bandwidth, {threads_in_words(threads)}")
         self.stock = self.stock or enough_stock(self.readings)
         self._save()
 
@@ -161,22 +162,22 @@ class _Measurement:
         """Keep what the process that times says."""
         if "ready" in message:
             self.numbers |= {"resident": message["ready"], "start": message["after"]}
-            self.pace.tick(f"{threads} threads")
+            self.pace.tick(threads_in_words(threads))
         elif "fixed" in message:
             self.fixed.append(Fixed(threads=threads, **message["fixed"]))
             self.numbers["choose"] = message["choose"]
         elif "stream" in message:
             self.streams.append(Streamed(threads=threads, **message["stream"]))
-            self.pace.tick(f"{threads} threads")
+            self.pace.tick(threads_in_words(threads))
         elif "error" in message:
             self.failed.add((message["case"], threads))
-            self.pace.case(f"{threads} threads")
+            self.pace.case(threads_in_words(threads))
         else:
             fixed = next(one for one in self.fixed if one.threads == threads)
             bound = fixed.run + fixed.value * message["bound"]
             times = [max((message[name] - bound) / message["nodes"], 1e-9) for name in ("median", "least")]
             self.done[message["case"], threads] = (times[0], times[1])
-            self.pace.case(f"{threads} threads")
+            self.pace.case(threads_in_words(threads))
 
     def _save(self) -> KernelTable:
         every = {(index, threads) for index in wanted(self.plan.key) for threads in self.plan.threads}

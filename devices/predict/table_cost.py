@@ -19,6 +19,7 @@ from functools import lru_cache
 from itertools import product
 
 from ...errors import InputError
+from ...limits import threads_in_words
 from ..kernel_table.chain import NEAR_BYTES
 from ..kernel_table.operation import AXES, STREAMED, Operation
 from ..kernel_table.table import Family, KernelTable
@@ -88,7 +89,7 @@ class TableCost:
         self.caches = Caches(table, threads)
         if not fixed or not self.caches.bandwidth:
             raise NotMeasured(
-                f"the table of {table.machine} has no measurement with {threads} threads",
+                f"the table of {table.machine} has no measurement with {threads_in_words(threads)}",
                 why=f"measured: {', '.join(map(str, table.threads)) or 'none'}",
                 fix="take one of these with --threads, or measure again: edgepress devices measure",
             )
@@ -235,7 +236,7 @@ class TableCost:
         if not forms:
             wanted = " ".join([operation.op, operation.form, *features]).strip()
             raise NotMeasured(
-                f"the kernel table has no {wanted} with {self.threads} threads",
+                f"the kernel table has no {wanted} with {threads_in_words(self.threads)}",
                 why="its measurement was stopped before it was complete" if self._stopped else "",
                 fix=self._stopped and f"go on with it: {self._stopped}",
             )
