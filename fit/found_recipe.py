@@ -49,6 +49,7 @@ def recipe_of(
         None if option.scheme is None else option.scheme.name for unit, option in chosen if unit.is_table
     ]
     samples = max(1, int(_ROUNDED_TOKENS / (tokens or calibration["length"])))
+    samples = min(samples, calibration.get("samples", samples))  # a recipe names no more than it has
     return {
         "name": "fit",
         "passes": method.passes(

@@ -50,3 +50,10 @@ def test_linears_are_rounded_by_as_many_tokens_however_short_samples_are(
     """Paragraphs of 123 tokens counted as 512 each left GPTQ a quarter of the text."""
     found = recipe_of(space("W8A16-g32", solves=False), [0, 0], Method(scaled=True), {"length": 512}, tokens)
     assert [one["samples"] for one in found["passes"]] == [samples, samples]
+
+
+def test_a_recipe_names_no_more_samples_than_it_has() -> None:
+    """Of 64 paragraphs 66 were to be read."""
+    calibration = {"length": 512, "samples": 64}
+    found = recipe_of(space("W8A16-g32", solves=False), [0, 0], Method(scaled=True), calibration, 123.3)
+    assert [one["samples"] for one in found["passes"]] == [64, 64]
