@@ -51,7 +51,8 @@ def summary_text(target: str, found: dict[str, Any]) -> str:
     ]
     for trial in found["trials"]:
         sizes = ", measured ".join(_sized(found, trial[name]) for name in ("predicted", "measured"))
-        lines.append(f"  trial {trial['number']}, {trial['method']}: predicted {sizes}")
+        missed = f": misses {', '.join(trial['misses'])}" if trial["misses"] else ""
+        lines.append(f"  trial {trial['number']}, {trial['method']}: predicted {sizes}{missed}")
     lines += [f"  no more: {one}" for one in found["why_no_more"]]
     lines += [f"  cut first: {one}" for one in found["cut"]]
     lines += [

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..benchmarks.page.report import render_report
+from ..benchmarks.page.result_groups import Delivered
 from ..benchmarks.quality.measured_card import write_measured_card
 from ..benchmarks.records import record as records
 from ..benchmarks.records.record import Measurement
@@ -23,6 +24,7 @@ from .explain import prices, strips, units_of
 from .figures import qualities
 from .job import Job
 from .methods import SOLVED_CUTS
+from .quantities import DISK, quantity_of
 from .search import Search, excess
 from .setting import RECIPE
 from .trials import BUNDLE, Trial, recipe_text
@@ -47,12 +49,24 @@ def deliver(job: Job, search: Search, trial: Trial, stage: Staging) -> dict[str,
     sliced = [line for line in trial.lines if "slices" in (line.compare or {})]
     if sliced:  # the last is of the text that no choice was made on
         write_measured_card(sliced[-1], stage.result / BUNDLE, stage.result / CARD)
-    page = render_report(_front(search), chosen=trial.lines[0].subject.manifest_sha256)
-    write_atomic(stage.result / FRONT, page.encode())
     found = _report(job, search, trial)
+    chosen = Delivered(trial.lines[0].subject.manifest_sha256, why_delivered(found))
+    write_atomic(stage.result / FRONT, render_report(_front(search), chosen=chosen).encode())
     write_json(stage.result / REPORT, {**found, "files": hash_tree(stage.result)})
     stage.publish()
     return found
+
+
+def why_delivered(found: dict[str, Any]) -> str:
+    """The budgets that the delivered trial keeps, and its figures of what is held out, for the page."""
+    kind = "smallest" if found["objective"] == DISK.name else "best"
+    shown = [f"{name} {quantity_of(name).shown(value)}" for name, value in found["held_out"].items()]
+    judged = {
+        APART: f"{', '.join(shown)} where no choice was made",
+        CHOSEN_BY: f"{', '.join(shown)} where better trials were refused",
+        NOT_READ: "not judged on what is held out",
+    }[found["held_out_status"]]
+    return f"delivered: the {kind} of those that keep {', '.join(found['budgets'])}, as measured; {judged}"
 
 
 def _copy_calibration(source: str, result: Path) -> None:
@@ -136,5 +150,6 @@ def _described(search: Search, number: int) -> dict[str, Any]:
         "predicted": trial.predicted,
         "measured": trial.measured,
         "excess": excess(trial, search.budgets),
+        "misses": [one.shown() for one in trial.broken(search.budgets)],
         "seconds": trial.seconds,
     }

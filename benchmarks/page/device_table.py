@@ -35,12 +35,15 @@ class DeviceSpeed:
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """A version: what does not depend on the device, and its speed on each."""
+    """A version: what does not depend on the device, and its speed on each; ``recommended`` where there is no
+    device.
+    """
 
     label: str
     is_baseline: bool
     facts: tuple[Cell, ...]
     speeds: tuple[DeviceSpeed, ...]
+    recommended: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def device_table(group: ResultGroup, predicted: Sequence[PredictedDevice] = ()) 
             row.is_baseline,
             tuple(table.cell(group, row, one) for one in columns),
             (*(_speed(view, row) for view in shown), *(_expected(group, one, row) for one in predicted)),
+            not shown and (best := headline(group)) is not None and _same(best, row),
         )
         for row, (label, _) in zip(group.rows, table.labels(group), strict=True)
         if _is_shown(group, row)

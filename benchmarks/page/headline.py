@@ -73,8 +73,8 @@ def headline(group: ResultGroup) -> ResultRow | None:
 def why(group: ResultGroup) -> str:
     """What speaks for :func:`headline`, in a sentence without a full stop."""
     front, loss = _front(group), LOSS[group.kind]
-    if group.delivered is not None:
-        return "delivered: the best of those that keep what was asked for, as measured"
+    if group.delivered is not None and group.chosen is not None:
+        return group.chosen.why
     if not front:
         return "the quality of none was measured"
     place = _bend(front)

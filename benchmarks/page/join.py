@@ -17,7 +17,7 @@ from typing import Any
 
 from ...storage import canonical_json
 from ..records.record import Measurement, Subject
-from .result_groups import ASPECTS, Aspect, ResultGroup, ResultRow, aspect_of
+from .result_groups import ASPECTS, Aspect, Delivered, ResultGroup, ResultRow, aspect_of
 
 FLOAT_SCHEMES = ("fp32", "fp16", "bf16")
 
@@ -35,15 +35,15 @@ def conditions(line: Measurement) -> str:
     return canonical_json(fixed)
 
 
-def join(lines: Sequence[Measurement], chosen: str = "") -> list[ResultGroup]:
+def join(lines: Sequence[Measurement], chosen: Delivered | None = None) -> list[ResultGroup]:
     """ResultGroup ``lines`` by model, decoders first; within a group baselines come first, then from large to
-    small. ``chosen``: the manifest of the version that was delivered.
+    small. ``chosen``: the version that was delivered.
     """
     groups = [_with_chosen(_group(members), chosen) for members in _by_model(lines)]
     return sorted(groups, key=lambda group: group.kind)
 
 
-def _with_chosen(group: ResultGroup, chosen: str) -> ResultGroup:
+def _with_chosen(group: ResultGroup, chosen: Delivered | None) -> ResultGroup:
     return replace(group, chosen=chosen, further=tuple(_with_chosen(one, chosen) for one in group.further))
 
 

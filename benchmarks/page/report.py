@@ -22,7 +22,7 @@ from .carbon import Grid, parse_grid
 from .heat_grid import SHADES
 from .join import join
 from .predicted import Predicted, read_predictions
-from .result_groups import ResultGroup
+from .result_groups import Delivered, ResultGroup
 from .sections import section
 
 MOST_BYTES = 300_000
@@ -75,9 +75,9 @@ def render_report(
     predicted: Sequence[Predicted] = (),
     grid: Grid | None = None,
     *,
-    chosen: str = "",
+    chosen: Delivered | None = None,
 ) -> str:
-    """The page as text; ``chosen``: the manifest of the version that was delivered, which it recommends.
+    """The page as text; ``chosen``: the version that was delivered, which it recommends.
 
     Raises:
         InputError: it would be larger than 300 KB.

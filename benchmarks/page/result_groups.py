@@ -85,9 +85,17 @@ class ResultRow:
 
 
 @dataclass(frozen=True)
+class Delivered:
+    """The manifest of the version that was delivered, and what speaks for it, without a full stop."""
+
+    manifest_sha256: str
+    why: str
+
+
+@dataclass(frozen=True)
 class ResultGroup:
     """The rows that were made from one model and measured under one set of conditions; ``chosen``: the
-    manifest of the one that was delivered of them, where that is decided already.
+    one that was delivered of them, where that is decided already.
     """
 
     source: str
@@ -95,7 +103,7 @@ class ResultGroup:
     rows: tuple[ResultRow, ...]
     reference: Subject | None
     further: tuple[ResultGroup, ...] = ()
-    chosen: str = ""
+    chosen: Delivered | None = None
 
     @property
     def shown(self) -> str:
@@ -113,7 +121,8 @@ class ResultGroup:
     @property
     def delivered(self) -> ResultRow | None:
         """The row that was chosen, where it is one of these."""
-        return next((row for row in self.compressed if row.subject.manifest_sha256 == self.chosen), None)
+        own = self.chosen.manifest_sha256 if self.chosen else None
+        return next((row for row in self.compressed if row.subject.manifest_sha256 == own), None)
 
     def doubt(self, row: ResultRow, name: str) -> str:
         """Why ``name`` of ``row`` is noisy, or else that of the original which it is compared with."""

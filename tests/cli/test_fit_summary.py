@@ -61,6 +61,16 @@ def test_cuts_are_counted_in_a_plan_and_named_in_what_was_found() -> None:
     assert "cut first" not in summary_text("OUT", FOUND)
 
 
+def test_a_trial_that_was_not_delivered_says_what_it_misses() -> None:
+    """It may be smaller than what was: one of 8.2 MB missed a budget of accuracy, which was not shown."""
+    predicted, measured = {"disk": 8e6, "KL": 0.1}, {"disk": 8e6, "KL": 0.06}
+    one = {"method": "awq, gptq", "predicted": predicted, "measured": measured}
+    trials = [{**one, "number": 1, "misses": []}, {**one, "number": 2, "misses": ["accuracy ≥ 0.78"]}]
+    text = summary_text("OUT", FOUND | {"trials": trials})
+    assert "  trial 1, awq, gptq: predicted disk 8.0 MB, KL 0.1, measured disk 8.0 MB, KL 0.06\n" in text
+    assert "measured disk 8.0 MB, KL 0.06: misses accuracy ≥ 0.78\n" in text
+
+
 def test_a_plan_counts_the_time_of_each_method() -> None:
     times = {"compress_seconds": {"rtn": 119.0, "gptq": 600.0}}
     text = plan_text(PLAN | {"losses_known": False} | times)

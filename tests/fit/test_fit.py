@@ -99,6 +99,7 @@ def test_what_is_delivered_holds_as_measured_and_is_repeated_by_its_recipe(
     assert not list(tmp_path.glob(".o.partial"))
     page = (out / "front.html").read_text()
     assert "trial 1: awq, gptq" in page and f"★ trial {report['chosen']}: " in page
+    assert f"delivered: the best of those that keep {', '.join(report['budgets'])}, as measured; KL " in page
     assert fit("--max-disk", f"{bound}B") == 2  # it exists
     capsys.readouterr()
     assert fit(*budgets, "--threads", "1", "--dry-run", "--json") == 0
@@ -122,6 +123,7 @@ def test_the_smallest_that_keeps_a_kl(fit: Fit, tmp_path: Path, capsys: Capture)
     assert "; at most 14 trials left, " in printed.err
     assert found["objective"] == "disk" and found["measured"]["KL"] <= 0.01 >= found["held_out"]["KL"]
     holding = [one for one in found["trials"] if one["excess"] == 0]
+    assert all((not one["misses"]) == (one["excess"] == 0) for one in found["trials"])
     assert found["measured"]["disk"] == min(one["measured"]["disk"] for one in holding)
 
 

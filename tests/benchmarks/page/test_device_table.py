@@ -6,6 +6,7 @@ from edgepress.benchmarks.page.conclusion import sentences
 from edgepress.benchmarks.page.device_table import device_names, device_table
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.plots import plots
+from edgepress.benchmarks.page.result_groups import Delivered
 from edgepress.benchmarks.records.record import Measurement
 
 
@@ -43,12 +44,13 @@ def test_each_device_is_a_column_and_has_its_own_recommendation(measured: list[M
 def test_what_was_delivered_is_recommended_on_every_device(measured: list[Measurement]) -> None:
     chosen = next(line for line in measured if line.subject.scheme == "W4A16-g64 rtn").subject
     elsewhere = [_board(line) for line in measured if line.device]
-    group = join([*measured, *elsewhere], chosen.manifest_sha256)[0]
+    group = join([*measured, *elsewhere], Delivered(chosen.manifest_sha256, "delivered: it fits"))[0]
     found = device_table(group)
     marks = {row.label: [speed.recommended for speed in row.speeds] for row in found.rows}
     assert marks.pop("W4A16-g64 rtn") == [True, True] and not any(map(any, marks.values()))
     assert {scheme for _, scheme, _ in found.reasons} == {"W4A16-g64 rtn"}
-    assert all(reason.startswith("delivered: ") for *_, reason in found.reasons)
+    assert {reason for *_, reason in found.reasons} == {"delivered: it fits"}
+    assert not any(row.recommended for row in found.rows)  # the star is beside the speeds
     assert sentences(group)[0].startswith("4 bits (W4A16-g64 rtn): ")
 
 
@@ -74,6 +76,7 @@ def test_without_a_device_sizes_and_quality_stand_alone(measured: list[Measureme
     found = device_table(group)
     assert found.devices == () and all(row.speeds == () for row in found.rows)
     assert [(device, scheme) for device, scheme, _ in found.reasons] == [("", "W4A16-g64 gptq")]
+    assert [row.label for row in found.rows if row.recommended] == ["W4A16-g64 gptq"]
 
 
 def test_two_machines_of_one_make_have_the_names_of_their_owner(measured: list[Measurement]) -> None:
