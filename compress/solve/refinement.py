@@ -15,6 +15,7 @@ inputs, ``(w − q) H (w − q)ᵀ`` for each row, and neither can make it large
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -24,6 +25,8 @@ from ...terminal import Tick, unseen
 from ..numbers.grid import round_to_grid, storable
 from ..numbers.qtensor import QTensor
 from .damped_cholesky import solve_each
+
+Short = Callable[[Tensor], Tensor]  # the nearest to scales that are of the kind wanted
 
 _CHUNK = 1 << 22  # entries of A held at once
 _RIDGE = 1e-4  # fraction of A's diagonal that holds a scale where it is when the data do not tell
@@ -36,20 +39,22 @@ def refine(
     rounds: int,
     *,
     mask: Tensor | None = None,
+    short: Short | None = None,
     tick: Tick = unseen,
 ) -> QTensor:
     """``tensor`` after up to ``rounds`` rounds; ends early when no code moves. ``tick`` receives the
     multiply-adds that are done.
 
     ``target [out, in]`` is what it should stand for, under ``hessian [in, in]`` with a positive diagonal;
-    weights where ``mask`` (True keeps) is False stay zero.
+    weights where ``mask`` (True keeps) is False stay zero. ``short`` as in :func:`refit`.
     """
     for _ in range(rounds):
         before = tensor.codes
-        tensor = descend(target, hessian, refit(target, hessian, tensor, tick), mask=mask, tick=tick)
+        tensor = refit(target, hessian, tensor, short, tick)
+        tensor = descend(target, hessian, tensor, mask=mask, tick=tick)
         if torch.equal(tensor.codes, before):
             return tensor
-    return refit(target, hessian, tensor) if rounds else tensor
+    return refit(target, hessian, tensor, short) if rounds else tensor
 
 
 def descend(
@@ -95,8 +100,12 @@ def descend(
     return replace(tensor, codes=codes.T.contiguous().to(tensor.codes.dtype))
 
 
-def refit(target: Tensor, hessian: Tensor, tensor: QTensor, tick: Tick = unseen) -> QTensor:
-    """``tensor`` with the scales that bring it closest to ``target [out, in]`` under ``hessian [in, in]``."""
+def refit(
+    target: Tensor, hessian: Tensor, tensor: QTensor, short: Short | None = None, tick: Tick = unseen
+) -> QTensor:
+    """``tensor`` with the scales that bring it closest to ``target [out, in]`` under ``hessian [in, in]``,
+    of those that can be stored; where ``short`` says which these are, of those.
+    """
     largest = float(tensor.scale.max())
     out_features, in_features = tensor.shape
     groups = tensor.scale.shape[1]
@@ -104,7 +113,7 @@ def refit(target: Tensor, hessian: Tensor, tensor: QTensor, tick: Tick = unseen)
     parts = []
     for start in range(0, out_features, rows):
         part = target[start : start + rows]
-        parts.append(_solved(part, hessian, _rows(tensor, start, start + rows), largest))
+        parts.append(_solved(part, hessian, _rows(tensor, start, start + rows), largest, short))
         tick(2 * part.numel() * in_features)
     return replace(tensor, scale=torch.cat(parts))
 
@@ -114,7 +123,7 @@ def _rows(tensor: QTensor, start: int, stop: int) -> QTensor:
     return QTensor(tensor.scheme, tensor.codes[start:stop], tensor.scale[start:stop], zero_point)
 
 
-def _solved(target: Tensor, hessian: Tensor, tensor: QTensor, largest: float) -> Tensor:
+def _solved(target: Tensor, hessian: Tensor, tensor: QTensor, largest: float, short: Short | None) -> Tensor:
     """The scales ``[rows, groups]``, row by row the better of the solved and the present ones."""
     steps = _steps(tensor)
     matrix = _quadratic(steps, hessian)
@@ -125,6 +134,7 @@ def _solved(target: Tensor, hessian: Tensor, tensor: QTensor, largest: float) ->
     same_side = found * tensor.scale > 0
     found = torch.where(torch.isfinite(found) & same_side, found, tensor.scale)
     found = storable(found, tensor.scheme, largest)
+    found = found if short is None else short(found)
     change = found - tensor.scale
     # What the objective gains by the change, scales rounded: 2 sᵀ slope − sᵀ A s.
     gain = 2 * (change * slope).sum(-1) - torch.einsum("rg,rgh,rh->r", change, matrix, change)

@@ -9,7 +9,8 @@ it is ``f_v F``, with ``f_v`` how often the token is read and ``F`` the Fisher i
 embedding's outputs (:mod:`edgepress.compress.measure.fisher`). Both are nearly the same for all tokens but
 for a factor, how frequent the token is, and that has no part in how its own row is best rounded. So rows
 share the sums over all tokens, ``H = E[(1 − Σ_v p_v²) h hᵀ]`` and ``F``; a table that is both embedding and
-head is rounded under ``H + F``.
+head is rounded under ``H + F``. Then codes and scales are refined under it (:mod:`.refinement`); the scales
+stay short, so that exports find the codes again.
 
 An encoder–decoder reads one table in both stacks: ``F`` is the sum over both, and all is a token that is
 written, of which there is at least as much text as of a decoder's.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -35,11 +37,11 @@ from ..pipeline.stage import Stage
 from .column_recursion import quantize_in_order
 from .damped_cholesky import damped, factorize
 from .group_solving import DAMPING
-from .refinement import descend
+from .refinement import refine
 
 TOKENS = 8192  # that the Hessians are measured on, and those of protected groups
 _ROWS = 8192  # of a table that are rounded at once
-_DESCENTS = 2
+_REFINEMENTS = 3
 _FISHER, _GRAM = "embedding_fisher", "head_gram"
 
 
@@ -115,16 +117,16 @@ def round_table(table: Tensor, hessian: Tensor, scheme: Scheme, tick: Tick = uns
     factor = factorize(hessian, DAMPING, order)
     target = hessian if factor is None else damped(hessian, factor.damping)
     stored, lost, whole = torch.empty_like(table), 0.0, 0.0
+    short = partial(short_scales, scheme=scheme, dtype=table.dtype)
     for start in range(0, len(table), _ROWS):
         rows = slice(start, start + _ROWS)
         weight = table[rows].to(hessian)
-        scale = short_scales(fit_grid(weight, scheme, "mse", importance)[0], scheme, table.dtype)
+        scale = short(fit_grid(weight, scheme, "mse", importance)[0])
         if factor is None:
             tensor = encode(weight, scale, None, scheme)
         else:
             tensor = quantize_in_order(weight, scale, None, factor, order, scheme)
-            for _ in range(_DESCENTS):
-                tensor = descend(weight, target, tensor)
+            tensor = refine(weight, target, tensor, _REFINEMENTS, short=short)
         found = tensor.dequantize()
         stored[rows] = found.to(table)
         left = found.sub_(weight)

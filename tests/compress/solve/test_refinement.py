@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 import torch
-from edgepress.compress.numbers.grid import quantize
+from edgepress.compress.numbers.grid import encode, quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.numbers.table_rounding import short_scales
 from edgepress.compress.solve.refinement import descend, refine, refit
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,6 +120,23 @@ def test_scales_are_what_float16_stores() -> None:
     target, hessian = problem(4)
     refined = refine(target, hessian, quantize(target, Scheme.parse("W3A16-g16")), 2)
     assert torch.equal(refined.scale, refined.scale.half().float())
+
+
+@pytest.mark.parametrize("name", ["W2A16-g16", "W3A16-g16", "W4A16-g32"])
+def test_scales_that_are_short_stay_so_and_no_row_gets_worse(name: str) -> None:
+    target, hessian = problem(6, rows=32)
+    scheme = Scheme.parse(name)
+
+    def short(scale: Tensor) -> Tensor:
+        return short_scales(scale, scheme, torch.bfloat16)
+
+    start = quantize(target, scheme, "mse", hessian.diagonal())
+    start = encode(target, short(start.scale), None, scheme)
+    moved = descend(target, hessian, start)
+    for refined in (refit(target, hessian, moved, short), refine(target, hessian, moved, 2, short=short)):
+        assert torch.equal(refined.scale, short(refined.scale))
+        assert no_worse(losses(target, hessian, refined), losses(target, hessian, moved))
+        assert not torch.equal(refined.scale, start.scale)
 
 
 def test_no_round_changes_nothing() -> None:
