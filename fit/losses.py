@@ -61,7 +61,8 @@ _TABLE_TOKENS = 2048
 # are written. What is rounded and measured in the decoder needs those.
 _MOST_READ = 3
 _TEXTS = "apart"  # which are rounded by, and which measured on
-_LINEARS = "folded"  # how their losses are measured: behind awq, which methods begin with
+# How losses are measured: of linears behind awq, which methods begin with, of tables with refitted scales.
+_LINEARS, _TABLES = "folded", "refitted"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration, *,
     """
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
     sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, MOST_BITS, _MOST_READ, *CUT_SIZES]
-    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS, _LINEARS, cuts])
+    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS, _LINEARS, _TABLES, cuts])
     return cache_directory() / "fit" / f"{key}.json"
 
 
