@@ -88,7 +88,8 @@ def losses_file(fingerprint: str, anatomy: Anatomy, calibration: Calibration, *,
     """
     names = [[one.name for one in schemes] for schemes in (linear_schemes(anatomy), TABLE_SCHEMES)]
     sizes = [MEASURED_TOKENS, LOOKED_TOKENS, _TABLE_TOKENS, TOKENS, MOST_BITS, _MOST_READ, *CUT_SIZES]
-    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, _TEXTS, _LINEARS, _TABLES, cuts])
+    how = [_TEXTS, _LINEARS, _TABLES]
+    key = sha256_json([__version__, fingerprint, calibration.sha256, names, sizes, how, cuts])
     return cache_directory() / "fit" / f"{key}.json"
 
 
