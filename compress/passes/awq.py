@@ -139,7 +139,7 @@ class Awq(BlockPass):
             Work(0.6 * sample.numel() * len(gram), roundings=sample.numel() * self.roundings).multiplications
         )
         if not self.quantize:
-            return float(folded_loss(sample, self.scheme, power, wide))
+            return folded_loss(sample, self.scheme, power, wide)
         return mean_square_of_outputs(folded_change(sample, self.scheme, power, wide), gram)
 
     def _finish(self, block: Block, linear: Linear, factors: Tensor | None, detail: str | None) -> None:

@@ -40,7 +40,9 @@ class Embedding(ModelPass):
     }
     samples: ClassVar[None] = None  # type: ignore[misc]  # not an option here
     on_tables: ClassVar[bool] = True
-    scheme: SchemeOption = Field(description="how embedding and head are stored, of at most 6 bits")
+    scheme: SchemeOption = Field(
+        description=f"how embedding and head are stored, of at most {MOST_BITS} bits"
+    )
     head: SchemeOption | None = Field(
         None, description="how a head that is not the embedding is stored; null: as the embedding"
     )

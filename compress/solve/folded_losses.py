@@ -8,7 +8,7 @@ the pass searches them for all readers of a link together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,33 +16,22 @@ from torch import Tensor
 
 from ..measure.fisher import TakeGradient
 from ..model.block_anatomy import BlockAnatomy
-from ..numbers.scheme import Scheme
 from .folding import SAMPLED_ROWS, folded_loss, powers, search
 from .gptq_losses import GptqChangeLosses
-from .group_solving import DAMPING
 from .links import Link, links
 
 _BITS = 4  # of the scheme that factors are searched for, where it is among the schemes
 
 
 class FoldedGptqLosses(GptqChangeLosses):
-    """:class:`.gptq_losses.GptqChangeLosses` of the weight times the factors of its input channels, on inputs
-    that are divided by them; ``link`` feeds the linear.
+    """:class:`.gptq_losses.GptqChangeLosses`, ``given`` as there, of the weight times factors of its input
+    channels ``[in]``, on inputs that are divided by them; ``link`` feeds the linear.
     """
 
-    def __init__(
-        self,
-        module: str,
-        weight: Tensor,
-        schemes: Sequence[Scheme],
-        damping: float = DAMPING,
-        mask: Tensor | None = None,
-        *,
-        link: Link,
-    ) -> None:
-        super().__init__(module, weight, schemes, damping, mask)
+    def __init__(self, *given: Any, link: Link) -> None:
+        super().__init__(*given)
         self.link = link
-        self.factors = weight.new_ones(weight.shape[1], dtype=torch.float32)
+        self.factors = self.weight.new_ones(self.weight.shape[1], dtype=torch.float32)
 
     def end_of_looking(self) -> None:
         power = self.gram.diagonal().clamp(min=0)
@@ -62,7 +51,7 @@ class FoldedGptqLosses(GptqChangeLosses):
         heavy = self.weight.square().mean(0).sqrt()
         tried = powers(link.gathered(power).sqrt(), link.gathered(heavy))
         wide = ((label, link.spread(link.exact(factors))) for label, factors in tried)
-        return search(wide, lambda factors: float(folded_loss(sample, scheme, power, factors))).factors
+        return search(wide, lambda factors: folded_loss(sample, scheme, power, factors)).factors
 
 
 def folded(block: BlockAnatomy) -> Callable[..., GptqChangeLosses]:

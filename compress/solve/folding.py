@@ -181,16 +181,18 @@ def search(candidates: Candidates, damage: Callable[[Tensor], float]) -> Found:
 
 
 def folded_change(sample: Tensor, scheme: Scheme, power: Tensor, factors: Tensor) -> Tensor:
-    """What rounding to nearest changes of the rows ``sample [rows, in]`` times ``factors [in]``, in units of
+    """What rounding to nearest changes, ``[rows, in]``, of the rows ``sample [rows, in]`` times ``factors [in]``, in units of
     the sample; its inputs have the mean square ``power [in]``.
     """
     rounded = quantize(sample * factors, scheme, "mse", power / factors.square())
     return rounded.dequantize() / factors - sample
 
 
-def folded_loss(sample: Tensor, scheme: Scheme, power: Tensor, factors: Tensor) -> Tensor:
-    """The squared errors of the outputs that this makes, where errors of channels are independent."""
-    return (folded_change(sample, scheme, power, factors).square() @ power).sum()
+def folded_loss(sample: Tensor, scheme: Scheme, power: Tensor, factors: Tensor) -> float:
+    """The squared error of all outputs of ``sample [rows, in]`` that :func:`folded_change` makes, where
+    errors of channels are independent.
+    """
+    return float((folded_change(sample, scheme, power, factors).square() @ power).sum())
 
 
 def powers(activations: Tensor, weights: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -84,11 +84,11 @@ class GptqBatchLosses(GptqChangeLosses, BatchChangeLosses):
     """The same with micro-batches kept apart."""
 
 
-# What measures the linears of a block: of a name, a weight, schemes, a damping and a mask.
-Makes = Callable[[BlockAnatomy], Callable[..., GptqChangeLosses]]
+# Of a block what makes the observer of a linear, of its name, weight, schemes, damping and mask.
+ObserverOf = Callable[[BlockAnatomy], Callable[..., GptqChangeLosses]]
 
 
-def plain(_: BlockAnatomy) -> Callable[..., GptqChangeLosses]:
+def as_it_is(_: BlockAnatomy) -> Callable[..., GptqChangeLosses]:
     """Each linear as it is."""
     return GptqChangeLosses
 
@@ -112,7 +112,7 @@ def gptq_costs(
     Raises:
         CalibrationError: there is no other; and what the former raises.
     """
-    return gptq_costs_beside(stage, who, schemes, linears, _nothing, plain, damping, most_read)[0]
+    return gptq_costs_beside(stage, who, schemes, linears, _nothing, as_it_is, damping, most_read)[0]
 
 
 def gptq_costs_beside(
@@ -121,16 +121,16 @@ def gptq_costs_beside(
     schemes: Sequence[Scheme],
     linears: Iterable[Linear],
     also: Measure,
-    makes: Makes,
+    observer_of: ObserverOf,
     damping: float = DAMPING,
     most_read: int = 1,
 ) -> tuple[Costs, dict[str, Tensor]]:
-    """As :func:`gptq_costs`, by what ``makes`` gives; and all that the sweep finds, what is measured ``also``
-    among it, whose names are others.
+    """As :func:`gptq_costs`, by what ``observer_of`` gives; and all that the sweep finds, what is
+    measured ``also`` among it, whose names are others.
     """
     fits = fitting(schemes, linears)
     measured_on, other = stage.measured_text(who, most_read).apart(LOOKED_TOKENS)
-    losses = _measure(stage, fits, makes, damping)
+    losses = _measure(stage, fits, observer_of, damping)
 
     def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, Observer]:
         return {**losses(block, weight), **also(block, weight)}
@@ -162,10 +162,12 @@ def costs_as_rounded(
     return by_group(stage, who, fits, _measure(stage, fits, by_batch, damping), LOOKED_TOKENS)
 
 
-def _measure(stage: Stage, fits: Mapping[str, Sequence[Scheme]], makes: Makes, damping: float) -> Measure:
+def _measure(
+    stage: Stage, fits: Mapping[str, Sequence[Scheme]], observer_of: ObserverOf, damping: float
+) -> Measure:
     def measure(block: BlockAnatomy, weight: Callable[[str], Tensor]) -> dict[str, GptqChangeLosses]:
         names = [linear.name for linear in block.linears() if linear.name in fits]
-        masks, kind = stage.masks.of(block, stage.device), makes(block)
+        masks, kind = stage.masks.of(block, stage.device), observer_of(block)
         return {name: kind(name, weight(name), fits[name], damping, masks.get(name)) for name in names}
 
     return measure
