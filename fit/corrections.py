@@ -220,7 +220,7 @@ def before(space: Space, method: Method) -> float:
 
 def damages_by(space: Space, method: Method) -> Table:
     """By unit and option: of linears what ``method`` leaves of it, where it learns."""
-    left = method.left if space.judged is KL else 1.0
+    left = method.left_by_learning if space.judged is KL else 1.0
     return [[one.damage * (1.0 if unit.is_table else left) for one in unit.options] for unit in space.units]
 
 

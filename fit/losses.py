@@ -43,19 +43,19 @@ from .cuts.cut_losses import CUT_SIZES, cut_losses, cut_measure, drop_losses
 from .cuts.possible import NONE, cuts_of
 
 GROUPS = (32, 64, 128)
-# Of 5 and 6 bits no small groups: one more bit is the better use of as many bytes.
-LINEAR_SCHEMES = tuple(
-    Scheme.parse(f"W{bits}A16-g{size}")
-    for bits in BITS
-    for size in (GROUPS[1:] if bits in (5, 6) else GROUPS)
-)
+
+
+def _in_groups(sizes: Sequence[int]) -> tuple[Scheme, ...]:
+    """Integers in groups of those ``sizes``; of 5 and 6 bits not in the smallest, where one more bit is the
+    better use of as many bytes.
+    """
+    return tuple(Scheme.parse(f"W{bits}A16-g{size}") for bits in BITS for size in sizes[bits in (5, 6) :])
+
+
+LINEAR_SCHEMES = _in_groups(GROUPS)
 # Of encoders, whose rows are many: integer products, which round their inputs too.
 INTEGER = Scheme.parse("W8A8")
-TABLE_SCHEMES = tuple(
-    Scheme.parse(f"W{bits}A16-g{size}")
-    for bits in BITS
-    for size in ((32, 64) if bits in (5, 6) else (16, 32, 64))
-)
+TABLE_SCHEMES = _in_groups((16, 32, 64))
 _TABLE_TOKENS = 2048
 # What an encoder reads, at most, for a token that is written of it: of 30 seconds of sound 1,500, and some 30
 # are written. What is rounded and measured in the decoder needs those.

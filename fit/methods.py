@@ -80,7 +80,7 @@ class Method:
     packaged: str = ""
 
     @property
-    def left(self) -> float:
+    def left_by_learning(self) -> float:
         """The share that learning leaves of what linears lose, beside that of embedding and head."""
         return _LEFT if self.epochs else 1.0
 

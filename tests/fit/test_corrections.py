@@ -123,7 +123,7 @@ def test_what_learns_is_chosen_by_what_learning_leaves() -> None:
     tables = (*SPACE.units, replace(SPACE.units[0], name="embedding", is_table=True))
     space = replace(SPACE, units=tables, judged=KL)
     for unit, row, before in zip(space.units, damages_by(space, learns), space.damages, strict=True):
-        share = 1.0 if unit.is_table else learns.left
+        share = 1.0 if unit.is_table else learns.left_by_learning
         assert row == [share * one for one in before]
     assert damages_by(space, METHODS[0]) == space.damages
     assert damages_by(replace(space, judged=COSINE), learns) == space.damages
