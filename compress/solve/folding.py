@@ -181,8 +181,8 @@ def search(candidates: Candidates, damage: Callable[[Tensor], float]) -> Found:
 
 
 def folded_change(sample: Tensor, scheme: Scheme, power: Tensor, factors: Tensor) -> Tensor:
-    """What rounding to nearest changes, ``[rows, in]``, of the rows ``sample [rows, in]`` times ``factors [in]``, in units of
-    the sample; its inputs have the mean square ``power [in]``.
+    """``[rows, in]``: what rounding to nearest changes of the rows ``sample [rows, in]`` times ``factors
+    [in]``, in units of the sample; its inputs have the mean square ``power [in]``.
     """
     rounded = quantize(sample * factors, scheme, "mse", power / factors.square())
     return rounded.dequantize() / factors - sample
