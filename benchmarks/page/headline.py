@@ -51,7 +51,13 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
     """Indices of the points that no other point dominates (negate what should be large), in their order."""
-    return [i for i, point in enumerate(points) if not any(dominates(other, point) for other in points)]
+    front: list[tuple[float, ...]] = []
+    # In this order a point comes after all that dominate it, of which one is on the front.
+    for point in sorted(set(map(tuple, points))):
+        if not any(dominates(other, point) for other in front):
+            front.append(point)
+    kept = set(front)
+    return [i for i, point in enumerate(points) if tuple(point) in kept]
 
 
 def headline(group: ResultGroup) -> ResultRow | None:
