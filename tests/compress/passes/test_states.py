@@ -31,7 +31,11 @@ def logits(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    # Blocks of one kind, and of several.
+    ["mamba", "jamba", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lfm2", "mamba2"))],
+)
 def test_a_killed_run_ends_with_the_same_bytes(
     family: str, make_decoder: Made, pico_text: Path, tmp_path: Path, watched: Watched
 ) -> None:
