@@ -132,7 +132,7 @@ class Silent:
 _APART = 1.0  # seconds between two tenths that are shown
 
 
-def _spoken(seconds: float) -> str:
+def time_in_words(seconds: float) -> str:
     """``90 s``, ``25 min``, ``3.5 h``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -155,8 +155,8 @@ class _LineTask:
             self.tenth, self.last = max(tenth, self.tenth), now
             elapsed = now - self.start
             eta = elapsed * (self.total - self.done) / self.done if self.done else 0.0
-            left = f", ETA {_spoken(eta)}" if eta > 0 else ""
-            share = f"{100 * self.done / self.total:.0f} % after {_spoken(elapsed)}{left}"
+            left = f", ETA {time_in_words(eta)}" if eta > 0 else ""
+            share = f"{100 * self.done / self.total:.0f} % after {time_in_words(elapsed)}{left}"
             _write_note(f"{self.label}: {share}  {detail}".rstrip())
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..terminal import time_in_words
+
 
 def plan_text(planned: dict[str, Any]) -> str:
     from ..fit.quantities import DISK
@@ -36,7 +38,7 @@ def plan_text(planned: dict[str, Any]) -> str:
             f"  cut      {_sized(planned, planned['cut']['predicted'])}, before any of it was measured"
         )
     for name, value in planned.get("compress_seconds", {}).items():
-        lines.append(f"  time     about {_minutes(value)} to compress once by {name} (estimate)")
+        lines.append(f"  time     about {time_in_words(value)} to compress once by {name} (estimate)")
     if planned.get("compress_seconds"):
         lines.append("  time     exports, proofs and measurements of trials are not counted")
     hours = planned["hours"]
@@ -77,10 +79,6 @@ def _delivered(found: dict[str, Any]) -> str:
         f"{disk} on a part that refused {others} better trials, so that it took part in the choice: "
         "edgepress validate measures on others"
     )
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _sized(found: dict[str, Any], values: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GateFailed, InputError
-from ..terminal import Progress
+from ..terminal import Progress, time_in_words
 from .budgets import Budget
 from .candidates import Space
 from .choices import Choices
@@ -152,7 +152,7 @@ class Search:
         trials = max(0, self.most - len(self.trials))
         took = sum(trial.seconds for trial in self.trials) / len(self.trials)
         seconds = max(0.0, min(self.ends - time.monotonic(), trials * took))
-        return f"at most {trials} trials left, {seconds / 60:.0f} minutes"
+        return f"at most {trials} trials left, {time_in_words(seconds)}"
 
     def _best_so_far(self) -> str:
         best = self.best()
@@ -180,10 +180,9 @@ class Search:
         kept = learning if learning < left else 0.0
         if needed + kept < left:
             return True
-        after = f", and what learns after it {kept / 60:.0f}" if kept else ""
-        self.refuse(
-            f"{method.name}: it needs about {needed / 60:.0f} minutes{after}, for which no time is left"
-        )
+        after = f", and what learns after it {time_in_words(kept)}" if kept else ""
+        needs = f"it needs about {time_in_words(needed)}{after}"
+        self.refuse(f"{method.name}: {needs}, for which no time is left")
         return False
 
     def _may_learn(self) -> bool:

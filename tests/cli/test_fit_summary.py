@@ -75,7 +75,7 @@ def test_a_plan_counts_the_time_of_each_method() -> None:
     times = {"compress_seconds": {"rtn": 119.0, "gptq": 600.0}}
     text = plan_text(PLAN | {"losses_known": False} | times)
     assert "about 119 s to compress once by rtn (estimate)" in text
-    assert "about 10 minutes to compress once by gptq (estimate)" in text and "trials are not counted" in text
+    assert "about 10 min to compress once by gptq (estimate)" in text and "trials are not counted" in text
 
 
 @pytest.mark.parametrize(

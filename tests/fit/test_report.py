@@ -14,7 +14,7 @@ def test_methods_with_the_same_reason_share_a_line() -> None:
         f"awq, gptq: {bound}",
         "trial 2 misses KL ≤ 3 on held-out text",
         f"awq, corrected: {bound}",
-        "gptq, tuned 1 x: it needs about 8 minutes, for which no time is left",
+        "gptq, tuned 1 x: it needs about 8 min, for which no time is left",
     ]
     assert reasons(said) == [f"awq, gptq; awq, corrected: {bound}", said[1], said[3]]
     assert reasons([]) == []

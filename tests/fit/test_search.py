@@ -91,7 +91,7 @@ def test_time_is_kept_for_learning_where_it_may_gain_what_is_missed(
     monkeypatch.setattr(Search, "_needed", lambda *_: 60.0)
     assert search.time_for(CORRECTED) != time_is_kept
     assert search.refusals == (
-        ["awq, corrected: it needs about 1 minutes, and what learns after it 1, for which no time is left"]
+        ["awq, corrected: it needs about 60 s, and what learns after it 60 s, for which no time is left"]
         if time_is_kept
         else []
     )
