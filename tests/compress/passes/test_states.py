@@ -33,8 +33,8 @@ def logits(model: Any) -> torch.Tensor:
 @pytest.mark.chain
 @pytest.mark.parametrize(
     "family",
-    # Blocks of one kind, and of several.
-    ["mamba", "jamba", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lfm2", "mamba2"))],
+    # The others have blocks of these kinds too.
+    [pytest.param(name, marks=() if name in ("mamba", "jamba") else pytest.mark.slow) for name in FAMILIES],
 )
 def test_a_killed_run_ends_with_the_same_bytes(
     family: str, make_decoder: Made, pico_text: Path, tmp_path: Path, watched: Watched
