@@ -33,7 +33,7 @@ def logits(model: Any) -> torch.Tensor:
 @pytest.mark.chain
 @pytest.mark.parametrize(
     "family",
-    # The others have blocks of these kinds too.
+    # How a sweep goes on does not depend on the kind of block.
     [pytest.param(name, marks=() if name in ("mamba", "jamba") else pytest.mark.slow) for name in FAMILIES],
 )
 def test_a_killed_run_ends_with_the_same_bytes(
