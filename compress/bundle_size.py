@@ -8,6 +8,7 @@ from math import prod
 from .model.anatomy import Anatomy
 from .model.weights import WeightSource
 from .numbers.scheme import Scheme
+from .numbers.table_scheme import rows_of
 
 # The card and the bill of materials; nodes of the graph and lines of the manifest for each block.
 _AROUND, _A_BLOCK = 60_000, 4_000
@@ -26,6 +27,15 @@ def bits_in_bundle(scheme: Scheme | None, in_features: int) -> float:
     if scheme.activations is None:
         scales = -(-scales // _LINE) * _LINE
     return scheme.bits + scales / in_features
+
+
+def table_bits(scheme: Scheme | None, rows: int, width: int) -> float:
+    """Bits of an embedding or head ``[rows, width]``."""
+    if scheme is None:
+        return rows * width * _FLOAT
+    parts = rows_of(scheme, rows)
+    bits = ((part.stop - part.start) * width * bits_in_bundle(one, width) for part, one in parts)
+    return float(sum(bits))
 
 
 def experts_in_float(source: WeightSource) -> list[str]:
@@ -57,10 +67,9 @@ def bundle_bytes(
     # What makes states of squares of an image is no table, and stays in float.
     named = [] if left.patches is not None else [left.embedding]
     named += [left.head] if left.head is not None and not left.tied else []
-    width = sum(bits_in_bundle(scheme, left.hidden_size) for _, scheme in zip(named, tables, strict=False))
-    if left.both_look_up:  # in a table each
-        width += bits_in_bundle(tables[0], left.hidden_size)
-    total += left.vocab_size * left.hidden_size * width
+    schemes = [scheme for _, scheme in zip(named, tables, strict=False)]
+    schemes += [tables[0]] if left.both_look_up else []  # in a table each
+    total += sum(table_bits(scheme, left.vocab_size, left.hidden_size) for scheme in schemes)
     skipped = {f"{name}.weight" for name in named} | set(source.anatomy.copies())
     skipped |= {f"{linear.name}.weight" for linear in source.anatomy.linears()}
     total += _FLOAT * sum(prod(shape) for name, shape in source.shapes.items() if name not in skipped)

@@ -34,6 +34,7 @@ from ..storage import sha256_json
 from ..yaml_safe import load_yaml
 from .model.weights import AS_EMBEDDING, DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
+from .numbers.table_scheme import table_scheme
 from .pipeline.algorithm import Pass
 from .pipeline.pass_names import pass_names
 from .pipeline.pass_options import read_options, renamed_training, training_type
@@ -94,7 +95,7 @@ class Recipe(BaseModel):
     def _weight_only(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None or (info.field_name == "head" and value == AS_EMBEDDING):
             return value
-        scheme = Scheme.parse(value)
+        scheme = table_scheme(value)
         if scheme.activations or scheme.format != "int":
             raise ValueError("embedding and head take integer weight-only schemes")
         return scheme.name
@@ -131,7 +132,7 @@ class Recipe(BaseModel):
     def tables(self) -> tuple[Scheme | None, Scheme | None]:
         """The schemes of the embedding, and of a head that is not the embedding; None in float."""
         named = self.embedding, self.embedding if self.head == AS_EMBEDDING else self.head
-        embedding, head = (None if name is None else Scheme.parse(name) for name in named)
+        embedding, head = (None if name is None else table_scheme(name) for name in named)
         return embedding, head
 
     @property
@@ -223,6 +224,12 @@ def _tables(passes: Sequence[Pass], data: Mapping[str, Any], where: str) -> dict
     """How exports store embedding and head, where a pass has rounded them: as it did."""
     made = [step.tables for step in passes if step.tables is not None]
     if not made:
+        for key in ("embedding", "head"):
+            if isinstance(data.get(key), str) and "+" in data[key]:
+                raise RecipeError(
+                    f"{where}: {key}: {data[key]} has a scheme for rare tokens, which a pass rounds",
+                    fix=f"add {{pass: embedding, scheme: {data[key]}}} to the passes",
+                )
         return {}
     embedding, head = (scheme.name for scheme in made[-1])
     found = {"embedding": embedding, "head": AS_EMBEDDING if head == embedding else head}

@@ -13,6 +13,7 @@ from ..errors import CalibrationError, RecipeError, UnknownName
 from ..storage import read_text
 from ..yaml_safe import load_yaml
 from .numbers.scheme import Scheme
+from .numbers.table_scheme import table_scheme
 from .pipeline.option_names import option_names, training_names
 from .pipeline.pass_names import PASS_ALIASES, TRAINING_ALIASES, Alias, pass_names
 
@@ -158,7 +159,7 @@ def _check_pass(entry: Mapping[str, Any], where: str) -> None:
         known |= TRAINING_ALIASES.keys() if "training" in known else set()
         _refuse_unknown(entry, sorted(known | {"pass", REQUANTIZE}), f"{where} ({name})")
     if isinstance(scheme, str):
-        Scheme.parse(scheme)
+        table_scheme(scheme)
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from ..compress.bundle_size import bits_in_bundle, bundle_bytes
+from ..compress.bundle_size import bits_in_bundle, bundle_bytes, table_bits
 from ..compress.model.anatomy import Anatomy
 from ..compress.model.block_anatomy import Attention, Linear
 from ..compress.model.weights import WeightSource
@@ -19,11 +19,12 @@ from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
 from ..compress.solve.table_solving import gains
 from ..devices.predict.memory import ENCODER_ACTIVATIONS, activation_bytes, process_bytes
-from .losses import Losses, linear_schemes, table_schemes
+from .losses import Losses, linear_schemes
 from .packaged import Given
 from .quantities import CLASSIFIER, COSINE, DECODER, IMAGE_CLASSIFIER, IMAGE_ENCODER, KL, Quantity
 from .solve import total
 from .speed.times import Times
+from .table_losses import table_schemes, tables_in_parts
 
 _PROFILED_TOKENS = 256  # of the cache in a profile: 128 of the prompt and 128 new ones
 _PROMPT = _PROFILED_TOKENS // 2
@@ -115,13 +116,10 @@ def space_of(source: WeightSource, losses: Losses | None, given: Given | None = 
     named = [("embedding", anatomy.embedding)] if anatomy.patches is None else []
     named += [("head", anatomy.head)] if anatomy.head is not None and not anatomy.tied else []
     for name, module in named:
-        weights = anatomy.vocab_size * anatomy.hidden_size * _stored(anatomy, module)
-        stored: list[Scheme | None] = [*table_schemes(source), None]
+        sizes, copies = (anatomy.vocab_size, anatomy.hidden_size), _stored(anatomy, module)
+        stored: list[Scheme | None] = [*table_schemes(source), *tables_in_parts(source), None]
         known = {} if losses is None else losses.tables[module]
-        options = [
-            _option(scheme, known, weights * bits_in_bundle(scheme, anatomy.hidden_size) / 8)
-            for scheme in stored
-        ]
+        options = [_option(scheme, known, copies * table_bits(scheme, *sizes) / 8) for scheme in stored]
         units.append(Unit(name, (module,), _left(options, module, given), is_table=True))
     cache = _cache_bytes(anatomy)
     resident = _process(source) + _activations(anatomy) + cache

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..compress.numbers.scheme import Scheme
-from ..compress.numbers.table_rounding import kept_on_grid
+from ..compress.numbers.table_scheme import kept_on_grid, table_scheme
 from ..errors import InputError
 from .candidates import Space
 from .methods import Method
@@ -68,7 +67,7 @@ def recipe_of(
 
 def _rounded(space: Space, tables: Sequence[str | None]) -> list[dict[str, Any]]:
     """The pass that rounds embedding and head, where it does so in all of their schemes."""
-    schemes = [Scheme.parse(name) for name in tables if name is not None]
+    schemes = [table_scheme(name) for name in tables if name is not None]
     if (
         not tables
         or not space.solves_tables

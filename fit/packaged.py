@@ -16,8 +16,9 @@ from ..compress.recipe import CalibrationSettings, Recipe, load_recipe
 from ..compress.recipe_files import names, text_of
 from ..compress.solve.scheme_costs import divides
 from ..yaml_safe import load_yaml
-from .losses import linear_schemes, table_schemes
+from .losses import linear_schemes
 from .methods import Method
+from .table_losses import table_schemes
 
 _PASSES = frozenset({"awq", "embedding", "gptq", "hqq", "kv_cache", "rtn", "tune"})
 # Of equal schemes the first counts.

@@ -9,6 +9,7 @@ from itertools import groupby
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import Attention, BlockAnatomy, Linear, Mlp
 from ...compress.numbers.scheme import Scheme
+from ...compress.numbers.table_scheme import rows_of
 from ...devices.kernel_table.operation import (
     FLOAT_PRODUCT,
     Operation,
@@ -71,7 +72,7 @@ class PlannedGraph:
     def _table(self, decoder: bool) -> None:
         width, rows, scheme = self.model.anatomy.hidden_size, self.run.rows, self.model.embedding
         if decoder:
-            self._rows("Gather" if scheme is None else "QuantizedRows", rows, width)
+            self._looked_up(rows)
             self._norm(self.model.anatomy.blocks[0].norm1.kind, rows)
         elif scheme is not None and scheme.bits == 8:
             self._rows("EncoderEmbeddings", rows, width)
@@ -79,6 +80,14 @@ class PlannedGraph:
             for _ in range(3):
                 self._rows("Gather", rows, width)
             self._rows("SumNorm", rows, width, 3)
+
+    def _looked_up(self, rows: int) -> None:
+        anatomy, scheme = self.model.anatomy, self.model.embedding
+        tables = 1 if scheme is None else len(rows_of(scheme, anatomy.vocab_size))
+        for _ in range(tables):
+            self._rows("Gather" if scheme is None else "QuantizedRows", rows, anatomy.hidden_size)
+        if tables > 1:  # of both rows that which is meant
+            self._rows("Add", rows, anatomy.hidden_size, 3)
 
     def _norm(self, kind: str, rows: int) -> None:
         op = "RootMeanSquareNorm" if kind == "rms" else "LayerNormalization"
@@ -176,7 +185,14 @@ class PlannedGraph:
     def _head(self) -> None:
         anatomy, rows = self.model.anatomy, min(self.run.rows, self.run.kept or self.run.rows)
         scheme = self.model.embedding if anatomy.tied or anatomy.head is None else self.model.head
-        self._add(_quantized(rows, anatomy.hidden_size, anatomy.vocab_size, scheme))
+        if scheme is None:
+            self._add(_quantized(rows, anatomy.hidden_size, anatomy.vocab_size, None))
+            return
+        parts = rows_of(scheme, anatomy.vocab_size)
+        for part, one in parts:
+            self._add(_quantized(rows, anatomy.hidden_size, part.stop - part.start, one))
+        if len(parts) > 1:  # their logits, put together
+            self._rows("Add", rows, anatomy.vocab_size, 2)
 
     def _activations(self, linear: Linear) -> bool:
         scheme = self.model.schemes.get(linear.name)

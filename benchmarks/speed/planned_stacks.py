@@ -42,7 +42,7 @@ class PlannedStack(PlannedGraph):
         elif anatomy.hearing is not None and not decoder:
             self._heard(run.rows, width)
         else:
-            self._rows("Gather" if self.model.embedding is None else "QuantizedRows", run.rows, width)
+            self._looked_up(run.rows)
             for table in (anatomy.position_embedding, anatomy.token_type_embedding):
                 if table is not None:
                     self._rows("Gather", run.rows, width)

@@ -19,6 +19,7 @@ from ...storage import is_regular, read_json
 from ..numbers.qtensor import QTensor, stacked
 from ..numbers.scheme import Scheme
 from ..numbers.table_rounding import quantize_table
+from ..numbers.table_scheme import TableScheme, table_scheme
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
@@ -115,7 +116,13 @@ class WeightSource:
         if not self.manifest or self.anatomy.patches is not None:
             return None
         name = self.manifest.get("embedding", DEFAULT_EMBEDDING)
-        return None if name is None else Scheme.parse(str(name))
+        return None if name is None else self._stated_table(str(name))
+
+    def _stated_table(self, name: str) -> Scheme:
+        scheme, rows = table_scheme(name), self.anatomy.vocab_size
+        if isinstance(scheme, TableScheme) and scheme.rare_from >= rows:
+            raise CheckpointError(f"{MANIFEST}: {name} is of more rows than the {rows} of the vocabulary")
+        return scheme
 
     @property
     def head_scheme(self) -> Scheme | None:
@@ -123,7 +130,7 @@ class WeightSource:
         name = self.manifest.get("head", AS_EMBEDDING)
         if name == AS_EMBEDDING:
             return self.embedding_scheme
-        return None if name is None else Scheme.parse(str(name))
+        return None if name is None else self._stated_table(str(name))
 
     def table_scheme(self, module: str) -> Scheme | None:
         """How exports store the embedding or head ``module``; None in float."""

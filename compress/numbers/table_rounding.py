@@ -11,18 +11,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...errors import CheckpointError
 from .grid import encode, quantize, storable
-from .qtensor import QTensor
+from .qtensor import QTensor, stacked
 from .scheme import Scheme
+from .table_scheme import kept_on_grid, rows_of
 
-# More leave a scale in bfloat16 no bits, and rounding to nearest so little to gain.
-MOST_BITS = 6
-_SIGNIFICANT = {torch.bfloat16: 8, torch.float16: 11}  # bits, the leading one counted
-
-
-def kept_on_grid(scheme: Scheme) -> bool:
-    """Whether groups that are on a grid of ``scheme`` keep their values."""
-    return scheme.format == "int" and scheme.symmetric and scheme.bits <= MOST_BITS
+_ROWS = 8192  # of rare tokens that are floats at once
+# Bits, the leading one counted. Exports store scales in float16 where they can, whatever type a table has.
+_SIGNIFICANT = {torch.bfloat16: 8, torch.float16: 11}
+_FLOAT32, _STORED = 24, 11
 
 
 def quantize_table(weight: Tensor, scheme: Scheme) -> QTensor:
@@ -34,11 +32,40 @@ def quantize_table(weight: Tensor, scheme: Scheme) -> QTensor:
     return encode(weight, scale, None, scheme)
 
 
+def in_parts(table: QTensor) -> list[QTensor]:
+    """``table`` as its scheme stores it: the frequent rows, and the others in their own codes.
+
+    Raises:
+        CheckpointError: rows of rare tokens are not on a grid of their scheme.
+    """
+    (first, frequent), *others = rows_of(table.scheme, len(table.codes))
+    if not others:
+        return [table]
+    found = [QTensor(frequent, table.codes[first], table.scale[first])]
+    for rows, scheme in others:
+        starts = range(rows.start, rows.stop, _ROWS)
+        found.append(
+            stacked([_rare(table, slice(start, min(start + _ROWS, rows.stop)), scheme) for start in starts])
+        )
+    return found
+
+
+def _rare(table: QTensor, rows: slice, scheme: Scheme) -> QTensor:
+    weight = table.dequantize(rows=rows)
+    part = quantize_table(weight, scheme)
+    if not torch.equal(part.dequantize(), weight):
+        raise CheckpointError(
+            f"rows of an embedding or head are not on a grid of {scheme.name}, as {table.scheme.name} says",
+            fix="round it by the pass embedding, behind all that change its values",
+        )
+    return part
+
+
 def short_scales(scale: Tensor, scheme: Scheme, dtype: torch.dtype) -> Tensor:
-    """The nearest to ``scale`` whose products with all codes of ``scheme`` are exact in ``dtype``."""
-    if dtype not in _SIGNIFICANT:
-        return scale
-    steps = 2 ** (_SIGNIFICANT[dtype] - (scheme.bits - 1))
+    """The nearest to ``scale`` whose products with all codes of ``scheme`` are exact in ``dtype``, and that
+    float16 holds unless it is too small.
+    """
+    steps = 2 ** min(_STORED, _SIGNIFICANT.get(dtype, _FLOAT32) - (scheme.bits - 1))
     mantissa, exponent = torch.frexp(scale)
     return torch.ldexp((mantissa * steps).round_() / steps, exponent)
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from ...errors import RecipeError, ShapeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
-from ..numbers.scheme import Scheme, SchemeOption
-from ..numbers.table_rounding import MOST_BITS, kept_on_grid
+from ..numbers.scheme import Scheme
+from ..numbers.table_scheme import MOST_BITS, TableScheme, TableSchemeOption
 from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
@@ -40,22 +40,13 @@ class Embedding(ModelPass):
     }
     samples: ClassVar[None] = None  # type: ignore[misc]  # not an option here
     on_tables: ClassVar[bool] = True
-    scheme: SchemeOption = Field(
-        description=f"how embedding and head are stored, of at most {MOST_BITS} bits"
+    scheme: TableSchemeOption = Field(
+        description=f"how embedding and head are stored, of at most {MOST_BITS} bits; "
+        "W4A16-g16+W3A16-g32@4096: from token 4096 on, which are rare, otherwise"
     )
-    head: SchemeOption | None = Field(
+    head: TableSchemeOption | None = Field(
         None, description="how a head that is not the embedding is stored; null: as the embedding"
     )
-
-    @field_validator("scheme", "head")
-    @classmethod
-    def _on_a_grid(cls, value: Scheme | None) -> Scheme | None:
-        if value is not None and (value.activations or not kept_on_grid(value)):
-            raise ValueError(
-                f"embedding takes symmetric integer schemes of weights, of at most {MOST_BITS} bits; "
-                "with more, rounding to nearest (embedding: SCHEME beside the passes) loses little"
-            )
-        return value
 
     @property
     def knows_states(self) -> bool:
@@ -117,7 +108,7 @@ class Embedding(ModelPass):
 
         Raises:
             RecipeError: no head, or more is done with an embedding than multiply it.
-            ShapeError: groups that do not divide the hidden size.
+            ShapeError: groups that do not divide the hidden size, or no tokens that are rare.
         """
         if not gains(anatomy):
             why = "it has no head" if anatomy.head is None else "a norm or a projection stands behind it"
@@ -127,10 +118,18 @@ class Embedding(ModelPass):
                 fix="leave it out: exports round the embedding to nearest",
             )
         for scheme in self.tables:
-            if anatomy.hidden_size % (scheme.group_size or anatomy.hidden_size):
+            parts = [scheme.frequent, scheme.rare] if isinstance(scheme, TableScheme) else [scheme]
+            for size in (part.group_size for part in parts if part.group_size is not None):
+                if anatomy.hidden_size % size:
+                    raise ShapeError(
+                        f"{scheme.name}: groups of {size} do not divide "
+                        f"a hidden size of {anatomy.hidden_size}"
+                    )
+            if isinstance(scheme, TableScheme) and scheme.rare_from >= anatomy.vocab_size:
                 raise ShapeError(
-                    f"{scheme.name}: groups of {scheme.group_size} do not divide "
-                    f"a hidden size of {anatomy.hidden_size}"
+                    f"{scheme.name}: a vocabulary of {anatomy.vocab_size} has no rows from token "
+                    f"{scheme.rare_from} on",
+                    fix="name a smaller number behind @, or one scheme for all rows",
                 )
         return anatomy
 

@@ -18,7 +18,7 @@ written, of which there is at least as much text as of a decoder's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +33,7 @@ from ..model.skeleton import Head, Skeleton
 from ..numbers.grid import encode, fit_grid
 from ..numbers.scheme import Scheme
 from ..numbers.table_rounding import short_scales
+from ..numbers.table_scheme import rows_of
 from ..pipeline.stage import Stage
 from .column_recursion import quantize_in_order
 from .damped_cholesky import damped, factorize
@@ -117,15 +118,14 @@ def round_table(table: Tensor, hessian: Tensor, scheme: Scheme, tick: Tick = uns
     factor = factorize(hessian, DAMPING, order)
     target = hessian if factor is None else damped(hessian, factor.damping)
     stored, lost, whole = torch.empty_like(table), 0.0, 0.0
-    short = partial(short_scales, scheme=scheme, dtype=table.dtype)
-    for start in range(0, len(table), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows, own in _some_rows(len(table), scheme):
         weight = table[rows].to(hessian)
-        scale = short(fit_grid(weight, scheme, "mse", importance)[0])
+        short = partial(short_scales, scheme=own, dtype=table.dtype)
+        scale = short(fit_grid(weight, own, "mse", importance)[0])
         if factor is None:
-            tensor = encode(weight, scale, None, scheme)
+            tensor = encode(weight, scale, None, own)
         else:
-            tensor = quantize_in_order(weight, scale, None, factor, order, scheme)
+            tensor = quantize_in_order(weight, scale, None, factor, order, own)
             tensor = refine(weight, target, tensor, _REFINEMENTS, short=short)
         found = tensor.dequantize()
         stored[rows] = found.to(table)
@@ -134,6 +134,13 @@ def round_table(table: Tensor, hessian: Tensor, scheme: Scheme, tick: Tick = uns
         whole += float((weight @ hessian * weight).sum())
         tick(len(weight))
     return RoundedTable(stored, lost / max(whole, 1e-30), None if factor is None else factor.damping)
+
+
+def _some_rows(rows: int, scheme: Scheme) -> Iterator[tuple[slice, Scheme]]:
+    """All rows of a table of so many, as many at once as are rounded, each with its scheme."""
+    for part, own in rows_of(scheme, rows):
+        for start in range(part.start, part.stop, _ROWS):
+            yield slice(start, min(start + _ROWS, part.stop)), own
 
 
 class _InputFisher:

@@ -18,6 +18,7 @@ from ...compress.model.block_anatomy import Attention, Norm
 from ...compress.model.kv_scheme import KVScales
 from ...compress.numbers.qtensor import QTensor
 from ...compress.numbers.scheme import Scheme
+from ...compress.numbers.table_rounding import in_parts
 from .graph_writer import GraphWriter
 
 
@@ -56,6 +57,7 @@ class Build:
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
         tiles: write edgepress's own operators for quantized weights and attention.
+        half_scales: whether float16 holds the scales of what is stored of an embedding or head, by name.
     """
 
     graph: GraphWriter
@@ -65,6 +67,7 @@ class Build:
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
+    half_scales: dict[str, bool] = field(default_factory=dict)
     _ended: list[_Ended] = field(default_factory=list)
 
     @property
@@ -160,7 +163,7 @@ class WeightView:
         self.anatomy = source.anatomy
         self.embedding_scheme = None if as_float else source.embedding_scheme
         self.head_scheme = None if as_float else source.head_scheme
-        self._last: tuple[str, QTensor] | None = None
+        self._last: tuple[str, Sequence[QTensor]] | None = None
         self._orders = {
             name: torch.tensor(order)
             for block in source.anatomy.blocks
@@ -197,7 +200,7 @@ class WeightView:
         """The codes of a quantized linear. The last one is cached, since its codes, scales and zero points
         are written one after the other.
         """
-        return self._cached(linear, self.source.linear)
+        return self._cached(linear, lambda: [self._ordered(linear, self.source.linear)])[0]
 
     def scales(self, linear: str) -> Tensor:
         """The scales ``[out, groups]`` float32 of a linear that is quantized to integers."""
@@ -205,12 +208,21 @@ class WeightView:
 
     def quantized_table(self, module: str) -> QTensor:
         """Embedding or head ``module``, rounded to the codes of its scheme."""
-        return self._cached(module, self.source.table)
+        return self._cached(module, lambda: [self._ordered(module, self.source.table)])[0]
 
-    def _cached(self, module: str, read: Callable[[str], QTensor | Tensor]) -> QTensor:
-        if self._last is None or self._last[0] != module:
-            weight = read(module)
-            assert isinstance(weight, QTensor), f"{module} has a scheme and no codes"
-            order = self._orders.get(module)
-            self._last = (module, weight if order is None else weight.rows(order))
+    def table_parts(self, module: str) -> Sequence[QTensor]:
+        """The same as its scheme stores it: the rows of frequent tokens, and those of rare ones if there are
+        any.
+        """
+        return self._cached(f"{module} in parts", lambda: in_parts(self._ordered(module, self.source.table)))
+
+    def _ordered(self, module: str, read: Callable[[str], QTensor | Tensor]) -> QTensor:
+        weight = read(module)
+        assert isinstance(weight, QTensor), f"{module} has a scheme and no codes"
+        order = self._orders.get(module)
+        return weight if order is None else weight.rows(order)
+
+    def _cached(self, key: str, read: Callable[[], Sequence[QTensor]]) -> Sequence[QTensor]:
+        if self._last is None or self._last[0] != key:
+            self._last = (key, read())
         return self._last[1]

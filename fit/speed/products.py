@@ -16,6 +16,7 @@ from math import fsum
 from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import Linear
 from ...compress.numbers.scheme import Scheme
+from ...compress.numbers.table_scheme import rows_of
 from ...compress.sample_length import filled_length
 from ...devices.kernel_table.operation import float_product, integer_product, quantized_product
 from ...devices.predict.caches import Place
@@ -97,7 +98,11 @@ class Products:
         anatomy = self.anatomy
         if anatomy.head is None or not (anatomy.tied or module == anatomy.head):
             return 0.0
-        return self._product(scheme, 1, (anatomy.hidden_size, anatomy.vocab_size), place)
+        rows, width = anatomy.vocab_size, anatomy.hidden_size
+        if scheme is None:
+            return self._product(None, 1, (width, rows), place)
+        parts = rows_of(scheme, rows)
+        return fsum(self._product(one, 1, (width, part.stop - part.start), place) for part, one in parts)
 
     def _product(self, scheme: Scheme | None, rows: int, shape: tuple[int, int], place: Place) -> float:
         inputs, outputs = shape

@@ -11,15 +11,19 @@ import torch
 from edgepress.compress.bundle_size import bits_in_bundle, bundle_bytes
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import BITS
+from edgepress.compress.numbers.table_scheme import TableScheme, table_scheme
+from edgepress.compress.pipeline.block_shards import Masks
+from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.compress.text.token_batch import rows_of
 from edgepress.devices.predict.memory import sizes
 from edgepress.devices.predict.run import Operations
 from edgepress.devices.predict.subject import Subject
 from edgepress.devices.predict.workload import PredictedWork
-from edgepress.fit import losses as losses_module
+from edgepress.fit import table_losses as tables_module
 from edgepress.fit.candidates import space_of
 from edgepress.fit.losses import Losses, known_losses, losses_file, measure_losses
+from edgepress.fit.table_losses import table_schemes, tables_in_parts
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.terminal import Silent
 
@@ -86,7 +90,7 @@ def test_tables_are_measured_on_other_text_than_they_are_rounded_by(
     measured: Callable[[Path, Path], Losses],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hessians, states = losses_module.table_hessians, losses_module.last_states
+    hessians, states = tables_module.table_hessians, tables_module.last_states
     seen: dict[str, set[tuple[int, ...]]] = {"rounded by": set(), "measured on": set()}
 
     def rows(batches: Any) -> set[tuple[int, ...]]:
@@ -100,8 +104,8 @@ def test_tables_are_measured_on_other_text_than_they_are_rounded_by(
         seen["measured on"] |= rows(batches)
         return states(skeleton, batches, *rest, **options)
 
-    monkeypatch.setattr(losses_module, "table_hessians", rounded_by)
-    monkeypatch.setattr(losses_module, "last_states", measured_on)
+    monkeypatch.setattr(tables_module, "table_hessians", rounded_by)
+    monkeypatch.setattr(tables_module, "last_states", measured_on)
     measured(pico_llama, pico_text)
     assert {name: len(found) for name, found in seen.items()} == {"rounded by": 4, "measured on": 4}
     assert not seen["rounded by"] & seen["measured on"]
@@ -114,20 +118,70 @@ def test_a_killed_measurement_goes_on_after_the_last_scheme(
     measured: Callable[[Path, Path], Losses],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found, calls = losses_module._loss, []
+    found, calls = tables_module._loss, []
 
-    def interrupted(*arguments: Any) -> float:
+    def interrupted(*arguments: Any, **options: Any) -> float:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return found(*arguments)
+        return found(*arguments, **options)
 
-    monkeypatch.setattr(losses_module, "_loss", interrupted)
+    monkeypatch.setattr(tables_module, "_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measured(pico_llama, pico_text)
     losses = measured(pico_llama, pico_text)
     (table,) = losses.tables.values()
     assert len(calls) == len(table) + 1  # the one that was stopped, again
+
+
+@pytest.mark.chain
+def test_a_table_in_two_parts_loses_what_both_parts_lose(
+    pico_llama: Path,
+    pico_text: Path,
+    measured: Callable[[Path, Path], Losses],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside the KL of the model whose table is rounded so, by itself."""
+    monkeypatch.setattr(tables_module, "RARE_FROM", 48)
+    source = WeightSource.open(pico_llama)
+    (table,) = measured(pico_llama, pico_text).tables.values()
+    parts = tables_in_parts(source)
+    assert set(table) == {one.name for one in [*table_schemes(source), *parts]}
+    assert {(one.rare_from, one.rare.bits <= one.frequent.bits) for one in parts} == {(48, True)}
+    for one in parts:
+        assert table[one.name] >= 0
+        if one.rare.bits < one.frequent.bits:
+            assert table[one.name] < table[one.rare.name]
+    name = "W4A16-g32+W2A16-g64@48"
+    monkeypatch.setattr(tables_module, "TABLE_SCHEMES", (table_scheme(name),))
+    monkeypatch.setattr(tables_module, "tables_in_parts", lambda source: [])
+    found = calibration(pico_llama, pico_text)
+    cpu = torch.device("cpu")
+    stage = Stage(source, source, tmp_path / "again", found, Masks(), cpu, Silent())
+    (alone,) = tables_module.table_losses(stage, found).values()
+    assert table[name] == pytest.approx(alone[name], rel=0.1)
+
+
+def test_tables_in_two_parts_are_of_large_vocabularies_that_are_head_too(
+    pico_llama: Path, make_decoder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untied = WeightSource.open(make_decoder(tmp_path / "m", tie_word_embeddings=False))
+    assert tables_in_parts(WeightSource.open(pico_llama)) == []
+    monkeypatch.setattr(tables_module, "RARE_FROM", 48)
+    assert tables_in_parts(untied) == []
+    source = WeightSource.open(pico_llama)
+    assert tables_in_parts(source)
+    (unit,) = (unit for unit in space_of(source, None).units if unit.is_table)
+    anatomy = source.anatomy
+    sizes = {option.name: option.size for option in unit.options}
+    assert sum("+" in name for name in sizes) == len(tables_in_parts(source))
+    for name in (name for name in sizes if "+" in name):
+        scheme = table_scheme(name)
+        assert isinstance(scheme, TableScheme)
+        parts = ((48, scheme.frequent), (anatomy.vocab_size - 48, scheme.rare))
+        bits = [rows * bits_in_bundle(one, anatomy.hidden_size) for rows, one in parts]
+        assert sizes[name] == pytest.approx(anatomy.hidden_size * sum(bits) / 8)
 
 
 @pytest.mark.parametrize("number", [0, 1, -1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.numbers.table_scheme import table_scheme
 from edgepress.compress.recipe import parse
 from edgepress.fit.candidates import Option, Space, Unit
 from edgepress.fit.found_recipe import recipe_of
@@ -14,7 +14,7 @@ def space(*tables: str | None, solves: bool) -> Space:
     """Of one group of linears in 4 bits, and an embedding and a head with one option each."""
 
     def option(name: str | None) -> tuple[Option, ...]:
-        return (Option(None if name is None else Scheme.parse(name), 0.0, 1.0),)
+        return (Option(None if name is None else table_scheme(name), 0.0, 1.0),)
 
     units = [Unit("block 0: q", ("a.q",), option("W4A16-g64"))]
     units += [Unit("table", (str(index),), option(name), True) for index, name in enumerate(tables)]
@@ -27,6 +27,7 @@ def space(*tables: str | None, solves: bool) -> Space:
         (("W4A16-g32",), True, {"scheme": "W4A16-g32"}),
         (("W3A16-g16", "W4A16-g32"), True, {"scheme": "W3A16-g16", "head": "W4A16-g32"}),
         (("W4A16-g32", "W4A16-g32"), True, {"scheme": "W4A16-g32", "head": "W4A16-g32"}),
+        (("W4A16-g16+W3A16-g32@9",), True, {"scheme": "W4A16-g16+W3A16-g32@9"}),
         (("W4A16-g32",), False, None),
         (("W8A16-g32",), True, None),
         (("W4A16-g32", "W8A16-g32"), True, None),

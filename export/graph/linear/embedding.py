@@ -1,11 +1,18 @@
-"""Token embedding and head, in float or quantized; when they are tied, both read one initializer."""
+"""Token embedding and head, in float or quantized; when they are tied, both read the same initializers: one,
+or with edgepress's own operators one for the rows of frequent tokens and one for those of rare ones
+(:mod:`edgepress.compress.numbers.table_scheme`).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from ....compress.numbers.qtensor import QTensor
 from ....compress.numbers.scheme import Scheme
+from ....compress.numbers.table_scheme import TableScheme, rows_of
 from ....errors import ShapeError
 from ..build import Build
 from .linear import transposed_product
@@ -19,8 +26,7 @@ def embed(build: Build, ids: ir.Value) -> ir.Value:
     if scheme is None:
         return build.graph.node("Gather", module, [build.table(module), ids], axis=0)
     if build.tiles:
-        tiles, held = _tile_table(build, module, scheme)
-        return build.graph.own("QuantizedRows", module, [tiles, ids], 1, **held.attributes())[0]
+        return _rows(build, ids, _tile_tables(build, module, scheme), module)
     codes, scales, *zeros = _packed_table(build, module, scheme)
     return _gather(build, ids, [codes, scales, *zeros], table_layout(build, module, scheme), module)
 
@@ -45,9 +51,7 @@ def head(build: Build, value: ir.Value) -> ir.Value:
         _read_whole(build, table)
         product = transposed_product(build, value, table, "head")
     elif build.tiles:
-        tiles, held = _tile_table(build, module, scheme)
-        _read_whole(build, tiles)
-        product = product_node(build, value, tiles, held, "head")
+        product = _products(build, value, _tile_tables(build, module, scheme))
     else:
         packed = _packed_table(build, module, scheme)
         for part in packed:
@@ -60,16 +64,69 @@ def head(build: Build, value: ir.Value) -> ir.Value:
     return build.graph.node("Add", "head.add_bias", [product, build.vector(f"{anatomy.head}.bias")])
 
 
-def _tile_table(build: Build, module: str, scheme: Scheme) -> tuple[ir.Value, TileLayout]:
-    rows, hidden = build.weights.shape(f"{module}.weight")
-    weights = build.weights
-    half = fits_float16(weights.quantized_table(module).scale)
-    layout = tile_layout(scheme, rows, hidden, module, half_scales=half)
-    known = f"{module}.tiles" in build.graph.nbytes
-    tiles = tile_weight(build, lambda: [weights.quantized_table(module)], layout, module)
-    if not known:
-        build.graph.read_per_token[str(tiles.name)] = layout.nbytes // rows
-    return tiles, layout
+_TileTable = tuple[ir.Value, TileLayout]
+
+
+def _tile_tables(build: Build, module: str, scheme: Scheme) -> list[_TileTable]:
+    """The tiles of the embedding or head ``module``, those of the first rows first."""
+    found, (rows, hidden) = [], build.weights.shape(f"{module}.weight")
+    for index, (part, own) in enumerate(rows_of(scheme, rows)):
+        read, name = _reader(build, module, index), f"{module}.rare" if index else module
+        known = name in build.half_scales
+        if not known:
+            build.half_scales[name] = fits_float16(read()[0].scale)
+        layout = tile_layout(own, part.stop - part.start, hidden, module, half_scales=build.half_scales[name])
+        tiles = tile_weight(build, read, layout, name)
+        if not known:
+            build.graph.read_per_token[str(tiles.name)] = layout.nbytes // layout.rows
+        found.append((tiles, layout))
+    return found
+
+
+def _reader(build: Build, module: str, index: int) -> Callable[[], Sequence[QTensor]]:
+    return lambda: [build.weights.table_parts(module)[index]]
+
+
+def _rows(build: Build, ids: ir.Value, tables: Sequence[_TileTable], module: str) -> ir.Value:
+    """The row of each of ``ids``, which one of ``tables`` has."""
+    graph = build.graph
+
+    def looked_up(name: str, table: _TileTable, places: ir.Value) -> ir.Value:
+        return graph.own("QuantizedRows", name, [table[0], places], 1, **table[1].attributes())[0]
+
+    if len(tables) == 1:
+        return looked_up(module, tables[0], ids)
+    # Of each id one of both places is its own, and the other one that there is.
+    start, last = (
+        graph.constant(f"{module}.{name}", np.array(number, np.int64))
+        for name, number in (("rare_from", tables[0][1].rows), ("last_frequent", tables[0][1].rows - 1))
+    )
+    zero = graph.constant(f"{module}.first_rare", np.array(0, np.int64))
+    behind = graph.node("Sub", f"{module}.behind", [ids, start])
+    frequent = graph.node("Min", f"{module}.frequent_ids", [ids, last])
+    rare = graph.node("Max", f"{module}.rare_ids", [behind, zero])
+    axis = graph.constant(f"{module}.last_axis", np.array([-1], np.int64))
+    is_rare = graph.node("Greater", f"{module}.is_rare", [ids, last])
+    return graph.node(
+        "Where",
+        module,
+        [
+            graph.node("Unsqueeze", f"{module}.is_rare_row", [is_rare, axis]),
+            looked_up(f"{module}.rare_rows", tables[1], rare),
+            looked_up(f"{module}.frequent_rows", tables[0], frequent),
+        ],
+    )
+
+
+def _products(build: Build, value: ir.Value, tables: Sequence[_TileTable]) -> ir.Value:
+    """Logits of all rows of ``tables``, in order."""
+    for tiles, _ in tables:
+        _read_whole(build, tiles)
+    if len(tables) == 1:
+        return product_node(build, value, *tables[0], "head")
+    names = ("head.frequent", "head.rare")
+    parts = [product_node(build, value, *table, name) for table, name in zip(tables, names, strict=True)]
+    return build.graph.node("Concat", "head", parts, axis=-1)
 
 
 def table_layout(build: Build, module: str, scheme: Scheme) -> Layout:
@@ -102,6 +159,8 @@ def _packed_table(build: Build, module: str, scheme: Scheme) -> list[ir.Value]:
     note = layout.note(scheme)
     if note is not None:
         build.notes.add(note)
+    if isinstance(scheme, TableScheme):
+        build.notes.add(f"{scheme.name} is stored as {scheme.frequent.name} in all rows")
     rows = build.weights.shape(f"{module}.weight")[0]
     weights = build.weights
     known = f"{module}.codes" in build.graph.nbytes

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edgepress.benchmarks.lab.same_bytes.pico_embedders import save_embedder
@@ -55,6 +56,23 @@ def test_a_decoder_after_a_scheme_and_its_checkpoint(scheme: str, pico_llama: Pa
     bundle = bundle_subject(tmp_path / "bundle")
     for planned in (subject_of(str(pico_llama), scheme=scheme), subject_of(str(tmp_path / "checkpoint"))):
         assert_same(planned, bundle, Run(1, 7), Run(12, 0))
+
+
+def test_a_decoder_whose_rare_tokens_have_fewer_bits(
+    pico_llama: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("passes: [{pass: embedding, scheme: W4A16-g16+W2A16-g32@48}]")
+    text: dict[str, Any] = {"calibration": str(pico_text), "samples": 8, "length": 32}
+    compress_model(str(pico_llama), output=tmp_path / "checkpoint", recipe=str(recipe), **text)
+    export_bundle(tmp_path / "checkpoint", output=tmp_path / "bundle")
+    bundle = bundle_subject(tmp_path / "bundle")
+    for planned in (
+        subject_of(str(pico_llama), recipe=str(recipe)),
+        subject_of(str(tmp_path / "checkpoint")),
+    ):
+        assert computed(planned.does(Run(1, 7))) == computed(bundle.does(Run(1, 7)))
+        assert planned.disk == pytest.approx(bundle.disk, rel=0.35)
 
 
 @pytest.mark.parametrize("scheme", [None, "W8A8"])

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgepress.compress.api import compress_model
+from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.numbers.table_scheme import table_scheme
 from edgepress.compress.passes.embedding import Embedding
 from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.pipeline.stage import Stage
@@ -26,6 +27,7 @@ from edgepress.errors import RecipeError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.text.tokenizer import Tokenizer
+from edgepress.storage import read_json
 from edgepress.terminal import Silent
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -124,6 +126,48 @@ def test_the_bundle_answers_as_the_checkpoint(
     np.testing.assert_allclose(bundle.decoder.logits(np.asarray(ids)), wanted.numpy(), atol=1e-4)
 
 
+@pytest.mark.chain
+@pytest.mark.parametrize("tied", [True, False])
+def test_rare_tokens_get_fewer_bits_to_the_end(
+    tied: bool, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path, recipe: Callable[..., str]
+) -> None:
+    """In the plan, the checkpoint and a bundle, which answers as the checkpoint; with standard operators it
+    is as large as one scheme for all rows makes it.
+    """
+    model = make_decoder(tmp_path / "model", tie_word_embeddings=tied, vocab_size=3000)
+    text: dict[str, Any] = {"calibration": str(pico_text), "samples": 8, "length": 32}
+    sizes = {}
+    for name in ("W6A16-g16+W2A16-g32@30", "W6A16-g16"):
+        steps = {"pass": "rtn", "scheme": "W4A16-g16"}, {"pass": "embedding", "scheme": name}
+        plan = plan_model(str(model), recipe=recipe(tmp_path, *steps), **text)
+        made = compress_model(
+            str(model), recipe=recipe(tmp_path, *steps), output=tmp_path / f"made {name}", **text
+        )
+        source = WeightSource.open(made)
+        assert source.embedding_scheme == table_scheme(name) == source.head_scheme
+        for form in ("edgepress", "standard"):
+            bundle = export_bundle(
+                made, output=tmp_path / f"{form} {name}", operators=form, activations="float32"
+            )
+            manifest = read_json(bundle / "manifest.json")
+            assert manifest["source"]["embedding"] == name
+            sizes[form, name] = sum(file.stat().st_size for file in bundle.iterdir())
+            ids = [Tokenizer.open(made).encode("the river ran under old stone bridges")]
+            with torch.no_grad():
+                reference = AutoModelForCausalLM.from_pretrained(made, dtype=torch.float32)
+                wanted = reference(torch.tensor(ids)).logits
+            found: Any = open_bundle(bundle)
+            np.testing.assert_allclose(found.decoder.logits(np.asarray(ids)), wanted.numpy(), atol=1e-4)
+        sizes["planned", name] = plan.bundle_bytes
+    anatomy = WeightSource.open(model).anatomy
+    values = (anatomy.vocab_size - 30) * anatomy.hidden_size * (1 if tied else 2)
+    saved = {form: sizes[form, "W6A16-g16"] - sizes[form, name] for form, name in sizes if "+" in name}
+    # Of six bits with a scale for 16 values two with one for 32, in lines that are filled up.
+    assert saved["edgepress"] == pytest.approx(values * 4.5 / 8, rel=0.15)
+    assert saved["planned"] == pytest.approx(saved["edgepress"], rel=0.15)
+    assert abs(saved["standard"]) < 1000
+
+
 def test_the_recipe_says_how_tables_are_stored_and_no_other_way() -> None:
     assert parse({"passes": [STEP]}, "here").embedding == SCHEME.name
     assert parse({"passes": [STEP], "embedding": SCHEME.name}, "here").embedding == SCHEME.name
@@ -149,3 +193,10 @@ def test_models_without_a_head_or_with_other_sizes_are_refused(pico_bert: Path, 
     wide = Embedding.model_validate({"scheme": Scheme.parse("W4A16-g128")})
     with pytest.raises(ShapeError, match="do not divide"):
         wide.anatomy_after(WeightSource.open(pico_llama).anatomy)
+    anatomy = WeightSource.open(pico_llama).anatomy
+    for name, why in (
+        (f"W4A16-g16+W3A16-g32@{anatomy.vocab_size}", "has no rows from token"),
+        ("W4A16-g16+W3A16-g128@9", "groups of 128 do not divide"),
+    ):
+        with pytest.raises(ShapeError, match=why):
+            Embedding.model_validate({"scheme": name}).anatomy_after(anatomy)

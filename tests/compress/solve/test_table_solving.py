@@ -6,7 +6,8 @@ import pytest
 import torch
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.numbers.table_rounding import quantize_table
+from edgepress.compress.numbers.table_rounding import in_parts, quantize_table
+from edgepress.compress.numbers.table_scheme import TableScheme
 from edgepress.compress.solve import table_solving
 from edgepress.compress.solve.refinement import descend
 from edgepress.compress.solve.table_solving import round_table
@@ -46,3 +47,17 @@ def descents_alone(weight: Tensor, hessian: Tensor, tensor: QTensor, rounds: int
     for _ in range(rounds):
         tensor = descend(weight, hessian, tensor)
     return tensor
+
+
+@pytest.mark.parametrize("first", [100, 208])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_rows_are_rounded_each_in_the_scheme_of_its_part(first: int, dtype: torch.dtype) -> None:
+    table, hessian = problem(dtype)
+    frequent, rare = Scheme.parse("W4A16-g16"), Scheme.parse("W3A16-g32")
+    both = TableScheme.of(frequent, rare, first)
+    found = round_table(table, hessian, both)
+    ones = [round_table(table, hessian, scheme) for scheme in (frequent, rare)]
+    assert torch.equal(found.table, torch.cat([ones[0].table[:first], ones[1].table[first:]]))
+    assert ones[0].error <= found.error * 1.001 and found.error <= ones[1].error * 1.001
+    parts = in_parts(quantize_table(found.table.float(), both))
+    assert torch.equal(torch.cat([part.dequantize() for part in parts]), found.table.float())

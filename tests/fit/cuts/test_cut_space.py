@@ -20,8 +20,9 @@ from edgepress.fit.cuts.cut_losses import part_name
 from edgepress.fit.cuts.cut_space import CutSpace, lost, with_cuts
 from edgepress.fit.cuts.possible import BLOCK, cuts_of
 from edgepress.fit.cuts.profile import Profile
-from edgepress.fit.losses import LINEAR_SCHEMES, TABLE_SCHEMES, Losses
+from edgepress.fit.losses import LINEAR_SCHEMES, Losses
 from edgepress.fit.solve import GAP, Limit, Solution, solve
+from edgepress.fit.table_losses import TABLE_SCHEMES
 
 FEW = (Scheme.parse("W2A16-g32"), Scheme.parse("W4A16-g32"))
 

@@ -10,7 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.numbers.grid import quantize
+from edgepress.compress.numbers.table_rounding import quantize_table
+from edgepress.compress.numbers.table_scheme import rows_of, table_scheme
 from edgepress.errors import ShapeError
 from edgepress.export.graph.linear.embedding import embed, head
 
@@ -24,7 +26,7 @@ def source_of(matrices: Any, scheme: str | None, *, tied: bool, hidden: int = HI
     if not tied:
         tensors["lm_head.weight"] = torch.randn(VOCAB, hidden, generator=generator)
     source = matrices(tensors, {}, SimpleNamespace(blocks=(), embedding="emb", head="lm_head", tied=tied))
-    source.embedding_scheme = None if scheme is None else Scheme.parse(scheme)
+    source.embedding_scheme = None if scheme is None else table_scheme(scheme)
     return source
 
 
@@ -82,3 +84,26 @@ def test_tables_that_cannot_be_looked_up_are_refused(
     source = source_of(matrices, scheme, tied=True, hidden=hidden)
     with pytest.raises(ShapeError, match="emb"):
         one_operation(source).run(embed, IDS)
+
+
+@pytest.mark.parametrize(
+    "scheme", ["W4A16-g16+W3A16-g32@8", "W6A16-g32+W2A16-g32@39", "W5A16-g32+W5A16-g96@1"]
+)
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_of_rare_tokens_are_found_and_multiplied_in_their_own_bits(
+    scheme: str, own: bool, tied: bool, matrices: Any, one_operation: Callable[..., Any]
+) -> None:
+    source = source_of(matrices, scheme, tied=tied)
+    for name, tensor in source.tensors.items():
+        parts = [quantize(tensor[rows], one) for rows, one in rows_of(source.embedding_scheme, VOCAB)]
+        source.tensors[name] = torch.cat([part.dequantize() for part in parts])
+    source.table = lambda name: quantize_table(source.tensors[f"{name}.weight"], source.embedding_scheme)
+    np.testing.assert_array_equal(table(source, "emb"), source.tensors["emb.weight"].numpy())
+    rows = table(source, "emb")[IDS]
+    lookup, both = one_operation(source), one_operation(source)
+    for operation in (lookup, both):
+        operation.build.tiles = operation.build.exact = own
+    np.testing.assert_array_equal(lookup.run(embed, IDS), rows)
+    found = both.run(lambda build, ids: head(build, embed(build, ids)), IDS, exact=not own)
+    np.testing.assert_allclose(found, rows @ table(source, "emb" if tied else "lm_head").T, atol=2e-4)
