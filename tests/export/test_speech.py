@@ -108,7 +108,14 @@ def until(tokens: list[int], end: int) -> list[int]:
     return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+# Each is made of what others here have.
+LATER = ("a task alone", "settings of a code", "settings of a task")
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(one, marks=pytest.mark.slow if one.name in LATER else (), id=one.name) for one in VARIANTS],
+)
 def test_words_are_those_of_transformers(
     variant: Variant, make_whisper: Callable[..., Path], pico_sounds: Path, tmp_path: Path
 ) -> None:

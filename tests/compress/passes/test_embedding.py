@@ -127,7 +127,7 @@ def test_the_bundle_answers_as_the_checkpoint(
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_rare_tokens_get_fewer_bits_to_the_end(
     tied: bool, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path, recipe: Callable[..., str]
 ) -> None:
