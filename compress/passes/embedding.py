@@ -42,7 +42,7 @@ class Embedding(ModelPass):
     on_tables: ClassVar[bool] = True
     scheme: TableSchemeOption = Field(
         description=f"how embedding and head are stored, of at most {MOST_BITS} bits; "
-        "W4A16-g16+W3A16-g32@4096: from token 4096 on, which are rare, otherwise"
+        "W4A16-g16+W3A16-g32@4096 has the rows of rare tokens, from 4096 on, in W3A16-g32"
     )
     head: TableSchemeOption | None = Field(
         None, description="how a head that is not the embedding is stored; null: as the embedding"
