@@ -60,7 +60,6 @@ def test_cut_when_the_results_come(machine: Loopback, bundle: Path, monkeypatch:
     assert clean(machine)
 
 
-@pytest.mark.slow  # a cut, which is seen above, and the device has nothing of what it did
 def test_a_device_that_starts_again_while_it_measures(machine: Loopback, bundle: Path) -> None:
     def reboot() -> None:
         orphans = left_running(machine)
