@@ -33,7 +33,8 @@ def quantize_table(weight: Tensor, scheme: Scheme) -> QTensor:
 
 
 def in_parts(table: QTensor) -> list[QTensor]:
-    """``table`` as its scheme stores it: the frequent rows, and the others in their own codes.
+    """``table [rows, in]`` as its scheme stores it: one matrix, or that of the frequent rows and that of the
+    others, in their own codes.
 
     Raises:
         CheckpointError: rows of rare tokens are not on a grid of their scheme.

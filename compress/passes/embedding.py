@@ -17,7 +17,7 @@ from ...errors import RecipeError, ShapeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..numbers.scheme import Scheme
-from ..numbers.table_scheme import MOST_BITS, TableScheme, TableSchemeOption
+from ..numbers.table_scheme import MOST_BITS, TableScheme, TableSchemeOption, rows_of
 from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import LayerStatus
@@ -118,9 +118,9 @@ class Embedding(ModelPass):
                 fix="leave it out: exports round the embedding to nearest",
             )
         for scheme in self.tables:
-            parts = [scheme.frequent, scheme.rare] if isinstance(scheme, TableScheme) else [scheme]
-            for size in (part.group_size for part in parts if part.group_size is not None):
-                if anatomy.hidden_size % size:
+            for _, part in rows_of(scheme, anatomy.vocab_size):
+                size = part.group_size
+                if size is not None and anatomy.hidden_size % size:
                     raise ShapeError(
                         f"{scheme.name}: groups of {size} do not divide "
                         f"a hidden size of {anatomy.hidden_size}"
