@@ -101,6 +101,7 @@ def test_cut_while_it_measures_kernels(machine: Loopback) -> None:
 
 
 def test_a_disk_that_is_full_while_it_measures(machine: Loopback) -> None:
+    measure_kernels_on(PI, Seen(), limit_s=1)  # so that the packages are there, which would not fit either
     machine.stop()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, limit[1]))  # what sshd's sessions inherit
