@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..disk import disk_size
 from ..runtime.session.needs import gigabytes, time_range
+from ..terminal_tables import FittingTable
 
 if TYPE_CHECKING:
     from ..compress.plan import Plan
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 def shown_plan(plan: Plan, predicted: str) -> Group:
     """The passes as a table, and below it what they need, as plans of other verbs have it."""
-    table = Table()
-    for column in ("pass", "scheme", "layers", "weights", "MB before", "MB after"):
+    table = FittingTable()
+    for column in ("pass", "scheme", "layers", "weights", "MB\nbefore", "MB\nafter"):
         table.add_column(column, justify="left" if column in ("pass", "scheme") else "right")
     for step in plan.steps:
         table.add_row(

@@ -28,7 +28,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..errors import RecipeError
+from ..errors import RecipeError, UnknownName
 from ..limits import LARGEST_SEED
 from ..storage import sha256_json
 from ..yaml_safe import load_yaml
@@ -38,7 +38,7 @@ from .numbers.table_scheme import table_scheme
 from .pipeline.algorithm import Pass
 from .pipeline.pass_names import pass_names
 from .pipeline.pass_options import read_options, renamed_training, training_type
-from .recipe_files import KEYS, REQUANTIZE, About, text_of, unknown_key
+from .recipe_files import KEYS, REQUANTIZE, About, placed, text_of, unknown_key
 from .train.training_options import TrainingOptions
 
 # Options of passes that may name a file or a directory.
@@ -180,11 +180,13 @@ def _step(number: int, data: Any, where: str, training: Mapping[str, Any]) -> tu
         raise RecipeError(f"{where}: {REQUANTIZE} is true or false, not {again!r}")
     try:
         read = read_options(data["pass"], options, training)
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error.what}", why=error.why, fix=error.fix) from None
+    except (RecipeError, UnknownName) as error:
+        raise placed(error, where) from None
     try:
         made = read.kind.model_validate(read.options)
         return Step(name=read.name, options=made, requantize=again), read.notes
+    except UnknownName as error:
+        raise placed(error, where) from None
     except ValidationError as error:
         inside = error.errors()[0]["loc"][:1] == ("training",)
         kind = training_type(read.kind) if inside else read.kind
@@ -247,8 +249,7 @@ def parse(data: Any, where: str) -> Recipe:
     """A recipe from parsed YAML.
 
     Raises:
-        RecipeError: a wrong key or value; names the place, and the right key when there is a near one.
-        UnknownName: no such pass or scheme.
+        RecipeError: a wrong key, value, pass or scheme; names the place, and the right one when one is near.
     """
     if not isinstance(data, Mapping):
         raise RecipeError(f"{where} is not a mapping", fix=f"a recipe has the keys {', '.join(KEYS)}")
@@ -269,6 +270,8 @@ def parse(data: Any, where: str) -> Recipe:
     tables = _tables([step.options for step, _ in read], data, where)
     try:
         return Recipe.model_validate({**rest, **own, **tables})
+    except UnknownName as error:
+        raise placed(error, where) from None
     except ValidationError as error:
         raise _explain(error, list(CalibrationSettings.model_fields), where) from None
 

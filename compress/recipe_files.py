@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import CalibrationError, RecipeError, UnknownName
+from ..errors import CalibrationError, InputError, RecipeError, UnknownName
 from ..storage import read_text
 from ..yaml_safe import load_yaml
 from .numbers.scheme import Scheme
@@ -98,6 +98,11 @@ def text_of(recipe: str) -> tuple[str, str]:
         raise RecipeError(f"cannot read the recipe {path}", why=str(error)) from None
 
 
+def placed(error: InputError, where: str) -> RecipeError:
+    """``error`` with where in the recipe it is."""
+    return RecipeError(f"{where}: {error.what}", why=error.why, fix=error.fix)
+
+
 def unknown_key(key: str, keys: Sequence[str], where: str) -> RecipeError:
     """The error for a key that is not among ``keys``; suggests the nearest."""
     near = difflib.get_close_matches(key.rpartition(".")[2], keys, n=1)
@@ -129,8 +134,8 @@ def check_words(recipe: str) -> bool:
         Whether it says that it needs calibration text, and names none.
 
     Raises:
-        UnknownName: no such recipe, pass or scheme.
-        RecipeError: an unknown key or option. InputError: no YAML.
+        UnknownName: no such recipe.
+        RecipeError: an unknown key, pass, scheme or option. InputError: no YAML.
     """
     text, origin = text_of(recipe)
     data = load_yaml(text, source=origin)
@@ -153,13 +158,17 @@ def _check_pass(entry: Mapping[str, Any], where: str) -> None:
     if isinstance(name, str):
         old = name.replace("-", "_")
         if old not in (*pass_names(), *PASS_ALIASES):
-            raise UnknownName("pass", name, [choice.replace("_", "-") for choice in pass_names()])
+            known_passes = [choice.replace("_", "-") for choice in pass_names()]
+            raise placed(UnknownName("pass", name, known_passes), where)
         alias = PASS_ALIASES.get(old, Alias(old))
         known = option_names(alias.name) | alias.options.keys()
         known |= TRAINING_ALIASES.keys() if "training" in known else set()
         _refuse_unknown(entry, sorted(known | {"pass", REQUANTIZE}), f"{where} ({name})")
     if isinstance(scheme, str):
-        table_scheme(scheme)
+        try:
+            table_scheme(scheme)
+        except UnknownName as error:
+            raise placed(error, f"{where} ({name})") from None
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
