@@ -44,7 +44,7 @@ def test_tables_of_few_bits_are_solved(
     assert [None if one is None else one.name for one in recipe.tables] == [tables[0], tables[-1]]
 
 
-@pytest.mark.parametrize(("tokens", "samples"), [(None, 16), (512.0, 16), (123.3, 66)])
+@pytest.mark.parametrize(("tokens", "samples"), [(None, 64), (512.0, 64), (123.3, 265)])
 def test_linears_are_rounded_by_as_many_tokens_however_short_samples_are(
     tokens: float | None, samples: int
 ) -> None:
