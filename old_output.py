@@ -19,12 +19,7 @@ _SHOWN = 8
 
 
 class OldOutput:
-    """The output in the directory ``path``. Every file in it is read for its hash.
-
-    Raises:
-        OutputExists: it holds what edgepress did not write, or what was changed since; with the list.
-        RefusedByPolicy: its manifest names files outside of it.
-    """
+    """The output in the directory ``path``. Every file in it is read for its hash."""
 
     def __init__(self, path: Path) -> None:
         self._files = _manifest(path)

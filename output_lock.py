@@ -54,12 +54,7 @@ class OutputLock:
         self._descriptor: int | None = None
 
     def acquire(self, *, wait: bool = False) -> bool:
-        """Take the lock; False where another holds it, unless that is to be waited for.
-
-        Raises:
-            OutputExists: the file is somebody's own.
-            InputError: there can be no lock: a file system without them, or a directory that is not there.
-        """
+        """Take the lock; False where another holds it, unless that is to be waited for."""
         while True:
             descriptor = self._open()
             free = self._lock(descriptor, wait)

@@ -44,12 +44,7 @@ def _inside(path: Path, directory: Path) -> bool:
 
 
 def refuse_file(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    """Check that the file ``output`` may be written.
-
-    Raises:
-        OutputExists: it exists and ``overwrite`` is false, or it is a link, a directory, a pipe or a device.
-        InputError: it is one of ``inputs``, or lies in one that is a directory.
-    """
+    """Check that the file ``output`` may be written."""
     if output.is_symlink() or (output.exists() and not output.is_file()):
         kind = "a link" if output.is_symlink() else "a directory" if output.is_dir() else "no regular file"
         raise OutputExists(f"{output} is {kind}, and stays as it is", fix="name a file that can be made")

@@ -22,11 +22,7 @@ def names(package: str) -> list[str]:
 
 
 def load(package: str, name: str, kind: str) -> ModuleType:
-    """Import the plug-in ``name`` of ``package``; dashes and underscores are the same.
-
-    Raises:
-        UnknownName: no such file; the error prints the choices and the nearest one.
-    """
+    """Import the plug-in ``name`` of ``package``; dashes and underscores are the same."""
     known = names(package)
     stem = name.replace("-", "_")
     if stem not in known:

@@ -35,13 +35,6 @@ class Staging:
     ``keep`` says of the staging directory, after a failure, whether a resumed run would find something in it;
     without that it is removed. ``wait`` is for what any process may make for all: another one that is at it
     is waited for.
-
-    Raises:
-        OutputExists: the target exists and ``overwrite`` is false, or it holds what edgepress did not write;
-            or a lock or staging directory of its name is somebody's own.
-        OutputBusy: another process holds the lock, and it is not to be waited for.
-        InputError: the target cannot be written.
-        OutOfResource: the disk is full or fails, now or during any work below.
     """
 
     def __init__(
@@ -174,9 +167,6 @@ class Staging:
     def publish(self) -> None:
         """Rename the result onto the target. The caller has written its manifest last. What else the staging
         directory holds is removed.
-
-        Raises:
-            OutputExists: somebody has changed what is at the target, or made it, since the work began.
         """
         with disk_full_is_typed(self.target):
             sync_tree(self.result)

@@ -47,9 +47,6 @@ _SPECIAL = {
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading; nothing else is opened, since a pipe would be waited for and a device
     has no end.
-
-    Raises:
-        InputError: it is a directory, a named pipe, a socket or a device. OSError: it cannot be opened.
     """
     _require_regular(path, path.stat().st_mode)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -87,11 +84,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def read_at_most(path: Path, most: int, kind: str, fix: str = "") -> bytes:
-    """The bytes of a regular file that has at most ``most``; errors call it the ``kind``.
-
-    Raises:
-        InputError: it is missing, no regular file, or larger. OutOfResource: it does not fit the memory.
-    """
+    """The bytes of a regular file that has at most ``most``; errors call it the ``kind``."""
     try:
         with open_regular(path) as stream:
             data = stream.read(most + 1)
@@ -149,11 +142,7 @@ def sha256_json(value: Any) -> str:
 
 
 def require_plain(root: Path, name: str) -> None:
-    """Refuse absolute paths, ``..`` and what is no name at all, as the name of a file below ``root``.
-
-    Raises:
-        RefusedByPolicy: it is not plain.
-    """
+    """Refuse absolute paths, ``..`` and what is no name at all, as the name of a file below ``root``."""
     candidate = Path(name)
     if candidate.is_absolute() or ".." in candidate.parts or "\x00" in name or not candidate.parts:
         raise RefusedByPolicy(f"file name {name!r} points outside its directory {root}")
@@ -162,9 +151,6 @@ def require_plain(root: Path, name: str) -> None:
 def contained(root: Path, name: str) -> Path:
     """``root / name`` for a plain relative name; refuses absolute paths, ``..``, and links that leave
     ``root``.
-
-    Raises:
-        RefusedByPolicy: the name would read or write outside ``root``.
     """
     require_plain(root, name)
     path = root / name
@@ -219,11 +205,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
-    """Parse a JSON file of at most ``limit`` bytes.
-
-    Raises:
-        InputError: missing, unreadable, too large, not UTF-8 or not JSON; names the file.
-    """
+    """Parse a JSON file of at most ``limit`` bytes."""
     try:
         if path.stat().st_size > limit:
             raise InputError(f"{path} is larger than {limit} bytes, too large for a JSON file")

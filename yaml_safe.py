@@ -46,10 +46,6 @@ def load_yaml(text: str, *, source: str) -> Any:
     """Parse one YAML document into dicts, lists, strings, numbers, booleans and None (an empty text).
 
     ``source`` names the text in errors (a file name).
-
-    Raises:
-        InputError: not YAML, more than one document, larger than 1 MB, deeper than 20, a tag, a duplicate or
-            non-string key, a self-reference, or aliases that expand beyond 50,000 values.
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:

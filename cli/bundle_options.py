@@ -102,11 +102,8 @@ def session(command: Command) -> Command:
 
 
 def named_model(model: str, *, download: bool) -> None:
-    """Refuse a word that names no model before anything heavy is imported; with ``download`` fetch it first.
-
-    Raises:
-        EdgepressError: as ``require_model`` and ``download`` of
-            :mod:`~edgepress.compress.model.model_names`.
+    """Refuse a word that names no model before anything heavy is imported; with ``download`` fetch it
+    first.
     """
     from ..compress.model.model_names import download as fetch
     from ..compress.model.model_names import require_model
@@ -125,11 +122,7 @@ def limit_torch(threads: int | None) -> None:
 
 
 def given_texts(texts: tuple[str, ...], file: Path | None, verb: str, *, images: bool = False) -> list[str]:
-    """The texts that ``verb`` is given: as words of the command, and as lines of a file.
-
-    Raises:
-        InputError: there are none, or the file cannot be read.
-    """
+    """The texts that ``verb`` is given: as words of the command, and as lines of a file."""
     lines = [*texts, *(text_lines(file) if file else [])]
     if not lines:
         others = ", or images with --image" if images else ""
@@ -139,11 +132,7 @@ def given_texts(texts: tuple[str, ...], file: Path | None, verb: str, *, images:
 
 
 def text_lines(file: Path) -> list[str]:
-    """The lines of ``file`` that are not blank.
-
-    Raises:
-        InputError: it cannot be read, or is not UTF-8.
-    """
+    """The lines of ``file`` that are not blank."""
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else read_regular(file)
         text = io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8").read()
@@ -153,10 +142,6 @@ def text_lines(file: Path) -> list[str]:
 
 
 def print_plan(terminal: Terminal, needs: Needs, output: Path, most: float | None) -> None:
-    """Show what work needs of this machine.
-
-    Raises:
-        OutOfResource: it does not fit the free memory, ``most`` GB of it, or the disk of ``output``.
-    """
+    """Show what work needs of this machine."""
     available = needs.require(output, most)
     terminal.document({**needs.as_dict(), "available": available}, needs.table(available, output))

@@ -64,12 +64,7 @@ class EncoderQuestion:
         return model
 
     def opened(self, kind: type[Model]) -> Model:
-        """The bundle as a ``kind`` of model; a provider that does not run all of it is said.
-
-        Raises:
-            InputError: the bundle is a decoder.
-            BundleError, RefusedByPolicy: it is no bundle, or not what its manifest says.
-        """
+        """The bundle as a ``kind`` of model; a provider that does not run all of it is said."""
         from ..runtime.bundle.bundle import Bundle
 
         opened = Bundle.open(self.bundle, weights_later=True)

@@ -92,8 +92,10 @@ def plan_model(
     output: str | Path = ".",
     progress: Progress | None = None,
 ) -> Any:
-    """The :class:`~edgepress.compress.plan.Plan` of a compression; raises what :func:`compress_model` does
-    before it reads a weight, and writes nothing but demo models.
+    """The :class:`~edgepress.compress.plan.Plan` of a compression; writes nothing but demo models.
+
+    Raises:
+        EdgepressError: what :func:`compress_model` raises before it reads a weight.
     """
     _check_words(model, recipe, scheme, group_size, calibration, field)
     choice = CalibrationChoice(calibration, samples, length, seed, field, chat, tuple(protect))

@@ -13,9 +13,6 @@ from .scheme_recipe import recipe_for
 class AskedRecipe:
     """A ``recipe``, or the ``scheme`` with ``group_size`` that stands for one; ``calibrated`` says whether
     there is text for it.
-
-    Raises:
-        RecipeError, UnknownName: the recipe cannot be read, or is not valid.
     """
 
     def __init__(
@@ -31,11 +28,7 @@ class AskedRecipe:
         )
 
     def check(self, anatomy: Anatomy) -> None:
-        """Refuse a model that the recipe cannot work on, by its anatomy alone.
-
-        Raises:
-            ShapeError, RecipeError: as :mod:`.model_checks`.
-        """
+        """Refuse a model that the recipe cannot work on, by its anatomy alone."""
         recipe = self.of(anatomy)
         check_kind(anatomy, recipe)
         check_shapes(anatomy, recipe)

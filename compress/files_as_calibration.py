@@ -16,13 +16,7 @@ from .text.calibration_images import calibration_of_images
 def calibration_of_files(
     source: WeightSource, folder: str, *, samples: int, seed: int, batch_size: int
 ) -> Calibration:
-    """So many ``samples`` of the files in ``folder`` that the model ``source`` reads.
-
-    Raises:
-        CheckpointError: nothing beside the model says how they are prepared.
-        CalibrationError, InputError: as :func:`.text.calibration_images.calibration_of_images` and
-            :func:`.text.calibration_audio.calibration_of_sounds`.
-    """
+    """So many ``samples`` of the files in ``folder`` that the model ``source`` reads."""
     anatomy, path = source.anatomy, source.reader.path
     if anatomy.hearing is not None:
         return calibration_of_sounds(

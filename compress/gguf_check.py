@@ -24,9 +24,6 @@ _FLOAT = "float"
 def check_gguf_types(source: WeightSource, recipe: Recipe, left: Anatomy) -> None:
     """Refuse other schemes beside types of GGUF's own where the file has no type for them, or one type for
     several of them. ``left`` is what the passes leave of the model.
-
-    Raises:
-        RecipeError: names a layer, and the way out.
     """
     schemes = _schemes(source, recipe)
     if not any(scheme is not None and scheme.of_gguf for scheme in schemes.values()):
@@ -62,11 +59,7 @@ def _schemes(source: WeightSource, recipe: Recipe) -> dict[str, Scheme | None]:
 
 
 def _type(name: str, in_features: int, schemes: Mapping[str, Scheme | None]) -> str:
-    """The type of a layer; empty where a pass will choose it.
-
-    Raises:
-        RecipeError: there is none.
-    """
+    """The type of a layer; empty where a pass will choose it."""
     if name not in schemes:
         return _FLOAT
     scheme = schemes[name]

@@ -52,9 +52,6 @@ def check_scheme(model: str, scheme: Scheme) -> None:
     """Refuse ``scheme`` for ``model`` where its groups do not divide the inputs of a layer.
 
     A model that is still to be made, that is compressed already or that cannot be opened is left to the plan.
-
-    Raises:
-        ShapeError: names the layers and the group sizes that would fit.
     """
     size = scheme.group_size
     if size is None or (anatomy := _anatomy(model)) is None:

@@ -110,11 +110,7 @@ class Job:
         return self.samples + (math.ceil(SHARE * self.samples) if self.choice.protect else 0)
 
     def _protection(self) -> list[str]:
-        """What the plan says of protected groups.
-
-        Raises:
-            InputError: no pass reads text.
-        """
+        """What the plan says of protected groups."""
         from .text.protected_text import SHARE
 
         named = [f"{one.name} ({len(one.texts)} groups)" for one in self.choice.protect]
@@ -131,9 +127,6 @@ class Job:
     def require_room(self, target: Path, device_name: str, most: float | None) -> int:
         """Refuse what does not fit the disk of ``target``, or the memory of the device and ``most`` GB of it;
         returns how much memory is there.
-
-        Raises:
-            OutOfResource: says what would fit.
         """
         from .memory_budget import available_memory, require_memory
         from .pipeline.device import choose_device
@@ -146,12 +139,7 @@ class Job:
         return available
 
     def calibration(self) -> Any:
-        """The token batches, or None when no pass asks for statistics.
-
-        Raises:
-            CalibrationError: text that is missing, unreadable or too short.
-            InputError: a field or a chat template where no text is read, or the text has none.
-        """
+        """The token batches, or None when no pass asks for statistics."""
         from ..runtime.text.tokenizer import Tokenizer
         from .model.family import read_by
         from .sample_length import text_inputs

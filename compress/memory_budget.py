@@ -36,11 +36,7 @@ def available_memory(device: torch.device, most: float | None = None) -> int:
 def require_memory(
     source: WeightSource, recipe: Recipe, samples: int, length: int, batch_size: int, available: int
 ) -> None:
-    """Refuse a ``recipe`` that needs more than the ``available`` bytes on the model ``source``.
-
-    Raises:
-        OutOfResource: names the pass, both numbers, and the packaged recipes that would fit.
-    """
+    """Refuse a ``recipe`` that needs more than the ``available`` bytes on the model ``source``."""
 
     def needs(recipe: Recipe) -> int:
         return memory_of(source, recipe, samples, length, batch_size)

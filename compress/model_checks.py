@@ -19,12 +19,7 @@ _FOR_EXPERTS = (
 
 
 def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
-    """Refuse groups that do not divide.
-
-    Raises:
-        ShapeError: names the layers and the group sizes that would fit.
-        RecipeError: a pass that cannot make a model of these shapes smaller as asked.
-    """
+    """Refuse groups that do not divide."""
     for name, step in recipe.steps:
         scheme, selected = step.weight_scheme, step.selected(anatomy)
         anatomy = step.anatomy_after(anatomy)
@@ -49,9 +44,6 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
 def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
     """Refuse an encoder–decoder to passes that know one stack alone, a mixture of experts to those that do
     not know experts, and blocks without attention to those that need it.
-
-    Raises:
-        RecipeError: names the pass.
     """
     for name, step in recipe.steps:
         if anatomy.has_experts and not step.knows_experts:
@@ -102,11 +94,7 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
 
 
 def _check_gguf(anatomy: Anatomy, name: str, scheme: Scheme) -> None:
-    """Refuse a type that llama.cpp alone reads to a model that is not written for it.
-
-    Raises:
-        RecipeError: says why ``export --format gguf`` would refuse the result.
-    """
+    """Refuse a type that llama.cpp alone reads to a model that is not written for it."""
     way = "take integers, such as W4A16 or W8A8"
     try:
         refuse_rounded(architecture_of(anatomy), f"a {anatomy.model_type}", way)
@@ -120,9 +108,6 @@ def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> N
     """Refuse to quantize a cache that is not there, or to change weights under the scales of one.
 
     ``present`` is the scheme of the cache that the model comes with.
-
-    Raises:
-        RecipeError: names the pass and the way out.
     """
     name, last = recipe.steps[-1]
     if last.kv_scheme is not None and anatomy.kind == "encoder":

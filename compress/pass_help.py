@@ -42,11 +42,7 @@ def all_passes() -> list[dict[str, Any]]:
 
 
 def options_of(name: str) -> list[dict[str, Any]]:
-    """The options of the pass ``name``, or of the section ``training``: name, type, default, description.
-
-    Raises:
-        UnknownName: no such pass.
-    """
+    """The options of the pass ``name``, or of the section ``training``: name, type, default, description."""
     kind: type[BaseModel] = TrainingOptions if name == TRAINING else pass_type(name)
     properties = kind.model_json_schema()["properties"]
     found = []

@@ -69,13 +69,6 @@ def plan(
     """The plan for ``recipe`` on ``source``; checks that every group divides and every target exists.
     ``requantize``: what the model comes quantized with may be rounded again. ``rounded``: what all of its
     layers were dequantized from, where ``source`` does not say.
-
-    Raises:
-        ShapeError: a group that does not divide.
-        CheckpointError, ShapeError, UnknownName: what no graph could hold afterwards.
-        RecipeError: targets that match nothing, layers that are quantized twice, a cache that the model lacks
-            or that would go stale, a pass that does not know such models, or what no GGUF file holds beside
-            types of GGUF's own.
     """
     check_kind(source.anatomy, recipe)
     require_graph(source.anatomy)

@@ -246,11 +246,7 @@ def _tables(passes: Sequence[Pass], data: Mapping[str, Any], where: str) -> dict
 
 
 def parse(data: Any, where: str) -> Recipe:
-    """A recipe from parsed YAML.
-
-    Raises:
-        RecipeError: a wrong key, value, pass or scheme; names the place, and the right one when one is near.
-    """
+    """A recipe from parsed YAML."""
     if not isinstance(data, Mapping):
         raise RecipeError(f"{where} is not a mapping", fix=f"a recipe has the keys {', '.join(KEYS)}")
     unknown = [key for key in data if key not in KEYS]

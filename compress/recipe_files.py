@@ -76,12 +76,7 @@ def no_text(recipe: str, *, reads: str = "text") -> CalibrationError:
 
 
 def text_of(recipe: str) -> tuple[str, str]:
-    """``(YAML text, origin)`` of a recipe file or of a recipe that comes with the package.
-
-    Raises:
-        UnknownName: neither a file nor a known name.
-        RecipeError: there is no such file, or it is not readable as UTF-8 text.
-    """
+    """``(YAML text, origin)`` of a recipe file or of a recipe that comes with the package."""
     path = Path(recipe)
     if not path.is_file():
         if recipe in names():
@@ -111,12 +106,7 @@ def unknown_key(key: str, keys: Sequence[str], where: str) -> RecipeError:
 
 
 def scheme_asked(scheme: str, group_size: int | None) -> Scheme:
-    """The scheme of ``--scheme`` with ``--group-size``.
-
-    Raises:
-        UnknownName: no such scheme.
-        RecipeError: a group size that it cannot have.
-    """
+    """The scheme of ``--scheme`` with ``--group-size``."""
     parsed = Scheme.parse(scheme)
     if group_size is None:
         return parsed
@@ -132,10 +122,6 @@ def check_words(recipe: str) -> bool:
 
     Returns:
         Whether it says that it needs calibration text, and names none.
-
-    Raises:
-        UnknownName: no such recipe.
-        RecipeError: an unknown key, pass, scheme or option. InputError: no YAML.
     """
     text, origin = text_of(recipe)
     data = load_yaml(text, source=origin)

@@ -16,11 +16,7 @@ _BEFORE = "the model as it came"
 
 
 def check_named(anatomy: Anatomy, name: str, step: Pass) -> None:
-    """Refuse an entry of ``targets`` or ``ignore`` of the pass ``name`` that names nothing in the model.
-
-    Raises:
-        RecipeError: names the entry, and the ways to name a layer.
-    """
+    """Refuse an entry of ``targets`` or ``ignore`` of the pass ``name`` that names nothing in the model."""
     if not isinstance(step, Selective):
         return
     linears: list[tuple[str, str]] = [(linear.name, linear.role) for linear in anatomy.linears()]
@@ -42,9 +38,6 @@ def check_named(anatomy: Anatomy, name: str, step: Pass) -> None:
 def check_head(anatomy: Anatomy, recipe: Recipe) -> None:
     """Refuse a scheme for a head that ``anatomy``, of the finished model, does not have of its own; a pass
     that adds one counts.
-
-    Raises:
-        RecipeError: says why it has none.
     """
     added = any(step.added_bytes(anatomy) for _, step in recipe.steps)
     if recipe.head != AS_EMBEDDING and (anatomy.head is None or (anatomy.tied and not added)):
@@ -59,9 +52,6 @@ def check_requantized(
 ) -> tuple[str, ...]:
     """What to say of passes that give new codes to layers which have some, from an earlier pass or from the
     start; ``again``: those of the start may be given new ones, ``everywhere``: all layers had some.
-
-    Raises:
-        RecipeError: neither the recipe nor the caller has a word for it.
     """
     anatomy, notes = source.anatomy, list[str]()
     linears = [linear.name for linear in anatomy.linears()] if everywhere else []

@@ -8,11 +8,7 @@ from .train.learning import Learning
 
 
 def limited(recipe: Recipe, minutes: float) -> Recipe:
-    """``recipe`` with every pass that learns ending after ``minutes``.
-
-    Raises:
-        RecipeError: none of its passes learns for a time that can be bounded, or ``minutes`` is none.
-    """
+    """``recipe`` with every pass that learns ending after ``minutes``."""
     if not minutes > 0:
         raise RecipeError(f"--max-time {minutes:g} leaves no time to learn", fix="give minutes, such as 30")
     if not any(map(_learns, recipe.passes)):

@@ -68,13 +68,7 @@ def beyond_cache(cache_bytes: int | None) -> int:
 
 
 def measure_bandwidth(working_set: int, *, threads: int | None = None, repeats: int = REPEATS) -> Bandwidth:
-    """Measure with ``working_set`` bytes in all (rounded down to whole vectors), split over ``threads``.
-
-    Raises:
-        InputError: a working set under 1 MiB, or fewer than one thread or repeat.
-        OutOfResource: the working set is more than half of the memory that is free.
-        EdgepressError: the child process failed.
-    """
+    """Measure with ``working_set`` bytes in all (rounded down to whole vectors), split over ``threads``."""
     return measure_bandwidths([working_set], threads=threads, repeats=repeats)[0]
 
 
@@ -90,9 +84,6 @@ def measure_bandwidths(
 
     Args:
         seconds: after which no repeat of a working set is begun that need not be.
-
-    Raises:
-        As :func:`measure_bandwidth`, and EdgepressError where the time sufficed for none.
     """
     asked = sorted(set(working_sets))
     number = thread_budget() if threads is None else threads

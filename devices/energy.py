@@ -88,11 +88,7 @@ class Meter:
         return {counter.domain: counter.read() for counter in (*self.counted, *self.beside)}
 
     def between(self, before: Snapshot, after: Snapshot) -> Consumed:
-        """What passed from one snapshot to a later one.
-
-        Raises:
-            MeterLost: a counter went backwards and does not say where it wraps.
-        """
+        """What passed from one snapshot to a later one."""
         passed: dict[str, int] = {}
         wraps = 0
         for counter in (*self.counted, *self.beside):

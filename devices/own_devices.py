@@ -48,11 +48,7 @@ def configuration() -> Path:
 
 
 def own_devices() -> dict[str, OwnDevice]:
-    """By name.
-
-    Raises:
-        InputError: the file is damaged; names it.
-    """
+    """By name."""
     path = configuration()
     if not path.exists():
         return {}
@@ -69,11 +65,7 @@ def own_devices() -> dict[str, OwnDevice]:
 
 
 def own_device(name: str) -> OwnDevice:
-    """The device ``name``.
-
-    Raises:
-        UnknownName: none was added under it; InputError: the file is damaged.
-    """
+    """The device ``name``."""
     known = own_devices()
     if name not in known:
         fix = f"add it: edgepress devices add {name} --ssh USER@HOST"

@@ -30,11 +30,7 @@ class QuickRates:
 
 
 def quick_rates(threads: int) -> QuickRates:
-    """The rates of so many ``threads``.
-
-    Raises:
-        EdgepressError: the child process failed.
-    """
+    """The rates of so many ``threads``."""
     child = subprocess.run(
         [sys.executable, "-P", "-m", __name__],
         capture_output=True,

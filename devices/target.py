@@ -148,12 +148,7 @@ def target_names(folder: Path = FOLDER) -> list[str]:
 
 
 def target(name: str, folder: Path = FOLDER) -> Target:
-    """The target ``name``; underscores and dashes are the same, letter case is ignored.
-
-    Raises:
-        UnknownName: no such file; carries the nearest name.
-        InputError: the file is not a valid target; names the file and the field.
-    """
+    """The target ``name``; underscores and dashes are the same, letter case is ignored."""
     known = target_names(folder)
     stem = name.lower().replace("_", "-")
     if stem not in known:

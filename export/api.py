@@ -122,12 +122,7 @@ def _require_packages_and_place(checkpoint: str | Path, target: Path, text: str 
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the caller said, and the format that this names.
-
-    Raises:
-        UnknownName: no such format.
-        InputError: what only a bundle, or a graph, can have, of another format.
-    """
+    """What the caller said, and the format that this names."""
 
     format: str
     validate: bool

@@ -155,11 +155,7 @@ def _states(anatomy: Anatomy) -> dict[str, Any]:
 
 
 def encoder_decoder_section(job: ExportJob) -> dict[str, Any]:
-    """Shapes of the cache, limits and special tokens of an encoder–decoder.
-
-    Raises:
-        CheckpointError: nothing says what answers begin with.
-    """
+    """Shapes of the cache, limits and special tokens of an encoder–decoder."""
     anatomy, tokens = job.source.anatomy, GenerationTokens.of(job.source)
     layers = [
         {"kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim}

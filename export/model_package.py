@@ -34,13 +34,7 @@ PROVIDERS: dict[str, tuple[str, str | None]] = {
 
 
 def write_package(bundles: Sequence[str | Path], *, output: str | Path, overwrite: bool = False) -> Path:
-    """Copy ``bundles`` of one model, each for another provider, into the package ``output``; its path.
-
-    Raises:
-        InputError: none, two for one provider, of two models, or with operators that only edgepress has.
-        BundleError: one is no bundle, or not as it was published; as :meth:`Bundle.open`.
-        OutputExists, OutOfResource: as every output.
-    """
+    """Copy ``bundles`` of one model, each for another provider, into the package ``output``; its path."""
     target = Path(output)
     refuse_nesting(target, list(bundles))
     variants: dict[str, Bundle] = {}
@@ -96,12 +90,7 @@ def _own_manifest(root: Path) -> dict[str, Any]:
 
 
 def _provider(bundle: Bundle) -> str:
-    """What the bundle is written for.
-
-    Raises:
-        InputError: ONNX Runtime does not have its operators.
-        BundleError: its manifest names no provider that is known.
-    """
+    """What the bundle is written for."""
     if bundle.own_operators:
         raise InputError(
             f"{bundle.path} has operators that ONNX Runtime does not have",

@@ -30,11 +30,7 @@ def open_job(
     form: ProviderForm,
     progress: Progress,
 ) -> ExportJob:
-    """The job of exporting ``checkpoint`` to ``target``.
-
-    Raises:
-        EdgepressError: model or text cannot be read, or the output would lie in one of them.
-    """
+    """The job of exporting ``checkpoint`` to ``target``."""
     model = resolve(str(checkpoint), progress)
     refuse_nesting(target, [model.path])
     proof_text(text)  # a text that cannot be read is found now, not after the graph is written

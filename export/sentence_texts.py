@@ -44,11 +44,7 @@ class Prompts:
         return ["", *dict.fromkeys(text for text in self.texts.values() if text)]
 
     def check_pooled(self, directory: Path, progress: Progress) -> None:
-        """Say that a bundle of the model in ``directory`` gets no prompts, where that is so.
-
-        Raises:
-            CheckpointError: every text would have one in front.
-        """
+        """Say that a bundle of the model in ``directory`` gets no prompts, where that is so."""
         if not self.left_out:
             return
         if self.default is not None and self.texts[self.default]:
@@ -64,11 +60,7 @@ class Prompts:
 
 
 def check_texts(directory: Path) -> None:
-    """Refuse a tokenizer whose end of a text is not in its file.
-
-    Raises:
-        CheckpointError: the settings ask for an end that ``tokenizer.json`` does not add.
-    """
+    """Refuse a tokenizer whose end of a text is not in its file."""
     if _read(directory / _SETTINGS).get("add_eos_token") is True:
         tokenizer = Tokenizer.open(directory)
         if tokenizer.encode("a")[-1] not in tokenizer.eos_ids:
@@ -80,11 +72,7 @@ def check_texts(directory: Path) -> None:
 
 
 def prompts_of(directory: Path, pooling: Pooling) -> Prompts:
-    """The prompts of the model in ``directory``, whose ``pooling`` says whether they are pooled.
-
-    Raises:
-        CheckpointError: they are no texts by name, or the default is none of them.
-    """
+    """The prompts of the model in ``directory``, whose ``pooling`` says whether they are pooled."""
     file = directory / _PROMPTS
     content = _read(file)
     texts, default = content.get("prompts") or {}, content.get("default_prompt_name")

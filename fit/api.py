@@ -52,11 +52,6 @@ def fit_model(
     process, if ``wish`` has some of Optuna's.
 
     A killed run goes on with the same call; an interrupted one leaves the best that holds so far.
-
-    Raises:
-        GateFailed: nothing holds as measured; says what came nearest, and why there is nothing better.
-        Interrupted: after the best so far was written.
-        EdgepressError: as compress, export, validate and profile.
     """
     wish.check()
     target, progress = Path(output), progress or Silent()
@@ -90,11 +85,7 @@ def fit_model(
 
 
 def _judged(job: Job, search: Search, stage: Staging) -> dict[str, Any]:
-    """Deliver the best trial that holds on the held-out text too.
-
-    Raises:
-        GateFailed: none does.
-    """
+    """Deliver the best trial that holds on the held-out text too."""
     for trial, broken in search.judged():
         if not broken:
             return deliver(job, search, trial, stage)
@@ -137,10 +128,6 @@ def plan_fit(
 ) -> dict[str, Any]:
     """The space, and what is known of the result before anything is measured: sizes exactly; damage where an
     earlier run on the same model and text has measured it.
-
-    Raises:
-        GateFailed: budgets of bytes that nothing keeps.
-        EdgepressError: as :func:`fit_model` before it measures.
     """
     wish.check()
     if output is not None:

@@ -55,12 +55,6 @@ class Budget:
 def parse(quantity: Quantity, text: str, devices: Sequence[str]) -> list[Budget]:
     """The budgets that ``text`` sets: one value for all ``devices``, or ``NAME=VALUE`` for some, by comma; of
     slices always ``NAME=VALUE``.
-
-    Raises:
-        InputError: no number, no positive one, an unknown or missing unit, a device or slice named twice, a
-            device for what is the same everywhere, or no slice for what is of one; says what was given and
-            what one writes.
-        UnknownName: a device that is not one of ``devices``.
     """
     if "=" not in text and quantity.on_slice:
         raise InputError(f"{quantity.option} {text}: of which slice?", fix=f"write {quantity.example}")
@@ -127,11 +121,7 @@ def _number(quantity: Quantity, text: str) -> float:
 
 
 def refuse_other_kinds(budgets: Sequence[Budget], kind: str, model: str) -> None:
-    """Refuse budgets of what is not measured of a model of this ``kind``.
-
-    Raises:
-        InputError: names those that are.
-    """
+    """Refuse budgets of what is not measured of a model of this ``kind``."""
     for budget in budgets:
         if kind not in budget.quantity.models:
             known = ", ".join(one.option for one in QUANTITIES if kind in one.models)

@@ -35,9 +35,6 @@ def originals(line: Measurement, budgets: Sequence[Budget]) -> dict[str, float]:
 def of_device(name: str, line: Measurement, budgets: Sequence[Budget]) -> dict[str, float]:
     """The figures of a device; energy as counted, or that of a target's watts for as long as a token or
     sentence takes.
-
-    Raises:
-        MissingDependency: energy is bounded there, and nothing counts it.
     """
     found: dict[str, float] = {}
     for quantity in QUANTITIES:

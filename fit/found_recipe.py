@@ -26,9 +26,6 @@ def recipe_of(
 ) -> dict[str, Any]:
     """The recipe for one option of every unit, or the packaged one; ``calibration`` is that section of it.
     ``tokens``: of a sample, in the mean, which are fewer than its length where samples are paragraphs.
-
-    Raises:
-        InputError: the choice leaves every linear in float.
     """
     if method.packaged:
         return packaged_recipe(method.packaged, calibration)

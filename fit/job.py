@@ -53,11 +53,7 @@ class Job:
         return {**named, "samples": self.wish.samples, "length": self.length, "seed": self.wish.seed}
 
     def search(self, ends: float) -> Search:
-        """With the losses measured; before that, budgets of bytes that nothing keeps are refused.
-
-        Raises:
-            GateFailed: with the nearest.
-        """
+        """With the losses measured; before that, budgets of bytes that nothing keeps are refused."""
         if not self.wish.trials:  # these may cut more from the model first
             refuse_impossible(self.cut_space(space_of(self.source, None)), self.wish.budgets)
         spaces = self.spaces()
@@ -106,11 +102,7 @@ class Job:
 
 
 def refuse_impossible(found: CutSpace, budgets: Sequence[Budget]) -> None:
-    """Refuse budgets of bytes that the smallest choice exceeds.
-
-    Raises:
-        GateFailed: names the least bound that a choice keeps.
-    """
+    """Refuse budgets of bytes that the smallest choice exceeds."""
     space, least = found.space, found.smallest
     for budget in budgets:
         needed = {DISK: space.shipped, MEMORY: space.resident}.get(budget.quantity)

@@ -32,11 +32,7 @@ _WITHOUT_FIGURES: tuple[tuple[Callable[[Anatomy], bool], str, str, str], ...] = 
 
 
 def require_known(resolved: ResolvedModel, source: WeightSource, budgets: Sequence[Budget]) -> None:
-    """Refuse models, and budgets of them, that there are no figures for.
-
-    Raises:
-        InputError: names the model, and what can be done with it.
-    """
+    """Refuse models, and budgets of them, that there are no figures for."""
     name, anatomy = resolved.name, source.anatomy
     for applies, what, why, fix in _WITHOUT_FIGURES:
         if applies(anatomy):

@@ -89,10 +89,6 @@ def measure_losses(
 ) -> Losses:
     """Measure on ``calibration``, or read what was measured; of ``cuts`` too, unless the model is cut
     already. ``directory`` is for what a killed run left.
-
-    Raises:
-        CalibrationError: the model turns the text into NaN or infinity, or there is one sequence of it, which
-            cannot be rounded by and measured on.
     """
     file = losses_file(fingerprint, source.anatomy, calibration, cuts=cuts)
     if (known := known_losses(file)) is not None:

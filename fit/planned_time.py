@@ -24,20 +24,12 @@ from .losses import LINEAR_SCHEMES, linear_schemes
 
 
 def planned_seconds(source: WeightSource, recipe: Mapping[str, Any]) -> float:
-    """Of the compression of ``source`` by ``recipe``.
-
-    Raises:
-        EdgepressError: the recipe is none for this model, as :func:`~edgepress.compress.plan.plan` says it.
-    """
+    """Of the compression of ``source`` by ``recipe``."""
     return _planned(source, _parsed(recipe)).seconds
 
 
 def seconds_with_room(source: WeightSource, recipe: Mapping[str, Any], folder: Path, device: str) -> float:
-    """The same, where this machine has room for it: memory of the ``device``, and the disk of ``folder``.
-
-    Raises:
-        OutOfResource: says what would fit. EdgepressError: as :func:`planned_seconds`.
-    """
+    """The same, where this machine has room for it: memory of the ``device``, and the disk of ``folder``."""
     parsed = _parsed(recipe)
     found, available = _planned(source, parsed), available_memory(choose_device(device))
     require_disk(folder, found.disk)
@@ -49,9 +41,6 @@ def seconds_with_room(source: WeightSource, recipe: Mapping[str, Any], folder: P
 def require_room_to_measure(source: WeightSource, samples: int, length: int, device: str) -> None:
     """Refuse, before anything is read, a model of which this machine cannot measure what each part loses: a
     backward sweep as that of ``allocate`` with GPTQ, in all schemes.
-
-    Raises:
-        OutOfResource: with both numbers.
     """
     calibration = {"samples": samples, "length": length}
     parsed = _parsed({"passes": [_measuring(LINEAR_SCHEMES)], "calibration": calibration})
@@ -68,9 +57,6 @@ def require_room_to_measure(source: WeightSource, samples: int, length: int, dev
 def cutting_seconds(source: WeightSource, calibration: Mapping[str, Any]) -> float:
     """To make the cut that is solved, as often as it is corrected, and to measure the losses of what is left:
     as by `narrow`, and by `allocate` among all schemes. ``calibration`` is that section of a recipe.
-
-    Raises:
-        EdgepressError: as :func:`planned_seconds`.
     """
     cut = {"pass": "narrow", "keep": 0.9, "widths": "uniform"}
     steps = cut, _measuring(linear_schemes(source.anatomy))

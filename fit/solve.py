@@ -78,11 +78,8 @@ class Infeasible:
 
 
 def solve(damages: Table, limits: Sequence[Limit], ties: Sequence[Tie] = ()) -> Solution | Infeasible:
-    """The choice of least damage that keeps the ``ties``; ``damages[unit][option]`` and all uses are finite.
-
-    Raises:
-        MissingDependency: scipy is not installed.
-        OutOfResource: HiGHS found nothing in a minute.
+    """The choice of least damage that keeps the ``ties``; ``damages[unit][option]`` and all uses are
+    finite.
     """
     return solve_any(damages, [limits], ties)
 
@@ -90,11 +87,7 @@ def solve(damages: Table, limits: Sequence[Limit], ties: Sequence[Tie] = ()) -> 
 def solve_any(
     damages: Table, sets: Sequence[Sequence[Limit]], ties: Sequence[Tie] = ()
 ) -> Solution | Infeasible:
-    """The same where a choice keeps all limits of one of the ``sets``, whichever that is.
-
-    Raises:
-        MissingDependency, OutOfResource: as :func:`solve`.
-    """
+    """The same where a choice keeps all limits of one of the ``sets``, whichever that is."""
     require("scipy", "fit")
     found = [one for limits in sets if (one := _least(damages, limits, ties)) is not None]
     if found:

@@ -73,9 +73,6 @@ class Spaces:
     def of(self, key: str = "") -> Space:
         """The candidates behind the cut, or the one choice of the packaged recipe, that is called ``key``,
         with their losses; measured where they are not known.
-
-        Raises:
-            EdgepressError: as the pruning pass, or what measures.
         """
         return self._opened(key)[1]
 
@@ -102,11 +99,7 @@ class Spaces:
         return known_losses(self._losses_file(WeightSource.open(checkpoint), first)) is not None
 
     def profile(self, cut: str = SOLVED) -> Profile:
-        """What one of :data:`.methods.SOLVED_CUTS` cuts: the same in all processes of a search.
-
-        Raises:
-            EdgepressError: as the pruning passes, or what measures.
-        """
+        """What one of :data:`.methods.SOLVED_CUTS` cuts: the same in all processes of a search."""
         if cut not in self._profiles:
             file = self._profile_file
             with alone(file.with_suffix(".lock")):

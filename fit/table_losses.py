@@ -78,9 +78,6 @@ def tables_in_parts(source: WeightSource) -> list[TableScheme]:
 def table_losses(stage: Stage, calibration: Calibration) -> dict[str, dict[str, float]]:
     """Nats of KL a token of a decoder, or a squared relative distance of an encoder, by the name of embedding
     and head, and by scheme; a tied head is the embedding.
-
-    Raises:
-        CalibrationError: the model turns the text into NaN or infinity.
     """
     source, anatomy = stage.source, stage.source.anatomy
     rows = _rows(calibration)

@@ -76,10 +76,6 @@ def run_trial(
 ) -> Trial:
     """Build and measure ``recipe``, of which so much is ``predicted``, in a directory below ``folder``, or
     read what an earlier run found there.
-
-    Raises:
-        GateFailed: the export does not do what the checkpoint does.
-        EdgepressError: as compress, export, validate and profile.
     """
     key = setting.key_of(recipe)
     directory = directory_of(key, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import edgepress
 import pytest
 from edgepress import errors
 from edgepress.errors import EdgepressError, InputError, MissingDependency, UnknownName, require
@@ -25,6 +26,11 @@ EXIT_CODES = {
     "Interrupted": 130,
     "Terminated": 143,
 }
+
+
+def test_public_functions_state_their_errors() -> None:
+    public = [name for name in edgepress.__all__ if name != "__version__"]
+    assert [name for name in public if "Raises:" not in (getattr(edgepress, name).__doc__ or "")] == []
 
 
 def tree(root: type[EdgepressError] = EdgepressError) -> list[type[EdgepressError]]:

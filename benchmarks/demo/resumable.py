@@ -45,11 +45,7 @@ class ResumableStep:
 
 
 def run_steps(steps: Sequence[ResumableStep], journal: Path, progress: Progress) -> list[str]:
-    """Run what is not there yet, in order; returns the titles of the steps that were skipped.
-
-    Raises:
-        OutputExists: ``journal`` is of something else.
-    """
+    """Run what is not there yet, in order; returns the titles of the steps that were skipped."""
     made = read_json(journal) if os.path.lexists(journal) else {}
     ours = isinstance(made, dict) and all(isinstance(one, str) and len(one) == 64 for one in made.values())
     if journal.is_symlink() or not ours:

@@ -41,10 +41,6 @@ def run_demo(
 ) -> DemoResult:
     """Run what is not there yet and write ``report.html``; the same call again skips what it finds whole.
     With ``notes`` each step says its plan and results as well.
-
-    Raises:
-        OutputExists: a page or a journal in ``output`` that no demo wrote.
-        EdgepressError: any of the other typed errors; finished steps are kept.
     """
     from ..page.report import write_report
 

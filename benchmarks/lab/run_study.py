@@ -59,12 +59,7 @@ class Wanted:
 
 
 def run_study(study: Study, sources: Sources, work: Path, results: Path, wanted: Wanted) -> Path:
-    """Run the tables of ``study`` and write its page; returns the page.
-
-    Raises:
-        UnknownName: ``only`` names no row and no table.
-        EdgepressError, SystemExit: a step failed.
-    """
+    """Run the tables of ``study`` and write its page; returns the page."""
     page = results / f"{study.name}.md"
     known = {name for table in study.tables for row in table.rows for name in called(table, row)}
     for name in wanted.only:

@@ -25,12 +25,7 @@ SHA256 = "5d78d6dafd953bbf65797bef09a9ffb9ec430583381be705f8fd460000f370fb"
 
 
 def documents(source: Path | None = None) -> list[str]:
-    """The news items, each once.
-
-    Raises:
-        MissingDependency: the package that carries them is not installed.
-        InputError: the file is not the one whose hash is committed.
-    """
+    """The news items, each once."""
     source = source or data_file(SOURCE)
     found = sha256_file(source)
     if found != SHA256:

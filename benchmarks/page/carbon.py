@@ -31,11 +31,7 @@ class Grid:
 
 
 def parse_grid(text: str) -> Grid:
-    """``380 g/kWh, the agency that says so, 2023``.
-
-    Raises:
-        InputError: it is of another form, or beyond what any grid emits.
-    """
+    """``380 g/kWh, the agency that says so, 2023``."""
     found = _FORM.fullmatch(text)
     if found is None or float(found[1]) > _MOST:
         raise InputError(

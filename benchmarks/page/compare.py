@@ -50,11 +50,8 @@ STYLES = {"valid": "", "suspect": "yellow", "invalid": "red strike", "missing": 
 
 
 def compare_runs(runs: Sequence[Path], *, sort: str = "size") -> list[ResultGroup]:
-    """Read runs and group their rows, sorted by one of :data:`SORTS`: the best comes first but for ``size``.
-
-    Raises:
-        InputError: a run that is missing or does not parse.
-        UnknownName: not a known order.
+    """Read runs and group their rows, sorted by one of :data:`SORTS`: the best comes first but for
+    ``size``.
     """
     if sort not in SORTS:
         raise UnknownName("order", sort, SORTS)

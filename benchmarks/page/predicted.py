@@ -85,11 +85,7 @@ class PredictedDevice:
 
 
 def read_predictions(paths: Sequence[Path]) -> list[Predicted]:
-    """What stands in files that ``edgepress predict --json`` wrote, but for plans: they have no artifact.
-
-    Raises:
-        InputError: a file is none of these; names it.
-    """
+    """What stands in files that ``edgepress predict --json`` wrote, but for plans: they have no artifact."""
     found = []
     for path in paths:
         data = read_json(path, limit=MOST_BYTES)

@@ -77,11 +77,7 @@ def render_report(
     *,
     chosen: Delivered | None = None,
 ) -> str:
-    """The page as text; ``chosen``: the version that was delivered, which it recommends.
-
-    Raises:
-        InputError: it would be larger than 300 KB.
-    """
+    """The page as text; ``chosen``: the version that was delivered, which it recommends."""
     groups = join(lines, chosen)
     page: str = _template().render(
         shades=SHADES,

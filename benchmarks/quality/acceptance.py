@@ -21,11 +21,7 @@ class Gate:
     limit: float
 
     def check(self, measurement: Measurement) -> dict[str, Any]:
-        """The gate with the measured ``value`` and whether it ``passed``; of slices also the ``group``.
-
-        Raises:
-            InputError: the measurement has no such metric.
-        """
+        """The gate with the measured ``value`` and whether it ``passed``; of slices also the ``group``."""
         metric = measurement.metrics.get(self.metric)
         if metric is None or metric.value is None:
             raise InputError(

@@ -37,10 +37,6 @@ def score_windows(
     """Every token metric over ``windows [n, length]``; ``subject`` may be ``original`` itself. What each
     token lost is added to ``damage``, where that is asked for. In messages windows are counted from
     ``first``.
-
-    Raises:
-        GateFailed: logits that are not finite; says whose and in which window.
-        InputError: the two models have vocabularies of different size.
     """
     metrics = metric_files("tokens")
     mine_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
@@ -96,9 +92,6 @@ def score_labels(
 ) -> dict[str, Scores]:
     """Every metric of labels over ``texts``, whose known labels are ``targets``; ``subject`` may be
     ``original`` itself.
-
-    Raises:
-        GateFailed: logits that are not finite.
     """
     with (progress or Silent()).task("validating", 2) as task:
         theirs = _log_probs(original, texts, "the original")
@@ -149,9 +142,6 @@ def score_across(
 ) -> dict[str, Scores]:
     """Bits per byte on the text of ``windows [n, length]`` (ids of the original), each model in its own
     tokens.
-
-    Raises:
-        GateFailed: logits that are not finite.
     """
     mine, theirs = [], []
     with (progress or Silent()).task("validating", len(windows)) as task:

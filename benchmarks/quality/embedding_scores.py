@@ -44,12 +44,7 @@ class EncoderTexts:
 def score_embeddings(
     subject: OpenModel, original: OpenModel, given: EncoderTexts, *, progress: Progress | None = None
 ) -> dict[str, Scores]:
-    """Every metric of sentences, passages, classes and pairs for which there are texts.
-
-    Raises:
-        GateFailed: embeddings that are not finite.
-        InputError: the two models have embeddings of different width.
-    """
+    """Every metric of sentences, passages, classes and pairs for which there are texts."""
     scores: dict[str, Scores] = {}
     with (progress or Silent()).task("validating", 3 + len(given.word_pairs)) as task:
         scores |= of_vectors(*_embeddings(subject, original, given.sentences))

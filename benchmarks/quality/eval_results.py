@@ -24,11 +24,7 @@ _MARK = "# edgepress validate, for .eval_results/ of a model's repository on the
 
 
 def check_benchmark(named: str, path: Path) -> None:
-    """Refuse what names no task of a data set, and a file at ``path`` that no validation wrote.
-
-    Raises:
-        InputError: ``named`` is not ``OWNER/NAME:TASK``, or the file is somebody's own.
-    """
+    """Refuse what names no task of a data set, and a file at ``path`` that no validation wrote."""
     dataset, _, task = named.partition(":")
     if not is_hub_id(dataset) or not _TASK.fullmatch(task):
         raise InputError(
@@ -40,12 +36,7 @@ def check_benchmark(named: str, path: Path) -> None:
 
 
 def write_eval_results(line: Measurement, named: str, path: Path) -> None:
-    """Write the headline figure of ``line`` to ``path``, as a result on the benchmark ``OWNER/NAME:TASK``.
-
-    Raises:
-        InputError: the text has no labels, by which a classifier could be right, or no outputs of an
-            encoder–decoder. OutOfResource: a full disk.
-    """
+    """Write the headline figure of ``line`` to ``path``, as a result on the benchmark ``OWNER/NAME:TASK``."""
     name = _FIGURE[line.subject.kind]
     if name not in line.metrics or line.metrics[name].value is None:
         of = "an output" if line.subject.kind == "decoder" else "labels"

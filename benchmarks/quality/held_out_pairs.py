@@ -47,10 +47,6 @@ class Pairs:
 def chosen_pairs(corpus: Corpus, *, count: int, placement: Placement) -> Pairs:
     """At most ``count`` distinct inputs of ``corpus``, spread over it or the first ones: its documents, of a
     demo corpus their paragraphs.
-
-    Raises:
-        CalibrationError: some rows have an output, and others none.
-        InputError: fewer than one asked for.
     """
     if count < 1:
         raise InputError(f"validation needs at least 1 input, not {count}")

@@ -27,11 +27,7 @@ TEXTS_OF_A_CLASS = 8
 def measured_windows(
     tokenizer: Tokenizer, texts: Sequence[str], *, count: int, length: int, placement: Placement
 ) -> NDArray[np.int64]:
-    """``[count, length]`` windows of the texts: evenly spaced over all of them, or the ``first`` ones.
-
-    Raises:
-        InputError: sizes that make no window, or fewer windows in the text than asked for.
-    """
+    """``[count, length]`` windows of the texts: evenly spaced over all of them, or the ``first`` ones."""
     if count < 1 or length < 2:
         raise InputError(f"validation needs at least 1 window of 2 tokens, not {count} of {length}")
     limit = count * length if placement == "first" else None
@@ -48,11 +44,7 @@ def measured_windows(
 
 
 def measured_sentences(texts: Sequence[str], *, count: int, placement: Placement) -> list[str]:
-    """``count`` distinct paragraphs of the texts, or all when there are fewer.
-
-    Raises:
-        InputError: fewer than one asked for.
-    """
+    """``count`` distinct paragraphs of the texts, or all when there are fewer."""
     if count < 1:
         raise InputError(f"validation needs at least 1 sentence, not {count}")
     found = list(dict.fromkeys(part for text in texts for part in paragraphs(text)))
@@ -107,9 +99,6 @@ def measured_rows(
 ) -> tuple[list[str], NDArray[np.int64]]:
     """``count`` whole documents that have a label, or all when there are fewer, and their labels ``[count]``
     as places in ``labels``.
-
-    Raises:
-        InputError: fewer than one asked for, or a label that the classifier does not have.
     """
     if count < 1:
         raise InputError(f"validation needs at least 1 text, not {count}")

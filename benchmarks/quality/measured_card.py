@@ -30,20 +30,14 @@ def card_beside(record: Path) -> Path:
 
 
 def check_card(path: Path) -> None:
-    """Refuse a file at ``path`` that is no card of a measurement.
-
-    Raises:
-        InputError: it is somebody's own.
-    """
+    """Refuse a file at ``path`` that is no card of a measurement."""
     if path.exists() and HEADING.encode() not in read_regular(path):
         raise InputError(f"{path} is no card of a measurement, and stays as it is", fix="move it away")
 
 
 def write_measured_card(line: Measurement, directory: Path, path: Path) -> bool:
-    """Write the card of ``directory`` to ``path``, with the slices of ``line``; False where it has no card.
-
-    Raises:
-        OutOfResource: a full disk.
+    """Write the card of ``directory`` to ``path``, with the slices of ``line``; False where it has no
+    card.
     """
     if not (directory / CARD).is_file():
         return False

@@ -80,11 +80,7 @@ def image_needs(
 
 
 def shown_images(folder: str | Path | None, count: int, placement: Placement) -> list[Path]:
-    """At most ``count`` distinct image files in ``folder``, spread over it or the first ones.
-
-    Raises:
-        InputError: there is no folder, or fewer than :data:`LEAST` images in it.
-    """
+    """At most ``count`` distinct image files in ``folder``, spread over it or the first ones."""
     if folder is None:
         raise InputError(
             "a model that reads images is compared on images, and none are given",
@@ -103,12 +99,7 @@ def measured_images(
     cache: AnswerCache,
     progress: Progress,
 ) -> Measured:
-    """Run both models on ``files``; ``subject`` may be ``original`` itself, whose ``cache`` it is.
-
-    Raises:
-        GateFailed: logits or embeddings that are not finite.
-        InputError: embeddings of different width.
-    """
+    """Run both models on ``files``; ``subject`` may be ``original`` itself, whose ``cache`` it is."""
     what = "logits" if original.labels else "embeddings"
     hashes = list(map(sha256_file, files))
     with progress.task("validating", 2) as task:

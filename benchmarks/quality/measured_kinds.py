@@ -72,12 +72,7 @@ class Measured:
 def measured(
     subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
 ) -> Measured:
-    """Run both models, which are of one kind, on ``sample`` of the text ``corpus``.
-
-    Raises:
-        InputError: windows that do not fit a model, too little text.
-        GateFailed: logits or embeddings that are not finite.
-    """
+    """Run both models, which are of one kind, on ``sample`` of the text ``corpus``."""
     if original.labels:
         return _classifiers(subject, original, corpus, sample, progress)
     measure = _decoders if original.kind == "decoder" else _encoders

@@ -49,13 +49,7 @@ _LIKELIHOODS = frozenset({"perplexity", "bits_per_byte"})
 def measured_pairs(
     subject: OpenModel, original: OpenModel, corpus: Corpus, sample: MeasuredPart, progress: Progress
 ) -> Measured:
-    """Run both models, encoder–decoders, on ``sample`` of the pairs or inputs of ``corpus``.
-
-    Raises:
-        InputError: a text without tokens, or nothing that could be compared.
-        CalibrationError: as :func:`chosen_pairs`.
-        GateFailed: logits that are not finite.
-    """
+    """Run both models, encoder–decoders, on ``sample`` of the pairs or inputs of ``corpus``."""
     given = chosen_pairs(corpus, count=sample.sentences, placement=sample.placement)
     theirs = _Side.of(original, given, sample.length)
     mine = theirs if subject is original else _Side.of(subject, given, sample.length)

@@ -52,12 +52,7 @@ def validate_sounds(
     *,
     replies: bool = True,
 ) -> Measurement:
-    """:func:`.validate.validate_bundle` of a model that hears.
-
-    Raises:
-        InputError: no folder of sounds, or an original that is a bundle.
-        CalibrationError: a sound whose words are not known.
-    """
+    """:func:`.validate.validate_bundle` of a model that hears."""
     files = shown_sounds(sample.folder, sample.count, sample.placement)
     progress = run.progress
     if run.device == "cpu":
@@ -97,11 +92,7 @@ def sound_needs(
 
 
 def shown_sounds(folder: str | Path | None, count: int, placement: Placement) -> list[Path]:
-    """At most ``count`` distinct sounds in ``folder``, spread over it or the first ones.
-
-    Raises:
-        InputError: there is no folder, or no sounds in it.
-    """
+    """At most ``count`` distinct sounds in ``folder``, spread over it or the first ones."""
     if folder is None:
         raise InputError(
             "a model that hears is compared on sounds, and none are given",

@@ -110,11 +110,7 @@ def _read(
     memory: int,
     progress: Progress,
 ) -> tuple[Corpus, Needs]:
-    """The ``text``, and what ``sample`` of it needs; of pairs also says where their outputs come from.
-
-    Raises:
-        InputError: models of different kinds, labels or tokens.
-    """
+    """The ``text``, and what ``sample`` of it needs; of pairs also says where their outputs come from."""
     if subject.kind != against.kind:
         kinds = [one.kind.replace("_", "–") for one in (subject, against)]
         raise InputError(

@@ -67,9 +67,6 @@ def validate_needs(
 
     ``memory`` are the bytes that may be taken: they decide whether a model is read block by block. A decoder
     writes so many ``replies``, of ``new_tokens`` at most.
-
-    Raises:
-        EdgepressError: a model cannot be opened.
     """
     named = {
         str(model): _model(NamedModel.of(model, progress), memory, windows * length)

@@ -64,10 +64,6 @@ def both_logits(
 ) -> list[tuple[Logits, Logits]]:
     """Logits ``[n - 1, vocab]`` of both models that predict all of each text ``[n]`` but its first token; the
     texts, the ``number``-th and the next ones, run side by side. Of one model both are the same array.
-
-    Raises:
-        GateFailed: logits that are not finite; says whose and in which text.
-        InputError: vocabularies of different size.
     """
     theirs = finite_logits(original, texts, "the original", number)
     mine = theirs

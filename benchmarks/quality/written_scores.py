@@ -60,11 +60,7 @@ def score_written(
 def score_written_across(
     written: Iterable[Across], count: int, *, progress: Progress | None = None
 ) -> dict[str, Scores]:
-    """Bits per byte of so many ``written``, each model in its own tokens.
-
-    Raises:
-        GateFailed: logits that are not finite.
-    """
+    """Bits per byte of so many ``written``, each model in its own tokens."""
     mine, theirs = [], []
     with (progress or Silent()).task("validating", count) as task:
         for number, one in enumerate(written, 1):

@@ -23,9 +23,6 @@ class CheckpointAnswers:
 
     Answers are chosen as the runtime of bundles chooses them: the likeliest token each time, but for one that
     is forced in front and those that are never written.
-
-    Raises:
-        CheckpointError: nothing says which token answers begin with.
     """
 
     def __init__(self, model: Any, source: WeightSource, tokenizer: Tokenizer, device: torch.device) -> None:

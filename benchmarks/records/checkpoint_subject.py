@@ -124,11 +124,7 @@ class CheckpointSubject:
 
     @torch.inference_mode()
     def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Sentence embeddings ``[len(texts), hidden]``, pooled as the model's files say.
-
-        Raises:
-            CheckpointError: they say nothing of pooling.
-        """
+        """Sentence embeddings ``[len(texts), hidden]``, pooled as the model's files say."""
         pooling = self._pooling
         if pooling is None:
             raise InputError("a decoder has logits, not embeddings")

@@ -22,10 +22,6 @@ from .record import Measurement
 def import_meter(log: Path, record: Path) -> list[Measurement]:
     """Append to ``record`` each of its lines that waits for a meter's log, with the joules of ``log``; the
     line without them stays before it, as any older one does.
-
-    Raises:
-        MeterLost: ``log`` is no log of a meter. InputError: no line waits for one, or the log reaches over
-            the work of none.
     """
     samples, lines = read_samples(log), records.read([record])
     known = {_moments(line.energy) for line in lines if line.energy is not None and line.energy.kind}
@@ -76,11 +72,7 @@ def _span(samples: Sequence[Sample]) -> str:
 
 
 def _counted(line: Measurement, samples: Sequence[Sample]) -> Measurement:
-    """The line with the joules of its windows, and what follows from them.
-
-    Raises:
-        MeterLost: the log does not reach over one of them.
-    """
+    """The line with the joules of its windows, and what follows from them."""
     assert line.energy is not None
     step = median(later[0] - earlier[0] for earlier, later in pairwise(samples))
     turns = [

@@ -37,11 +37,7 @@ class NamedModel:
 
     @cached_property
     def bundle(self) -> Bundle | None:
-        """Its manifest, none of the files being held against it; None of a checkpoint.
-
-        Raises:
-            BundleError: the manifest is none.
-        """
+        """Its manifest, none of the files being held against it; None of a checkpoint."""
         return Bundle.open(self.path, verify=False) if (self.path / MANIFEST).is_file() else None
 
     @cached_property
@@ -55,11 +51,7 @@ class NamedModel:
 
     @cached_property
     def source(self) -> WeightSource:
-        """A checkpoint's headers, config and vocabulary.
-
-        Raises:
-            CheckpointError: incomplete, inconsistent or unsupported. Others: as :attr:`resolved`.
-        """
+        """A checkpoint's headers, config and vocabulary."""
         from ...compress.model.weights import WeightSource
 
         return WeightSource.open(self.resolved.path)
@@ -97,9 +89,5 @@ class NamedModel:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Its own.
-
-        Raises:
-            BundleError: it has none, or a file that is none. Others: as :attr:`resolved`.
-        """
+        """Its own."""
         return Tokenizer.open(self.resolved.path if self.bundle is None else self.path)

@@ -155,12 +155,7 @@ class Measurement(BaseModel):
 
 
 def refuse_foreign(path: str | Path) -> None:
-    """Check, before anything is measured, that lines may be added to the run file ``path``.
-
-    Raises:
-        InputError: it exists and is no regular file, or begins with something else than a measurement; or it
-            cannot be written or made.
-    """
+    """Check, before anything is measured, that lines may be added to the run file ``path``."""
     path = Path(path)
     if path.is_char_device():  # /dev/null forgets them
         return
@@ -196,12 +191,7 @@ def run_files(run: Path) -> list[Path]:
 
 
 def read(runs: Iterable[Path]) -> list[Measurement]:
-    """The measurements of run files or directories of them, in order.
-
-    Raises:
-        InputError: a path that is missing or holds no measurement, or a line that does not parse (file and
-            line named).
-    """
+    """The measurements of run files or directories of them, in order."""
     lines: list[Measurement] = []
     for run in runs:
         before = len(lines)

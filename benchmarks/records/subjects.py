@@ -103,12 +103,6 @@ def open_subject(
             more than half of the ``memory`` is read block by block.
         memory: bytes that may be taken; what is free when None.
         threads: for the computation; this machine's budget when None.
-
-    Raises:
-        BundleError, CheckpointError: the files are not what they should be.
-        UnknownName: neither a path nor a demo name.
-        InputError: a model that hears.
-        MissingDependency: a checkpoint without the ``compress`` extra, or a bundle without ONNX Runtime.
     """
     named = NamedModel.of(model, progress)
     if named.bundle is not None:

@@ -95,11 +95,7 @@ class Reply:
 
 
 def models(port: int, *, timeout_s: float) -> list[str]:
-    """The names of what the server at ``port`` serves.
-
-    Raises:
-        NoAnswer: it does not answer so.
-    """
+    """The names of what the server at ``port`` serves."""
     return [one.id for one in _get(port, "/v1/models", _Models, timeout_s).data]
 
 
@@ -135,10 +131,6 @@ def complete(
 
     Args:
         body: what the request says beside these.
-
-    Raises:
-        EngineError: the server refuses, breaks off, or answers in another form or with another number of
-            tokens.
     """
     wanted = {"model": model, "prompt": list(prompt), "max_tokens": new_tokens, "stream": True, **body}
     try:

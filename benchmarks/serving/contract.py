@@ -88,11 +88,7 @@ def engine(name: str) -> ServingEngine:
 
 
 def executable(chosen: ServingEngine) -> str:
-    """The path of the engine's program.
-
-    Raises:
-        MissingDependency: it is not there; says how to install it.
-    """
+    """The path of the engine's program."""
     wanted = os.environ.get(chosen.VARIABLE) or chosen.EXECUTABLE
     found = shutil.which(wanted)
     if found is None:

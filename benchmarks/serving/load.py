@@ -76,11 +76,7 @@ class LoadAsked:
         return self.prompt_tokens + self.new_tokens
 
     def check(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            InputError: fewer than one request or too many, or a reply of one token.
-        """
+        """Refuse what cannot be measured."""
         if not self.concurrency or not all(1 <= count <= MOST_CONCURRENCY for count in self.concurrency):
             named = ",".join(map(str, self.concurrency))
             raise InputError(f"concurrency is {named}, each must be 1 to {MOST_CONCURRENCY}")
@@ -169,9 +165,6 @@ def run_level(
         ask: sends a prompt and gives the reply; its second argument says whether to give up.
         alive: raises where the server has died; it explains more than a request that was broken off.
         resident: bytes that the server holds now.
-
-    Raises:
-        EngineError: of the first request that failed, or where the replies do not come in time.
     """
     streams = _Streams(ask, concurrency, plan)
     wanted, started, held = max(plan.fewest, concurrency), time.perf_counter(), 0

@@ -62,13 +62,6 @@ def profile_served(
     Args:
         record: a run file to which each line is appended as soon as it is known.
         max_memory: GB that it may need; never more than what is free.
-
-    Raises:
-        MissingDependency: the engine is not installed. UnknownName: there is none of this name.
-        CheckpointError: the checkpoint is of a form that the engine does not serve.
-        InputError: lengths that do not fit the model, or fewer than one request.
-        EngineError: the server died, or answered something else. OutputBusy: its port is in use.
-        OutOfResource: it does not fit this machine, or memory ran out.
     """
     progress = progress or Silent()
     if record is not None:

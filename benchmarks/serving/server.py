@@ -48,12 +48,6 @@ class Server:
         task: what it serves, and where.
         version: of the engine, as it answers.
         start_s: seconds from its start to its first answer.
-
-    Raises:
-        MissingDependency: the engine is not installed.
-        EngineError: it died, or did not answer in time; with its last lines.
-        CheckpointError: it died because it does not serve this form. OutOfResource: for lack of memory.
-        OutputBusy: another program answers on its port.
     """
 
     def __init__(

@@ -79,13 +79,7 @@ class Arm:
         return self.ask("operators", per_op=per_op, **self._fields)
 
     def ask(self, do: str, **fields: Any) -> dict[str, Any]:
-        """Send one request and wait for its answer.
-
-        Raises:
-            EdgepressError: the worker's own typed error, with its class.
-            OutOfResource: the worker was killed, as the kernel does when memory runs out.
-            BundleError: the worker crashed in native code.
-        """
+        """Send one request and wait for its answer."""
         process = self._running()
         self._say({"do": do, **fields})
         line = process.stdout.readline() if process.stdout else ""

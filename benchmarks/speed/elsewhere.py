@@ -68,14 +68,7 @@ class Request:
 
 
 def profile_on(device: OwnDevice, request: Request, progress: Progress) -> list[Measurement]:
-    """Measure on ``device``; the lines, the baseline's first where there is one.
-
-    Raises:
-        DeviceError: it cannot be reached, cannot run edgepress, or was lost; what was measured is kept, and
-            the same call goes on. OutOfResource: it has too little memory or disk.
-        RefusedByPolicy: its host key is another one, or what it answers is no measurement of these bundles.
-        EdgepressError: what :func:`.profile.profile_bundle` raised there.
-    """
+    """Measure on ``device``; the lines, the baseline's first where there is one."""
     bundles = [Bundle.open(path) for path in request.bundles]
     with Link(device.name, device.ssh) as link:
         prepared = prepare(link, bundles, progress, request.options.get("provider", "cpu"))

@@ -47,9 +47,6 @@ def measure_energy(
     """Count the energy of one bundle, or of two interleaved, in the order of ``bundles``.
 
     Without a meter, or where it is lost on the way, nothing is counted and the reason is recorded.
-
-    Raises:
-        EdgepressError: what a worker raised, or the manner of its death.
     """
     if isinstance(meter, NoMeter):
         return [uncounted(meter.reason, meter.fix) for _ in bundles]

@@ -103,11 +103,7 @@ class Lease(threading.Thread):
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold the device for one measurement, whichever user asks for it.
-
-    Raises:
-        OutputBusy: another holds it.
-    """
+    """Hold the device for one measurement, whichever user asks for it."""
     import fcntl
 
     path = folder / "edgepress-measuring"

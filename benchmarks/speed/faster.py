@@ -38,10 +38,6 @@ def require_faster(
 
     Returns:
         The bundle's line, which says how much faster it is.
-
-    Raises:
-        GateFailed: it is not, or the machine was too noisy to tell; says why.
-        EdgepressError: what :func:`.profile.profile_bundle` raises.
     """
     opened = Bundle.open(bundle)
     line = profile_bundle(

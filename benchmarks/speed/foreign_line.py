@@ -20,11 +20,7 @@ MOST_LINES = 10_000
 
 
 def foreign_line(found: dict[str, Any], who: str) -> tuple[Measurement, Machine]:
-    """``found`` as a measurement of speed, with the machine that it was made on.
-
-    Raises:
-        RefusedByPolicy: it is none: a field more or less, of another type, or a number that is none.
-    """
+    """``found`` as a measurement of speed, with the machine that it was made on."""
     try:
         line = Measurement.model_validate(found)
         machine = Machine.model_validate_json(json.dumps(line.device))
@@ -54,10 +50,6 @@ def import_lines(file: Path, record: Path | None, name: str | None = None) -> tu
 
     Returns:
         The lines that were added, and the run file.
-
-    Raises:
-        RefusedByPolicy: a line is no measurement; nothing was added.
-        InputError: ``file`` is missing, empty or too long, or ``record`` is no run file.
     """
     lines: list[Measurement] = []
     if not file.exists():

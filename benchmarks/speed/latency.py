@@ -78,9 +78,6 @@ def measure_arms(
     Args:
         done: rounds of a run that was cut short, which are not measured again.
         keep: hears of each round when it is done.
-
-    Raises:
-        EdgepressError: what a worker raised, or the manner of its death (see :meth:`.arm.Arm.ask`).
     """
     progress, arms = progress or Silent(), [ArmSamples() for _ in bundles]
     turns, started = islice(protocol.turns(len(arms)), len(done), None), time.monotonic()

@@ -46,11 +46,7 @@ def subject_of(
     group_size: int | None = None,
     progress: Progress | None = None,
 ) -> Subject:
-    """What ``model`` names: a bundle, a checkpoint, or a model and what a recipe or scheme makes of it.
-
-    Raises:
-        EdgepressError: as :func:`~edgepress.compress.api.plan_model`, and for a bundle with a recipe.
-    """
+    """What ``model`` names: a bundle, a checkpoint, or a model and what a recipe or scheme makes of it."""
     path = Path(model)
     if (path / MANIFEST).is_file():
         if recipe or scheme:
@@ -68,11 +64,7 @@ def subject_of(
 
 
 def model_of(source: WeightSource, recipe: Recipe | None = None) -> PlannedModel:
-    """The checkpoint ``source``, or what ``recipe`` makes of it.
-
-    Raises:
-        RecipeError: the recipe cannot do that to such a model.
-    """
+    """The checkpoint ``source``, or what ``recipe`` makes of it."""
     anatomy, schemes, notes = source.anatomy, dict(source.schemes), []
     tables = (source.embedding_scheme, source.head_scheme)
     for name, step in recipe.steps if recipe is not None else ():
@@ -95,11 +87,7 @@ def model_of(source: WeightSource, recipe: Recipe | None = None) -> PlannedModel
 
 
 def planned_subject(model: PlannedModel, name: str, folder: Path, bundle_bytes: int) -> Subject:
-    """The subject of predictions, whose bundle will have ``bundle_bytes``; the tokenizer is of ``folder``.
-
-    Raises:
-        CheckpointError: nothing is predicted of such models, or of their bundles alone.
-    """
+    """The subject of predictions, whose bundle will have ``bundle_bytes``; the tokenizer is of ``folder``."""
     anatomy = model.anatomy
     _refuse_unpredictable(anatomy, name)
     tokenizer = folder / "tokenizer.json"

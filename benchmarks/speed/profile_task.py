@@ -64,11 +64,7 @@ class ProfileTask:
         energy: bool,
         per_op: bool = False,
     ) -> ProfileTask:
-        """Open the bundles at ``paths``.
-
-        Raises:
-            InputError: they cannot do the same work. BundleError: one does not match its manifest.
-        """
+        """Open the bundles at ``paths``."""
         protocol, bundles = protocol or Protocol(), [Bundle.open(Path(path)) for path in paths]
         two = next((one for one in bundles if one.kind == "encoder_decoder"), None)
         if per_op and two is not None:

@@ -37,11 +37,7 @@ class SideBySide:
         self._recording = threading.Lock()
 
     def run(self, places: Sequence[OwnDevice | None]) -> None:
-        """Measure in every place; None is here, in the calling thread.
-
-        Raises:
-            EdgepressError: of the only place there is; of several see ``errors``.
-        """
+        """Measure in every place; None is here, in the calling thread."""
         records.refuse_foreign(self._record)
         if len(places) == 1:
             return self._measure(places[0])

@@ -48,11 +48,7 @@ class Kernel:
 
 
 def read_kernels(events: Sequence[dict[str, Any]], runs: int) -> list[Kernel]:
-    """The kernels of the last ``runs`` runs of the graph in a profile, whose times are microseconds.
-
-    Raises:
-        GateFailed: the profile has fewer runs.
-    """
+    """The kernels of the last ``runs`` runs of the graph in a profile, whose times are microseconds."""
     starts = sorted(event["ts"] for event in events if event.get("name") == "model_run")
     if len(starts) < runs:
         raise GateFailed(f"the runtime's trace has {len(starts)} runs of the graph, {runs} are needed")
@@ -66,11 +62,7 @@ def read_kernels(events: Sequence[dict[str, Any]], runs: int) -> list[Kernel]:
 
 
 def read_units(events: Sequence[dict[str, Any]], runs: int, units: int) -> list[list[Kernel]]:
-    """The kernels of the last ``units`` units of work in a profile, each of ``runs`` runs of the graph.
-
-    Raises:
-        GateFailed: the profile has fewer runs.
-    """
+    """The kernels of the last ``units`` units of work in a profile, each of ``runs`` runs of the graph."""
     found: list[list[Kernel]] = [[] for _ in range(units)]
     for kernel in read_kernels(events, runs * units):
         unit, run = divmod(kernel.run - 1, runs)

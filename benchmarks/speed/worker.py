@@ -40,11 +40,7 @@ class Worker:
         self._work: Work | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what the request says.
-
-        Raises:
-            InputError: an unknown request, or work before a load.
-        """
+        """Do what the request says."""
         match request["do"]:
             case "load":
                 return self._load(request)

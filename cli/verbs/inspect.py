@@ -102,11 +102,7 @@ def _parameters(source: Any) -> int:
 
 
 def inspect_bundle(path: Path) -> dict[str, Any]:
-    """The manifest of a bundle, or of a model saved for another runtime, without its file list.
-
-    Raises:
-        InputError: it is no JSON object.
-    """
+    """The manifest of a bundle, or of a model saved for another runtime, without its file list."""
     from ...runtime.bundle.manifest import SAVED_SCHEMA
 
     manifest = read_json(path / "manifest.json")

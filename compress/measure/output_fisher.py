@@ -47,11 +47,7 @@ class OutputFisher:
         return add
 
     def found(self, tokens: int, scale: float) -> Tensor:
-        """As the class says.
-
-        Raises:
-            CalibrationError: a gradient was not finite; names the block.
-        """
+        """As the class says."""
         total = self.total.cpu()
         if not bool(torch.isfinite(total).all()):
             raise CalibrationError(

@@ -77,11 +77,7 @@ class BlockAnatomy:
 
     @property
     def attention(self) -> Attention:
-        """The mixer of a block that attends.
-
-        Raises:
-            CheckpointError: another mixes its tokens.
-        """
+        """The mixer of a block that attends."""
         if not isinstance(self.mixer, Attention):
             raise CheckpointError(
                 f"{self.prefix} has no attention, and what is asked for needs it in every block",
@@ -101,11 +97,7 @@ class BlockAnatomy:
 
     @property
     def mlp(self) -> Mlp:
-        """The MLP of a block that has one.
-
-        Raises:
-            CheckpointError: it has none.
-        """
+        """The MLP of a block that has one."""
         if self.feed_forward is None:
             raise CheckpointError(f"{self.prefix} has no MLP, and what is asked for needs it in every block")
         return self.feed_forward

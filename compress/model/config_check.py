@@ -54,12 +54,7 @@ ACTIVATIONS = frozenset(
 
 
 def check_settings(config: Config) -> None:
-    """Refuse a ``config.json`` whose values make no sense for any weights.
-
-    Raises:
-        UnknownName: a model family, type or activation that is not known.
-        CheckpointError: a size, number, flag or list that is none, or is out of bounds; names the key.
-    """
+    """Refuse a ``config.json`` whose values make no sense for any weights."""
     keys = size_keys(config)
     for key in (*_size_names(keys), *_COUNTS):
         if config.get(key) is not None:
@@ -104,10 +99,6 @@ def check_sizes(config: Config, anatomy: Anatomy, shapes: Shapes) -> None:
 
     A model with an own section for the sizes of its blocks keeps the entries of the model that it was made
     from: of that one the section is what counts (:mod:`.checkpoint.block_sizes`).
-
-    Raises:
-        UnknownName: an activation that is not known.
-        CheckpointError: names the key, its value and what the tensors have.
     """
     for block in anatomy.blocks:
         for name in block.activations():

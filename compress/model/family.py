@@ -39,9 +39,6 @@ def anatomy_of(config: Mapping[str, Any], shapes: Shapes) -> Anatomy:
 def embedder_of(config: Mapping[str, Any], shapes: Shapes) -> Anatomy:
     """As :func:`anatomy_of`, of a model that sentence-transformers opens: its last states become vectors, so
     that no head is read, nor need be stored, and a decoder (Qwen3-Embedding) is an encoder that looks back.
-
-    Raises:
-        UnknownName, CheckpointError: as there; and the model is an encoder–decoder.
     """
     found = anatomy_of(_of_any_head(config), shapes)
     if found.kind == "encoder_decoder":
@@ -63,9 +60,6 @@ def _of_any_head(config: Mapping[str, Any]) -> dict[str, Any]:
 def stored_transposed(config: Mapping[str, Any]) -> tuple[str, ...]:
     """How the names of dense tensors end that a family stores ``[in, out]``; a family file may list them as
     ``TRANSPOSED``.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
     if config.get("model_type") in PAIRS:  # whose encoders are families, and store none so
         return ()
@@ -73,11 +67,7 @@ def stored_transposed(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def expert_names(config: Mapping[str, Any]) -> ExpertNames | None:
-    """How a family of mixtures stores router and experts; a family file says so as ``EXPERTS``.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
-    """
+    """How a family of mixtures stores router and experts; a family file says so as ``EXPERTS``."""
     found: ExpertNames | None = getattr(_family(config), "EXPERTS", None)
     return found
 
@@ -86,9 +76,6 @@ def flattens_tokens(config: Mapping[str, Any]) -> bool:
     """Whether the family's transformers module gives its MLP rows ``[tokens, in]`` instead of
     ``[batch, tokens, in]``; a family file may say so as ``FLATTENS_TOKENS``. compressed-tensors then finds a
     scale for each number where it should find one for each token.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
     return bool(getattr(_family(config), "FLATTENS_TOKENS", False))
 
@@ -97,9 +84,6 @@ def looks_at_weights(config: Mapping[str, Any]) -> bool:
     """Whether transformers looks at the weight of every linear before the whole model runs, as it opens a
     model of the family or where ``generate`` runs an encoder by itself; a family file may say so as
     ``LOOKS_AT_WEIGHTS``. A linear that is packed has none then.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
     return bool(getattr(_family(config), "LOOKS_AT_WEIGHTS", False))
 
@@ -107,9 +91,6 @@ def looks_at_weights(config: Mapping[str, Any]) -> bool:
 def splits_matrices(config: Mapping[str, Any]) -> bool:
     """Whether transformers makes two matrices of one as it opens a model of the family, whether that has such
     or not; a family file may say so as ``SPLITS_MATRICES``. It cannot where linears have codes.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
     return bool(getattr(_family(config), "SPLITS_MATRICES", False))
 
@@ -117,9 +98,6 @@ def splits_matrices(config: Mapping[str, Any]) -> bool:
 def gives_tuples(config: Mapping[str, Any]) -> bool:
     """Whether the family's transformers model takes the states from a tuple that a block gives; a family file
     may say so as ``GIVES_TUPLES``.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
     return bool(getattr(_family(config), "GIVES_TUPLES", False))
 
@@ -127,19 +105,12 @@ def gives_tuples(config: Mapping[str, Any]) -> bool:
 def pooler(config: Mapping[str, Any]) -> str:
     """The linear of the pooling layer that transformers adds to an encoder which is saved without one; a
     family file may say its own as ``POOLER``.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
     """
     return str(getattr(_family(config), "POOLER", "pooler.dense"))
 
 
 def reads(config: Mapping[str, Any]) -> Reads:
-    """What a model of the family reads; a family file says so as ``READS_IMAGES`` or ``HEARS``.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
-    """
+    """What a model of the family reads; a family file says so as ``READS_IMAGES`` or ``HEARS``."""
     family = _family(config)
     if getattr(family, "HEARS", False):
         return "sounds"
@@ -154,11 +125,7 @@ def read_by(anatomy: Anatomy) -> Reads:
 
 
 def size_keys(config: Mapping[str, Any]) -> SizeKeys:
-    """How ``config`` names the sizes that pruning changes.
-
-    Raises:
-        UnknownName, CheckpointError: as :func:`anatomy_of`.
-    """
+    """How ``config`` names the sizes that pruning changes."""
     keys: SizeKeys = getattr(_family(config), "SIZES", SizeKeys())
     return keys
 

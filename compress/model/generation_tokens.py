@@ -40,11 +40,7 @@ class GenerationTokens:
         return next(iter(self.ids(key)), None)
 
     def start(self) -> int:
-        """What the answers of an encoder–decoder begin with.
-
-        Raises:
-            CheckpointError: nothing says it.
-        """
+        """What the answers of an encoder–decoder begin with."""
         starts = [*self.ids("decoder_start_token_id"), *self.ids("bos_token_id")]
         if not starts:
             raise _no_start()
@@ -59,11 +55,7 @@ class GenerationTokens:
 
 
 def start_token(model: Any) -> int:
-    """What the answers of transformers' ``model``, an encoder–decoder, begin with.
-
-    Raises:
-        CheckpointError: neither its config nor its generation config says it.
-    """
+    """What the answers of transformers' ``model``, an encoder–decoder, begin with."""
     settings = model.generation_config
     start = settings.decoder_start_token_id
     start = settings.bos_token_id if start is None else start

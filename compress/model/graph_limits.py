@@ -16,13 +16,7 @@ _CHANNEL_STEP = 16  # GroupQueryAttention rotates pairs of channels in eights
 
 
 def require_graph(anatomy: Anatomy) -> None:
-    """Refuse what the graph of a decoder or an encoder cannot express.
-
-    Raises:
-        CheckpointError: another head, a rope, blocks of another order, or parts that encoders do not have.
-        ShapeError: heads that the attention kernel cannot handle; names the layer.
-        UnknownName: an activation function without an operator.
-    """
+    """Refuse what the graph of a decoder or an encoder cannot express."""
     for block in anatomy.blocks:
         for name in block.activations():
             if name not in ACTIVATIONS:
@@ -62,12 +56,7 @@ def _check_decoder_block(block: BlockAnatomy) -> None:
 
 
 def check_rope(rope: Rope) -> None:
-    """Refuse what one pair of tables cannot hold.
-
-    Raises:
-        CheckpointError: a variant whose frequencies depend on the length of the text.
-        ShapeError: a number of rotated channels that the kernel cannot handle.
-    """
+    """Refuse what one pair of tables cannot hold."""
     _check_kind(rope)
     if rope.dim % _CHANNEL_STEP:
         raise ShapeError(

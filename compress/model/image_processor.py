@@ -44,12 +44,7 @@ _CLASSES = {"ViT": _VIT, "Siglip": _SIGLIP, "CLIP": _CLIP, "Bit": _CLIP}
 
 
 def preprocessing_of(directory: Path) -> Preprocessing | None:
-    """How the images of the model in ``directory`` are prepared; None where no file says it.
-
-    Raises:
-        CheckpointError: a processor that is not known here, or settings that it cannot have.
-        InputError: a file that is not JSON.
-    """
+    """How the images of the model in ``directory`` are prepared; None where no file says it."""
     stated = stated_settings(directory, "image_processor")
     if stated is None:
         return None
@@ -70,9 +65,6 @@ def preprocessing_of(directory: Path) -> Preprocessing | None:
 def stated_settings(directory: Path, section: str) -> tuple[Path, dict[str, Any]] | None:
     """The file of the model in ``directory`` that says how its inputs are prepared, and what it says, which
     is a ``section`` of newer ones; None where there is no such file.
-
-    Raises:
-        CheckpointError: it holds no JSON object. InputError: it is not JSON.
     """
     path = next((directory / name for name in FILES if is_regular(directory / name)), None)
     if path is None:
@@ -97,11 +89,7 @@ def require_preprocessing(directory: Path) -> Preprocessing:
 
 
 def at_size(anatomy: Anatomy, directory: Path) -> Anatomy:
-    """``anatomy`` for images of the size that the files in ``directory`` prepare them to.
-
-    Raises:
-        CheckpointError: the model reads images of another size only; or as :func:`preprocessing_of`.
-    """
+    """``anatomy`` for images of the size that the files in ``directory`` prepare them to."""
     patches, prepared = anatomy.patches, preprocessing_of(directory)
     if patches is None or prepared is None or prepared.size is None or prepared.size == patches.image:
         return anatomy

@@ -87,11 +87,7 @@ def is_scale(name: str) -> bool:
 
 
 def restored_scales(attention: Attention, scheme: KVScheme, read: Callable[[str], Tensor]) -> KVScales:
-    """The scales of one attention; ``read`` gives a stored tensor by name.
-
-    Raises:
-        CheckpointError: they are missing, of another shape, or not positive and finite.
-    """
+    """The scales of one attention; ``read`` gives a stored tensor by name."""
     found = []
     for part in (KEY_SCALE, VALUE_SCALE):
         name = f"{attention.module}.{part}"
@@ -138,11 +134,7 @@ def stated(scheme: KVScheme | None, kind: str) -> tuple[dict[str, Any] | None, d
 
 
 def kv_scheme_of(config: Mapping[str, Any]) -> KVScheme | None:
-    """The scheme that a checkpoint's ``config.json`` names, or None for a float cache.
-
-    Raises:
-        CheckpointError: a scheme that edgepress cannot read.
-    """
+    """The scheme that a checkpoint's ``config.json`` names, or None for a float cache."""
     settings = config.get("quantization_config")
     named = settings.get("kv_cache_scheme") if isinstance(settings, dict) else None
     own = config.get(OWN_KEY)

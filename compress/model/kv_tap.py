@@ -60,11 +60,7 @@ def _tapped(change: Change, inner: Any, repeats: int) -> Any:
 
 
 def tap(attention: nn.Module, change: Change) -> RemovableHandle:
-    """Let ``change`` work on the keys and values of the module ``attention`` until the handle is removed.
-
-    Raises:
-        CheckpointError: the module takes no cache.
-    """
+    """Let ``change`` work on the keys and values of the module ``attention`` until the handle is removed."""
     parameters = signature(attention.forward).parameters
     name = next((name for name in CACHE_NAMES if name in parameters), None)
     if name is None:

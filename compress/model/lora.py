@@ -61,12 +61,7 @@ class Adapter:
 
     @classmethod
     def open(cls, path: Path) -> Adapter:
-        """Read the settings of the directory ``path``.
-
-        Raises:
-            InputError: another kind of adapter, or one whose merged weights are more than a product.
-            RefusedByPolicy: its weights are a pickle.
-        """
+        """Read the settings of the directory ``path``."""
         given = read_json(inside(path, SETTINGS))
         if not isinstance(given, dict) or given.get("peft_type") != "LORA":
             raise InputError(f"{path} holds an adapter that is no LoRA", fix=_WAY_OUT)
@@ -88,11 +83,7 @@ class Adapter:
         return [sha256_file(inside(self.path, name)) for name in (SETTINGS, WEIGHTS)]
 
     def changes(self, source: WeightSource) -> dict[str, Change]:
-        """What happens to stored tensors of the base, by their names.
-
-        Raises:
-            CheckpointError: a tensor that does not fit the base, or is none of a LoRA.
-        """
+        """What happens to stored tensors of the base, by their names."""
         file = inside(self.path, WEIGHTS)
         with foreign_errors_are_typed(lambda why: CheckpointError(f"cannot read {file}", why=why)):
             tensors = load_file(file)
@@ -119,11 +110,7 @@ class Change:
         self.parts[part] = tensor
 
     def applied(self, name: str, stored: Tensor) -> Tensor:
-        """The stored tensor ``name`` with the change.
-
-        Raises:
-            CheckpointError: shapes that do not fit.
-        """
+        """The stored tensor ``name`` with the change."""
         if not self.parts.keys() & {"lora_A", "lora_B"}:
             (found,) = self.parts.values()
         else:
@@ -170,9 +157,6 @@ def _stored(module: str, part: str, source: WeightSource) -> str | None:
 def merge(adapter: Adapter, base: Path, target: Path, progress: Progress, check: Check | None = None) -> None:
     """Write the base with the adapter merged into it as the checkpoint ``target``, unless it is there;
     ``check`` refuses it by its anatomy before.
-
-    Raises:
-        InputError: the base is quantized. CheckpointError: the adapter does not fit it.
     """
     if (target / CONFIG).is_file():
         return

@@ -34,9 +34,6 @@ _OF_LABELS = {
 def build(path: Path, anatomy: Anatomy) -> nn.Module:
     """The transformers module for the checkpoint at ``path``: parameters on the meta device, buffers real,
     eval mode.
-
-    Raises:
-        CheckpointError: transformers makes no model of config.json.
     """
     with foreign_errors_are_typed(
         lambda why: CheckpointError(

@@ -50,12 +50,7 @@ def split_tower(model: str) -> tuple[str, str | None]:
 
 
 def require_model(model: str) -> None:
-    """Refuse what names no model.
-
-    Raises:
-        UnknownName, InputError: neither a path, nor a demo, nor a hub id whose files lie in the local cache.
-        MissingDependency: the package that carries the demo is not installed.
-    """
+    """Refuse what names no model."""
     model, _ = split_tower(model)
     # Path.expanduser raises where there is no such user.
     if Path(os.path.expanduser(model)).exists() or cached(model) is not None:  # noqa: PTH111
@@ -66,11 +61,7 @@ def require_model(model: str) -> None:
 
 
 def demo_folder(model: str) -> Path:
-    """The folder of the package that carries the demo ``model``, without running its code.
-
-    Raises:
-        MissingDependency: it is not installed.
-    """
+    """The folder of the package that carries the demo ``model``, without running its code."""
     package = DEMO_PACKAGES[model]
     spec = find_spec(package)
     folders = list(spec.submodule_search_locations or []) if spec else []
@@ -122,11 +113,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def cached(model: str) -> Path | None:
-    """The snapshot of the hub id ``model`` in the local Hugging Face cache, or None; opens no connection.
-
-    Raises:
-        InputError: a download that was cut has left the snapshot without weights.
-    """
+    """The snapshot of the hub id ``model`` in the local Hugging Face cache, or None; opens no connection."""
     if not _HUB_ID.fullmatch(model) or find_spec("huggingface_hub") is None:
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -141,10 +128,6 @@ def cached(model: str) -> Path | None:
 def download(model: str) -> Path:
     """Fetch the hub id ``model`` into the Hugging Face cache, or what is missing of it there; with an adapter
     also its base.
-
-    Raises:
-        InputError: it is no hub id, or it cannot be had.
-        MissingDependency: huggingface_hub is not installed.
     """
     require("huggingface_hub", "compress")
     model, _ = split_tower(model)

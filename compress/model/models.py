@@ -65,12 +65,6 @@ def resolve(model: str, progress: Progress | None = None, check: Check | None = 
             of two encoders, of which ``:text`` or ``:image`` behind its name is one.
         check: refuses the anatomy of a model that is to be made, before its weights are read. One that is
             there is for the caller to look at.
-
-    Raises:
-        UnknownName: none of them; names the demo models.
-        InputError: a hub id that is not in the cache, or a file that is no model.
-        MissingDependency: the package that carries the demo model is not installed.
-        RefusedByPolicy: a pickle file, or a demo package that holds another model than the demo's.
     """
     progress = progress or Silent()
     base, tower = split_tower(model)

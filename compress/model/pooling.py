@@ -47,9 +47,6 @@ class Pooling:
     def apply(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Sentence vectors ``[batch, hidden]`` from states ``[batch, length, hidden]`` and a mask ``[batch,
         length]``.
-
-        Raises:
-            CheckpointError: the model has no pooling.
         """
         assert self.mode != "tower", "the model itself gives the vectors of a tower"
         if self.mode is None:
@@ -82,13 +79,7 @@ def embeds_sentences(directory: Path) -> bool:
 
 
 def pooling_of(directory: Path) -> Pooling:
-    """The pooling of the encoder in ``directory``.
-
-    Raises:
-        CheckpointError: a pooling mode or a stage that is not known here, or files that contradict each
-            other.
-        InputError: a file that is not JSON.
-    """
+    """The pooling of the encoder in ``directory``."""
     stages = _modules(directory)
     mode: Mode | None = None
     prompt = True

@@ -30,9 +30,6 @@ def rescale(tensors: MutableMapping[str, Tensor], anatomy: Anatomy, *, seed: int
     Args:
         tensors: floating-point tensors by full name (``model.layers.0.mlp.up_proj.weight``), all of every
         block.
-
-    Raises:
-        InputError: the blocks are not pre-norm with a gated MLP, so the maps between are not linear.
     """
     generator = torch.Generator().manual_seed(seed)
     for block in anatomy.blocks:

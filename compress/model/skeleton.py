@@ -183,9 +183,6 @@ class Skeleton:
     def head(self, *, rounded: bool = False) -> Iterator[Head]:
         """The final norm, if there is one, and the head, for as long as the context lasts; the head
         ``rounded`` as exports store it.
-
-        Raises:
-            CheckpointError: the model has no head.
         """
         anatomy = self.anatomy
         if anatomy.head is None:

@@ -48,9 +48,6 @@ def load_model(
     Quantized weights are dequantized. With ``embedding`` the embedding and the head are rounded as an export
     stores them; with ``activations`` layers round their inputs as their scheme requires; with ``cache``
     attention reads keys and values as a quantized cache gives them back, where the checkpoint has scales.
-
-    Raises:
-        CheckpointError: incomplete, inconsistent or unsupported files; non-finite weights (named).
     """
     source = WeightSource.open(checkpoint) if isinstance(checkpoint, Path) else checkpoint
     skeleton = Skeleton(source, torch.device(device))

@@ -47,9 +47,6 @@ _NOT_OF = {
 def cut_out(path: Path, tower: str, progress: Progress, check: Check | None = None) -> Path:
     """The directory of the ``tower`` (``text`` or ``image``) of the model at ``path``, made where need be,
     unless ``check`` refuses its anatomy.
-
-    Raises:
-        CheckpointError: the model is not one of two encoders, or lacks this one.
     """
     reader = CheckpointReader.open(path)
     model_type = str(reader.config.get("model_type"))

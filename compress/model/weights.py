@@ -84,11 +84,7 @@ class WeightSource:
 
     @classmethod
     def open(cls, path: Path) -> WeightSource:
-        """Open the checkpoint directory ``path``; checks headers, config and vocabulary, loads no weights.
-
-        Raises:
-            CheckpointError: incomplete, inconsistent or unsupported.
-        """
+        """Open the checkpoint directory ``path``; checks headers, config and vocabulary, loads no weights."""
         reader = CheckpointReader.open(path)
         manifest_path = reader.path / MANIFEST
         manifest = read_json(manifest_path) if is_regular(manifest_path) else {}
@@ -138,11 +134,7 @@ class WeightSource:
         return self.head_scheme if own else self.embedding_scheme
 
     def stored(self, name: str) -> Tensor:
-        """A dense float tensor in its stored type.
-
-        Raises:
-            CheckpointError: it holds integers, NaN or infinity.
-        """
+        """A dense float tensor in its stored type."""
         if name in self.replaced:
             return self.replaced[name]
         module = name.removesuffix(".weight")

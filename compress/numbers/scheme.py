@@ -115,11 +115,7 @@ class Scheme(BaseModel):
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
-        """The scheme called ``name``, in any case, or by a name of other tools (:mod:`.scheme_names`).
-
-        Raises:
-            UnknownName: not a known preset; suggests the nearest, or what to take for another tool's.
-        """
+        """The scheme called ``name``, in any case, or by a name of other tools (:mod:`.scheme_names`)."""
         given, name = name, canonical(name)
         if name in _OWN_NAMES:
             number_format, activations = _OWN_NAMES[name]

@@ -35,9 +35,6 @@ def quantize_table(weight: Tensor, scheme: Scheme) -> QTensor:
 def in_parts(table: QTensor) -> list[QTensor]:
     """``table [rows, in]`` as its scheme stores it: one matrix, or that of the frequent rows and that of the
     others, in their own codes.
-
-    Raises:
-        CheckpointError: rows of rare tokens are not on a grid of their scheme.
     """
     (first, frequent), *others = rows_of(table.scheme, len(table.codes))
     if not others:

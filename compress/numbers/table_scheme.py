@@ -55,11 +55,7 @@ class TableScheme(Scheme):
 
     @classmethod
     def of(cls, frequent: Scheme, rare: Scheme, rare_from: int) -> TableScheme:
-        """Of two schemes.
-
-        Raises:
-            ValidationError: the second is not on a grid of the first.
-        """
+        """Of two schemes."""
         return cls(**dict(frequent), rare=rare, rare_from=rare_from)
 
     @property
@@ -74,12 +70,7 @@ class TableScheme(Scheme):
 
 
 def table_scheme(name: str) -> Scheme:
-    """The scheme of an embedding or head called ``name``: one for all rows, or a :class:`TableScheme`.
-
-    Raises:
-        UnknownName: not a known scheme.
-        RecipeError: two of them that do not go together.
-    """
+    """The scheme of an embedding or head called ``name``: one for all rows, or a :class:`TableScheme`."""
     frequent, plus, behind = name.partition("+")
     try:
         if not plus:

@@ -76,11 +76,7 @@ class Allocate(Selective, ModelPass):
         return self
 
     def quantizer(self, scheme: Scheme, targets: Sequence[str]) -> BlockPass:
-        """The pass ``using`` with a scheme and targets of its own.
-
-        Raises:
-            ValueError: it is no pass that quantizes blocks, or its options are wrong.
-        """
+        """The pass ``using`` with a scheme and targets of its own."""
         return inner_pass(
             self.using, "scheme", scheme=scheme, targets=tuple(targets), ignore=(), samples=self.samples
         )
@@ -119,12 +115,7 @@ class Allocate(Selective, ModelPass):
         return super().selects(linear) if self.plan is None else linear.name in self.plan
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
-        """As it was; a plan has to fit it.
-
-        Raises:
-            RecipeError: the plan names what is no layer of the model.
-            ShapeError: a scheme's groups do not divide a layer.
-        """
+        """As it was; a plan has to fit it."""
         if self.plan is not None:
             self._checked(anatomy)
         return anatomy
@@ -182,12 +173,7 @@ class Allocate(Selective, ModelPass):
         return Work(products, roundings=sum(map(weights_of, linears)) * sum(map(grids_tried, self.schemes)))
 
     def apply(self, stage: Stage) -> StageResult:
-        """Measure, solve, quantize.
-
-        Raises:
-            RecipeError: the budget is too small, or a plan that does not fit the model.
-            ShapeError: a layer that no scheme's groups divide.
-        """
+        """Measure, solve, quantize."""
         anatomy = stage.source.anatomy
         details: dict[str, Any] = {}
         allocation = self._checked(anatomy) if self.plan is not None else self._solve(stage, details)

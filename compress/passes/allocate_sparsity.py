@@ -48,11 +48,7 @@ class AllocateSparsity(Selective, ModelPass):
         return self
 
     def pruner(self, fractions: Mapping[str, float], targets: Sequence[str]) -> BlockPass:
-        """The pass ``using`` with the fraction of each layer.
-
-        Raises:
-            ValueError: it is no pass that prunes single weights, or its options are wrong.
-        """
+        """The pass ``using`` with the fraction of each layer."""
         own = {
             "sparsity": self.sparsity,
             "per_layer": dict(fractions),
@@ -113,12 +109,7 @@ class AllocateSparsity(Selective, ModelPass):
         return Work(load.backward * min(load.tokens, MEASURED_TOKENS))
 
     def apply(self, stage: Stage) -> StageResult:
-        """Measure, solve, prune.
-
-        Raises:
-            CalibrationError: no text to measure on.
-            RecipeError: a layer is quantized already.
-        """
+        """Measure, solve, prune."""
         linears = self.selected(stage.source.anatomy)
         quantized = [linear.name for linear in linears if linear.name in stage.source.schemes]
         if quantized:

@@ -142,11 +142,7 @@ class Autoround(BlockPass):
     def _alone(
         self, block: Block, layers: Sequence[Linear], weights: Mapping[str, Tensor], error: Exception
     ) -> Descent:
-        """What is left to try after ``error``, which says that memory was too short.
-
-        Raises:
-            OutOfResource: a single sequence does not fit.
-        """
+        """What is left to try after ``error``, which says that memory was too short."""
         if not self.low_memory:
             try:
                 return self._learn(block, layers, weights, alone=True)

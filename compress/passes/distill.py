@@ -155,11 +155,7 @@ class Distill(Selective, Learning):
         return anatomy if self.student is None else student_anatomy(Path(self.student))
 
     def apply(self, stage: Stage) -> StageResult:
-        """As every pass that learns.
-
-        Raises:
-            TrainingError: a student of its own that has not the teacher's vocabulary, or after other passes.
-        """
+        """As every pass that learns."""
         if self.student is None and self.student_layers is None:
             return super().apply(stage)
         if stage.source is not stage.original:
@@ -198,13 +194,7 @@ class Distill(Selective, Learning):
         return " + ".join(losses)
 
     def objective(self, stage: Stage) -> Objective:
-        """The weighted losses.
-
-        Raises:
-            TrainingError: a loss that such models do not have, a student of another kind, or relation heads
-                that do not divide them.
-            CheckpointError: an encoder without pooling has no embedding.
-        """
+        """The weighted losses."""
         losses = losses_of(stage.source.anatomy, self.losses)
         self._check_kinds(stage)
         known = LossOptions(

@@ -104,12 +104,7 @@ class Embedding(ModelPass):
         return Work(load.backward * min(load.tokens, TOKENS) + solved)
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
-        """As it was.
-
-        Raises:
-            RecipeError: no head, or more is done with an embedding than multiply it.
-            ShapeError: groups that do not divide the hidden size, or no tokens that are rare.
-        """
+        """As it was."""
         if not gains(anatomy):
             why = "it has no head" if anatomy.head is None else "a norm or a projection stands behind it"
             raise RecipeError(
@@ -134,11 +129,7 @@ class Embedding(ModelPass):
         return anatomy
 
     def apply(self, stage: Stage) -> StageResult:
-        """Measure the Hessians, round, and copy everything else.
-
-        Raises:
-            CalibrationError: no text, or the model turns it into NaN or infinity.
-        """
+        """Measure the Hessians, round, and copy everything else."""
         source, statuses = stage.source, []
         changed: dict[str, Tensor] = {}
         for name, hessian in table_hessians(stage, "embedding").items():

@@ -67,12 +67,7 @@ class ExpertsPass(ModelPass):
         return f"{self.keep:.0%} of the experts"
 
     def kept(self, anatomy: Anatomy) -> int:
-        """How many experts of each block stay: a multiple of the groups that its router chooses from.
-
-        Raises:
-            InputError: the model has none.
-            RecipeError: fewer than a token goes through, or than a group has to have.
-        """
+        """How many experts of each block stay: a multiple of the groups that its router chooses from."""
         found = [block.experts for block in anatomy.blocks if block.experts is not None]
         if not found:
             raise InputError(
@@ -108,12 +103,7 @@ class ExpertsPass(ModelPass):
         return 0
 
     def apply(self, stage: Stage) -> StageResult:
-        """Count, choose and write block after block.
-
-        Raises:
-            CalibrationError: there is no text.
-            RecipeError: experts in codes would be merged.
-        """
+        """Count, choose and write block after block."""
         self._check(stage)
         text = stage.text("experts")
         source, anatomy, kept = stage.source, stage.source.anatomy, self.kept(stage.source.anatomy)

@@ -178,12 +178,7 @@ class Layers(ModelPass):
         return Work(2 * load.blocks * load.tokens + load.forward * tried)
 
     def apply(self, stage: Stage) -> StageResult:
-        """Choose, refit, and write the model with the blocks that stay, numbered again.
-
-        Raises:
-            CalibrationError: no text to choose by.
-            RecipeError: blocks that would have to be refitted are quantized.
-        """
+        """Choose, refit, and write the model with the blocks that stay, numbered again."""
         runner = BlockRunner(Skeleton(stage.source, stage.device), BatchSplitter(stage.progress.note))
         folder, batches = stage.directory / "activations", stage.text("layers").batches
         inputs = Stream.capture(folder / "inputs", runner.skeleton, batches)

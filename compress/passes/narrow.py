@@ -161,10 +161,6 @@ class Narrow(Selective, ModelPass):
         size in all.
 
         Odd multiples stand for solved ones (:func:`.widths.odd`).
-
-        Raises:
-            RecipeError: ``keep`` is more than these parts can give up, or norms stand between them, or heads
-                share a table of biases.
         """
         items = self.items(anatomy)
         if not items:
@@ -215,12 +211,7 @@ class Narrow(Selective, ModelPass):
         return Work(solved + measured + (1 + len(self.parts)) * load.blocks * load.tokens * self.calibrated)
 
     def apply(self, stage: Stage) -> StageResult:
-        """Find the widths, cut and repair.
-
-        Raises:
-            RecipeError: the budget cannot be met by what may go.
-            CalibrationError: something is measured, and there is no text.
-        """
+        """Find the widths, cut and repair."""
         anatomy = stage.source.anatomy
         items = self.items(anatomy)
         measure = measure_of(items, self.importance, DAMPING, counts=self.widths == "solved")

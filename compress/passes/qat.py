@@ -78,12 +78,7 @@ class Qat(Selective, Learning):
         return f"tune (scales, norms) or block_qat (codes), which hold a block at a time; {super().lighter}"
 
     def learner(self, stage: Stage) -> Student:
-        """The model with its codes free.
-
-        Raises:
-            TrainingError: a layer in float without a ``scheme`` for it, or ``start: original`` of a model
-                that was rescaled since.
-        """
+        """The model with its codes free."""
         student = Student(stage.source, stage.device)
 
         def coded(linear: Linear, mask: Tensor | None) -> Coded:

@@ -115,21 +115,12 @@ class Rotate(ModelPass):
         return 4 * anatomy.vocab_size * anatomy.hidden_size if self.residual and anatomy.tied else 0
 
     def anatomy_after(self, anatomy: Anatomy) -> Anatomy:
-        """As it was.
-
-        Raises:
-            InputError: its residual stream or its heads cannot be rotated.
-        """
+        """As it was."""
         self._require(anatomy)
         return anatomy
 
     def apply(self, stage: Stage) -> StageResult:
-        """Rotate a block at a time.
-
-        Raises:
-            InputError: the residual stream of the model cannot be rotated, or weights are quantized or pruned
-                already.
-        """
+        """Rotate a block at a time."""
         source, anatomy = stage.source, stage.source.anatomy
         self._check(stage)
         writer = BlockWriter(source, {}, stage.directory)
@@ -182,11 +173,7 @@ class Rotate(ModelPass):
     def _learned(
         self, stage: Stage, scheme: Scheme, rotation: Tensor | None, heads: list[HeadRotations]
     ) -> tuple[Tensor | None, list[HeadRotations], dict[str, Any]]:
-        """Both kinds of rotations as they are learned from those given, and their errors.
-
-        Raises:
-            CalibrationError: there is no text.
-        """
+        """Both kinds of rotations as they are learned from those given, and their errors."""
         residual: list[Reader] = []
         found: list[list[LearnedRotation]] = []
         smaller = BatchSplitter(stage.progress.note)

@@ -62,11 +62,7 @@ class Tune(Learning):
         return "fewer kinds in learn, or a smaller micro_batch_tokens"
 
     def learner(self, stage: Stage) -> Student:
-        """The model with the parameters of ``learn`` free.
-
-        Raises:
-            TrainingError: it has none of them.
-        """
+        """The model with the parameters of ``learn`` free."""
         student = Student(stage.source, stage.device, streams=self.streams(stage))
         if not student.learn(self.learn, stage.masks.names):
             raise TrainingError(

@@ -104,12 +104,7 @@ class Vocabulary(ModelPass):
         return replace(anatomy, vocab_size=min(self.size or anatomy.vocab_size, anatomy.vocab_size))
 
     def apply(self, stage: Stage) -> StageResult:
-        """Count tokens, cut the tokenizer, and copy the rows that stay.
-
-        Raises:
-            CalibrationError: no text was named.
-            CheckpointError: the model has no ``tokenizer.json``, or one that cannot be cut.
-        """
+        """Count tokens, cut the tokenizer, and copy the rows that stay."""
         source = stage.source
         if TOKENIZER not in source.reader.companions():
             raise CheckpointError(f"{source.reader.path} has no {TOKENIZER}: there is nothing to cut")

@@ -108,11 +108,7 @@ class Width(ModelPass):
         )
 
     def kept(self, anatomy: Anatomy) -> int:
-        """The hidden size that is left.
-
-        Raises:
-            RecipeError: not even one multiple fits.
-        """
+        """The hidden size that is left."""
         hidden = anatomy.hidden_size
         if self.keep == 1:
             return hidden
@@ -162,12 +158,7 @@ class Width(ModelPass):
         return Work((4 if self._follows(load.anatomy) else 1) * load.blocks * load.tokens)
 
     def apply(self, stage: Stage) -> StageResult:
-        """Find the basis, cut and repair block after block.
-
-        Raises:
-            InputError: a model whose hidden size cannot shrink, or that is quantized or pruned already.
-            CalibrationError: there is no text.
-        """
+        """Find the basis, cut and repair block after block."""
         self._check(stage)
         runner = BlockRunner(Skeleton(stage.source, stage.device), BatchSplitter(stage.progress.note))
         folder, batches = stage.directory / "activations", stage.text("width").batches

@@ -78,11 +78,7 @@ class BackwardSweep:
         self.journal = Journal(directory, "")
 
     def run(self, title: str, measure: Measure) -> list[Path]:
-        """What the observers of ``measure`` find, by their names: a safetensors file for each block.
-
-        Raises:
-            CalibrationError: the model turns more than a few micro-batches into NaN or infinity.
-        """
+        """What the observers of ``measure`` find, by their names: a safetensors file for each block."""
         tokens = [batch.tokens for batch in self.micro_batches]
         self.journal = Journal.open(self.directory, sha256_json([title, tokens, self.seed]))
         done = self.journal.resume()

@@ -206,11 +206,7 @@ class Block:
                 unwrap(skeleton.model, name)
 
     def check(self, step: str) -> None:
-        """The checks made after every pass: shapes, finite values, masks respected.
-
-        Raises:
-            EdgepressError: a pass broke one of them; names pass and layer (a bug, not bad input).
-        """
+        """The checks made after every pass: shapes, finite values, masks respected."""
         for linear in self.anatomy.linears():
             weight = self.linears[linear.name].weight
             if tuple(weight.shape) != (linear.out_features, linear.in_features):

@@ -226,9 +226,6 @@ class BlockRunner:
     ) -> None:
         """Run ``stream`` through the block ``index``, which is ``module``; its outputs become the inputs of
         the block ``to``, by default the next. Those of ``index`` are dropped unless ``keep`` is set.
-
-        Raises:
-            CalibrationError: some outputs are NaN or infinity; names the block.
         """
 
         def check(output: Tensor, batch: Batch) -> None:

@@ -121,9 +121,6 @@ def block_inputs(
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Hidden states ``[batch, tokens, hidden]`` at the first block of a model of one stack, and the keyword
     arguments that each block is called with: masks may differ from block to block.
-
-    Raises:
-        CheckpointError: the model's code never called its blocks.
     """
     (hidden,), arguments = _inputs_of_stacks(skeleton, model, input_ids, attention_mask, None, {})
     return hidden, arguments
@@ -187,9 +184,6 @@ def _shared_bias(skeleton: Skeleton, number: int, known: Biases) -> Callable[[in
 def capture(skeleton: Skeleton, batches: Iterable[Tokens], *, rounded: bool = False) -> Iterator[Captured]:
     """What becomes of each of ``batches`` before the first block; the embedding is ``rounded`` as exports
     store it.
-
-    Raises:
-        CheckpointError: nothing says what the answers of an encoder–decoder begin with.
     """
     device, biases = skeleton.device, Biases()
     with skeleton.embeddings(rounded=rounded) as model:

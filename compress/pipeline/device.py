@@ -27,12 +27,7 @@ _TRIMMED, _KEPT = 32 << 20, 1 << 30
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        MissingDependency: the device is not there.
-        UnknownName: no such kind of device.
-    """
+    """The torch device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -115,11 +115,7 @@ class BatchSplitter:
         self.parts, self.note = 1, note
 
     def after(self, error: torch.OutOfMemoryError, batch_size: int) -> None:
-        """React to an out-of-memory error.
-
-        Raises:
-            OutOfResource: a single sequence does not fit.
-        """
+        """React to an out-of-memory error."""
         if self.parts >= batch_size:
             raise OutOfResource(
                 "one calibration sequence does not fit the device's memory",
@@ -161,9 +157,6 @@ class SampleCount:
 def require_few(bad: int, total: int, who: str) -> None:
     """Refuse to go on without ``bad`` of ``total`` samples, which ``who`` turns into NaN or infinity: one, or
     one in a hundred, may be left out.
-
-    Raises:
-        CalibrationError: there are more; names ``who``.
     """
     if bad and (bad == total or bad > max(1, total // 100)):
         many = "every sample" if bad == total else f"{bad} of {total} samples"

@@ -19,11 +19,7 @@ from .pass_names import PACKAGE, PASS_ALIASES, TRAINING_ALIASES, Alias, as_yaml
 
 
 def pass_type(name: str) -> type[Pass]:
-    """The class of the pass called ``name``.
-
-    Raises:
-        UnknownName: no such pass; suggests the nearest.
-    """
+    """The class of the pass called ``name``."""
     return load(PACKAGE, name, "pass").PASS  # type: ignore[no-any-return]
 
 
@@ -38,12 +34,7 @@ class PassOptions:
 
 
 def read_options(name: str, given: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> PassOptions:
-    """The options ``given`` to the pass ``name``; ``shared`` is the recipe's ``training`` section.
-
-    Raises:
-        UnknownName: no such pass.
-        RecipeError: an option that is fixed at another value, is part of an alias, or is given twice.
-    """
+    """The options ``given`` to the pass ``name``; ``shared`` is the recipe's ``training`` section."""
     old = name.replace("-", "_")
     alias = PASS_ALIASES.get(old, Alias(name))
     kind, options, notes = pass_type(alias.name), dict(given), []
@@ -65,10 +56,6 @@ def read_options(name: str, given: Mapping[str, Any], shared: Mapping[str, Any] 
 def inner_pass(using: Mapping[str, Any], needed: str, **own: Any) -> BlockPass:
     """The block pass that another pass runs and names in its option ``using: {pass: NAME, …}``, with its
     options and those in ``own``, which it may not set.
-
-    Raises:
-        ValueError: no block pass with the option ``needed``, or its options are wrong.
-        RecipeError: an option that is fixed at another value.
     """
     options = {key: value for key, value in using.items() if key != "pass"}
     if "pass" not in using or own.keys() & options.keys():

@@ -34,11 +34,7 @@ _PATIENCE = timedelta(days=30)
 
 
 def is_follower() -> bool:
-    """Whether this process was launched beside a first one.
-
-    Raises:
-        InputError: the launcher's variables are no numbers.
-    """
+    """Whether this process was launched beside a first one."""
     return _launched_as("RANK", 0) > 0
 
 
@@ -93,12 +89,8 @@ class Processes:
 
     @classmethod
     def launched(cls, device: torch.device) -> Processes:
-        """As many as the launcher started to work on ``device``, connected by Accelerate; one where none did.
-
-        Raises:
-            InputError: the launch asks for a model that is spread in a way that is not done here; its
-                variables do not say which of how many processes this is, or they cannot be connected on
-                ``device``.
+        """As many as the launcher started to work on ``device``, connected by Accelerate; one where none
+        did.
         """
         count = _launched_as("WORLD_SIZE", 1)
         if count < 2:

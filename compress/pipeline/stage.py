@@ -86,11 +86,7 @@ class Stage:
     answers: Path | None = None
 
     def text(self, who: str) -> Calibration:
-        """The calibration text.
-
-        Raises:
-            CalibrationError: there is none; ``who`` needs it.
-        """
+        """The calibration text."""
         if self.calibration is None:
             raise CalibrationError(f"{who} needs calibration text", fix="pass --text FILE")
         return self.calibration

@@ -234,11 +234,7 @@ class Sweep:
         return files
 
     def _report_nonfinite(self, block: Block) -> None:
-        """Say which layers were calibrated without some of the samples: those that end in NaN or infinity.
-
-        Raises:
-            CalibrationError: they are more than one in a hundred; names the block.
-        """
+        """Say which layers were calibrated without some of the samples: those that end in NaN or infinity."""
         bad, total = self.samples.bad, self.samples.total
         require_few(bad, total, block.anatomy.prefix)
         if bad:

@@ -43,11 +43,7 @@ class Pattern(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """``2:4`` and the like.
-
-        Raises:
-            ValueError: not of the form N:M with 0 < N < M.
-        """
+        """``2:4`` and the like."""
         kept, _, size = text.partition(":")
         if not (kept.isdecimal() and size.isdecimal() and 0 < int(kept) < int(size)):
             raise ValueError(f"{text!r} is not N:M with 0 < N < M, such as 2:4")
@@ -74,10 +70,8 @@ def keep_highest(score: Tensor, sparsity: float, scope: Scope, earlier: Tensor |
 
 
 def keep_pattern(score: Tensor, pattern: Pattern, earlier: Tensor | None = None) -> Tensor:
-    """Bool mask ``[out, in]``, True keeps the ``pattern.kept`` highest of each group of ``score [out, in]``.
-
-    Raises:
-        ShapeError: the groups do not divide the inputs.
+    """Bool mask ``[out, in]``, True keeps the ``pattern.kept`` highest of each group of
+    ``score [out, in]``.
     """
     if score.shape[1] % pattern.size:
         raise ShapeError(f"groups of {pattern.size} do not divide {score.shape[1]} inputs")

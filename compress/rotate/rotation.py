@@ -73,11 +73,7 @@ class FusedTensors:
         self.changed[f"{linear}.weight"] = self.get(f"{linear}.weight") * scales
 
     def fold_norm(self, norm: Norm, readers: Sequence[str], rotation: Tensor) -> None:
-        """Move the scales of a norm into its readers; its bias then stands for rotated states.
-
-        Raises:
-            InputError: the norm has a bias beside a scale that is next to nothing.
-        """
+        """Move the scales of a norm into its readers; its bias then stands for rotated states."""
         weight, bias = f"{norm.name}.weight", f"{norm.name}.bias"
         scales = scales_of(norm, self.get)
         for reader in readers:
@@ -191,11 +187,7 @@ def why_not(anatomy: Anatomy) -> str | None:
 
 
 def hadamard(order: int) -> Tensor:
-    """The Sylvester-Hadamard matrix ``[order, order]`` divided by the root of its order, a power of two.
-
-    Raises:
-        ValueError: the order is not a power of two.
-    """
+    """The Sylvester-Hadamard matrix ``[order, order]`` divided by the root of its order, a power of two."""
     if order < 1 or order & (order - 1):
         raise ValueError(f"{order} is not a power of two")
     matrix = torch.ones(1, 1, dtype=torch.float64)

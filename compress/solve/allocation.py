@@ -28,9 +28,6 @@ Costs = dict[str, dict[str, FiniteFloat]]
 def read_allocation(value: Any) -> Any:
     """A mapping as it is; a path to a YAML file, or to a checkpoint that an allocation made, as the mapping
     it holds.
-
-    Raises:
-        RecipeError: the file is missing, or holds no allocation.
     """
     if not isinstance(value, str):
         return value
@@ -49,11 +46,7 @@ def read_allocation(value: Any) -> Any:
 
 
 def read_costs(value: Any) -> Any:
-    """A mapping as it is; a path to a checkpoint that an allocation made, as the costs that it measured.
-
-    Raises:
-        RecipeError: an allocation did not make it, or had a plan and measured nothing.
-    """
+    """A mapping as it is; a path to a checkpoint that an allocation made, as the costs that it measured."""
     return _kept(Path(value), "costs") if isinstance(value, str) else value
 
 

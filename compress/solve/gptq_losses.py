@@ -108,9 +108,6 @@ def gptq_costs(
 ) -> Costs:
     """As :func:`.scheme_costs.scheme_costs`, with the codes that GPTQ finds with ``damping`` on other text;
     ``most_read`` as of :class:`~edgepress.compress.text.measured_text.MeasuredText`.
-
-    Raises:
-        CalibrationError: there is no other; and what the former raises.
     """
     return gptq_costs_beside(stage, who, schemes, linears, _nothing, as_it_is, damping, most_read)[0]
 

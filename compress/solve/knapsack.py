@@ -31,11 +31,7 @@ class Solution:
 
 
 def choose(costs: Sequence[Sequence[float]], sizes: Sequence[Sequence[int]], budget: int) -> Solution:
-    """The cheapest choice whose sizes add up to at most ``budget``; ``costs[item][option]`` likewise.
-
-    Raises:
-        RecipeError: even the smallest options exceed the budget.
-    """
+    """The cheapest choice whose sizes add up to at most ``budget``; ``costs[item][option]`` likewise."""
     least = [min(row) for row in sizes]
     room = budget - sum(least)
     if room < 0:

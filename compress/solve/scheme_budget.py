@@ -27,9 +27,6 @@ def within_budget(
 
     Args:
         costs: of ordinary text, under "", and of each protected group of text.
-
-    Raises:
-        RecipeError: the budget is too small.
     """
     sizes = [[sum(_bits(linear, scheme) for linear in group) for scheme in schemes] for group in groups]
     weights = sum(linear.out_features * linear.in_features for group in groups for linear in group)

@@ -36,9 +36,6 @@ def grouped_costs(
 ) -> dict[str, Costs]:
     """:func:`scheme_costs` of ordinary text, under "", and of each protected group: a byte of a decoder's
     text, a token of others'.
-
-    Raises:
-        CalibrationError: the model turns some of the text into NaN or infinity.
     """
     fits = fitting(schemes, linears)
     return by_group(stage, who, fits, _measure(fits, BatchChangeLosses))

@@ -57,9 +57,6 @@ def gains(anatomy: Anatomy) -> bool:
 def table_hessians(stage: Stage, who: str) -> dict[str, Tensor]:
     """Of the embedding, and of a head of its own, ``[hidden, hidden]`` float32 by module name; measured by a
     backward sweep for ``who``.
-
-    Raises:
-        CalibrationError: no text, or the model turns it into NaN or infinity.
     """
     anatomy = stage.source.anatomy
     batches, _ = stage.measured_text(who).grouped(TOKENS, written=True)

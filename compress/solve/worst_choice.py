@@ -57,9 +57,6 @@ def choose_worst(
     """The choice within ``budget`` whose largest loss of ``groups[group][item][option]`` is the smallest
     that was met, among those that leave the loss of ``own[item][option]`` at most ``1 + most_own`` times
     its least.
-
-    Raises:
-        RecipeError: even the smallest options exceed the budget.
     """
     game = _Game(own, groups, sizes, budget)
     best, size = game.best(np.zeros(len(groups)), 1.0)

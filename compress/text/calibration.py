@@ -170,13 +170,6 @@ def calibration_from(
         labels: a classifier's, by which those of ``.jsonl`` rows are known.
         protect: text of groups that is read beside it.
         filled: tokens that each text of an encoder is filled up to with padding, which the model reads.
-
-    Raises:
-        CalibrationError: unreadable, empty, repeated or too little text (says how much there is and what
-            would fit), the text that steps are measured on, or ids that the model has no embedding for.
-        UnknownName: another ``chat``.
-        InputError: sizes that are not positive, a seed below 0, chat text for a model without a template or
-            that is no decoder, a field of text without rows, or a label that is not one of ``labels``.
     """
     _require_sensible(kind, samples, length, batch_size, chat)
     corpus = read_corpus(source, field=field, paired=kind == "encoder_decoder")

@@ -59,11 +59,8 @@ def spoken(text: str) -> str:
 def calibration_of_sounds(
     source: str, how: LogMel, words: Words, *, tokens: int, samples: int, seed: int = 0, batch_size: int
 ) -> Calibration:
-    """Read ``samples`` of the sounds in the directory ``source``, of which each becomes so many ``tokens``.
-
-    Raises:
-        CalibrationError: there are fewer sounds, one without words, or words whose tokens the model has not.
-        InputError: no sounds, one that cannot be read, or sizes that are not positive.
+    """Read ``samples`` of the sounds in the directory ``source``, of which each becomes so many
+    ``tokens``.
     """
     require_sizes(samples, batch_size)
     drawn = draw_files(sound_files(Path(source)), "sounds", source, samples=samples, seed=seed)
@@ -84,11 +81,7 @@ def _sound(how: LogMel) -> Sound:
 
 
 def said_in(file: Path) -> str:
-    """What is said in ``file``, as the text beside it has it.
-
-    Raises:
-        CalibrationError: there is none, it is empty, or it cannot be read.
-    """
+    """What is said in ``file``, as the text beside it has it."""
     words = file.with_suffix(".txt")
     try:
         text = read_text(words)

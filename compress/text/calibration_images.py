@@ -23,11 +23,8 @@ _WAVES = 12
 def calibration_of_images(
     source: str, how: Preprocessing, *, tokens: int, samples: int, seed: int = 0, batch_size: int
 ) -> Calibration:
-    """Read ``samples`` of the images in the directory ``source``, of which each becomes so many ``tokens``.
-
-    Raises:
-        CalibrationError: there are fewer images.
-        InputError: no images, one that cannot be read, or sizes that are not positive.
+    """Read ``samples`` of the images in the directory ``source``, of which each becomes so many
+    ``tokens``.
     """
     require_sizes(samples, batch_size)
     drawn = draw_files(image_files(Path(source)), "images", source, samples=samples, seed=seed)

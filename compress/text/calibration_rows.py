@@ -47,10 +47,6 @@ def drawn_rows(
 ) -> Drawn:
     """The rows for a model of the ``kind``: of a decoder's ``chat``; of an encoder's ``labels``, each
     ``filled`` up to so many tokens where it reads padding.
-
-    Raises:
-        CalibrationError: too little text, or some of it has targets and the rest none.
-        InputError: conversations, and a model without a template.
     """
     if kind == "decoder":
         return _decoder_rows(corpus, tokenizer, *how, chat)
@@ -116,11 +112,7 @@ def _as_conversation(document: Document) -> Conversation:
 
 
 def pairs(corpus: Corpus) -> dict[str, str]:
-    """Distinct texts, each with what is written of it; empty where the corpus has no targets.
-
-    Raises:
-        CalibrationError: some rows have one, and others none.
-    """
+    """Distinct texts, each with what is written of it; empty where the corpus has no targets."""
     if None in corpus.targets:
         raise CalibrationError(
             f"{corpus.targets.count(None)} of {len(corpus.targets)} rows of {corpus.source} have no target",

@@ -92,13 +92,6 @@ def read_corpus(
         field: key of the text in ``.jsonl`` rows; rows without it may have ``messages``.
         split: which articles of a demo corpus; files have no splits.
         paired: for a model that reads one text and writes another: rows may be ``input`` and ``output``.
-
-    Raises:
-        UnknownName: neither a corpus nor a path.
-        CalibrationError: not UTF-8 (file and byte offset), a row that is no JSON object (line), no such
-            field (the fields there are), no text at all, one document repeated, or more than 64 MB.
-        InputError: a ``field`` for text that has no rows.
-        MissingDependency: the package of a demo corpus is not installed.
     """
     _require_rows(source, field)
     if source in CORPORA:
@@ -217,11 +210,7 @@ def _decoded(file: Path) -> str:
 
 
 def labelled_texts(corpus: Corpus, labels: Sequence[str]) -> list[tuple[str, int | None]]:
-    """The documents as plain text, each with the place of its label in ``labels``; None where it has none.
-
-    Raises:
-        InputError: a label that is neither one of ``labels`` nor a number from 0 on.
-    """
+    """The documents as plain text, each with the place of its label in ``labels``; None where it has none."""
     places = {label: index for index, label in enumerate(labels)} | {i: i for i in range(len(labels))}
     strange = next((label for label in corpus.labels if label is not None and label not in places), None)
     if strange is not None:

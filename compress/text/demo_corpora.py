@@ -25,11 +25,7 @@ INSTALL = "pip install --no-deps gensim==4.4.0"
 
 
 def data_file(name: str) -> Path:
-    """The path of the data file ``name``.
-
-    Raises:
-        MissingDependency: the package is not installed, or this version of it lacks the file.
-    """
+    """The path of the data file ``name``."""
     spec = find_spec("gensim")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependency(
@@ -56,10 +52,6 @@ def articles(split: Split) -> list[str]:
     """The articles of a split, in the order of the dump; paragraphs are separated by a blank line.
 
     Every third article is held out. Takes about two seconds at first, nothing after that.
-
-    Raises:
-        MissingDependency: the package that carries the dump is not installed.
-        InputError: the dump does not parse.
     """
     held_out = split == "held-out"
     return [
@@ -79,10 +71,8 @@ def _all_articles(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def read_dump(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
-    """``(title, text)`` of every article in a MediaWiki XML dump, without redirects and those without prose.
-
-    Raises:
-        xml.etree.ElementTree.ParseError: the stream is not well-formed XML.
+    """``(title, text)`` of every article in a MediaWiki XML dump, without redirects and those without
+    prose.
     """
     for _, element in ElementTree.iterparse(stream):
         if element.tag.rpartition("}")[2] != "page":
@@ -104,13 +94,7 @@ PAIR_FILES = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt"}
 
 
 def pairs(name: str) -> list[tuple[str, str, float]]:
-    """``(word, word, rating)`` of the set ``wordsim353`` or ``simlex999``.
-
-    Raises:
-        UnknownName: another name.
-        MissingDependency: the package that carries the sets is not installed.
-        InputError: a line that is not two words and a number.
-    """
+    """``(word, word, rating)`` of the set ``wordsim353`` or ``simlex999``."""
     if name not in PAIR_FILES:
         raise UnknownName("word pair set", name, PAIR_FILES)
     path = data_file(PAIR_FILES[name])

@@ -48,12 +48,7 @@ class DrawnFiles:
 
 
 def draw_files(files: Sequence[Path], what: str, source: str, *, samples: int, seed: int) -> DrawnFiles:
-    """Draw ``samples`` of ``files``, which are the ``what`` (images, sounds) of the directory ``source``.
-
-    Raises:
-        CalibrationError: there are fewer distinct files.
-        InputError: a seed outside its range.
-    """
+    """Draw ``samples`` of ``files``, which are the ``what`` (images, sounds) of the directory ``source``."""
     first = distinct_files(files)
     distinct = sorted(first.values())
     if len(distinct) < samples:
@@ -73,10 +68,6 @@ def distinct_files(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def require_sizes(samples: int, batch_size: int) -> None:
-    """Refuse numbers of samples that are not positive.
-
-    Raises:
-        InputError: one of them is not.
-    """
+    """Refuse numbers of samples that are not positive."""
     if min(samples, batch_size) < 1:
         raise InputError(f"calibration needs samples and batch size ≥ 1, not {samples} and {batch_size}")

@@ -33,10 +33,6 @@ class TextRow(NamedTuple):
 def json_rows(file: Path, text: str, field: str, *, paired: bool = False) -> Iterator[TextRow]:
     """The rows of ``text``, which is that of ``file``; ``paired`` as for
     :func:`~edgepress.compress.text.corpus.read_corpus`.
-
-    Raises:
-        CalibrationError: a row that is no JSON object, has no text, or, of pairs, a target that is no text;
-            with the line.
     """
     for number, row in json_objects(file, text, CalibrationError):
         where = f"{file}:{number}"
@@ -49,11 +45,7 @@ def json_rows(file: Path, text: str, field: str, *, paired: bool = False) -> Ite
 
 
 def json_objects(file: Path, text: str, error: type[EdgepressError]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of every row of ``text``, which is that of ``file``; empty lines are none.
-
-    Raises:
-        EdgepressError: ``error`` for a row that is no JSON object, with the line.
-    """
+    """Line number and object of every row of ``text``, which is that of ``file``; empty lines are none."""
     # Not splitlines(): a JSON string may hold U+2028, which is no end of a row.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():

@@ -45,9 +45,6 @@ class MeasuredText:
     def apart(self, tokens: int) -> tuple[list[MicroBatch], list[MicroBatch]]:
         """What is measured on, and so many ``tokens`` of other text that observers are shown first: behind
         it, or every second micro-batch of a text that is all measured on.
-
-        Raises:
-            CalibrationError: there is one sequence, or less, which cannot be both.
         """
         if self.has_others:
             return self.first, self.others(tokens)

@@ -90,9 +90,6 @@ def held_out_tokens(tokens: int) -> int:
 def hold_out(micro_batches: Sequence[MicroBatch]) -> tuple[list[MicroBatch], list[MicroBatch]]:
     """``(training, held out)``: every eighth, evenly over the whole, at least one; of much text
     fewer, about 32,768 tokens.
-
-    Raises:
-        CalibrationError: fewer than two micro-batches.
     """
     if len(micro_batches) < 2:
         raise CalibrationError(

@@ -117,11 +117,7 @@ def describe(batches: Iterable[TokenBatch]) -> dict[str, object]:
 
 
 def refuse_probe(texts: Iterable[str], source: str) -> None:
-    """Refuse to calibrate with ``texts`` that hold what steps are measured on.
-
-    Raises:
-        CalibrationError: names ``source``.
-    """
+    """Refuse to calibrate with ``texts`` that hold what steps are measured on."""
     for text in texts:
         line = " ".join(text.split())
         if any(mark in line for mark in _MARKS):

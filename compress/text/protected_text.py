@@ -79,10 +79,6 @@ def protected_groups(
 ) -> tuple[ProtectedGroup, ...]:
     """The batches of each group: together about :data:`SHARE` of so many ``tokens``, as much of each group,
     in rows of at most ``length``.
-
-    Raises:
-        CalibrationError: a group with less than :data:`LEAST` tokens of text, or text that steps are
-        measured on.
     """
     groups = [(f"{one.name}: {group}", texts) for one in given for group, texts in one.texts]
     each = max(LEAST, int(SHARE * tokens) // max(1, len(groups)))

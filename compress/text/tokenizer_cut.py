@@ -35,9 +35,6 @@ def cut_tokenizer(
         content: a parsed ``tokenizer.json``, which is not changed.
         always: ids that stay whatever the size.
         size: at most so many tokens; None keeps all that are wanted.
-
-    Raises:
-        CheckpointError: a kind of model that is not known here, or more tokens are needed than ``size``.
     """
     model = content.get("model") or {}
     kind = str(model.get("type") or ("BPE" if "merges" in model else "WordPiece"))

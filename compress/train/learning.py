@@ -187,13 +187,7 @@ class Learning(ModelPass):
         return []
 
     def apply(self, stage: Stage) -> StageResult:
-        """Learn, and write the model with its new parameters.
-
-        Raises:
-            TrainingError: the model has none of the parameters that should learn, or it is an encoder–decoder
-                that would be spread over processes.
-            CalibrationError: too little text to learn from and to hold some out.
-        """
+        """Learn, and write the model with its new parameters."""
         if stage.processes.sharded and stage.source.anatomy.kind == "encoder_decoder":
             raise TrainingError(
                 "an encoder–decoder cannot be spread over processes (FSDP) yet",

@@ -95,11 +95,7 @@ class Loop:
             yield batch
 
     def run(self, progress: Progress) -> TrainState:
-        """Learn; the parameters are then those with the least held-out loss.
-
-        Raises:
-            TrainingError: the loss is not finite before anything was learned.
-        """
+        """Learn; the parameters are then those with the least held-out loss."""
         if self.saved.exists():
             self._restore()
             progress.note(f"continuing after step {self.state.step} of {len(self.steps)}")

@@ -118,11 +118,7 @@ class CachedTeacher:
         return kept
 
     def answers(self, batch: MicroBatch) -> Answers:
-        """As it was said.
-
-        Raises:
-            CheckpointError: the file has changed since this run began.
-        """
+        """As it was said."""
         file = self._file(batch)
         with foreign_errors_are_typed(lambda why: _damaged(file, why)):
             answers: Answers = load(file.read_bytes()[:-SEAL_BYTES])

@@ -138,10 +138,8 @@ class Saved:
                     older.unlink()
 
     def read(self) -> dict[str, Any]:
-        """What was kept last, its tensors on the CPU: another process may have written them from its own GPU.
-
-        Raises:
-            TrainingError: by another number of processes than there are now, or it has changed since.
+        """What was kept last, its tensors on the CPU: another process may have written them from its own
+        GPU.
         """
         data: dict[str, Any] = {}
         if self.processes.first or not self.processes.sharded:

@@ -39,11 +39,7 @@ _ATTENTION_INPUTS = 9
 
 
 def require_timed(provider: str) -> None:
-    """Refuse a provider that no table can be made of.
-
-    Raises:
-        InputError: it is not CUDA. UnknownName: it is none at all.
-    """
+    """Refuse a provider that no table can be made of."""
     if provider not in PROVIDERS:
         raise UnknownName("provider", provider, PROVIDERS)
     if provider != CUDA:
@@ -55,12 +51,7 @@ def require_timed(provider: str) -> None:
 
 
 def gpu_key(provider: str) -> Key:
-    """What a table of this machine's first GPU holds for.
-
-    Raises:
-        MissingDependency: this ONNX Runtime lacks the provider, or there is no NVIDIA GPU.
-        InputError: as :func:`require_timed`, or which GPU CUDA takes is not certain. UnknownName: as there.
-    """
+    """What a table of this machine's first GPU holds for."""
     require_timed(provider)
     require_provider(provider)
     gpu = _gpu()
@@ -126,11 +117,7 @@ def _half_input(fed: Fed | None) -> Fed | None:
 
 
 def measure_gpu(key: Key, path: Path, progress: Progress, *, limit_s: float = LIMIT_S) -> KernelTable:
-    """Time the cases with the provider of ``key`` for at most ``limit_s`` seconds, and write the table.
-
-    Raises:
-        BundleError: the smallest case, or all of them, could not be timed; names why.
-    """
+    """Time the cases with the provider of ``key`` for at most ``limit_s`` seconds, and write the table."""
     begun, done, failed = time.monotonic(), Done(), ""
     every = gpu_cases()
     folder = tempfile.TemporaryDirectory(prefix="edgepress-kernels-")

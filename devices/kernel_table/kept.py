@@ -40,10 +40,6 @@ def forget_tables(machine: str) -> bool:
 
 
 def newest_table(machine: str, provider: str = "cpu") -> KernelTable | None:
-    """The table that was made last for ``provider`` of ``machine``; None where there is none.
-
-    Raises:
-        InputError: a file in its place is no table.
-    """
+    """The table that was made last for ``provider`` of ``machine``; None where there is none."""
     found = [read_table(path) for path in sorted(tables_of(machine, provider).glob("*.json"))]
     return max(found, key=lambda table: table.created_utc, default=None)

@@ -49,10 +49,6 @@ def measure_kernels(
     by default of the user's configuration.
 
     What was timed is kept: where the time did not suffice, or the process was stopped, the next call goes on.
-
-    Raises:
-        OutOfResource: too little memory or disk. MissingDependency: ONNX Runtime is not installed.
-        EdgepressError: a process that times ended; names why.
     """
     return _Measurement(plan(folder, limit_s), limit_s).run(progress)
 

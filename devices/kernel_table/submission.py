@@ -35,11 +35,7 @@ class Submission(BaseModel):
 
 
 def read_submission(path: Path) -> Submission:
-    """The submission in ``path``.
-
-    Raises:
-        InputError: it is none, or its table is not complete; names the file and the field.
-    """
+    """The submission in ``path``."""
     try:
         found = Submission.model_validate(read_json(path, limit=2 * MOST_BYTES))
     except ValidationError as error:

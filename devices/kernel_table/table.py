@@ -148,11 +148,7 @@ class KernelTable(_Part):
 
 
 def read_table(path: Path) -> KernelTable:
-    """The table in ``path``.
-
-    Raises:
-        InputError: it is none, of another version, or too large; names the field.
-    """
+    """The table in ``path``."""
     data = read_json(path, limit=MOST_BYTES)
     try:
         return KernelTable.model_validate(data)

@@ -65,11 +65,7 @@ def joules(samples: Iterable[Sample]) -> float:
 
 
 def between(samples: Sequence[Sample], begin: float, end: float) -> list[Sample]:
-    """The samples from one moment to another, with those of both moments between their neighbours.
-
-    Raises:
-        MeterLost: the log does not reach over them.
-    """
+    """The samples from one moment to another, with those of both moments between their neighbours."""
     if not samples or begin < samples[0][0] or end > samples[-1][0]:
         raise MeterLost("the meter's log does not reach over the work")
     times, watts = zip(*samples, strict=True)
@@ -79,11 +75,7 @@ def between(samples: Sequence[Sample], begin: float, end: float) -> list[Sample]
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Seconds and watts, in order.
-
-    Raises:
-        MeterLost: no such file, or no such columns, or a line that is no sample.
-    """
+    """Seconds and watts, in order."""
     fix = f"a CSV file with the columns {' and '.join(COLUMNS)}, at least {_LEAST_SAMPLES} lines, in order"
     try:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:

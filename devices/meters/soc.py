@@ -41,11 +41,7 @@ def find() -> Meter | NoMeter | None:
 
 
 def meter_of(soc: Any) -> Meter:
-    """The meter of what zeus calls a SoC.
-
-    Raises:
-        MeterLost: it has no reading of the whole CPU or board.
-    """
+    """The meter of what zeus calls a SoC."""
     read = vars(soc.get_total_energy_consumption())
     known = sorted(name for name, value in read.items() if _is_total(name, value))
     counted = next((name for name in COUNTED if name in known), None)

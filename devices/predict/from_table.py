@@ -25,9 +25,6 @@ BANDS = {"prefill": 0.20, "first": 0.20, "decode": 0.20}
 class TablePrediction:
     """Predicts ``subject`` on the machine of ``table`` with so many ``threads``; by its ``cost``, where that
     is known.
-
-    Raises:
-        NotMeasured: the table has no such number of threads.
     """
 
     def __init__(
@@ -44,11 +41,7 @@ class TablePrediction:
         self.decode_band = round(self.bands["decode"] + self.cost.caches.spread, 3)
 
     def predict(self, work: PredictedWork, check: str) -> Prediction:
-        """All quantities of ``work``; ``check`` is the command that measures them.
-
-        Raises:
-            NotMeasured: an operator of the graph.
-        """
+        """All quantities of ``work``; ``check`` is the command that measures them."""
         makes = {"decoder": self._decoder, "encoder": self._encoder, "encoder_decoder": self._answers}
         quantities = makes[self.subject.kind](work)
         quantities += sizes(self.subject, work, self.threads, self.table.resident, self.provider)
@@ -89,11 +82,7 @@ class TablePrediction:
     def run_seconds(
         self, run: Run, cost: TableCost | None = None, does: Callable[[Run], Operations] | None = None
     ) -> float:
-        """Of one run of the graph, or of the one that ``does`` so much, called from Python.
-
-        Raises:
-            NotMeasured: the table lacks an operator.
-        """
+        """Of one run of the graph, or of the one that ``does`` so much, called from Python."""
         cost = cost or self.cost
         done = (does or self.subject.does)(run)
         if any(one.op == CARRIED for one in done.counts):

@@ -48,12 +48,6 @@ def predict(
         threads: with which a processor computes; all that the table has when None.
         provider: what runs it there; by default the GPU of a target that is one, else the processor.
         path: of the bundle, for the command that measures the same.
-
-    Raises:
-        UnknownName: no such device, target or provider. NotMeasured: the table lacks an operator, or these
-            threads.
-        InputError: the machine has no table, one of another runtime, or no such provider; the model has no
-            room for the work.
     """
     work.check(subject)
     if provider not in (None, *PROVIDERS):
@@ -113,11 +107,7 @@ def _said(provider: str) -> str:
 
 
 def _provider_of(known: Target, wanted: str | None) -> str:
-    """The provider that a target's figures are of.
-
-    Raises:
-        InputError: the target does not have it, or its figures are of its GPU.
-    """
+    """The provider that a target's figures are of."""
     on_gpu = known.kind.endswith("gpu")
     provider = wanted or ("cuda" if on_gpu else CPU)
     if (on_gpu and provider == CPU) or PROVIDERS[provider] not in known.providers.names:
@@ -146,12 +136,7 @@ def foretold(
 
 
 def table_of(machine: str, provider: str = CPU) -> KernelTable:
-    """The newest table of ``provider`` on ``machine``.
-
-    Raises:
-        InputError: there is none, or that of this machine is of another processor, runtime or set of kernels.
-        MissingDependency: this machine does not have the provider.
-    """
+    """The newest table of ``provider`` on ``machine``."""
     with_it = _said(provider)
     whose = "this machine" if machine == HERE else machine
     if provider not in (CPU, "cuda"):

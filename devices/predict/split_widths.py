@@ -9,10 +9,8 @@ from ...runtime.bundle.graph_file import GraphFile, Node
 
 
 def split_widths(graph: GraphFile, node: Node, width: int) -> list[int]:
-    """Of each output of ``node``, which splits rows of ``width`` numbers; equal ones where it says no sizes.
-
-    Raises:
-        BundleError: its sizes are not written in the graph, or are not one for each output.
+    """Of each output of ``node``, which splits rows of ``width`` numbers; equal ones where it says no
+    sizes.
     """
     count = len(node.outputs)
     if len(node.inputs) < 2 or not node.inputs[1]:

@@ -60,11 +60,7 @@ class Subject:
 
 
 def bundle_subject(path: Path) -> Subject:
-    """The bundle at ``path``.
-
-    Raises:
-        BundleError, RefusedByPolicy: it is none, was changed, or is of a mixture of experts.
-    """
+    """The bundle at ``path``."""
     bundle = Bundle.open(path)
     graph = GraphFile.read(bundle.graph)
     if any(node.op == _ROUTED for node in graph.nodes.values()):

@@ -78,11 +78,7 @@ Found = tuple[Grid, Grid | None]
 
 
 class TableCost:
-    """Costs on the machine of ``table`` with so many ``threads``.
-
-    Raises:
-        NotMeasured: the table has no such number of threads.
-    """
+    """Costs on the machine of ``table`` with so many ``threads``."""
 
     def __init__(self, table: KernelTable, threads: int) -> None:
         fixed = [one for one in table.fixed if one.threads == threads]
@@ -134,11 +130,7 @@ class TableCost:
         return self.caches.place(working_set, near, far, self.fixed.call)
 
     def seconds(self, operation: Operation, place: Place) -> float:
-        """Of one execution.
-
-        Raises:
-            NotMeasured: the operator, or its form.
-        """
+        """Of one execution."""
         near, far = self._cached(operation)
         if operation.kind in ("product", "head"):
             waits = place.distance * max(far - near, 0.0) + place.lost * place.late
@@ -220,11 +212,7 @@ class TableCost:
         return self._grids[key]
 
     def _nearest_form(self, operation: Operation, features: tuple[str, ...]) -> Operation:
-        """The measured shape of heads that is most like an attention's, which is said.
-
-        Raises:
-            NotMeasured: nothing is like it.
-        """
+        """The measured shape of heads that is most like an attention's, which is said."""
         cache, _, shape = operation.form.partition(", ")
         forms = {
             form

@@ -23,11 +23,7 @@ class PredictedWork:
     batch: int = 32
 
     def check(self, subject: Subject) -> None:
-        """Refuse what does not fit the model.
-
-        Raises:
-            InputError: more tokens than its context.
-        """
+        """Refuse what does not fit the model."""
         if subject.unit == "image":
             return
         if subject.kind == "encoder_decoder":

@@ -104,11 +104,7 @@ class Fault(Answer):
 
 
 def parse(line: bytes, who: str) -> dict[str, Any]:
-    """One line as an object of JSON.
-
-    Raises:
-        RefusedByPolicy: it is none, or longer than any answer is.
-    """
+    """One line as an object of JSON."""
     if len(line) > LONGEST_LINE:
         raise refused(who, f"a line of more than {LONGEST_LINE} bytes")
     try:
@@ -121,12 +117,7 @@ def parse(line: bytes, who: str) -> dict[str, Any]:
 
 
 def read(answer: dict[str, Any], form: type[Form], who: str) -> Form:
-    """``answer`` as ``form``.
-
-    Raises:
-        RefusedByPolicy: a field is missing, unknown, or of another type or size.
-        EdgepressError: it says that something failed there.
-    """
+    """``answer`` as ``form``."""
     if "error" in answer:
         raise typed(_as(answer["error"], Fault, who), who)
     return _as(answer, form, who)

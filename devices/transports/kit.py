@@ -43,11 +43,6 @@ def make_kit(bundle: Path, output: Path, name: str, plan: dict[str, Any], progre
 
     Returns:
         The versions of Python that it serves.
-
-    Raises:
-        UnknownName: a platform that there is no kit for. OutputExists: there is something in its place.
-        MissingDependency: there are no wheels for the platform, in no version of Python.
-        InputError: the bundle needs operators that there is no library of.
     """
     opened = Bundle.open(bundle)
     places = [Platform.named(name, version) for version in VERSIONS]

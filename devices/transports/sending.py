@@ -29,13 +29,7 @@ class Prepared:
 
 
 def prepare(link: Link, bundles: list[Bundle], progress: Progress, provider: str = "cpu") -> Prepared:
-    """Check that the device can do the work, then send what it lacks to do it with ``provider``.
-
-    Raises:
-        DeviceError: edgepress cannot run there, or not with ``provider``.
-        OutOfResource: too little memory or disk.
-        InputError: a bundle needs operators that there is no library of for the device.
-    """
+    """Check that the device can do the work, then send what it lacks to do it with ``provider``."""
     facts = link.ask({"do": "probe"}, Facts)
     require_fit(facts, link.name)
     require_provider(facts, link.name, provider)

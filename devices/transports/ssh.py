@@ -50,9 +50,6 @@ COMMAND = (
 def require_address(address: str) -> str:
     """``address``, where ssh can take it for nothing but one: ``user@host``, a name of the user's
     configuration, ``ssh://user@host:port``.
-
-    Raises:
-        InputError: it begins like an option, or has a character that no address has.
     """
     plain = all(one.isalnum() or one in "@.:_-/[]%+" for one in address)
     if not address or address.startswith("-") or not plain or len(address) > 255:
@@ -63,11 +60,8 @@ def require_address(address: str) -> str:
 
 
 class Link:
-    """A session on a device: ``with Link("pi", "pi@raspberrypi") as link: link.ask({"do": "probe"}, Facts)``.
-
-    Raises:
-        DeviceError: it cannot be reached, has no Python, or was lost.
-        RefusedByPolicy: its host key is unknown or another one, or an answer is none.
+    """A session on a device:
+    ``with Link("pi", "pi@raspberrypi") as link: link.ask({"do": "probe"}, Facts)``.
     """
 
     def __init__(self, name: str, address: str) -> None:

@@ -56,11 +56,7 @@ class Wheel:
     path: Path | None = None
 
     def file(self) -> Path:
-        """The file, fetched if it must be.
-
-        Raises:
-            MissingDependency: the index does not answer, or with other bytes.
-        """
+        """The file, fetched if it must be."""
         if self.path is not None:
             return self.path
         kept = _store() / f"{self.sha256}.whl"
@@ -71,21 +67,12 @@ class Wheel:
 
 
 def environment(platform: Platform, provider: str = "cpu") -> list[Wheel]:
-    """All that measuring with ``provider`` on ``platform`` needs, edgepress last.
-
-    Raises:
-        MissingDependency, InputError: as :func:`packages`.
-    """
+    """All that measuring with ``provider`` on ``platform`` needs, edgepress last."""
     return [*packages(platform, provider), own_wheel(platform)]
 
 
 def packages(platform: Platform, provider: str = "cpu") -> list[Wheel]:
-    """The wheels of others for ``platform``.
-
-    Raises:
-        MissingDependency: a package is not installed here, or nowhere to be had for the platform.
-        InputError: ``EDGEPRESS_WHEELS`` is no folder.
-    """
+    """The wheels of others for ``platform``."""
     folder, wanted = _folder(), pins(provider)
     given = {} if folder is None else _from_folder(folder, platform, wanted)
     others = {name: version for name, version in wanted.items() if name not in given}

@@ -30,10 +30,8 @@ _KEPT, _LOGITS = "logits_to_keep", "logits"
 
 
 def write_genai(graph: Path, anatomy: Anatomy, section: dict[str, Any]) -> None:
-    """Write both files beside ``graph``, the bundle's own; ``section`` is the manifest's about the decoder.
-
-    Raises:
-        OutOfResource: the disk is full.
+    """Write both files beside ``graph``, the bundle's own; ``section`` is the manifest's about the
+    decoder.
     """
     write_json(graph.with_name(CONFIG), genai_config(anatomy, section))
     with disk_full_is_typed(graph):

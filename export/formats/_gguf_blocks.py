@@ -18,11 +18,7 @@ from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0
 
 
 def packed(tensor: QTensor, part: Part, ternary: str) -> tuple[NDArray[np.uint8], Any]:
-    """Rows of bytes, and their type.
-
-    Raises:
-        ShapeError: codes that GGUF has no type for.
-    """
+    """Rows of bytes, and their type."""
     from gguf import GGMLQuantizationType as Kind
 
     if tensor.scheme.of_gguf:

@@ -13,11 +13,7 @@ from ..job import ExportJob
 
 
 def check_pairs(job: ExportJob) -> None:
-    """Refuse a reranker whose token types tell two texts apart.
-
-    Raises:
-        InputError: it is one; llama.cpp gives every token the first type (``llm_build_bert``).
-    """
+    """Refuse a reranker whose token types tell two texts apart."""
     anatomy = job.source.anatomy
     labels, table = anatomy.classifier, anatomy.token_type_embedding
     if labels is None or table is None or len(labels.labels) > 1:

@@ -49,11 +49,7 @@ class Pieces:
 
 
 def pieces_of(content: dict[str, Any], tokenizer: Tokenizer) -> Pieces:
-    """The pieces of a ``tokenizer.json``, which ``tokenizer`` has read.
-
-    Raises:
-        InputError: llama.cpp would give other tokens for some texts.
-    """
+    """The pieces of a ``tokenizer.json``, which ``tokenizer`` has read."""
     model = content["model"]
     vocabulary, added = model["vocab"], content.get("added_tokens", [])
     if missing := [byte for byte in BYTES if byte not in vocabulary]:

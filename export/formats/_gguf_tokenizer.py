@@ -23,10 +23,6 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 def add_tokenizer(writer: Any, reader: CheckpointReader, size: int, encodes: bool) -> None:
     """Add the tokenizer beside the checkpoint of ``reader``, whose embedding has ``size`` rows; of an encoder
     that ``encodes`` what stands around a text, whatever it is called.
-
-    Raises:
-        InputError: of another kind than those above, or one that cuts text as llama.cpp cannot.
-        BundleError: it is no tokenizer. RefusedByPolicy: its file is a link that leaves the checkpoint.
     """
     content = read_json(reader.file("tokenizer.json"))
     tokenizer = Tokenizer.open(reader.path)  # what opens has all that is looked for below
@@ -153,11 +149,7 @@ def _add_special(writer: Any, tokenizer: Tokenizer, encodes: bool) -> None:
 
 
 def _around(tokenizer: Tokenizer) -> tuple[int | None, list[int]]:
-    """What stands before and behind a text.
-
-    Raises:
-        InputError: more than a token.
-    """
+    """What stands before and behind a text."""
     text, whole = tokenizer.encode("a", special=False), tokenizer.encode("a")
     for before in (0, 1):
         for behind in (0, 1):

@@ -28,11 +28,7 @@ class Unigram:
 
 
 def unigram_of(content: dict[str, Any]) -> Unigram:
-    """The pieces of a ``tokenizer.json``.
-
-    Raises:
-        InputError: llama.cpp would give other tokens for some texts.
-    """
+    """The pieces of a ``tokenizer.json``."""
     model, normalizer = content["model"], content.get("normalizer") or {}
     if model.get("byte_fallback") or model.get("unk_id") is None:
         raise refused(

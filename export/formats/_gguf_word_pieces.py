@@ -20,9 +20,6 @@ _LOWERCASE, _STRIP_ACCENTS = (f"tokenizer.ggml.normalizer.{step}" for step in ("
 def add_steps(writer: Any, content: dict[str, Any]) -> None:
     """Add whether words are in small letters, and without accents; refuses a ``tokenizer.json`` of WordPiece
     that is another than llama.cpp's.
-
-    Raises:
-        InputError: llama.cpp would give other tokens for some texts.
     """
     steps = content.get("normalizer") or {}
     if steps.get("type") != "BertNormalizer" or not (steps["clean_text"] and steps["handle_chinese_chars"]):

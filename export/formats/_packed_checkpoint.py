@@ -92,12 +92,7 @@ class PackedCheckpoint:
         return OpenedBy("transformers", _USE.format(packages=self.form.packages, servers=servers))
 
     def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
-        """Look at family and schemes.
-
-        Raises:
-            InputError: another kind of model, or a scheme that the form does not have.
-            ShapeError: linears whose codes are no whole words.
-        """
+        """Look at family and schemes."""
         for refusal in self._refusals(job):
             raise InputError(f"{self.form.name}'s form does not hold {refusal}", fix=_WAY_OUT)
         bits = _scheme(job).bits
@@ -135,11 +130,7 @@ class PackedCheckpoint:
         return found
 
     def write(self, job: ExportJob, prepared: Prepared, directory: Path) -> dict[str, Any]:
-        """Write weights, config and the tokenizer's files.
-
-        Raises:
-            ShapeError: scales that float16 does not hold.
-        """
+        """Write weights, config and the tokenizer's files."""
         source, work = job.source, directory / "parts"
         work.mkdir()
         parts = [self._write_outer(job, work / "outer.safetensors")]
@@ -182,11 +173,7 @@ class PackedCheckpoint:
     def check(
         self, job: ExportJob, prepared: Prepared, directory: Path, sections: dict[str, Any], work: Path
     ) -> dict[str, Any]:
-        """Unpack every linear and compare it with the checkpoint's.
-
-        Raises:
-            GateFailed: one differs.
-        """
+        """Unpack every linear and compare it with the checkpoint's."""
         reader, scheme = CheckpointReader.open(directory, as_stored=True), _scheme(job)
         for name in job.source.schemes:
             stored = [part for part in reader.shapes if part.rpartition(".")[0] == name]

@@ -36,11 +36,7 @@ def codes_and_scales(tensor: QTensor) -> tuple[Codes, Scales]:
 
 
 def one_scale(tensor: QTensor, name: str) -> float:
-    """The scale that all groups of the matrix ``name`` have.
-
-    Raises:
-        ShapeError: there are several.
-    """
+    """The scale that all groups of the matrix ``name`` have."""
     scales = tensor.scale.unique()  # type: ignore[no-untyped-call]
     if len(scales) > 1:
         raise ShapeError(
@@ -51,11 +47,7 @@ def one_scale(tensor: QTensor, name: str) -> float:
 
 
 def block_scales(scale: Scales, columns: int, name: str) -> NDArray[np.float16]:
-    """``[rows, columns / 256]`` from ``[rows, groups]``: the one scale that all groups of a block have.
-
-    Raises:
-        ShapeError: rows are no whole number of blocks, or a block has several scales.
-    """
+    """``[rows, columns / 256]`` from ``[rows, groups]``: the one scale that all groups of a block have."""
     if columns % BLOCK:
         raise ShapeError(
             f"{name} has {columns} input channels, GGUF's ternary blocks are of {BLOCK}",
@@ -98,11 +90,7 @@ def _with_scales(packed: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDAr
 
 
 def four_rows(codes: Codes) -> NDArray[np.uint8]:
-    """``[rows / 4, columns]``: byte ``r`` holds rows ``r``, ``r + rows/4``, … in its pairs of bits.
-
-    Raises:
-        ShapeError: the rows are no multiple of four.
-    """
+    """``[rows / 4, columns]``: byte ``r`` holds rows ``r``, ``r + rows/4``, … in its pairs of bits."""
     rows = len(codes)
     if rows % 4:
         raise ShapeError(

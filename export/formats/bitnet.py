@@ -51,12 +51,7 @@ class BitnetFormat:
         return Prepared(_COPIES * job.stored_bytes)
 
     def write(self, job: ExportJob, prepared: Prepared, directory: Path) -> dict[str, Any]:
-        """Write weights, config and the tokenizer's files.
-
-        Raises:
-            ShapeError: a linear that is not ternary, has several scales, or rows that are no multiple of
-                four.
-        """
+        """Write weights, config and the tokenizer's files."""
         source = job.source
         save_file(_tensors(job), directory / WEIGHTS, {"format": "pt"})
         config = dict(source.reader.config)
@@ -74,11 +69,7 @@ class BitnetFormat:
     def check(
         self, job: ExportJob, prepared: Prepared, directory: Path, sections: dict[str, Any], work: Path
     ) -> dict[str, Any]:
-        """Unpack every matrix and compare it with the checkpoint's.
-
-        Raises:
-            GateFailed: one differs.
-        """
+        """Unpack every matrix and compare it with the checkpoint's."""
         tensors = load_file(directory / WEIGHTS)
         for linear in job.source.anatomy.linears():
             packed = tensors[f"{linear.name}.weight"].numpy()

@@ -54,13 +54,7 @@ class GgufFormat:
         )
 
     def prepare(self, job: ExportJob, *, validate: bool) -> Prepared:
-        """Look at the family, and at whether the model is rounded.
-
-        Raises:
-            InputError: another family, or what llama.cpp does not know of it; or a model in few bits whose
-                logits it would miss.
-            MissingDependency: the gguf package is not installed.
-        """
+        """Look at the family, and at whether the model is rounded."""
         require("gguf", "compress")
         known = architecture_of(job.source.anatomy)
         check_pairs(job)
@@ -69,12 +63,7 @@ class GgufFormat:
         return Prepared(_COPIES * job.stored_bytes)
 
     def write(self, job: ExportJob, prepared: Prepared, directory: Path) -> dict[str, Any]:
-        """Write the file.
-
-        Raises:
-            InputError: a tokenizer that llama.cpp has none like.
-            ShapeError: codes that GGUF has no type for.
-        """
+        """Write the file."""
         from gguf import GGUFWriter
 
         known = architecture_of(job.source.anatomy)
@@ -105,11 +94,7 @@ class GgufFormat:
     def check(
         self, job: ExportJob, prepared: Prepared, directory: Path, sections: dict[str, Any], work: Path
     ) -> dict[str, Any]:
-        """Read the file back with the gguf package and compare every tensor with the checkpoint's.
-
-        Raises:
-            GateFailed: one differs.
-        """
+        """Read the file back with the gguf package and compare every tensor with the checkpoint's."""
         from gguf import GGUFReader
         from gguf.quants import dequantize
 
@@ -123,11 +108,7 @@ class GgufFormat:
 
 
 def _stored(job: ExportJob, entry: Entry, ternary: str) -> tuple[NDArray[Any], Any]:
-    """The tensor as GGUF keeps it, and its type.
-
-    Raises:
-        ShapeError: codes that GGUF has no type for, or of another type in some experts.
-    """
+    """The tensor as GGUF keeps it, and its type."""
     found = [_part(job, part, ternary) for part in entry.parts]
     kinds = {kind for _, kind in found}
     if len(kinds) > 1:

@@ -59,21 +59,12 @@ class OnnxFormat:
         """Nobody else: edgepress's own runtime."""
 
     def prepare(self, job: ExportJob, *, validate: bool) -> PreparedOnnx:
-        """Build the graph in memory, without weights.
-
-        Raises:
-            InputError: it cannot be exported (of its kinds: shapes, names, formats of numbers, prompts).
-            MissingDependency: ONNX Runtime is missing or too old.
-        """
+        """Build the graph in memory, without weights."""
         job.prompts.check_pooled(job.path, job.progress)
         return prepare_graphs(job, ("decoder", "encoder"), validate=validate)
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-        """Write all graphs and their weights.
-
-        Raises:
-            OutOfResource: the disk is full.
-        """
+        """Write all graphs and their weights."""
         sections = write_graph(job, prepared, directory / GRAPH)
         if "decoder" in sections and job.form.standard and job.source.anatomy.attends:
             write_genai(directory / GRAPH, job.source.anatomy, sections["decoder"])
@@ -84,9 +75,6 @@ class OnnxFormat:
     ) -> dict[str, Any]:
         """Prove the written graph against torch. The form of another provider is compared with that of the
         CPU, which is proven.
-
-        Raises:
-            GateFailed: a difference beyond its bound.
         """
         if job.form.built:
             return prove(job, directory / GRAPH, prepared.parts, sections, work, prepared.opset)
@@ -127,9 +115,6 @@ def write_graph(
 ) -> dict[str, Any]:
     """Write the graph ``path`` and its weights, large ones to ``path`` + ``data``, and of an encoder–decoder
     the ``encoder`` beside it; returns the sections about them.
-
-    Raises:
-        OutOfResource: the disk is full.
     """
     built, kind = prepared.graph, job.source.anatomy.kind
     for one, place in zip(prepared.graphs, (path, path.with_name(encoder)), strict=False):
@@ -177,11 +162,7 @@ FORMAT: ExportFormat[PreparedOnnx] = OnnxFormat()
 
 
 def check_numbers(job: ExportJob) -> None:
-    """Refuse layers in FP8, MXFP4, NVFP4 or a type of GGUF, unless they are exported in float.
-
-    Raises:
-        InputError: names the runtime that executes them.
-    """
+    """Refuse layers in FP8, MXFP4, NVFP4 or a type of GGUF, unless they are exported in float."""
     floats = {scheme for scheme in job.source.schemes.values() if scheme.format != "int"}
     if not floats or job.as_float:
         return
@@ -197,12 +178,7 @@ def check_numbers(job: ExportJob) -> None:
 
 
 def check_form(job: ExportJob) -> None:
-    """Refuse what has no form but the CPU's, before anything is written.
-
-    Raises:
-        InputError: an encoder in float16, a mixture of experts, integer products, or codes in
-            the cache.
-    """
+    """Refuse what has no form but the CPU's, before anything is written."""
     source, form = job.source, job.form
     if form.built:
         return

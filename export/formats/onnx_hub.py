@@ -92,11 +92,7 @@ class OnnxHubFormat:
         return OpenedBy(library, "\n\n".join(ways or [plain]))
 
     def prepare(self, job: ExportJob, *, validate: bool) -> PreparedOnnx:
-        """The standard form's graph in memory.
-
-        Raises:
-            InputError: it is asked for another provider; and what the ``onnx`` format raises.
-        """
+        """The standard form's graph in memory."""
         if job.form.name != CPU.name:
             raise InputError(
                 f"the layout of hubs is written for every provider, not for {job.form.name}",
@@ -122,11 +118,7 @@ class OnnxHubFormat:
         return prepared
 
     def write(self, job: ExportJob, prepared: PreparedOnnx, directory: Path) -> dict[str, Any]:
-        """Write all graphs, their config, and the files beside the checkpoint.
-
-        Raises:
-            OutOfResource: the disk is full.
-        """
+        """Write all graphs, their config, and the files beside the checkpoint."""
         (directory / FOLDER).mkdir()
         path = directory / FOLDER / graph_name(job)
         sections = write_graph(_standard(job), prepared, path, _DATA, encoder_name(job))
@@ -154,11 +146,7 @@ class OnnxHubFormat:
         sections: dict[str, Any],
         work: Path,
     ) -> dict[str, Any]:
-        """Prove what was written against torch.
-
-        Raises:
-            GateFailed: a difference beyond its bound.
-        """
+        """Prove what was written against torch."""
         path = directory / FOLDER / graph_name(job)
         return prove(_standard(job), path, prepared.parts, sections, work, prepared.opset, HUB)
 

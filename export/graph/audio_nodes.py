@@ -25,11 +25,7 @@ _LEAST_POWER, _RANGE, _MIDDLE = 1e-10, 8.0, 4.0
 
 
 def spectra_of_sound(build: Build, hearing: Hearing) -> ir.Value:
-    """``[batch, bins, frames]`` of the graph's input ``audio [batch, samples]``.
-
-    Raises:
-        CheckpointError: no file beside the model says what it is given of a sound.
-    """
+    """``[batch, bins, frames]`` of the graph's input ``audio [batch, samples]``."""
     if hearing.log_mel is None:
         raise CheckpointError(
             "nothing says how sounds become the spectra that this model reads",

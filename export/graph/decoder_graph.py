@@ -36,12 +36,7 @@ INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 
 
 def build_decoder(build: Build) -> None:
-    """Write the whole graph of ``build.anatomy``.
-
-    Raises:
-        CheckpointError, ShapeError, UnknownName: as :func:`require_graph`.
-        ShapeError: a size that the kernels cannot handle; names the layer.
-    """
+    """Write the whole graph of ``build.anatomy``."""
     require_graph(build.anatomy)
     graph = build.graph
     ids = graph.input("input_ids", INT64, ["batch_size", "sequence_length"])

@@ -42,10 +42,6 @@ READ = "source_length"  # tokens of the longest text
 def build_stack(build: Build, stack: Stack) -> None:
     """Write the graph of one ``stack`` of ``build.anatomy``, an encoder–decoder; ``build.weights`` is left
     with the anatomy of that stack.
-
-    Raises:
-        CheckpointError, UnknownName: as :func:`require_graph`.
-        ShapeError: a size that the kernels cannot handle; names the layer.
     """
     require_graph(build.anatomy)
     whole, (encoder, decoder) = build.anatomy, build.anatomy.stacks()

@@ -46,10 +46,6 @@ Pooled = Callable[[ir.Value, Mode, bool], ir.Value]
 def build_encoder(build: Build, pooling: Pooling | None) -> None:
     """Write the whole graph of ``build.anatomy``, with the output ``logits`` of a classifier of texts, tokens
     or spans, or ``sentence_embedding`` when there is a ``pooling``.
-
-    Raises:
-        CheckpointError, ShapeError, UnknownName: as :func:`require_graph`.
-        ShapeError: a size that the kernels cannot handle; names the layer.
     """
     require_graph(build.anatomy)
     graph, ids, mask, tower = build.graph, None, None, build.anatomy.tower

@@ -218,11 +218,7 @@ class GraphWriter:
 
 
 def installed_runtime() -> str:
-    """Version of the installed ONNX Runtime, read without importing it.
-
-    Raises:
-        MissingDependency: there is none.
-    """
+    """Version of the installed ONNX Runtime, read without importing it."""
     for name in _DISTRIBUTIONS:
         try:
             return version(name)
@@ -235,12 +231,7 @@ def installed_runtime() -> str:
 
 
 def opset_for(runtime: str, kind: Kind) -> Opset:
-    """What to write for ONNX Runtime ``runtime`` (``"1.23.2"``) when the model is a ``kind``.
-
-    Raises:
-        MissingDependency: the runtime is too old for the graphs of this version, or its version does not
-        parse.
-    """
+    """What to write for ONNX Runtime ``runtime`` (``"1.23.2"``) when the model is a ``kind``."""
     match = re.match(r"(\d+)\.(\d+)", runtime)
     release = (int(match[1]), int(match[2])) if match else (0, 0)
     oldest, opset = _SUPPORTED[kind]

@@ -65,11 +65,7 @@ def _within(build: Build, values: tuple[ir.Value, ...], part: Mlp, name: str) ->
 def activate(
     build: Build, value: ir.Value, function: str, name: str, bias: ir.Value | None = None
 ) -> ir.Value:
-    """``function(value + bias)``, elementwise.
-
-    Raises:
-        UnknownName: no operator is known to equal ``function``.
-    """
+    """``function(value + bias)``, elementwise."""
     graph = build.graph
     if function == "gelu" and bias is not None:
         return graph.contrib("BiasGelu", name, [value, bias])

@@ -35,12 +35,7 @@ def packs_tokens(anatomy: Anatomy, pooling: Pooling | None) -> bool:
 
 
 def build_packed_encoder(build: Build, pooling: Pooling | None) -> None:
-    """Write the whole graph of ``build.anatomy``, as :func:`.encoder_graph.build_encoder` does.
-
-    Raises:
-        CheckpointError, ShapeError, UnknownName: as :func:`require_graph`.
-        ShapeError: a size that the operators cannot handle; names the layer.
-    """
+    """Write the whole graph of ``build.anatomy``, as :func:`.encoder_graph.build_encoder` does."""
     require_graph(build.anatomy)
     graph = build.graph
     ids, mask = graph.input("input_ids", INT64, TOKENS), graph.input("attention_mask", INT64, TOKENS)

@@ -56,10 +56,6 @@ def build_graph(
 ) -> BuiltGraph:
     """The graph of ``view`` in the ``form`` of a provider, of an encoder–decoder that of one ``stack``;
     weights are read when it is saved.
-
-    Raises:
-        ShapeError: a scheme or size that no kernel can hold; names the layer.
-        CheckpointError, UnknownName: a part that the graphs cannot express.
     """
     graph = GraphWriter(view.anatomy.model_type or view.anatomy.kind)
     build = Build(graph, view, exact=form.activations == "float32", tiles=form.linears == "tiles")
@@ -89,10 +85,6 @@ def save_graph(model: ir.Model, path: Path, nbytes: int, task: ProgressTask, dat
     ``data``.
 
     One initializer at a time is in memory. ``task`` advances by the bytes written.
-
-    Raises:
-        OutOfResource: the disk is full.
-        EdgepressError: whatever reading a weight raises.
     """
     external = nbytes >= EXTERNAL_FROM
     # What stays inside the graph is computed here: the serializer would bury an error in one of its own.

@@ -50,9 +50,6 @@ def prove_decoder(
     """Compare ``graph``, which consists of ``parts``, with torch; returns the differences for the manifest.
 
     ``task`` advances by :func:`decoder_steps`.
-
-    Raises:
-        GateFailed: a difference beyond its bound; names the module.
     """
     before, after = _whole_steps(job.source.anatomy)
     length = min(max(LENGTHS) + max(DEPTHS), section.context_length)

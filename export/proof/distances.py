@@ -82,9 +82,6 @@ def compare(
     from the reference is the size of the rounding noise. Where that does not explain the distance,
     ``rounded_inputs`` is called: torch's logits with the inputs of every quantized linear in 8 bits, as the
     kernels have them.
-
-    Raises:
-        GateFailed: farther than rounding explains.
     """
     rows = zip(ids, found, reference, unrounded, strict=True)
     divergences, noise, agreed, leads, surprises = np.concatenate([_compared(*row) for row in rows], axis=1)
@@ -114,9 +111,6 @@ def compare_caches(found: Floats, reference: Floats, unrounded: Floats, module: 
     codes and which rounds nothing else, and torch's with keys and values rounded alike.
 
     ``unrounded`` are torch's without that rounding. A code that falls the other way costs a part of it.
-
-    Raises:
-        GateFailed: farther than :data:`CACHE_FRACTION` of what the rounding costs.
     """
     distance, rounding = (float(np.abs(one - reference).mean()) for one in (found, unrounded))
     bound = max(elementwise_bound(float(np.abs(reference).max())), CACHE_FRACTION * rounding)

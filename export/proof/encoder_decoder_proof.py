@@ -72,9 +72,6 @@ def prove_encoder_decoder(
     differences for the manifest.
 
     ``task`` advances by :func:`encoder_decoder_steps`.
-
-    Raises:
-        GateFailed: a difference beyond its bound; names the module.
     """
     decoder, encoder = graphs
     driver = layout.drives(job, open_session(encoder), open_session(decoder), section)
@@ -133,9 +130,6 @@ class Answers:
     def held(self, rows: Floats, margin: float) -> dict[str, Any]:
         """How good they are for torch, whose logits of all tokens are ``rows [answers, tokens, vocab]``: each
         must be its choice, or as good.
-
-        Raises:
-            GateFailed: one is farther from its choice than ``margin``.
         """
         section, tokens = self.section, self.case.written[:, self.behind :]
         expected = rows[:, self.behind :].copy()

@@ -55,9 +55,6 @@ class EncoderPartsProof:
         """Prove part after part; returns what leaves the last block of the cases and texts, without any
         rounding beyond that of the linears' weights, and as exports store the model. ``task`` advances by one
         for each block, and by one before.
-
-        Raises:
-            GateFailed: a difference beyond its bound; names the module.
         """
         model = self.model
         task.advance(0, model.source.anatomy.embedding)
@@ -80,11 +77,7 @@ class EncoderPartsProof:
         return plain, stored
 
     def behind(self, expected: Sequence[Outputs], left: Sequence[States]) -> None:
-        """Hold what is behind the last block, of the states that ``left`` it, to what torch makes of them.
-
-        Raises:
-            GateFailed: a difference beyond its bound.
-        """
+        """Hold what is behind the last block, of the states that ``left`` it, to what torch makes of them."""
         place = len(self.graphs.parts) - 1
         part = self.graphs.parts[place]
         for what, graph, cases in self._forms:

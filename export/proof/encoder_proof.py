@@ -61,9 +61,6 @@ def prove_encoder(
     the manifest.
 
     ``task`` advances by :func:`encoder_steps`.
-
-    Raises:
-        GateFailed: a difference beyond its bound; names the module.
     """
     cases, texts = _cases(job, max_length), _sentences(job, max_length)
     task.advance(0, "as it ships")
@@ -92,11 +89,7 @@ def prove_encoder(
 
 
 def form_distance(job: ExportJob, session: Any, cpu: Any, max_length: int, provider: str) -> dict[str, Any]:
-    """How far the vectors of a graph in the form of another provider are from those of the CPU's.
-
-    Raises:
-        GateFailed: it computes something else.
-    """
+    """How far the vectors of a graph in the form of another provider are from those of the CPU's."""
     distances = [
         1 - float(_vector(_run(session, text)) @ _vector(_run(cpu, text)))
         for text in _sentences(job, max_length)
@@ -112,9 +105,6 @@ def compare_labels(
 ) -> dict[str, Any]:
     """How far ``found`` lies from ``reference``, both of each text the logits ``[rows, choices]``;
     ``unrounded`` are torch's without rounding beyond that of the weights.
-
-    Raises:
-        GateFailed: farther than rounding explains.
     """
     ours, theirs, exact = ([log_softmax(rows) for rows in texts] for texts in (found, reference, unrounded))
     kl, rounding = (

@@ -48,9 +48,6 @@ class PairCrossings:
     def of_block(self, block: BlockAnatomy, read: Pair, plain: Pair, stored: Pair) -> tuple[Beside, Beside]:
         """What the graph of ``block`` is given in float, and as it ships; ``plain`` and ``stored`` are
         torch's keys and values, of what was ``read`` without rounding and as the model is stored.
-
-        Raises:
-            GateFailed: a difference beyond its bound.
         """
         if self.by_head:
             self._computed += plain
@@ -71,11 +68,7 @@ class PairCrossings:
             return self._named(block, self._run(runner, self.case.of_read(read)))
 
     def of_all_blocks(self, read: Tensor) -> None:
-        """Hold the decoder's own to torch's, of the first row alone.
-
-        Raises:
-            GateFailed: a difference beyond its bound.
-        """
+        """Hold the decoder's own to torch's, of the first row alone."""
         row = slice(0, None if self.case.lengths is None else self.case.lengths[0])
         values, states = tuple(one[:1, row].numpy() for one in self._computed), read[:1, row].numpy()
         beside = {"use_cache_branch": np.array([False])}

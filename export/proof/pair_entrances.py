@@ -42,11 +42,7 @@ class PairEntrances:
         self.equal, self.written_cases, self.rounds = equal, written_cases, rounds
 
     def run(self, plain: PairStates, stored: PairStates) -> None:
-        """``plain`` is what enters the first blocks in torch, ``stored`` the same of rounded tables.
-
-        Raises:
-            GateFailed: a difference beyond its bound.
-        """
+        """``plain`` is what enters the first blocks in torch, ``stored`` the same of rounded tables."""
         case = self.case
         if case.sounds is None:
             pair, ids = (plain.hidden[0], stored.hidden[0]), case.given.astype(np.int64)

@@ -67,9 +67,6 @@ class PairPartsProof:
     def run(self, task: ProgressTask) -> PairStreams:
         """Prove part after part; returns what leaves the last block. ``task`` advances by one for each block,
         and by one at either end.
-
-        Raises:
-            GateFailed: a difference beyond its bound; names the module.
         """
         task.advance(0, self.anatomy.embedding)
         streams = self._entered()

@@ -50,9 +50,6 @@ def prove(
 ) -> dict[str, Any]:
     """The manifest's ``parity`` of ``graph``, an encoder–decoder's with the one beside it, in a ``layout``;
     ``parts`` are those of each; ``work`` is a directory for scratch files.
-
-    Raises:
-        GateFailed: a difference beyond its bound.
     """
     text = {"name": "built-in passage"} if job.text is None else {"sha256": sha256_file(job.text)}
     if job.images is not None:
@@ -80,11 +77,7 @@ def prove(
 def prove_form(
     job: ExportJob, graph: Path, cpu_graph: Path, sections: dict[str, Any], cpu_sections: dict[str, Any]
 ) -> dict[str, Any]:
-    """For the manifest: ``status`` and ``why``, and the divergence from the CPU's form wherever it ran.
-
-    Raises:
-        GateFailed: the form computes something else.
-    """
+    """For the manifest: ``status`` and ``why``, and the divergence from the CPU's form wherever it ran."""
     name = PROVIDERS[job.form.name]
     here = name in onnxruntime().get_available_providers()
     found: dict[str, Any] = {

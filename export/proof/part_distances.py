@@ -143,9 +143,6 @@ def spread(expected: Expected, others: Iterable[Sequence[Floats]]) -> float:
 def require_equal(difference: Difference, what: str, rounding: Callable[[], float]) -> Difference:
     """Refuse a ``difference`` beyond its bound, or where it is, beyond what ``rounding()``, a :func:`spread`,
     explains; returns it with the bound that holds.
-
-    Raises:
-        GateFailed: names the module.
     """
     bound = difference.bound
     if not difference.share <= 1:
@@ -173,9 +170,6 @@ def require_near(
 ) -> dict[str, Any]:
     """Refuse ``distances`` of a ``part`` as it ships beyond :data:`SHIPPED`, or beyond what ``rounding()``,
     the distances of torch with inputs in 8 bits, explains; returns the largest for the manifest.
-
-    Raises:
-        GateFailed: names the module.
     """
     bounds = [SHIPPED] * len(found)
     if not all(value <= SHIPPED for value in found):

@@ -23,22 +23,14 @@ class PartFindings:
     def equal(
         self, what: str, found: Sequence[Difference], rounding: Callable[[], float] = lambda: 0.0
     ) -> None:
-        """The outputs of a part, in order: the block is named before the norm behind.
-
-        Raises:
-            GateFailed: a difference beyond its bound, and beyond what ``rounding()`` explains.
-        """
+        """The outputs of a part, in order: the block is named before the norm behind."""
         for one in found:
             held = require_equal(one, what, rounding)
             if what not in self._worst or held.share >= self._worst[what].share:
                 self._worst[what] = held
 
     def near(self, found: Sequence[float], part: GraphPart, rounding: Callable[[], Sequence[float]]) -> None:
-        """The distances of a ``part`` as it ships.
-
-        Raises:
-            GateFailed: farther than ``rounding()`` explains.
-        """
+        """The distances of a ``part`` as it ships."""
         one = require_near(found, part, rounding)
         if self._farthest is None or _share(one) >= _share(self._farthest):
             self._farthest = one

@@ -59,11 +59,7 @@ class PartsProof:
         self._equal = self.findings.equal
 
     def run(self, task: ProgressTask) -> Streams:
-        """Prove part after part; returns what the head reads.
-
-        Raises:
-            GateFailed: a difference beyond its bound; names the module.
-        """
+        """Prove part after part; returns what the head reads."""
         task.advance(0, self.anatomy.embedding)
         streams = self._embedding()
         task.advance(1)

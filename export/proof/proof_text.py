@@ -59,11 +59,7 @@ _WAY_OUT = "give a UTF-8 text file; without one a built-in passage is taken"
 
 
 def proof_text(file: Path | None) -> str:
-    """The passage, or the text of ``file``.
-
-    Raises:
-        InputError: the file cannot be read as UTF-8, or is empty.
-    """
+    """The passage, or the text of ``file``."""
     if file is None:
         return PASSAGE
     try:

@@ -48,9 +48,6 @@ class StreamedPair(StreamedModel):
     def entered(self, batches: Sequence[TokenBatch], *, rounded: bool = False) -> PairStates:
         """What the first blocks of both stacks read of ``batches``, the embedding ``rounded`` as it is
         stored.
-
-        Raises:
-            CheckpointError: nothing says what answers begin with.
         """
         found = list(capture(self.skeleton, batches, rounded=rounded))
         waiting = tuple(one.waiting for one in found if one.waiting is not None)

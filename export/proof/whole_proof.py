@@ -88,9 +88,6 @@ def prove_whole(
 ) -> dict[str, Any]:
     """Hold ``graph`` against torch on ``ids [rows, seq]``, of which the last row is that of ``continued``;
     ``last`` is what torch's head reads of them.
-
-    Raises:
-        GateFailed: a difference beyond its bound.
     """
     driver = GraphDriver(open_session(graph))
     found = (driver.logits(row[None])[0] for row in ids[:-1])

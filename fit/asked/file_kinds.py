@@ -15,11 +15,7 @@ from .file_parts import FileKind
 
 
 def files_of(source: WeightSource) -> FileKind:
-    """Those that the model ``source`` reads.
-
-    Raises:
-        CheckpointError: nothing beside the model says how it hears.
-    """
+    """Those that the model ``source`` reads."""
     hearing = source.anatomy.hearing
     if hearing is None:
         return FileKind("images", image_files, open_image)

@@ -46,11 +46,6 @@ def split_files(
     """Copy ``samples`` files of the ``kind`` in the folder ``source``, drawn by ``seed``, to calibrate on,
     and at most :data:`MEASURED` each to search and to judge by, into folders of ``directory``. Neighbours by
     name, which may be alike, are mostly in the same part.
-
-    Raises:
-        CalibrationError: too few different files, or one without what belongs to it.
-        InputError: no files, or one that cannot be read.
-        OutOfResource: the disk has no room for the copies.
     """
     files = kind.find(Path(source))
     found = {sha256_file(file): file for file in reversed(files)}  # of equal files the first counts

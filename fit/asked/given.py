@@ -41,12 +41,8 @@ class Given:
 
 
 def read_given(wish: Wish, model: Path, source: WeightSource, directory: Path, progress: Progress) -> Given:
-    """What ``wish`` gives the model ``source``, whose files are at ``model``; its parts are in ``directory``.
-
-    Raises:
-        CalibrationError: too little for three parts, or for the samples.
-        InputError: a budget that needs labels or groups, and none are there.
-        EdgepressError: what cannot be read.
+    """What ``wish`` gives the model ``source``, whose files are at ``model``; its parts are in
+    ``directory``.
     """
     length = sample_length(source.anatomy, wish.length)
     if read_by(source.anatomy) != "text":
@@ -95,11 +91,7 @@ def _calibration(
 
 
 def _windows(wish: Wish, source: WeightSource, texts: Texts, tokenizer: Tokenizer, length: int) -> int:
-    """Of a decoder's text, as many as both parts have.
-
-    Raises:
-        InputError: a budget of accuracy, and text without labels.
-    """
+    """Of a decoder's text, as many as both parts have."""
     parts = (texts.development, texts.held_out)
     if source.anatomy.kind == "decoder":
         return min(windows_of(path, tokenizer, length) for path in parts)

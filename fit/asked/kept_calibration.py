@@ -30,9 +30,6 @@ def kept_calibration(
 ) -> Calibration:
     """What ``cut`` makes of ``text`` for a model, with ``settings`` (samples, length, seed, batch size); or
     what it made of it before.
-
-    Raises:
-        EdgepressError: what ``cut`` raises; nothing is kept then.
     """
     if source.anatomy.kind != "decoder":
         return cut()

@@ -57,10 +57,6 @@ def _hash_of(part: Path) -> str:
 def split_text(source: str, field: str, directory: Path, *, paired: bool = False) -> Texts:
     """Write the parts of ``source``, a file, a directory or a demo corpus, into ``directory``; ``paired`` as
     of :func:`~edgepress.compress.text.corpus.read_corpus`.
-
-    Raises:
-        CalibrationError: too few documents for three parts, or pairs beside texts alone.
-        EdgepressError: as :func:`~edgepress.compress.text.corpus.read_corpus`.
     """
     split = "held-out" if source in CORPORA else "calibration"
     corpus = read_corpus(source, field=field, split=split, paired=paired)  # type: ignore[arg-type]
@@ -135,11 +131,7 @@ def _write(directory: Path, name: str, rows: Sequence[Row]) -> Path:
 
 
 def require_groups(path: Path) -> None:
-    """Refuse a text without groups.
-
-    Raises:
-        InputError: no row at ``path`` has one.
-    """
+    """Refuse a text without groups."""
     if not any(read_corpus(str(path)).groups):
         raise InputError(
             "no row of the text has a group", fix='give --text a .jsonl file whose rows have a "group"'
@@ -147,11 +139,7 @@ def require_groups(path: Path) -> None:
 
 
 def windows_of(path: Path, tokenizer: Tokenizer, length: int) -> int:
-    """How many windows of ``length`` tokens are measured on the text at ``path``.
-
-    Raises:
-        CalibrationError: it has fewer tokens than one.
-    """
+    """How many windows of ``length`` tokens are measured on the text at ``path``."""
     tokens = len(token_stream(tokenizer, read_corpus(str(path)).texts(), limit=_WINDOWS * length))
     if tokens < length:
         raise CalibrationError(

@@ -48,15 +48,7 @@ class Wish:
     trials: int = 0
 
     def check(self) -> None:
-        """Refuse what cannot be before anything heavy is imported or made.
-
-        Raises:
-            InputError: no budget, or one of the speed of a device without a kernel table, or of a slice that
-                has no KL.
-            UnknownName: no such slice.
-            MissingDependency: a package that this needs.
-            EdgepressError: no such text, no images, or no sounds.
-        """
+        """Refuse what cannot be before anything heavy is imported or made."""
         for module, extra in (("torch", "compress"), ("transformers", "compress"), ("scipy", "fit")):
             require(module, extra)
         if self.trials:
@@ -88,11 +80,7 @@ class Wish:
             raise InputError(f"{reads} have no field", fix="leave --field out")
 
     def _refuse_uncounted(self) -> None:
-        """Energy that nothing counts here; other devices say so when they are measured.
-
-        Raises:
-            MissingDependency: says why, and how it is modelled.
-        """
+        """Energy that nothing counts here; other devices say so when they are measured."""
         for one in self.budgets:
             if one.quantity is ENERGY and one.watts is None and one.device == "here":
                 found = find_meter("cpu")
@@ -119,10 +107,6 @@ class Wish:
 
 
 def require_slice(name: str) -> None:
-    """Refuse a slice that says nothing of a decoder's distributions.
-
-    Raises:
-        UnknownName: there is none of this name. InputError: it has no KL.
-    """
+    """Refuse a slice that says nothing of a decoder's distributions."""
     if "decoder" not in load_slice(name).kinds:
         raise InputError(f"the slice {name} has no KL of a decoder", fix="take languages, or people")

@@ -73,9 +73,6 @@ class OuterSearch:
 
     Attributes:
         ran: trials that were run here.
-
-    Raises:
-        MissingDependency: optuna is not installed.
     """
 
     def __init__(
@@ -108,9 +105,6 @@ class OuterSearch:
     def work(self, *, leads: bool) -> int:
         """Run trials until there are enough; who ``leads`` waits for those of others, and takes up what they
         leave. Returns how many were run here.
-
-        Raises:
-            EdgepressError: as :func:`.trials.run_trial`, but for what a method cannot do.
         """
         while True:
             with self._alone():

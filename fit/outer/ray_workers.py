@@ -25,10 +25,6 @@ class RayWorkers:
     """Open for as long as the search lasts: a task on each processor of the cluster, at most ``most``; of the
     cluster that RAY_ADDRESS names or that runs on this machine, else of one that is started here. What tasks
     did, and why one failed, is noted at the end.
-
-    Raises:
-        MissingDependency: ray is not installed.
-        InputError: nothing answers at RAY_ADDRESS; on entering, no cluster answers or starts.
     """
 
     def __init__(self, output: Path, most: int, progress: Progress) -> None:
@@ -79,11 +75,7 @@ class RayWorkers:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse a ``HOST:PORT`` where nothing answers, for which Ray would look for minutes.
-
-    Raises:
-        InputError: names it.
-    """
+    """Refuse a ``HOST:PORT`` where nothing answers, for which Ray would look for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():  # none, or a word of Ray's, such as auto
         return

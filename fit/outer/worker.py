@@ -35,13 +35,7 @@ def share(job: Job) -> None:
 
 
 def work_on(output: str | Path, progress: Progress) -> int:
-    """Run trials of the search for ``output`` until there are enough; returns how many were run here.
-
-    Raises:
-        InputError: no such search is at work, or budgets of speed of its machine, whose measurements a worker
-            would disturb; or budgets of another machine.
-        EdgepressError: as :func:`.api.fit_model`.
-    """
+    """Run trials of the search for ``output`` until there are enough; returns how many were run here."""
     target = Path(output).absolute()
     directory = target.with_name(f".{target.name}.partial")
     found = read_sealed(directory / WISH)
@@ -67,11 +61,7 @@ def work_on(output: str | Path, progress: Progress) -> int:
 
 
 def refuse_budgets(wish: Wish, host: str) -> None:
-    """Refuse budgets that further processes would disturb, or that are of another machine than ``host``.
-
-    Raises:
-        InputError: names the first.
-    """
+    """Refuse budgets that further processes would disturb, or that are of another machine than ``host``."""
     here = [one for one in wish.budgets if one.device == "here"]
     timed = [one for one in wish.budgets if one.quantity in TIMED]
     if timed:

@@ -42,23 +42,14 @@ class Beside:
         self._size, self._cost = int(size), _At(products.cost, size)
 
     def seconds(self, anatomy: Anatomy) -> float:
-        """Of the model ``anatomy``, or what a cut leaves of it; of a batch those of a sentence.
-
-        Raises:
-            NotMeasured: a product that the device's table lacks.
-        """
+        """Of the model ``anatomy``, or what a cut leaves of it; of a batch those of a sentence."""
         products = self._products.of_model(anatomy, self._schemes, self._cost.place(self._size))
         with suppress(CheckpointError, NotMeasured, InputError):
             return max(self._predicted(anatomy) - products, 0.0)
         return 0.0
 
     def _predicted(self, anatomy: Anatomy) -> float:
-        """Of the whole pass.
-
-        Raises:
-            CheckpointError, NotMeasured: nothing is predicted of such a model, or not of an operator.
-            InputError: the model has no room for what is timed.
-        """
+        """Of the whole pass."""
         chosen = dict(self._schemes)
         embedding = chosen.pop(anatomy.embedding, None)
         head = embedding if anatomy.tied or anatomy.head is None else chosen.pop(anatomy.head, None)

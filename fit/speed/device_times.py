@@ -26,10 +26,6 @@ _STEP, _ALIKE = 1.2, 0.99
 def costs_of(budgets: Sequence[Budget], threads: int | None) -> dict[str, TableCost]:
     """The costs of each device that has a budget of speed, by its name: with ``threads``, or all that there
     are.
-
-    Raises:
-        InputError: a device without a kernel table, or with one of another state of it; says how to make it.
-        NotMeasured: a table without so many threads.
     """
     found = {}
     for name in dict.fromkeys(str(one.device) for one in budgets if one.quantity in TIMED):
@@ -48,9 +44,6 @@ def times_of(
 ) -> dict[str, Times]:
     """By the key of each budget of speed or energy, at the same sizes of bundles: from the smallest choice to
     the largest that a budget of disk leaves room for. ``cuts``: those among the options.
-
-    Raises:
-        NotMeasured: an operator that a device's table lacks.
     """
     timed = [one for one in budgets if one.quantity in TIMED]
     devices = [_Timed(space, source, one, costs[str(one.device)]) for one in timed]

@@ -39,11 +39,7 @@ class Products:
     timed: Quantity
 
     def of_unit(self, unit: Unit, place: Place) -> list[float]:
-        """Of each option, with weights at ``place``.
-
-        Raises:
-            NotMeasured: an operator that the table lacks.
-        """
+        """Of each option, with weights at ``place``."""
         if unit.is_table:
             return [self._head(unit.modules[0], option.scheme, place) for option in unit.options]
         rows, linears = self._rows(unit.modules), [self._linears[name] for name in unit.modules]
@@ -51,11 +47,7 @@ class Products:
         return [self._product(option.scheme, rows, option.shape or whole, place) for option in unit.options]
 
     def of_model(self, anatomy: Anatomy, schemes: Schemes, place: Place) -> float:
-        """Of all of them, of the model or what a cut leaves of it.
-
-        Raises:
-            NotMeasured: an operator that the table lacks.
-        """
+        """Of all of them, of the model or what a cut leaves of it."""
         found = []
         for block in anatomy.blocks:
             for group in block.inputs():

@@ -26,13 +26,7 @@ Samples = NDArray[np.float32]
 
 
 def read_sound(path: Path | str, how: Sound) -> Samples:
-    """The sound in the file ``path``, ``[samples]`` from -1 to 1.
-
-    Raises:
-        InputError: no regular file, no WAV of 16-bit PCM, a damaged one, more than one channel, another rate
-            than ``how`` has, no sound, or more than a model reads at once.
-        OutOfResource: it does not fit the memory.
-    """
+    """The sound in the file ``path``, ``[samples]`` from -1 to 1."""
     data = read_at_most(Path(path), MOST_BYTES, "sound", fix="cut it")
     with foreign_errors_are_typed(lambda why: _unreadable(path, why)), wave.open(BytesIO(data)) as file:
         kind = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
@@ -57,11 +51,7 @@ def filled(sounds: Sequence[Samples], how: Sound) -> Samples:
 
 
 def sound_files(path: Path) -> list[Path]:
-    """The WAV files in the directory ``path`` and those below it, by name.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The WAV files in the directory ``path`` and those below it, by name."""
     if not path.is_dir():
         raise InputError(f"there is no directory of sounds at {path}", fix="check the path")
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() == SUFFIX and file.is_file())

@@ -55,11 +55,6 @@ class Bundle:
 
         ``weights_later`` leaves the hashes of the weights to who makes a session of the bundle
         (:func:`..engine.load.load_graph`).
-
-        Raises:
-            BundleError: no manifest, one that this version cannot read, files that differ from it, or a graph
-                that reads beyond the end of one.
-            RefusedByPolicy: a file is a link, or the graph points to a file outside the manifest.
         """
         root = Path(path)
         with readable(root):
@@ -78,11 +73,7 @@ class Bundle:
             return cls(root, document, digest, checked, set(later) if verify else set())
 
     def check_weights(self) -> None:
-        """Compare the hashes of the weights, where :meth:`open` has left that for later.
-
-        Raises:
-            BundleError: they differ from the manifest.
-        """
+        """Compare the hashes of the weights, where :meth:`open` has left that for later."""
         with readable(self.path):
             problems = [
                 f"{name} does not match its SHA-256"
@@ -131,11 +122,7 @@ class Bundle:
 
     @property
     def decoder(self) -> DecoderSection:
-        """The decoder's sizes and token ids.
-
-        Raises:
-            InputError: it is no decoder; says what to call instead.
-        """
+        """The decoder's sizes and token ids."""
         self._refuse_encoder_decoder()
         if self.kind != "decoder" or self._checked.decoder is None:
             does, call = self.encoder.verb
@@ -147,11 +134,7 @@ class Bundle:
 
     @property
     def encoder(self) -> EncoderSection:
-        """The encoder's pooling and limits.
-
-        Raises:
-            InputError: it is no encoder; says what to call instead.
-        """
+        """The encoder's pooling and limits."""
         self._refuse_encoder_decoder()
         if self.kind != "encoder" or self._checked.encoder is None:
             raise InputError(
@@ -162,11 +145,7 @@ class Bundle:
 
     @property
     def encoder_decoder(self) -> EncoderDecoderSection:
-        """Sizes and token ids of an encoder–decoder.
-
-        Raises:
-            InputError: it is none; says what to call instead.
-        """
+        """Sizes and token ids of an encoder–decoder."""
         if self.kind == "encoder_decoder" and self._checked.encoder_decoder is not None:
             return self._checked.encoder_decoder
         does, call = ("generates", 'generate BUNDLE --prompt "…"')

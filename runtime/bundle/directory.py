@@ -33,11 +33,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_manifest(path: Path) -> bytes:
-    """The bytes of the manifest at ``path``.
-
-    Raises:
-        BundleError: it is no regular file, or too large.
-    """
+    """The bytes of the manifest at ``path``."""
     if not path.is_file() or path.is_symlink():
         raise _no_bundle(path)
     if path.stat().st_size > _MANIFEST_LIMIT:
@@ -59,11 +55,7 @@ def _no_bundle(path: Path) -> BundleError:
 
 
 def manifest_json(raw: bytes, path: Path) -> Any:
-    """The manifest's bytes as JSON; ``path`` is for the error.
-
-    Raises:
-        BundleError: they are none.
-    """
+    """The manifest's bytes as JSON; ``path`` is for the error."""
     try:
         return typed_json.document(raw)
     except typed_json.Unusable as error:

@@ -25,11 +25,7 @@ _NUMPY: dict[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(flo
 
 
 def logits_dtype(session: Any, section: DecoderSection) -> type[np.floating]:
-    """Compare a loaded decoder graph with the manifest's ``section``; returns the dtype of its logits.
-
-    Raises:
-        BundleError: an input or output is missing, left over, or of another type or size.
-    """
+    """Compare a loaded decoder graph with the manifest's ``section``; returns the dtype of its logits."""
     inputs = {node.name: node for node in (*session.get_inputs(), *session.get_overridable_initializers())}
     outputs = {node.name: node for node in session.get_outputs()}
     wanted = {

@@ -68,11 +68,7 @@ class GraphFile:
 
     @classmethod
     def read(cls, path: Path) -> GraphFile:
-        """The graph in the file ``path``.
-
-        Raises:
-            BundleError: the file is not an ONNX model.
-        """
+        """The graph in the file ``path``."""
         graph = cls()
         try:
             with open_regular(path) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:

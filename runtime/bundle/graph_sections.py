@@ -130,11 +130,7 @@ class EncoderSection:
             raise ValueError("a bundle that reads pixel_values, and no other, says how an image is prepared")
 
     def in_front(self, prompt: str | None) -> str:
-        """The text of the ``prompt`` of this name: of the default one for None, none for an empty name.
-
-        Raises:
-            UnknownName: the bundle has none of this name.
-        """
+        """The text of the ``prompt`` of this name: of the default one for None, none for an empty name."""
         name = self.default_prompt if prompt is None else prompt
         if not name and name not in self.prompts:
             return ""

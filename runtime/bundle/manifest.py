@@ -101,11 +101,7 @@ Manifest = TypeVar("Manifest", bound=HashedTree)
 
 
 def parse(model: type[Manifest], document: Any, *, schema: str, where: str) -> Manifest:
-    """The ``document`` of a manifest called ``where`` as a ``model``, whose ``schema`` it must name.
-
-    Raises:
-        BundleError: another schema, or a value of the wrong type or size; the key is named.
-    """
+    """The ``document`` of a manifest called ``where`` as a ``model``, whose ``schema`` it must name."""
     named = document.get("schema") if isinstance(document, dict) else None
     if isinstance(named, str) and named != schema:
         other = (

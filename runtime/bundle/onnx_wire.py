@@ -50,11 +50,7 @@ def varint(data: Data, position: int, end: int) -> tuple[int, int]:
 
 
 def fields(data: Data, position: int, end: int) -> Iterator[Field]:
-    """The fields of the message ``data[position:end]``; fixed-width numbers are skipped.
-
-    Raises:
-        Malformed: a field that runs past the message, or an unknown wire type.
-    """
+    """The fields of the message ``data[position:end]``; fixed-width numbers are skipped."""
     while position < end:
         # Nearly all numbers here are one byte long, and a start of a bundle reads thousands of them.
         key = data[position]
@@ -156,11 +152,7 @@ def _walk(data: mmap.mmap) -> dict[str, int]:
 
 
 def external_locations(model: Path) -> dict[str, int]:
-    """The names of external data files in an ONNX file, as written there, and how far it reads into each.
-
-    Raises:
-        BundleError: the file is not an ONNX model.
-    """
+    """The names of external data files in an ONNX file, as written there, and how far it reads into each."""
     try:
         with open_regular(model) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _walk(data)

@@ -43,12 +43,6 @@ def sign_directory(root: Path, key: Path | None, *, overwrite: bool = False) -> 
     """Sign a bundle or checkpoint with the private PEM file ``key``, or by Sigstore when that is None.
 
     The password of an encrypted key comes from the environment variable ``EDGEPRESS_KEY_PASSWORD``.
-
-    Raises:
-        MissingDependency: the extra ``sign`` is not installed.
-        InputError: no manifest, a key that cannot sign, or Sigstore cannot be reached.
-        OutputExists: it is signed already.
-        GateFailed: the directory is not as it was published.
     """
     require("model_signing", "sign")
     found, target = verify_directory(root), root / SIGNATURE
@@ -76,12 +70,7 @@ def sign_directory(root: Path, key: Path | None, *, overwrite: bool = False) -> 
 
 
 def signature_problems(root: Path, signer: Signer) -> list[str]:
-    """Why the signature of ``root`` is none of ``signer`` over every file in it, as sentences.
-
-    Raises:
-        MissingDependency: the extra ``sign`` is not installed.
-        InputError: a key that is no public one, or Sigstore cannot be reached.
-    """
+    """Why the signature of ``root`` is none of ``signer`` over every file in it, as sentences."""
     require("model_signing", "sign")
     if signer.key is not None:
         _check_public(signer.key)

@@ -28,9 +28,6 @@ class Unusable(ValueError):
 def read(kind: type[Kind], value: Any, where: str = "") -> Kind:
     """An object as the dataclass ``kind``: each field is ``Annotated`` with its check, and ``__post_init__``
     may raise ValueError. Unknown keys are left alone.
-
-    Raises:
-        Unusable: a key is missing, or a value does not fit.
     """
     if not isinstance(value, dict):
         raise Unusable(where, "is not an object")
@@ -61,11 +58,7 @@ def _parts(kind: Any) -> dict[str, tuple[Check, bool]]:
 
 
 def document(raw: bytes) -> Any:
-    """The JSON in ``raw``.
-
-    Raises:
-        Unusable: not UTF-8, not JSON, or nested without end.
-    """
+    """The JSON in ``raw``."""
     try:
         return json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:

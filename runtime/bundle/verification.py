@@ -54,9 +54,6 @@ class Verification:
 def verify_directory(path: Path | str) -> Verification:
     """Hash every file of a bundle, a model saved for another runtime, a package of bundles or a compressed
     checkpoint, and compare with its manifest.
-
-    Raises:
-        InputError: no directory with a manifest; as BundleError when the manifest itself is unreadable.
     """
     root = Path(path)
     if root.is_file():

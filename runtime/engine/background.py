@@ -47,12 +47,7 @@ class BackgroundTask(Generic[Result]):
         return self
 
     def result(self) -> Result:
-        """What ``work`` returned, once it has.
-
-        Raises:
-            EdgepressError, MemoryError: what ``work`` raised. Anything else is a bug, whose traceback the
-                thread has printed.
-        """
+        """What ``work`` returned, once it has."""
         self._wait()
         if self._error is not None:
             raise self._error

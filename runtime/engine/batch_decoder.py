@@ -42,10 +42,6 @@ class BatchDecoder:
     def prefill(self, prompts: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits:
         """Start new sequences with room for ``new_tokens`` after each; logits ``[batch, vocab]`` of the last
         token of each, in an array that the next call overwrites.
-
-        Raises:
-            InputError: no prompts, an empty one, an id outside the vocabulary, or more tokens than the
-                context holds.
         """
         if not len(prompts):
             raise InputError("there are no prompts to run")
@@ -123,11 +119,7 @@ class BatchDecoder:
 
 
 def unpadded(input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> list[list[int]]:
-    """The tokens of each row of a batch ``[batch, seq]`` that was padded on the left or on the right.
-
-    Raises:
-        InputError: the two differ in shape, or the tokens of a row do not lie side by side.
-    """
+    """The tokens of each row of a batch ``[batch, seq]`` that was padded on the left or on the right."""
     if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
         raise InputError(
             f"ids of shape {list(input_ids.shape)} with a mask of shape {list(attention_mask.shape)}",

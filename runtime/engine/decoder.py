@@ -69,12 +69,7 @@ class Decoder:
         provider: str = "cpu",
         profile: Path | None = None,
     ) -> Decoder:
-        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`.
-
-        Raises:
-            InputError: the bundle is an encoder.
-            BundleError: the graph does not load, or is not the one that the manifest describes.
-        """
+        """Load the graph of ``bundle``; the arguments are those of :func:`.load.load_graph`."""
         section = bundle.decoder
         session = load_graph(bundle, threads=threads, provider=provider, profile=profile)
         return cls(session, section, device=device_of(provider))
@@ -83,9 +78,6 @@ class Decoder:
         """Start a new sequence with room for ``new_tokens`` after ``ids``; logits ``[vocab]`` of the last.
 
         The returned array is overwritten by the next call.
-
-        Raises:
-            InputError: no ids, an id outside the vocabulary, or more tokens than the context holds.
         """
         self.length = 0
         self._reserve(len(ids) + new_tokens)
@@ -141,11 +133,7 @@ class Decoder:
         return self._row
 
     def step(self, token: int) -> Logits:
-        """Append one id; logits ``[vocab]`` after it, in an array that the next call overwrites.
-
-        Raises:
-            InputError: the context is full, or the id is outside the vocabulary.
-        """
+        """Append one id; logits ``[vocab]`` after it, in an array that the next call overwrites."""
         self.limits.check_range(np.array([token]))
         self._reserve(self.length + 1)
         self._token[0, 0] = token
@@ -159,9 +147,6 @@ class Decoder:
 
         Rows of unequal length are padded on the right with any id: attention is causal, so that what comes
         before the padding does not depend on it.
-
-        Raises:
-            InputError: an empty or wrong shape, ids outside the vocabulary, or longer than the context.
         """
         if input_ids.ndim != 2 or 0 in input_ids.shape:
             raise InputError(f"logits needs ids of shape [batch, seq], not {list(input_ids.shape)}")

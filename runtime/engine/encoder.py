@@ -59,10 +59,6 @@ class Encoder:
     ) -> Encoder:
         """Load the graph and the tokenizer of ``bundle``; the arguments are those of
         :func:`.load.load_graph`.
-
-        Raises:
-            InputError: the bundle is a decoder.
-            BundleError: the graph does not load, or is not the one that the manifest describes.
         """
         section = bundle.encoder
         if section.image is not None:
@@ -89,11 +85,6 @@ class Encoder:
     ) -> Vectors:
         """Embeddings ``[len(texts), hidden_size]`` in float32, normalised if the model says so. In front of
         each text goes the ``prompt`` of this name: the model's default for None, none for an empty name.
-
-        Raises:
-            BundleError: the bundle has no pooling.
-            InputError: it is a classifier.
-            UnknownName: it has no such prompt.
         """
         self._check_embeds()
         if before := self.section.in_front(prompt):
@@ -103,11 +94,7 @@ class Encoder:
     def logits(
         self, texts: Sequence[str], batch_size: int = BATCH_SIZE, *, progress: Progress | None = None
     ) -> Vectors:
-        """What a classifier says of each text: ``[len(texts), labels]`` in float32.
-
-        Raises:
-            InputError: the bundle is no classifier.
-        """
+        """What a classifier says of each text: ``[len(texts), labels]`` in float32."""
         self._check_labelled()
         return self._read(texts, batch_size, progress, "classifying")
 
@@ -118,11 +105,7 @@ class Encoder:
         *,
         progress: Progress | None = None,
     ) -> Vectors:
-        """What a classifier says of each pair of texts: ``[len(pairs), labels]`` in float32.
-
-        Raises:
-            InputError: the bundle is no classifier.
-        """
+        """What a classifier says of each pair of texts: ``[len(pairs), labels]`` in float32."""
         self._check_labelled()
         result = self._graph.empty(len(pairs))
         with (progress or Silent()).task("reading pairs", len(pairs)) as task:
@@ -143,9 +126,6 @@ class Encoder:
     ) -> list[Vectors]:
         """What a classifier of tokens or spans says of each of ``ids``, whose token types are ``types`` or 0:
         ``[tokens, labels]`` a text, in float32.
-
-        Raises:
-            InputError: the bundle is none, or as :meth:`embed_ids`.
         """
         if not self.by_token:
             raise InputError("this bundle labels no tokens", fix=f"use: edgepress {self.section.verb[1]}")
@@ -181,9 +161,6 @@ class Encoder:
     ) -> Vectors:
         """:meth:`encode` for token ids, special tokens included. A batch has at most ``batch_size`` texts,
         and on a CPU no more tokens than its cores work on at full speed.
-
-        Raises:
-            InputError: an empty text, one longer than ``max_length``, a batch size below 1, or a classifier.
         """
         self._check_embeds()
         return self.answers(ids, batch_size, progress=progress)

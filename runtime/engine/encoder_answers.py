@@ -36,9 +36,6 @@ class EncoderAnswers:
     Attributes:
         output, width: the output that is the answer, and its last dimension.
         by_token: whether each token has an answer, and not each text.
-
-    Raises:
-        BundleError: the graph is not the one that the manifest describes.
     """
 
     def __init__(
@@ -68,10 +65,6 @@ class EncoderAnswers:
     ) -> None:
         """Write the answers to ``ids``, whose token types are ``types`` or 0, into ``into``: the rows of an
         array, or the items of a list where each token has an answer. ``task`` advances by one a text.
-
-        Raises:
-            BundleError: the bundle has no such answers.
-            InputError: an empty text, one longer than the model reads, or a batch size below 1.
         """
         self._check(ids, batch_size)
         plan = partial(length_buckets, [len(row) for row in ids], rows=batch_size)

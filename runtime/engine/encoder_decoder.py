@@ -60,10 +60,6 @@ class EncoderDecoder:
     ) -> EncoderDecoder:
         """Load both graphs of ``bundle``; the arguments are those of :func:`.load.load_graph`, and the
         encoder's ``profile`` has a name of its own.
-
-        Raises:
-            InputError: the bundle is no encoder–decoder.
-            BundleError: a graph does not load, or is not the one that the manifest describes.
         """
         section = bundle.encoder_decoder
         traces = (None, None) if profile is None else (profile.with_name(f"{profile.name}-encoder"), profile)
@@ -74,20 +70,12 @@ class EncoderDecoder:
         return cls(encoder, decoder, section)
 
     def _checked(self) -> list[str]:
-        """The outputs of the decoder's graph, in the order in which they are asked for.
-
-        Raises:
-            BundleError: the graphs are not those that the manifest describes.
-        """
+        """The outputs of the decoder's graph, in the order in which they are asked for."""
         return _checked(self.encoder, self.session, self.section)
 
     def prefill(self, texts: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits:
         """Read ``texts`` and begin an answer to each, with room for ``new_tokens`` after its first; the
         logits ``[batch, vocab]`` of that.
-
-        Raises:
-            InputError: no texts, an empty one, an id outside the vocabulary, or more tokens than the model
-                reads or writes.
         """
         if not len(texts):
             raise InputError("there are no texts to read")
@@ -115,9 +103,6 @@ class EncoderDecoder:
     def listen(self, sounds: Samples, prompt: Sequence[Sequence[int]], *, new_tokens: int = 0) -> Logits:
         """Hear ``sounds [batch, samples]`` and begin an answer to each: behind the start the likeliest token
         of each place of ``prompt``, which :attr:`prompts` keeps; otherwise as :meth:`prefill`.
-
-        Raises:
-            InputError: more tokens than the model writes.
         """
         self.limits.check_room(1 + len(prompt) + new_tokens)
         self.hear(sounds)
@@ -164,11 +149,7 @@ class EncoderDecoder:
         self._written, self.lengths = values(empty), [0] * count
 
     def write(self, ids: Ids) -> Logits:
-        """Append ``ids [batch, tokens]`` to the answers; logits ``[batch, tokens, vocab]`` after each.
-
-        Raises:
-            InputError: more tokens than the model writes.
-        """
+        """Append ``ids [batch, tokens]`` to the answers; logits ``[batch, tokens, vocab]`` after each."""
         total = self.lengths[0] + ids.shape[1]
         self.limits.check_room(total)
         fed = {**values({"input_ids": np.ascontiguousarray(ids)}), **self._read, **self._written}
@@ -203,11 +184,7 @@ def values(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
 
 
 def _checked(encoder: Any, session: Any, section: EncoderDecoderSection) -> list[str]:
-    """The outputs of the decoder's graph, in the order in which they are asked for.
-
-    Raises:
-        BundleError: the graphs are not those that the manifest describes.
-    """
+    """The outputs of the decoder's graph, in the order in which they are asked for."""
     read = {node.name for node in encoder.get_outputs()}
     caches = [f"{index}.{part}" for index in range(len(section.layers)) for part in ("key", "value")]
     cross = {f"cross.{name}" for name in caches}

@@ -184,10 +184,6 @@ def stream(
 
     ``resume`` keeps what the prompt and the sequence of a :class:`Decoder` begin with alike; ``seen`` are the
     tokens that would be repeated, where they are not those of the prompt.
-
-    Raises:
-        InputError: an empty prompt or stop string, no new tokens asked for, or more tokens than the context
-            holds.
     """
     reply = _Reply(tokenizer, prompt_ids, max_new_tokens, sampling, stop, eos_ids, seen)
     start = time.perf_counter()
@@ -224,9 +220,6 @@ def generate_batch(
 
     The times are those of the whole batch. ONNX Runtime may step several rows with another kernel than one,
     which rounds otherwise: a reply depends on whether there are other prompts, and not on what they are.
-
-    Raises:
-        InputError: as :func:`stream`, for any prompt.
     """
     replies = [_Reply(tokenizer, ids, max_new_tokens, sampling, stop, eos_ids, seen) for ids in prompts]
     start = time.perf_counter()

@@ -46,11 +46,7 @@ def greedy_answers(
     new_tokens: int = NEW_TOKENS,
     step: Callable[[], None] | None = None,
 ) -> list[list[int]]:
-    """What an encoder–decoder answers to each of ``inputs``, token ids.
-
-    Raises:
-        InputError: an input without a token, or more tokens than the model reads or writes.
-    """
+    """What an encoder–decoder answers to each of ``inputs``, token ids."""
     ends = frozenset(model.section.eos_token_ids)
     options: dict[str, Any] = {"max_new_tokens": new_tokens, "eos_ids": ends}
     return [

@@ -23,11 +23,7 @@ from ..session.session import onnxruntime
 
 
 class CacheBuffers:
-    """The buffers of one batch of sequences.
-
-    Raises:
-        OutOfResource: they do not fit in memory.
-    """
+    """The buffers of one batch of sequences."""
 
     def __init__(self, section: DecoderSection, *, batch: int, capacity: int, device: str = "cpu") -> None:
         self.batch, self.capacity = batch, capacity

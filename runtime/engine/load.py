@@ -18,10 +18,6 @@ from .background import BackgroundTask
 class LoadingGraph:
     """The graph of ``bundle`` on its way, or another ``graph`` of its; the other arguments are those of
     :func:`~.session.open_session`.
-
-    Raises:
-        MissingDependency: ONNX Runtime, the provider or edgepress's own operators are not installed.
-        InputError: a number of threads that no machine has.
     """
 
     def __init__(
@@ -40,11 +36,7 @@ class LoadingGraph:
         self._session = BackgroundTask(opening)
 
     def result(self) -> Any:
-        """The session, once it is there and its weights are known to be right.
-
-        Raises:
-            BundleError: the graph does not load, or its weights differ from the manifest.
-        """
+        """The session, once it is there and its weights are known to be right."""
         with self._session:
             if self._hashes is not None:
                 self._hashes.result()

@@ -22,10 +22,8 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose. ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1, ``repetition_penalty`` 1 are off.
-
-    Raises:
-        InputError: a value outside its range.
+    """How to choose. ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1, ``repetition_penalty`` 1 are
+    off.
     """
 
     temperature: float = 0.0
@@ -109,11 +107,7 @@ class Sampler:
         self._penalized = settings.repetition_penalty != 1
 
     def choose(self, logits: Floats) -> int:
-        """The next id from ``logits [vocab]``.
-
-        Raises:
-            BundleError: a logit is NaN or infinite, so that no choice has a meaning.
-        """
+        """The next id from ``logits [vocab]``."""
         if self._penalized:
             seen = np.fromiter(self._seen, np.int64, len(self._seen))
             logits = penalize(logits, seen[seen < logits.shape[0]], self._settings.repetition_penalty)

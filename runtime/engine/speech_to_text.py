@@ -150,11 +150,7 @@ class SpeechToTextModel(Streaming):
 
 
 def sound_of(bundle: Bundle) -> Sound:
-    """What ``bundle`` hears.
-
-    Raises:
-        InputError: it reads text; says what to call instead.
-    """
+    """What ``bundle`` hears."""
     sound = bundle.encoder_decoder.sound
     if sound is None:
         raise InputError(f"{bundle.path} reads text, and hears nothing", fix=f"use: edgepress {READS}")

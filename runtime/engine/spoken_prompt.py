@@ -15,10 +15,6 @@ def prompt_of(
 ) -> list[list[int]]:
     """What stands in front of an answer: by place the tokens of which the likeliest is written; a
     ``language`` without a task is transcribed.
-
-    Raises:
-        UnknownName: a language or task that the model does not know.
-        InputError: it knows one alone, so that there is none to choose.
     """
     sound, prompt = section.sound, [list(place) for place in section.prompt]
     assert sound is not None

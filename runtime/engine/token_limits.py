@@ -21,11 +21,7 @@ class TokenLimits:
     context_length: int
 
     def row(self, ids: Sequence[int]) -> Ids:
-        """``ids`` as an array ``[1, n]``.
-
-        Raises:
-            InputError: no ids, or one outside the vocabulary.
-        """
+        """``ids`` as an array ``[1, n]``."""
         array = np.asarray(ids, dtype=np.int64).reshape(1, -1)
         if array.shape[1] == 0:
             raise InputError("there are no tokens to run", fix="give a prompt that is not empty")

@@ -27,13 +27,7 @@ _WHITE = (255, 255, 255, 255)
 
 
 def open_image(path: Path | str) -> Image:
-    """The image in the file ``path``, decoded, in the mode RGB; of an animation its first frame.
-
-    Raises:
-        MissingDependency: Pillow is not installed.
-        InputError: no regular file, no image of a known format, a damaged one, or one that is too large.
-        OutOfResource: it does not fit the memory.
-    """
+    """The image in the file ``path``, decoded, in the mode RGB; of an animation its first frame."""
     require("PIL", "images")
     from PIL import Image
 
@@ -54,11 +48,7 @@ def open_image(path: Path | str) -> Image:
 
 
 def image_files(path: Path) -> list[Path]:
-    """The image files in the directory ``path`` and those below it, by name; of a file itself.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The image files in the directory ``path`` and those below it, by name; of a file itself."""
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -22,11 +22,7 @@ Pixels = NDArray[np.float32]
 
 
 def read_images(paths: Iterable[Path | str], how: Preprocessing) -> Pixels:
-    """The images in the files ``paths``: ``[images, 3, height, width]``.
-
-    Raises:
-        InputError: an image that is too narrow, or as :func:`.image_file.open_image`.
-    """
+    """The images in the files ``paths``: ``[images, 3, height, width]``."""
     return np.stack([prepared(open_image(path), how, str(path)) for path in paths])
 
 

@@ -57,11 +57,7 @@ def why_missing() -> str:
 
 
 def require_library(what: str) -> Path:
-    """The library for ``what``, which cannot do without.
-
-    Raises:
-        MissingDependency: it is not there.
-    """
+    """The library for ``what``, which cannot do without."""
     path = library()
     if path is not None:
         return path

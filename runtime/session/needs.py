@@ -40,9 +40,6 @@ class Needs:
     def require(self, output: Path, most: float | None = None) -> int:
         """Refuse what does not fit the free memory, ``most`` GB of it, or the disk of ``output``; returns the
         bytes of memory that are there.
-
-        Raises:
-            OutOfResource: with both numbers, and what would fit.
         """
         available = available_memory(most)
         if self.memory <= available:

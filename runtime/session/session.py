@@ -73,12 +73,7 @@ _RAISED = [
 
 
 def onnxruntime() -> Any:
-    """The onnxruntime module.
-
-    Raises:
-        MissingDependency: not installed; names the extra.
-        OutOfResource: a limit of address space leaves too little to load it.
-    """
+    """The onnxruntime module."""
     _require_room()
     try:
         return importlib.import_module("onnxruntime")
@@ -150,11 +145,6 @@ def open_session(
         provider: a key of :data:`PROVIDERS`.
         profile: path prefix for ONNX Runtime's per-operator trace; ``session.end_profiling()`` closes it.
         config: further session configuration entries.
-
-    Raises:
-        MissingDependency: ONNX Runtime or the provider is not installed, or does not start.
-        BundleError: the graph does not load.
-        InputError: fewer than one thread, or more than any machine has.
     """
     return prepared_session(graph, threads=threads, provider=provider, profile=profile, config=config)()
 
@@ -167,11 +157,7 @@ def prepared_session(
     profile: Path | None = None,
     config: Mapping[str, str] | None = None,
 ) -> Callable[[], Any]:
-    """What makes the session of :func:`open_session`: native code, while which other threads run.
-
-    Raises:
-        MissingDependency, InputError: as :func:`open_session`.
-    """
+    """What makes the session of :func:`open_session`: native code, while which other threads run."""
     runtime = onnxruntime()
     name = require_provider(provider)
     require_threads(threads)
@@ -235,11 +221,7 @@ def _options(runtime: Any, threads: int, config: Mapping[str, str]) -> Any:
 
 
 def require_provider(provider: str) -> str:
-    """ONNX Runtime's name of ``provider``, a key of :data:`PROVIDERS`.
-
-    Raises:
-        UnknownName: it is no key. MissingDependency: ONNX Runtime is not installed, or lacks it.
-    """
+    """ONNX Runtime's name of ``provider``, a key of :data:`PROVIDERS`."""
     if provider not in PROVIDERS:
         raise UnknownName("provider", provider, PROVIDERS)
     name, there = PROVIDERS[provider], onnxruntime().get_available_providers()

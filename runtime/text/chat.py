@@ -33,11 +33,6 @@ def render_chats(
 
     ``variables`` are further names the template may use, such as ``bos_token``; ``seconds`` bounds each
     conversation.
-
-    Raises:
-        RefusedByPolicy: the template is too long, reaches for what it may not, or exceeds its time, memory or
-        output. BundleError: the template does not parse or render. InputError: the template itself refuses
-        the conversation, or a message is not JSON.
     """
     if len(template.encode("utf-8", "replace")) > TEMPLATE_LIMIT:
         raise RefusedByPolicy(f"the chat template is larger than {TEMPLATE_LIMIT >> 10} KB")

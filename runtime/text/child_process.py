@@ -73,13 +73,7 @@ class ChildProcess:
             _end(process)
 
     def ask(self, asked: dict[str, Any], limits: Limits) -> dict[str, Any]:
-        """The handler's reply, a mapping.
-
-        Raises:
-            EdgepressError: what ``refused`` made of the child's end. InputError: no child can be started.
-            OutOfResource: it ended where this process may have less memory than ``limits``.
-            ChildFailed: the handler failed. TypeError, ValueError: ``asked`` is not JSON.
-        """
+        """The handler's reply, a mapping."""
         with self._lock:
             if self._process is None:
                 self._process = self._start()

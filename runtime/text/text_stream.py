@@ -77,9 +77,6 @@ class StopStrings:
 
     The result does not depend on how the text is cut into pieces: of several matches the one that ends first
     counts, and of those the longest.
-
-    Raises:
-        InputError: a stop string is empty.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:

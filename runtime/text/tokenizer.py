@@ -79,10 +79,8 @@ def _ids(value: object) -> list[int]:
 
 
 def chat_template_of(directory: Path, config: dict[str, Any]) -> str | None:
-    """The Jinja source in the model's ``directory``, or in the ``config`` of its tokenizer; None without one.
-
-    Raises:
-        BundleError: its file is too large for a template, or is not UTF-8.
+    """The Jinja source in the model's ``directory``, or in the ``config`` of its tokenizer; None without
+    one.
     """
     file = directory / "chat_template.jinja"
     if file.is_file():
@@ -144,12 +142,7 @@ class Tokenizer:
 
     @classmethod
     def open(cls, directory: Path | str) -> Tokenizer:
-        """Read ``tokenizer.json`` and its companions from a model or bundle directory.
-
-        Raises:
-            BundleError: missing, larger than 64 MB, or not a tokenizer.
-            RefusedByPolicy: reading it takes more time or memory than a tokenizer may.
-        """
+        """Read ``tokenizer.json`` and its companions from a model or bundle directory."""
         folder = Path(directory)
         file = folder / "tokenizer.json"
         if not file.is_file():
@@ -178,13 +171,7 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], *, special: bool = True, max_length: int | None = None
     ) -> list[list[int]]:
-        """Ids of several texts, in parallel where the library is allowed to.
-
-        Raises:
-            InputError: a text is not valid Unicode, or ``max_length`` has no room for a token.
-            BundleError: the tokenizer itself fails. RefusedByPolicy: it takes more time, memory or ids than
-            the text is worth.
-        """
+        """Ids of several texts, in parallel where the library is allowed to."""
         _check_unicode(texts)
         with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
             return self._backend.encode(texts, special, max_length)
@@ -194,9 +181,6 @@ class Tokenizer:
     ) -> list[list[list[int]]]:
         """Of each of ``pairs``, as a model reads two texts at once, four lists, a number a token: ids; token
         types; and the characters of the second text where it begins and ends, −1 outside of that.
-
-        Raises:
-            InputError, BundleError, RefusedByPolicy: as :meth:`encode_batch`.
         """
         _check_unicode([text for pair in pairs for text in pair])
         with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
@@ -205,9 +189,6 @@ class Tokenizer:
     def encode_words(self, texts: Sequence[str], *, max_length: int | None = None) -> list[list[list[int]]]:
         """Of each text four lists, a number a token: ids, with what the model expects around the text; the
         word that the token is of, −1 outside of the text; and the characters where it begins and ends.
-
-        Raises:
-            InputError, BundleError, RefusedByPolicy: as :meth:`encode_batch`.
         """
         _check_unicode(texts)
         with _library_errors_are_typed(f"the tokenizer of {self._directory} failed on a text"):
@@ -219,12 +200,7 @@ class Tokenizer:
             return self._backend.decode([int(i) for i in ids], skip_special)
 
     def render_chat(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
-        """The prompt text of one conversation, special tokens included: encode it with ``special=False``.
-
-        Raises:
-            InputError: the model has no chat template, or its template refuses the conversation.
-            RefusedByPolicy, BundleError: as :func:`edgepress.runtime.text.chat.render_chats`.
-        """
+        """The prompt text of one conversation, special tokens included: encode it with ``special=False``."""
         return self.render_chats([messages], add_generation_prompt=add_generation_prompt)[0]
 
     def render_chats(

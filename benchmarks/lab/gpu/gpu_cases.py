@@ -93,11 +93,7 @@ def compress_on(
 
 
 def equal_codes(one: Path, other: Path) -> float:
-    """Fraction of the codes that two compressed checkpoints of one model have in common.
-
-    Raises:
-        InputError: nothing in them is quantized, or not the same layers.
-    """
+    """Fraction of the codes that two compressed checkpoints of one model have in common."""
     first, second = WeightSource.open(one), WeightSource.open(other)
     if not first.schemes or first.schemes != second.schemes:
         raise InputError(f"{one} and {other} have no equal set of quantized layers")

@@ -43,11 +43,7 @@ Part = Callable[[GpuPlan, Path, Progress], list[list[str]]]
 
 
 def require_cuda() -> None:
-    """Refuse before any work.
-
-    Raises:
-        MissingDependency: torch is not installed, or sees no CUDA device.
-    """
+    """Refuse before any work."""
     require("torch", "compress")
     import torch
 
@@ -125,11 +121,7 @@ def card(gpus: list[Gpu]) -> tuple[str, str]:
 
 
 def check(results: Path, parent: Path | None, progress: Progress, wanted: GpuPlan | None = None) -> int:
-    """Run everything and write the table; the exit code.
-
-    Raises:
-        MissingDependency: no CUDA device.
-    """
+    """Run everything and write the table; the exit code."""
     require_cuda()
     started = time.monotonic()
     passed, row = run_tests()

@@ -86,9 +86,6 @@ def run_page(
 ) -> dict[str, Any]:
     """What ``script`` answers in a page to ``asked``, of the files of ``artifact``; ``imports`` says where
     the packages lie that the script's own packages import.
-
-    Raises:
-        RuntimeError: there is no Chromium, it did not answer, or its error.
     """
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:

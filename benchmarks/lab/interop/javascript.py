@@ -19,11 +19,7 @@ SCRIPTS = Path(__file__).with_name("scripts")
 
 
 def npm_folder(packages: Sequence[str]) -> Path:
-    """Where ``packages`` lie, with the scripts; they are installed there once.
-
-    Raises:
-        RuntimeError: there is no npm here, or it does not find them.
-    """
+    """Where ``packages`` lie, with the scripts; they are installed there once."""
     folder, npm = Path(sys.prefix) / "node", shutil.which("npm")
     if npm is None:
         raise RuntimeError("npm is not installed")
@@ -38,11 +34,7 @@ def npm_folder(packages: Sequence[str]) -> Path:
 
 
 def run_node(script: str, artifact: Path, task: dict[str, Any], packages: Sequence[str]) -> dict[str, Any]:
-    """What ``script`` answers to ``task``, of ``artifact``.
-
-    Raises:
-        RuntimeError: there is no node, or its error.
-    """
+    """What ``script`` answers to ``task``, of ``artifact``."""
     node = shutil.which("node")
     if node is None:
         raise RuntimeError("node is not installed")

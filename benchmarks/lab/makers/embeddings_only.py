@@ -28,11 +28,7 @@ PICO: dict[str, Any] = {}
 
 
 def make(target: Path, sources: Sources, *, model: Source) -> None:
-    """Write the embeddings of ``model``, an encoder whose norms come after what is added.
-
-    Raises:
-        InputError: another model.
-    """
+    """Write the embeddings of ``model``, an encoder whose norms come after what is added."""
     source = WeightSource.open(resolve(sources.model(model)).path)
     anatomy = source.anatomy
     block = anatomy.blocks[0]

@@ -92,11 +92,7 @@ def _measure(workspace: Workspace, arguments: argparse.Namespace) -> None:
 
 
 def _show(raw: Path, page: Path, arguments: argparse.Namespace) -> None:
-    """Put the comparison of a raw file on its page, as a section with a title that is given or its own.
-
-    Raises:
-        InputError: it was disturbed, and nobody asked for it all the same.
-    """
+    """Put the comparison of a raw file on its page, as a section with a title that is given or its own."""
     found, title = read(raw), arguments.section
     if not arguments.disturbed:
         require_quiet(found.disturbances)

@@ -47,11 +47,7 @@ DECODER_MODELS = {
 
 
 def subject(name: str) -> DecoderModel:
-    """The subject called ``name``.
-
-    Raises:
-        UnknownName: there is none.
-    """
+    """The subject called ``name``."""
     if name not in DECODER_MODELS:
         raise UnknownName("subject", name, DECODER_MODELS)
     return DECODER_MODELS[name]

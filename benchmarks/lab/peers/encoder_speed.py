@@ -58,11 +58,7 @@ class EncoderProcess:
     def start(
         cls, workspace: Workspace, peer: str, module: ModuleType, variant: str, artifact: Path, threads: int
     ) -> Self:
-        """Start it and wait until it is loaded.
-
-        Raises:
-            SystemExit: it could not be loaded.
-        """
+        """Start it and wait until it is loaded."""
         environment = variables(module, threads)
         del environment["TOKENIZERS_PARALLELISM"]  # tokenizing is timed: threads as a user has them
         pipe, arguments = subprocess.PIPE, command(workspace, peer, module)
@@ -111,11 +107,7 @@ def sentences_of(tokenizer: Tokenizer, length: int, count: int) -> list[str]:
 
 
 def prepare(workspace: Workspace, artifacts: Path) -> None:
-    """Make every variant's files.
-
-    Raises:
-        SystemExit: a tool has no environment, or failed; says what it printed last.
-    """
+    """Make every variant's files."""
     artifacts.mkdir(parents=True, exist_ok=True)
     texts = artifacts / "texts.json"
     chosen = measured_sentences(texts_from("wikipedia"), count=128, placement="spread")

@@ -199,11 +199,7 @@ class DecoderComparison:
 
 
 def require_quiet(reasons: Sequence[str]) -> None:
-    """Refuse to write a table of times that ``reasons`` speak against.
-
-    Raises:
-        InputError: there are some.
-    """
+    """Refuse to write a table of times that ``reasons`` speak against."""
     if reasons:
         raise InputError(
             "no table is written of a run that was disturbed",
@@ -213,11 +209,7 @@ def require_quiet(reasons: Sequence[str]) -> None:
 
 
 def read(path: Path) -> DecoderComparison:
-    """The comparison in a raw file.
-
-    Raises:
-        InputError: the file is missing, a line is none of ours, or the line of the run is not the first.
-    """
+    """The comparison in a raw file."""
     try:
         texts = lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -65,11 +65,7 @@ _SHOWN = 600
 
 
 def setup(workspace: Workspace, peer: str, module: ModuleType) -> None:
-    """Make the environment of ``peer``, or bring it up to date.
-
-    Raises:
-        MissingDependency: it could not be made; says what pip printed last.
-    """
+    """Make the environment of ``peer``, or bring it up to date."""
     if not module.PACKAGES:
         return
     folder = workspace.environment(peer)

@@ -81,11 +81,7 @@ class Taken:
 
 
 def shape_of(model: str) -> Size:
-    """The dimensions of a size, ``7b``, or of a model that has only the first blocks of one, ``7b-2``.
-
-    Raises:
-        ValueError, KeyError: there is no such size.
-    """
+    """The dimensions of a size, ``7b``, or of a model that has only the first blocks of one, ``7b-2``."""
     name, _, blocks = model.partition(BLOCKS)
     return replace(SHAPES[name], blocks=int(blocks)) if blocks else SHAPES[name]
 

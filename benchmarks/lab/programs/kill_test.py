@@ -108,11 +108,7 @@ class Victim:
         return Kill(seconds, blocks, f"block {blocks + 1}" if blocks < BLOCKS else "outer tensors")
 
     def check_whole_or_absent(self) -> None:
-        """An output that is there is the whole one, and ``verify`` takes nothing less.
-
-        Raises:
-            SystemExit: it is not.
-        """
+        """An output that is there is the whole one, and ``verify`` takes nothing less."""
         if self.output.exists():
             try:
                 accepted = not verify_directory(self.output).problems

@@ -121,11 +121,7 @@ def _child(name: str, work: Path, output: Path, progress: Killing, steps: Connec
 
 
 def run(name: str, work: Path, output: Path, last: int = 0, delay: float = 0.0) -> int | None:
-    """Run a case in a process of its own; returns how many steps it took, None where it was killed.
-
-    Raises:
-        SystemExit: it ended in another way.
-    """
+    """Run a case in a process of its own; returns how many steps it took, None where it was killed."""
     processes = get_context("forkserver")
     processes.set_forkserver_preload([COMMAND.split()[-1]])  # imports once, not for every kill
     receiver, sender = processes.Pipe(duplex=False)

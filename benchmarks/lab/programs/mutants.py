@@ -47,11 +47,7 @@ class Mutant:
 
 
 def mutants(table: Path = TABLE, root: Path = ROOT) -> list[Mutant]:
-    """Those of the table.
-
-    Raises:
-        SystemExit: a line that is not in its file exactly once, or a file of tests that is not there.
-    """
+    """Those of the table."""
     found = [
         Mutant(**{**entry, "tests": tuple(entry["tests"].split())})
         for entry in load_yaml(table.read_text(encoding="utf-8"), source=table.name)
@@ -85,11 +81,7 @@ def run_tests(tree: Path, tests: list[str], seconds: float = SECONDS) -> tuple[i
 
 
 def try_mutant(tree: Path, mutant: Mutant) -> str:
-    """The test that noticed ``mutant`` in the copy ``tree``; empty when none did.
-
-    Raises:
-        SystemExit: the tests could not run.
-    """
+    """The test that noticed ``mutant`` in the copy ``tree``; empty when none did."""
     path = tree / mutant.file
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole.replace(mutant.before, mutant.after), encoding="utf-8")
@@ -103,11 +95,7 @@ def try_mutant(tree: Path, mutant: Mutant) -> str:
 
 
 def measure(chosen: list[Mutant]) -> list[list[str]]:
-    """A row for each mutant.
-
-    Raises:
-        SystemExit: a test fails in the tree as it is.
-    """
+    """A row for each mutant."""
     with tempfile.TemporaryDirectory(prefix="edgepress-mutants-") as scratch:
         tree = Path(scratch) / "edgepress"
         shutil.copytree(ROOT, tree, ignore=LEFT_OUT, symlinks=True)

@@ -117,11 +117,7 @@ def planned_whole(work: Path, model: str, name: str) -> dict[str, Any]:
 
 
 def run_case(work: Path, model: str, name: str, most: int) -> Taken:
-    """Run a case whose inputs are there.
-
-    Raises:
-        SystemExit: the child failed.
-    """
+    """Run a case whose inputs are there."""
     out, parts = work / name, work / f"{name}.parts.json"
     program = [TIMED[name], str(parts)] if name in TIMED else ["edgepress"]
     command = [sys.executable, "-m", *program, *arguments_of(work, model, name)]

@@ -86,11 +86,7 @@ Cells = list[tuple[str, Callable[[Known], str]]]
 
 
 def columns(rows: KnownRows) -> Cells:
-    """Heading and cell of every column that the table asks for.
-
-    Raises:
-        UnknownName: a column that there is not.
-    """
+    """Heading and cell of every column that the table asks for."""
     found: Cells = []
     for name in rows.shop.table.columns:
         kind, _, rest = name.partition(":")

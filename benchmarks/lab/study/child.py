@@ -23,11 +23,7 @@ class Cost:
 
 
 def run_module(module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
-    """Run ``python -m module arguments`` to its end; its stdout is dropped, its stderr is shown.
-
-    Raises:
-        SystemExit: the child failed.
-    """
+    """Run ``python -m module arguments`` to its end; its stdout is dropped, its stderr is shown."""
     command = [sys.executable, "-m", module, *arguments]
     started = time.monotonic()
     child = subprocess.Popen(

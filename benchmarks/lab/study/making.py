@@ -61,11 +61,7 @@ class Workshop:
         return path
 
     def checkpoint(self, row: StudyRow) -> str:
-        """The compressed checkpoint, made where it is not there; the subject itself for the original.
-
-        Raises:
-            InputError: it is there, made by another recipe or of other text.
-        """
+        """The compressed checkpoint, made where it is not there; the subject itself for the original."""
         if row.instead is not None:
             return self.sources.model(row.instead)
         if not row.made:
@@ -101,11 +97,7 @@ class Workshop:
         return bundle
 
     def quality(self, row: StudyRow, held_out: HeldOut) -> RowQuality:
-        """The metrics of a row on a text, measured where they are not known.
-
-        Raises:
-            MissingText: no file was given for it.
-        """
+        """The metrics of a row on a text, measured where they are not known."""
         bundle = self.table.validated == "bundle"
         measured = str(self.bundle(row)) if bundle else self.checkpoint(row)
         asked = held_out.model_dump(exclude={"metrics", "label"}) | {"bundle": bundle}

@@ -23,11 +23,7 @@ Point = Mapping[str, tuple[str, Any]]
 
 
 def expanded(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """The study ``data`` with the rows of every table written out.
-
-    Raises:
-        InputError: a table that is no mapping, or an axis that is neither a list nor a mapping.
-    """
+    """The study ``data`` with the rows of every table written out."""
     tables, named = [], {name: (name, value) for name, value in (data.pop("named", None) or {}).items()}
     for table in data.get("tables") or []:
         if not isinstance(table, Mapping) or not isinstance(table.get("rows"), list):

@@ -161,23 +161,14 @@ def names() -> list[str]:
 
 
 def load_study(name: str) -> Study:
-    """The study in ``studies/NAME.yaml``.
-
-    Raises:
-        UnknownName: there is none of that name.
-        InputError: an unknown key, with the nearest known one, or a value of the wrong kind.
-    """
+    """The study in ``studies/NAME.yaml``."""
     if name not in names():
         raise UnknownName("study", name, names())
     return parse(load_yaml((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), source=name), name)
 
 
 def parse(data: Any, name: str) -> Study:
-    """A study from parsed YAML, its matrices of rows written out.
-
-    Raises:
-        InputError: as :func:`load_study`; two rows of a table with one name, or a column of no meaning.
-    """
+    """A study from parsed YAML, its matrices of rows written out."""
     if not isinstance(data, Mapping):
         raise InputError(f"study {name} is not a mapping", fix="it has the keys title, notes and tables")
     try:

@@ -32,11 +32,7 @@ Call = Callable[[list[str], int], Cost]
 
 
 def in_a_process(arguments: list[str], threads: int) -> Cost:
-    """``python -m edgepress`` as a user starts it.
-
-    Raises:
-        SystemExit: it failed.
-    """
+    """``python -m edgepress`` as a user starts it."""
     return run_module("edgepress", arguments, {"OMP_NUM_THREADS": str(threads)})
 
 
@@ -76,11 +72,7 @@ class Sources:
         return str(self._trained(made, source)) if source.get("passes") else str(made)
 
     def text(self, source: Source | list[Source]) -> str:
-        """What ``--calibration`` and ``--text`` take for it; several become files in a folder.
-
-        Raises:
-            MissingText: a name that no --text gives.
-        """
+        """What ``--calibration`` and ``--text`` take for it; several become files in a folder."""
         if isinstance(source, list):
             return str(self._folder(source))
         if isinstance(source, dict):
@@ -98,11 +90,7 @@ class Sources:
         return texts_from(self.text(source), split=split)
 
     def calibrated(self, calibration: CalibrationText) -> list[str]:
-        """The options of ``edgepress compress``.
-
-        Raises:
-            InputError: it is the sealed text, from which nothing may be learned.
-        """
+        """The options of ``edgepress compress``."""
         given = calibration.text if isinstance(calibration.text, list) else [calibration.text]
         if SEALED in given:
             raise InputError(

@@ -31,11 +31,7 @@ NO_WORD = "no word"
 
 
 def bands(tokens: TokenDamage, tokenizer: Tokenizer) -> Sequence[str]:
-    """The band of the word that each token begins or goes on with; digits and signs are ``no word``.
-
-    Raises:
-        MissingDependency: ``wordfreq`` is not installed.
-    """
+    """The band of the word that each token begins or goes on with; digits and signs are ``no word``."""
     require("wordfreq", "slices")
     pieces = [tokenizer.decode([token]) for token in tokens.ids.tolist()]
     word_of: list[int] = []

@@ -112,12 +112,7 @@ SliceFile = TextSlice | ChoiceSlice | AssociationSlice | TokenSlice | RowSlice
 
 
 def load_slice(name: str) -> SliceFile:
-    """The slice ``name``, or that of a user's ``.jsonl`` file.
-
-    Raises:
-        UnknownName: there is none; the error prints the choices.
-        InputError: as :func:`.user_slice.read_slice`.
-    """
+    """The slice ``name``, or that of a user's ``.jsonl`` file."""
     from .user_slice import SUFFIX, read_slice  # which makes these items
 
     if name.endswith(SUFFIX):
@@ -128,11 +123,6 @@ def load_slice(name: str) -> SliceFile:
 def protected_text(name: str, field: str = "text") -> ProtectedText:
     """What ``compress --protect`` reads of ``slice=NAME``, or of the name alone: the text that a slice keeps
     for calibration, which is never measured, or a file, of pairs both sentences.
-
-    Raises:
-        UnknownName: neither a slice nor a file.
-        InputError: a slice that has no text for calibration, or a file as :func:`.user_slice.read_slice`.
-        CalibrationError: of the file, as :func:`~edgepress.compress.text.corpus.read_corpus` has it.
     """
     from .user_slice import pairs_of  # which makes these items
 
@@ -157,11 +147,7 @@ def with_calibration() -> list[str]:
 
 
 def kept_for_calibration(name: str) -> ProtectedText | None:
-    """The text that the slice ``name`` keeps for calibration; None where it has none.
-
-    Raises:
-        UnknownName: there is no such slice.
-    """
+    """The text that the slice ``name`` keeps for calibration; None where it has none."""
     texts = getattr(load_slice(name), "calibration", None)
     return None if texts is None else ProtectedText.of(name, [(one.group, one.text) for one in texts()])
 
@@ -169,9 +155,6 @@ def kept_for_calibration(name: str) -> ProtectedText | None:
 def grouped_texts(corpus: Corpus, labels: Sequence[str] = ()) -> list[GroupText]:
     """The documents that have a group, each a content of its own, with their labels among a classifier's
     ``labels``.
-
-    Raises:
-        InputError: a label that the classifier does not give.
     """
     if not corpus.groups:
         return []

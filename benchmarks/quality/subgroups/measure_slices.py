@@ -37,12 +37,7 @@ class Measured:
 
 
 def chosen_slices(names: Sequence[str]) -> list[str]:
-    """The slices that are asked for: all packaged ones for ``all``, and files of the user's.
-
-    Raises:
-        UnknownName: there is none of a name.
-        InputError: a file that is no slice.
-    """
+    """The slices that are asked for: all packaged ones for ``all``, and files of the user's."""
     known = [name.replace("_", "-") for name in plugins.names(PACKAGE)]
     found: list[str] = []
     for name in names:
@@ -71,12 +66,6 @@ def measure_slices(
     Returns:
         ``slices``: of each its groups, or why it was not measured; ``tests``: how many there were;
         ``worst``: the alarm that is the most ``times`` what others lose, or None.
-
-    Raises:
-        UnknownName: there is no such slice.
-        InputError: one that was named does not suit the model, or has no text.
-        MissingDependency: one that was named needs a package.
-        GateFailed: logits that are not finite.
     """
     kind: Kind = "classifier" if original.labels else original.kind
     run = SliceRun(subject, original, kept or KeptRows(), progress or Silent())

@@ -69,11 +69,7 @@ class SliceRun:
     def items(
         self, name: str, file: TextSlice | ChoiceSlice | TokenSlice | RowSlice, kind: Kind, given: Given
     ) -> Items:
-        """What both models made of the texts, choices or tokens of the slice ``name``.
-
-        Raises:
-            InputError: there is no text for it.
-        """
+        """What both models made of the texts, choices or tokens of the slice ``name``."""
         if file.of == "tokens":
             if not given.tokens:
                 raise InputError("this slice needs windows of text, read by both models in the same tokens")

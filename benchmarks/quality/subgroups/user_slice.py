@@ -42,11 +42,7 @@ class UserSlice:
 
 
 def read_slice(path: Path) -> UserSlice:
-    """The slice in ``path``.
-
-    Raises:
-        InputError: unreadable, no rows, or a row that is of no kind or of another than the first.
-    """
+    """The slice in ``path``."""
     rows = list(_rows(path))
     if not rows:
         raise InputError(f"{path} has no rows", fix='write lines like {"group": "…", "text": "…"}')
@@ -64,11 +60,7 @@ def read_slice(path: Path) -> UserSlice:
 
 
 def pairs_of(path: Path, field: str) -> Sequence[Choice]:
-    """The pairs of a file whose rows have two sentences and no ``field``; none of any other file.
-
-    Raises:
-        InputError: as :func:`read_slice`.
-    """
+    """The pairs of a file whose rows have two sentences and no ``field``; none of any other file."""
     _, first = next(_rows(path), (0, {})) if path.suffix == SUFFIX else (0, {})
     if field in first or not any(first.keys() >= set(keys) for keys in _PAIRS):
         return ()

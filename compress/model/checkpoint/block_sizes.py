@@ -131,11 +131,7 @@ def layer_counts(config: Mapping[str, Any], layers: int, decoder_layers: int = 0
 
 
 def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[int]) -> dict[str, Any]:
-    """Entries of ``config`` that change when only the blocks ``kept`` of ``before`` stay.
-
-    Raises:
-        RecipeError: the family computes with the number of a block, which would change.
-    """
+    """Entries of ``config`` that change when only the blocks ``kept`` of ``before`` stay."""
     if config.get("scale_attn_by_inverse_layer_idx"):
         raise RecipeError(
             "config.json sets scale_attn_by_inverse_layer_idx: each block computes with its own number",
@@ -167,11 +163,7 @@ def without_blocks(config: Mapping[str, Any], before: Anatomy, kept: Sequence[in
 
 
 def check_section(config: Mapping[str, Any], anatomy: Anatomy) -> None:
-    """Refuse an own section that its tensors contradict.
-
-    Raises:
-        CheckpointError: names the block.
-    """
+    """Refuse an own section that its tensors contradict."""
     section = config.get(BLOCK_SIZES)
     if section is None:
         return

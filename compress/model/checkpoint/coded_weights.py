@@ -103,9 +103,6 @@ def coded_weights(
 ) -> CodedWeights:
     """What other tools quantized in the checkpoint ``directory``, which holds ``tensors``; ``notes`` are
     added to the settings.
-
-    Raises:
-        UnknownName: a form that edgepress does not know. CheckpointError: as the form's ``weights``.
     """
     settings = _settings(directory, config, tensors)
     if settings is None:

@@ -34,11 +34,7 @@ COMPANIONS = (
 
 
 def companions(directory: Path) -> list[str]:
-    """Relative names of those in the ``directory`` of a checkpoint.
-
-    Raises:
-        InputError: one of them is no regular file.
-    """
+    """Relative names of those in the ``directory`` of a checkpoint."""
     found = [(path, pattern) for pattern in COMPANIONS for path in directory.glob(pattern)]
     files = {path for path, pattern in found if not ("*" in pattern and path.is_dir()) and is_regular(path)}
     return sorted(path.relative_to(directory).as_posix() for path in files)

@@ -37,11 +37,7 @@ _HIGH = {"q3_k": (1, 32), "q5_k": (1, 32), "q6_k": (2, 32)}
 
 
 def pack_blocks(tensor: QTensor) -> Tensor:
-    """``[out, bytes]`` uint8.
-
-    Raises:
-        ShapeError: scales that do not count in one unit.
-    """
+    """``[out, bytes]`` uint8."""
     name, tensor = tensor.scheme.format, tensor.to("cpu")
     kind = BLOCK_TYPES[name]
     codes = tensor.codes.reshape(-1, kind.groups * kind.size)
@@ -79,11 +75,7 @@ def unpack_blocks(blocks: Tensor, scheme: Scheme) -> QTensor:
 
 
 def row_inputs(scheme: Scheme, stored: int) -> int:
-    """Inputs of a row of ``stored`` bytes.
-
-    Raises:
-        CheckpointError: it is not whole blocks.
-    """
+    """Inputs of a row of ``stored`` bytes."""
     kind, size = BLOCK_TYPES[scheme.format], sum(_FIELDS[scheme.format].values())
     if stored % size:
         raise CheckpointError(f"rows of {stored} bytes are no whole blocks of {scheme.name}")

@@ -16,11 +16,7 @@ class GgufCursor:
         self.path, self.stream, self.left = path, stream, size
 
     def take(self, count: int, what: str) -> bytes:
-        """The next ``count`` bytes, which are ``what``.
-
-        Raises:
-            CheckpointError: the file ends before; so do the others that read.
-        """
+        """The next ``count`` bytes, which are ``what``."""
         if count > self.left:
             raise self.refusal(f"{what} claims {count} bytes, {self.left} are left")
         self.left -= count

@@ -75,12 +75,7 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Check every length, type and extent of a GGUF file.
-
-    Raises:
-        CheckpointError: the file cannot be read or breaks a bound; names the file and the tensor.
-        MissingDependency: the package ``gguf`` is not installed.
-    """
+    """Check every length, type and extent of a GGUF file."""
     require("gguf", "compress")
     try:
         with open_regular(path) as stream:

@@ -66,13 +66,6 @@ def materialise(
     Args:
         edit: changes the named float32 tensors in place before they are saved; also gets the config.
         check: refuses the model by its anatomy, before a weight is read.
-
-    Raises:
-        CheckpointError: the file is damaged, incomplete, or describes what llama.cpp does not compute.
-        UnknownName: a model of a family that edgepress does not know, or a way to cut text into words.
-        RefusedByPolicy: its tokenizer takes more time or memory than a tokenizer may.
-        MissingDependency: gguf or accelerate is not installed.
-        OutOfResource: the disk has no room for the fp32 weights.
     """
     if (target / "config.json").is_file():
         return target
@@ -145,9 +138,6 @@ def _save(blocks: Iterable[dict[str, Tensor]], stage: Staging, task: ProgressTas
 def _described(path: Path, header: GgufHeader, row: ConfigRow) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """transformers' model of the file's settings, without weights, and the logical shape of each tensor
     by its name in a checkpoint.
-
-    Raises:
-        CheckpointError: transformers makes none of them, or none with the file's positions.
     """
     from accelerate import init_empty_weights
     from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -177,11 +167,7 @@ def _described(path: Path, header: GgufHeader, row: ConfigRow) -> tuple[Any, dic
 def _tensors(
     path: Path, header: GgufHeader, anatomy: Anatomy, shapes: Shapes, turned: tuple[str, ...]
 ) -> GgufTensors:
-    """What the file holds of a model.
-
-    Raises:
-        CheckpointError: not all of it, or more; or it is another model than llama.cpp runs.
-    """
+    """What the file holds of a model."""
     try:
         places = entries(anatomy, shapes, architecture_of(anatomy))
         if _ONE_EXPERT in header.names:

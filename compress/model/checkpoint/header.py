@@ -58,12 +58,7 @@ class TensorEntry:
 
 
 def read_header(stream: BinaryIO, path: Path) -> dict[str, TensorEntry]:
-    """The tensors of the open safetensors file ``stream`` by name; errors name its ``path``.
-
-    Raises:
-        CheckpointError: the file breaks one of the bounds; names the file and the tensor. OSError: it cannot
-        be read.
-    """
+    """The tensors of the open safetensors file ``stream`` by name; errors name its ``path``."""
     return parse_header(*_data(stream, path), path)
 
 

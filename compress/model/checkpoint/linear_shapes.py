@@ -23,10 +23,6 @@ _REPEATED = ("layer", "expert")  # parts of the names of what a config counts
 def linear_shapes(path: Path, config: Mapping[str, Any], tensors: int) -> Shapes:
     """``[out, in]`` of each linear by its module, of the model at ``path``, whose files hold so many
     ``tensors``.
-
-    Raises:
-        CheckpointError: config.json names no model of transformers, or one that it does not make, or counts
-            more layers than there are tensors.
     """
     import transformers
 

@@ -24,11 +24,7 @@ _HAVE_CODES = ("weight_scale", BLOCKS, "qweight")
 
 
 def coded_linears(reader: CheckpointReader) -> dict[str, Scheme]:
-    """The scheme of each linear that compressed-tensors or edgepress has quantized.
-
-    Raises:
-        CheckpointError: the config does not say how, or says another form than a linear is stored in.
-    """
+    """The scheme of each linear that compressed-tensors or edgepress has quantized."""
     codes = (name.rpartition(".") for name in reader.shapes)
     quantized = {module: part for module, _, part in codes if part in _HAVE_CODES}
     schemes = schemes_of(reader.config, list(quantized)) if quantized else {}

@@ -57,11 +57,7 @@ _OF_FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def modern_names(tensors: Mapping[str, Location], config: Mapping[str, Any]) -> dict[str, Location]:
-    """``tensors`` of a model with this ``config`` by the names that transformers gives them.
-
-    Raises:
-        CheckpointError: two tensors have one name, or a matrix does not divide into its parts.
-    """
+    """``tensors`` of a model with this ``config`` by the names that transformers gives them."""
     known = _OF_ALL | _OF_FAMILIES.get(str(config.get("model_type")), {})
     found: dict[str, Location] = {}
     for name, location in tensors.items():

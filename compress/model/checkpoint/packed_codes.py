@@ -92,11 +92,7 @@ def unpack_e2m1(packed: Tensor) -> Tensor:
 
 
 def unpack_e8m0(name: str, stored: Tensor) -> Tensor:
-    """The powers of two, float32, that the bytes of the tensor ``name`` stand for.
-
-    Raises:
-        CheckpointError: one of them stands for no number.
-    """
+    """The powers of two, float32, that the bytes of the tensor ``name`` stand for."""
     if stored.dtype != torch.uint8 or bool((stored == _NAN).any()):
         raise CheckpointError(f"{name} holds exponents that are none")
     return torch.ldexp(torch.ones(stored.shape), stored.to(torch.int32) - _BIAS)

@@ -25,12 +25,7 @@ MAX_DEPTH = 32
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """``config.json`` of a model directory, after every settings file there has passed the policy.
-
-    Raises:
-        CheckpointError: config.json is missing or not a JSON object.
-        RefusedByPolicy: a setting that asks for code; names the file and the key.
-    """
+    """``config.json`` of a model directory, after every settings file there has passed the policy."""
     if not (directory / CONFIG).exists():
         within = sorted(path.parent for path in directory.glob(f"*/{CONFIG}"))
         fix = f"give the directory in it that has one: {within[0]}" if within else ""
@@ -82,9 +77,6 @@ def inside(directory: Path, name: str) -> Path:
 
     A hub cache keeps ``models--org--name/snapshots/REVISION/file`` as links into
     ``models--org--name/blobs``: there the links may lead anywhere below ``models--org--name``.
-
-    Raises:
-        RefusedByPolicy: the name is absolute, has ``..``, or is a link that leaves the directory.
     """
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise RefusedByPolicy(f"file name {name!r} points outside its directory {directory}")

@@ -72,10 +72,6 @@ class CheckpointReader:
     def open(cls, path: Path, *, as_stored: bool = False) -> CheckpointReader:
         """Check config, index and headers of the directory ``path``; loads no weights. ``as_stored``: what
         other tools have quantized is shown in its parts.
-
-        Raises:
-            CheckpointError: something is missing, damaged or inconsistent; names the file and the tensor.
-            RefusedByPolicy: pickle weights, settings that ask for code, or names that leave the directory.
         """
         if path.is_file() and path.suffix in PICKLES:
             raise refused_pickle(path)
@@ -112,11 +108,7 @@ class CheckpointReader:
         return 4 * prod(self.shapes[name]) if name in self._weights else self.nbytes(name)
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The named tensors in their stored types, in memory of their own; checked when first read.
-
-        Raises:
-            CheckpointError: no such tensor, NaN or infinity in it, or the file changed or cannot be read.
-        """
+        """The named tensors in their stored types, in memory of their own; checked when first read."""
         return {name: self._weight(name) if name in self._weights else self._plain(name) for name in names}
 
     def scheme(self, module: str) -> Scheme | None:
@@ -124,11 +116,7 @@ class CheckpointReader:
         return self.coded.by_module[module].scheme(self._plain)
 
     def codes(self, module: str, scheme: Scheme) -> QTensor:
-        """The coded weight ``[out, in]`` of ``module`` on the grid of its :meth:`scheme`.
-
-        Raises:
-            CheckpointError: as :meth:`read`, or scales that make no grid.
-        """
+        """The coded weight ``[out, in]`` of ``module`` on the grid of its :meth:`scheme`."""
         codes = self.coded.by_module[module].codes
         assert codes is not None
         return codes(scheme, self._plain)
@@ -167,9 +155,6 @@ class CheckpointReader:
     def fingerprint(self, tick: Tick = unseen) -> str:
         """Hex SHA-256 over the content of config, weights and companions: equal models have equal ones.
         ``tick`` receives the bytes of weights that are done.
-
-        Raises:
-            CheckpointError: a tensor holds NaN or infinity; all of them are looked at while they are hashed.
         """
         tensors: dict[Path, list[tuple[str, TensorEntry]]] = {}
         for name, location in self._tensors.items():

@@ -69,11 +69,7 @@ class ShardFiles:
         weakref.finalize(self, _close, self._open)
 
     def header(self, path: Path) -> dict[str, TensorEntry]:
-        """The tensors of the file ``path`` by name.
-
-        Raises:
-            CheckpointError: it cannot be read or is no valid safetensors file.
-        """
+        """The tensors of the file ``path`` by name."""
         return self._of_header(path, read_header)
 
     def metadata(self, paths: Iterable[Path]) -> dict[str, str]:
@@ -93,11 +89,7 @@ class ShardFiles:
             raise CheckpointError(f"cannot read {path}", why=str(error)) from error
 
     def read_into(self, view: memoryview, path: Path, start: int) -> int:
-        """Fill ``view`` with the bytes of ``path`` from ``start``; returns how many there were.
-
-        Raises:
-            CheckpointError: the file was closed and is another one now. OSError: it cannot be read.
-        """
+        """Fill ``view`` with the bytes of ``path`` from ``start``; returns how many there were."""
         with self._stream(path) as stream:
             stream.seek(start)
             return _fill(view, stream)
@@ -115,9 +107,6 @@ class ShardFiles:
     ) -> str:
         """Hex SHA-256 of the file's bytes, computed again only when the file has changed; the values of its
         ``tensors`` are shown to ``seen`` on the way, and ``tick`` receives their bytes.
-
-        Raises:
-            CheckpointError: the file has become shorter.
         """
         with self._stream(path) as stream:
             identity = _identity(stream)
@@ -184,10 +173,6 @@ def _close(streams: OrderedDict[Path, FileIO]) -> None:
 def locate(directory: Path, files: ShardFiles) -> dict[str, Location]:
     """Every tensor of the checkpoint in ``directory``, whose headers are read from ``files``. One whole file
     wins over an index, as in transformers.
-
-    Raises:
-        CheckpointError: no weights, a damaged file, or an index and shards that disagree; names file and
-        tensor. RefusedByPolicy: only pickle files, or an index that points outside the directory.
     """
     if (directory / SINGLE).exists():
         path = inside(directory, SINGLE)

@@ -22,11 +22,7 @@ from .quantization_config import (
 
 
 def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Scheme]:
-    """The scheme of every module in ``quantized``, from a checkpoint's ``quantization_config``.
-
-    Raises:
-        CheckpointError: not compressed-tensors, or a scheme that edgepress cannot read.
-    """
+    """The scheme of every module in ``quantized``, from a checkpoint's ``quantization_config``."""
     settings = config.get("quantization_config")
     if not isinstance(settings, dict) or settings.get("quant_method") != "compressed-tensors":
         raise CheckpointError(
@@ -56,11 +52,7 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
 
 
 def group_of(settings: Mapping[str, Any], module: str) -> Mapping[str, Any]:
-    """The first group of a ``quantization_config`` that means ``module``; empty where none does.
-
-    Raises:
-        CheckpointError: targets that are none.
-    """
+    """The first group of a ``quantization_config`` that means ``module``; empty where none does."""
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
         targets = group.get("targets") if isinstance(group, dict) else None

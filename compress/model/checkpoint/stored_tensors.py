@@ -79,9 +79,6 @@ def _stored_scale(tensor: QTensor) -> Tensor:
 def _stored_float(name: str, tensor: QTensor, scale: Tensor, largest: float | None) -> dict[str, Tensor]:
     """The tensors that store ``tensor`` as the module ``name``; ``scale`` as the integer forms store it,
     ``largest`` as in :func:`stored`.
-
-    Raises:
-        CheckpointError: scales that this form cannot hold exactly.
     """
     tensors: dict[str, Tensor] = {}
     if tensor.scheme.format == "fp8":
@@ -118,11 +115,7 @@ def _unit(name: str, block: Tensor, largest: float | None) -> float:
 
 
 def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str) -> QTensor:
-    """The ``QTensor`` stored as the module ``name`` in ``form``; ``read`` gives a stored tensor by name.
-
-    Raises:
-        CheckpointError: the stored tensors do not fit each other or the scheme.
-    """
+    """The ``QTensor`` stored as the module ``name`` in ``form``; ``read`` gives a stored tensor by name."""
     if scheme.of_gguf:
         tensor = unpack_blocks(read(f"{name}.{BLOCKS}"), scheme)
         if not bool(torch.isfinite(tensor.dequantize()).all()):
@@ -213,11 +206,7 @@ def _positive(stored: str, read: Callable[[str], Tensor]) -> float:
 
 
 def restored_input_scale(name: str, scheme: Scheme, read: Callable[[str], Tensor]) -> float | None:
-    """``QTensor.input_scale`` of the module ``name``.
-
-    Raises:
-        CheckpointError: it is not one positive number.
-    """
+    """``QTensor.input_scale`` of the module ``name``."""
     if not scheme.calibrated:
         return None
     if scheme.format != "nvfp4":

@@ -56,10 +56,8 @@ _EIGHT_BITS = {torch.float8_e4m3fn: 0x7F, torch.float8_e5m2: 0x7C, torch.float8_
 def check_types(
     dtypes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], quantized: Collection[str]
 ) -> None:
-    """Refuse weights of a type that they cannot have; ``quantized`` are the linears that are stored in parts.
-
-    Raises:
-        CheckpointError: names the tensor and its type, or the part and its number of dimensions.
+    """Refuse weights of a type that they cannot have; ``quantized`` are the linears that are stored in
+    parts.
     """
     for name, dtype in dtypes.items():
         module, _, part = name.rpartition(".")
@@ -132,11 +130,7 @@ def all_finite(values: Tensor) -> bool:
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Check every floating-point tensor for NaN and infinity.
-
-    Raises:
-        CheckpointError: some are not finite; names the first tensors with their counts.
-    """
+    """Check every floating-point tensor for NaN and infinity."""
     found = NonFinite()
     for name, tensor in tensors.items():
         found.see(name, tensor)

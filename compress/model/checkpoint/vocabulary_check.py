@@ -19,12 +19,7 @@ NO_PADDING = ("pad_token_id", -1)
 
 
 def check_vocabulary(reader: CheckpointReader, anatomy: Anatomy) -> None:
-    """Check that every token id has a row in the embedding; a padded vocabulary (more rows) is fine.
-
-    Raises:
-        CheckpointError: a token or special id beyond the embedding, a tokenizer.json that makes no sense,
-            or a head or another table that differs from the embedding which the config ties it to.
-    """
+    """Check that every token id has a row in the embedding; a padded vocabulary (more rows) is fine."""
     rows = anatomy.vocab_size
     if anatomy.patches is not None:  # a tokenizer beside it is of another model
         return

@@ -71,10 +71,6 @@ def rope(config: Config, head_dim: int) -> Rope:
     """The rotary embedding of a decoder whose heads have ``head_dim`` channels.
 
     ``scaling`` of the result always has ``rope_type``, and is empty for plain rope.
-
-    Raises:
-        CheckpointError: settings of the wrong type, an unknown rope type, or a different rope for each kind
-        of layer.
     """
     parameters = _parameters(config)
     merged = {**config, **parameters}
@@ -169,11 +165,7 @@ DEFAULT_FULL_LAYERS = 28
 
 
 def layer_windows(config: Config) -> list[int | None]:
-    """The sliding window of each layer, None for full attention.
-
-    Raises:
-        CheckpointError: ``layer_types`` of the wrong length or with an unknown type.
-    """
+    """The sliding window of each layer, None for full attention."""
     count = integer(config, "num_hidden_layers")
     window = integer(config, "sliding_window", DEFAULT_WINDOW) if config.get("use_sliding_window") else None
     kinds = config.get("layer_types")
@@ -186,11 +178,7 @@ def layer_windows(config: Config) -> list[int | None]:
 
 
 def windows_of_types(kinds: object, count: int, window: int | None) -> list[int | None]:
-    """The sliding window of each of ``count`` layers, from the list ``layer_types`` of a config.
-
-    Raises:
-        CheckpointError: a list of the wrong length or with an unknown type.
-    """
+    """The sliding window of each of ``count`` layers, from the list ``layer_types`` of a config."""
     if not isinstance(kinds, list) or len(kinds) != count:
         raise CheckpointError(f"config.json: layer_types must list a type for each of the {count} layers")
     known = {FULL: None, SLIDING: window}
@@ -204,9 +192,6 @@ def windows_of_types(kinds: object, count: int, window: int | None) -> list[int 
 def alternating_windows(config: Config, window: int | None, interval: int) -> list[int | None]:
     """The sliding window of each layer where all have ``window`` but every so many-th, as ``layer_types`` or
     ``sliding_window_pattern`` of the config say, or by default each ``interval``-th.
-
-    Raises:
-        CheckpointError: as :func:`windows_of_types`, or a pattern that is no whole number.
     """
     count = integer(config, "num_hidden_layers")
     kinds = config.get("layer_types")

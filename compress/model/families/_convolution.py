@@ -8,11 +8,7 @@ from ._tensors import shape_of
 
 
 def causal_convolution(shapes: Shapes, module: str, channels: int, width: int) -> CausalConvolution:
-    """The convolution ``module``; sizes are enforced, and a bias is there when it is stored.
-
-    Raises:
-        CheckpointError: another shape.
-    """
+    """The convolution ``module``; sizes are enforced, and a bias is there when it is stored."""
     shape_of(shapes, f"{module}.weight", channels, 1, width)
     bias = f"{module}.bias" in shapes
     if bias:

@@ -47,11 +47,7 @@ class HeadNames:
 
 
 def with_head(anatomy: Anatomy, config: Config, shapes: Shapes, names: HeadNames) -> Anatomy:
-    """The encoder ``anatomy`` with the head that its checkpoint has.
-
-    Raises:
-        CheckpointError: a classifier whose tensors do not fit its labels or the encoder.
-    """
+    """The encoder ``anatomy`` with the head that its checkpoint has."""
     classifier, other = _head(config, shapes, names, anatomy.base, anatomy.hidden_size)
     found = anatomy if classifier is not None else anatomy.without_head()
     return replace(found, classifier=classifier, other_head=other)

@@ -21,11 +21,7 @@ class RouterNames:
     scale: str = "routed_scaling_factor"
 
     def of(self, config: Config, shapes: Shapes, router: str, count: int, chosen: int) -> RouterForm:
-        """The form of ``router`` before ``count`` experts, of which a token goes through ``chosen``.
-
-        Raises:
-            CheckpointError: groups that do not divide the experts, or are too few or too small.
-        """
+        """The form of ``router`` before ``count`` experts, of which a token goes through ``chosen``."""
         shape_of(shapes, f"{router}.{self.correction}", count)
         groups, among = integer(config, self.groups), integer(config, self.chosen_groups)
         size = count // groups
@@ -87,11 +83,7 @@ class ExpertNames:
         return not head and rest.partition(".")[0].isdigit() and rest.count(".") == 2
 
     def of(self, config: Config, shapes: Shapes, prefix: str, hidden: int) -> tuple[Mlp, Experts]:
-        """The first expert of the block ``prefix``, and all of them.
-
-        Raises:
-            CheckpointError: experts of unequal size, or fewer than a token goes through.
-        """
+        """The first expert of the block ``prefix``, and all of them."""
         module = f"{prefix}.{self.module}"
         count, _ = shape_of(shapes, f"{module}.{self.router}.weight", None, hidden)
         chosen = integer(config, "num_experts_per_tok")

@@ -36,11 +36,7 @@ def latent_rope(config: Config) -> Rope:
 
 
 def latent_attention(config: Config, shapes: Shapes, module: str, hidden: int) -> Attention:
-    """The attention of the block's ``module``.
-
-    Raises:
-        CheckpointError: fewer key/value heads than query heads, or values that are wider than keys.
-    """
+    """The attention of the block's ``module``."""
     heads, rank = integer(config, "num_attention_heads"), integer(config, "kv_lora_rank")
     plain, turned = integer(config, "qk_nope_head_dim"), integer(config, "qk_rope_head_dim")
     width, values = plain + turned, integer(config, "v_head_dim")

@@ -91,11 +91,7 @@ def layer_norm_decoder(
     rope: Rope | None = None,
     scale: float | None = None,
 ) -> Anatomy:
-    """The anatomy of a decoder of ``family``, whose attention has the ``rope`` and the ``scale``.
-
-    Raises:
-        CheckpointError: config and tensors disagree; names the setting or the tensor.
-    """
+    """The anatomy of a decoder of ``family``, whose attention has the ``rope`` and the ``scale``."""
     check_architecture(config)
     count = integer(config, family.count_key)
     blocks_name = f"{family.base}{family.blocks}"

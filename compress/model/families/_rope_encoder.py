@@ -82,9 +82,6 @@ def rope_encoder(
 
     ``windows`` says of each block how many tokens to each side of it a token sees, by default all; ``ropes``
     is the rope of each block, by default the one that the config describes for all.
-
-    Raises:
-        CheckpointError: config and tensors disagree; names the setting or the tensor.
     """
     base = family.prefix if f"{family.prefix}{family.embedding}.weight" in shapes else ""
     count = integer(config, "num_hidden_layers")

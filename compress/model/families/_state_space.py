@@ -33,11 +33,7 @@ class StateSpaceKeys:
 def state_space(
     config: Config, shapes: Shapes, module: str, hidden: int, keys: StateSpaceKeys, eps: float
 ) -> StateSpace:
-    """The mixer ``module`` of Mamba.
-
-    Raises:
-        CheckpointError: a tensor is missing or has another shape than the config says.
-    """
+    """The mixer ``module`` of Mamba."""
     size, rank = integer(config, keys.size, 16), _rank(config, hidden, keys.rank)
     out = linear(shapes, f"{module}.out_proj", "out", outputs=hidden)
     width = out.in_features

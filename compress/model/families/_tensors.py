@@ -172,11 +172,7 @@ def check_blocks(
 
 
 def check_architecture(config: Config) -> None:
-    """Refuse a checkpoint that is no causal language model.
-
-    Raises:
-        CheckpointError: its head is not a vocabulary head, or its attention looks ahead.
-    """
+    """Refuse a checkpoint that is no causal language model."""
     if config.get("use_bidirectional_attention"):
         raise CheckpointError("config.json sets use_bidirectional_attention: this model is no causal decoder")
     names = config.get("architectures") or []
@@ -189,11 +185,7 @@ def check_architecture(config: Config) -> None:
 
 
 def is_tied(config: Config, shapes: Shapes, head: str, vocabulary: int, hidden: int) -> bool:
-    """Whether the module ``head`` is the token embedding.
-
-    Raises:
-        CheckpointError: the head has a matrix of its own, which is missing or has another shape.
-    """
+    """Whether the module ``head`` is the token embedding."""
     # A checkpoint may store the shared matrix twice: the flag decides, then what is stored.
     flag = config.get("tie_word_embeddings")
     if flag is False or (not flag and f"{head}.weight" in shapes):

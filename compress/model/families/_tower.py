@@ -45,11 +45,7 @@ def text_encoder(
 
 
 def with_tower(anatomy: Anatomy, config: Config, shapes: Shapes, towers: Sequence[Tower]) -> Anatomy:
-    """``anatomy`` with that of ``towers`` whose class the config names, or the first where it names none.
-
-    Raises:
-        CheckpointError: another architecture, or a projection that does not fit.
-    """
+    """``anatomy`` with that of ``towers`` whose class the config names, or the first where it names none."""
     named = (config.get("architectures") or [towers[0].architecture])[0]
     tower = next((one for one in towers if one.architecture == named), None)
     if tower is None:

@@ -68,11 +68,7 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
 
 
 def layer_kinds(config: Config) -> list[str]:
-    """What mixes the tokens of each layer.
-
-    Raises:
-        CheckpointError: a list of the wrong length, or with an unknown type.
-    """
+    """What mixes the tokens of each layer."""
     count = integer(config, "num_hidden_layers")
     kinds, attend = config.get("layer_types"), config.get("full_attn_idxs")
     if kinds is None:

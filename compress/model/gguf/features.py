@@ -20,11 +20,7 @@ _NEAR = 1e-6
 
 
 def architecture_of(anatomy: Anatomy) -> GgufArchitecture:
-    """The row of a model.
-
-    Raises:
-        InputError: a family without one, or what llama.cpp does not know of it.
-    """
+    """The row of a model."""
     found = ARCHITECTURES.get(anatomy.model_type)
     if found is None:
         raise InputError(
@@ -49,9 +45,6 @@ def architecture_of(anatomy: Anatomy) -> GgufArchitecture:
 def refuse_rounded(known: GgufArchitecture, called: str, fix: str) -> None:
     """Refuse a model in few bits, ``called`` so in the message, of a ``known`` family of which llama.cpp's
     logits are far from ours then.
-
-    Raises:
-        InputError: it is one; says by how much they miss.
     """
     if known.misses:
         raise InputError(

@@ -34,10 +34,6 @@ _OF_DEEPSEEK = _CHOSEN | {
 def row_of(path: Path, architecture: str, settings: Mapping[str, object]) -> ConfigRow:
     """The row of the file ``path``, which has llama.cpp's name ``architecture``, and experts or none as its
     ``settings`` say.
-
-    Raises:
-        UnknownName: a name that is not known here.
-        CheckpointError: with experts, or without, it is another family, which is not read.
     """
     plain = {**ROWS, **STATES, **STACKS}
     known = {**plain, **MIXTURES}

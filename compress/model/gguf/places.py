@@ -18,11 +18,7 @@ from .entry import Entry, Part, Rows
 
 
 def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[Entry]:
-    """Each tensor of the file of a ``known`` family, in the order of the forward pass.
-
-    Raises:
-        InputError: llama.cpp has no place for one.
-    """
+    """Each tensor of the file of a ``known`` family, in the order of the forward pass."""
     name_of = known.names(len(anatomy.blocks), anatomy.base)
     tables = [anatomy.embedding, anatomy.token_type_embedding, None if anatomy.tied else anatomy.head]
     found = [Entry(name_of(table), (Part(table),)) for table in tables if table is not None]

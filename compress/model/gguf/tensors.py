@@ -71,12 +71,7 @@ class GgufTensors:
         passed_over: Sequence[str],
         joined: bool,
     ) -> GgufTensors:
-        """Hold the file against the model; tensors that are ``passed_over`` are for the caller.
-
-        Raises:
-            CheckpointError: a tensor of the model is not in the file, has another size there, or the file has
-                one that the model has no place for.
-        """
+        """Hold the file against the model; tensors that are ``passed_over`` are for the caller."""
         from gguf import GGUFReader
 
         found = {tensor.name: tensor for tensor in GGUFReader(path).tensors if tensor.name not in passed_over}
@@ -126,9 +121,6 @@ class GgufTensors:
     def blocks(self) -> Iterator[dict[str, Tensor]]:
         """The tensors in float32, those of a block together, experts of a large one some at a time, and each
         other one by itself.
-
-        Raises:
-            CheckpointError: no entry writes all of a tensor.
         """
         pieces = [piece for entry in self.entries for piece in self._pieces(entry)]
         ordered = sorted(pieces, key=lambda piece: piece.order)

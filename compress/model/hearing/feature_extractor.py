@@ -21,12 +21,7 @@ _FIXED: dict[str, Any] = {"dither": 0.0, "padding_value": 0.0, "do_normalize": F
 
 
 def log_mel_of(directory: Path) -> LogMel | None:
-    """What a model in ``directory`` is given of a sound; None where no file says it.
-
-    Raises:
-        CheckpointError: an extractor that is not known here, or settings that it cannot have.
-        InputError: a file that is not JSON.
-    """
+    """What a model in ``directory`` is given of a sound; None where no file says it."""
     stated = stated_settings(directory, "feature_extractor")
     if stated is None:
         return None
@@ -62,11 +57,7 @@ def _read(settings: Mapping[str, Any], path: Path) -> LogMel:
 
 
 def with_log_mel(anatomy: Anatomy, directory: Path) -> Anatomy:
-    """``anatomy`` with what the files in ``directory`` say of sounds, where it hears.
-
-    Raises:
-        CheckpointError: the model reads spectra of another size; or as :func:`log_mel_of`.
-    """
+    """``anatomy`` with what the files in ``directory`` say of sounds, where it hears."""
     hearing = anatomy.hearing
     found = None if hearing is None else log_mel_of(directory)
     if hearing is None or found is None:

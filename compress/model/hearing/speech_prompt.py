@@ -43,13 +43,7 @@ class SpeechPrompt:
 
 
 def speech_prompt(directory: Path, config: Mapping[str, Any], vocabulary: int) -> SpeechPrompt:
-    """That of the model in ``directory`` with so many tokens.
-
-    Raises:
-        CheckpointError: settings of another form, a token that the model has not, a language or task that
-            has none, or settings that ask for times.
-        InputError: generation_config.json is not JSON.
-    """
+    """That of the model in ``directory`` with so many tokens."""
     file = directory / GENERATION
     stated = read_json(file) if is_regular(file) else {}
     settings = _Settings(stated if isinstance(stated, dict) else {}, config, vocabulary)

@@ -11,12 +11,7 @@ from .speech_prompt import speech_prompt
 
 
 def words_of(source: WeightSource) -> Words:
-    """Those of the model ``source``.
-
-    Raises:
-        BundleError: its tokenizer cannot be read.
-        CheckpointError, InputError: as :func:`.speech_prompt.speech_prompt`.
-    """
+    """Those of the model ``source``."""
     reader, anatomy = source.reader, source.anatomy
     prompt = speech_prompt(reader.path, reader.config, anatomy.vocab_size)
     tokenizer = Tokenizer.open(reader.path)

@@ -127,11 +127,7 @@ class BlockPart:
 
 
 def room_for(items: Sequence[BlockPart], anatomy: Anatomy, keep: float, budget: Budget = WEIGHTS) -> int:
-    """What ``items`` may cost so that the model keeps the fraction ``keep`` of its cost.
-
-    Raises:
-        RecipeError: even at their narrowest the items exceed it; says the least fraction that can be kept.
-    """
+    """What ``items`` may cost so that the model keeps the fraction ``keep`` of its cost."""
     total = budget.total(anatomy)
     others = total - sum(item.cost(item.counts[-1]) for item in items)
     least = sum(item.cost(item.counts[0]) for item in items)

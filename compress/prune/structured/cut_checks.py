@@ -12,12 +12,7 @@ _MLPS = "cut its MLPs alone: parts: [mlp]"
 
 
 def check_cut(anatomy: Anatomy, items: Sequence[BlockPart]) -> None:
-    """Refuse ``items`` of a model that cannot lose units there.
-
-    Raises:
-        RecipeError: heads have what follows from their number, or come from one state; norms take the mean
-            over all channels; or a config does not say the widths of experts apart.
-    """
+    """Refuse ``items`` of a model that cannot lose units there."""
     mixtures = [block.experts for block in anatomy.blocks if block.experts is not None]
     channels = any(item.part.name == "ffn" for item in items)
     if channels and mixtures and len(mixtures) < len(anatomy.blocks):

@@ -34,10 +34,8 @@ class CutRepair:
         self.statuses: list[LayerStatus] = []
 
     def run(self, inputs: Stream) -> None:
-        """Send the ``inputs`` of the first block through all blocks, and beside them through those that stay.
-
-        Raises:
-            RecipeError: a block that would have to be refitted is quantized.
+        """Send the ``inputs`` of the first block through all blocks, and beside them through those that
+        stay.
         """
         blocks = self.runner.blocks
         begin = len(self._beginning(self.stacks[0]))

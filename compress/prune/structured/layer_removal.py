@@ -58,11 +58,7 @@ class LayerChoice:
 
 
 def given(removed: Sequence[int], stacks: Stacks) -> Sequence[int]:
-    """The blocks ``removed``, which a recipe names.
-
-    Raises:
-        RecipeError: one is not there, is named twice, or no block of its stack would stay.
-    """
+    """The blocks ``removed``, which a recipe names."""
     for place, index in enumerate(removed):
         if index in removed[:place] or not any(index in stack for stack in stacks):
             known = ", ".join(f"{stack.start} to {stack.stop - 1}" for stack in stacks)
@@ -113,11 +109,7 @@ def choose(
     enough: Enough,
     progress: Progress,
 ) -> LayerChoice:
-    """The blocks that go by ``criterion``; ``inputs`` are those of the first block, which stay.
-
-    Raises:
-        CalibrationError: a block turns samples into NaN or infinity.
-    """
+    """The blocks that go by ``criterion``; ``inputs`` are those of the first block, which stay."""
     if criterion == "greedy":
         return greedy(runner, inputs, stacks, enough, progress)
     if criterion == "influence":
@@ -185,9 +177,6 @@ def greedy(
 def damages_without(runner: BlockRunner, inputs: Stream, progress: Progress) -> dict[int, float]:
     """The measured damage of the whole model without each block that may go first, by its number; nothing is
     repaired. ``inputs`` are those of the first block, which stay.
-
-    Raises:
-        CalibrationError: a block turns samples into NaN or infinity.
     """
     tried = removable(runner.skeleton.anatomy.ranges(), ())
     with progress.task("measuring without each block", 1) as task:

@@ -30,11 +30,7 @@ def tables_of(anatomy: Anatomy) -> dict[int, str]:
 
 
 def check_shared(anatomy: Anatomy, items: Sequence[BlockPart], *, solved: bool, importance: str) -> None:
-    """Refuse what blocks that share a table cannot lose.
-
-    Raises:
-        RecipeError: they would lose different heads, or not all of them some; or the table lies elsewhere.
-    """
+    """Refuse what blocks that share a table cannot lose."""
     heads = [item for item in items if item.part.name != "ffn"]
     if not anatomy.position_biases or not heads:
         return

@@ -66,11 +66,7 @@ def solved(
 
 
 def given(items: Sequence[BlockPart], widths: GivenWidths) -> dict[tuple[int, str], int]:
-    """The ``widths`` by item.
-
-    Raises:
-        RecipeError: a part that is not among ``items``, or a count of units that it cannot keep.
-    """
+    """The ``widths`` by item."""
     counts = {item.key: item.counts for item in items}
     found = {(block, str(part)): count for block, parts in widths.items() for part, count in parts.items()}
     for (block, part), count in found.items():

@@ -63,9 +63,6 @@ _OUTPUTS: dict[str, dict[Loss, Weight]] = {
 def losses_of(anatomy: Anatomy, asked: Mapping[Loss, Weight] | Literal["outputs"]) -> dict[Loss, Weight]:
     """The weights of the losses ``asked`` for, or of those that such a model has by default; ``outputs`` are
     those that look at nothing inside of it.
-
-    Raises:
-        TrainingError: one that such a model does not have.
     """
     kind = "classifier" if anatomy.labels_texts else anatomy.kind
     if asked == "outputs":
@@ -100,12 +97,7 @@ class LossOptions:
 
 
 def term_of(name: Loss, stage: Stage, options: LossOptions) -> Term:
-    """The term of a loss, of the student in ``stage.source`` and its teacher ``stage.original``.
-
-    Raises:
-        TrainingError: the two models do not fit together, or the text lacks what the loss needs.
-        CheckpointError: an encoder without pooling has no embedding.
-    """
+    """The term of a loss, of the student in ``stage.source`` and its teacher ``stage.original``."""
     mine, theirs = stage.source.anatomy, stage.original.anatomy
     if name == "sequence":
         return _sequence(stage, options)

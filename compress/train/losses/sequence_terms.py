@@ -38,18 +38,11 @@ class SequenceCrossEntropy(Term):
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``labels [rows, answer]`` int32: the ids that are written after the start, the end among them, and
         −1 after that.
-
-        Raises:
-            CheckpointError: nothing says what answers begin with.
         """
         return {"labels": written(model, *sources_of(states, batch), self.beams, self.answer_tokens)}
 
     def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
-        """``[rows]``.
-
-        Raises:
-            CheckpointError: as :meth:`answers`.
-        """
+        """``[rows]``."""
         labels = answers["labels"].long()
         logits = answer_logits(model, *sources_of(states, batch), labels)
         lost = cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=-1, reduction="none")
@@ -64,11 +57,7 @@ class AnswerDivergence(LogitDivergence):
     by_token = False
 
     def losses(self, model: nn.Module, states: States, answers: Answers, batch: MicroBatch) -> Tensor:
-        """``[written]``, of the real tokens of the targets.
-
-        Raises:
-            CheckpointError: nothing says what answers begin with.
-        """
+        """``[written]``, of the real tokens of the targets."""
         found = super().losses(model, states, answers, batch)
         return found * (batch.tokens / len(found))
 

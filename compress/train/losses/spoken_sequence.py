@@ -36,9 +36,6 @@ class SpokenSequence(SequenceCrossEntropy):
     def answers(self, model: nn.Module, states: States, batch: MicroBatch, part: slice) -> Answers:
         """``given [rows, tokens]`` int32: what the decoder reads, the start in front; ``labels [rows,
         tokens]`` int32: what it is to find there, and −1 where nothing is learned.
-
-        Raises:
-            CheckpointError: nothing says what answers begin with.
         """
         sources, _ = sources_of(states, batch)
         front, chosen = prompted(model, sources, self.prompt)

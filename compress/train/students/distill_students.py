@@ -47,9 +47,6 @@ def float_student(
     """The model of ``stage`` with the weights of ``linears``, and all norms and biases, free; with ``rank``
     the weights change by a product of that rank. With ``embedding`` that learns too, and the head. It
     ``streams`` as a :class:`Student` does.
-
-    Raises:
-        TrainingError: one of ``linears`` is quantized, or there is nothing to learn.
     """
     quantized = [linear.name for linear in linears if linear.name in stage.source.schemes]
     if quantized:
@@ -77,11 +74,7 @@ def evenly_spaced(count: int, kept: int) -> list[int]:
 
 
 def shallow_anatomy(anatomy: Anatomy, layers: Layers) -> Anatomy:
-    """What is left of ``anatomy`` when its stacks have so many layers.
-
-    Raises:
-        RecipeError: no encoder–decoder, or one that has fewer.
-    """
+    """What is left of ``anatomy`` when its stacks have so many layers."""
     if anatomy.kind != "encoder_decoder":
         raise RecipeError(
             f"student_layers are those of an encoder–decoder, and {anatomy.model_type} is an {anatomy.kind}",
@@ -99,11 +92,7 @@ def shallow_anatomy(anatomy: Anatomy, layers: Layers) -> Anatomy:
 
 
 def shallow_source(teacher: WeightSource, layers: Layers, directory: Path) -> WeightSource:
-    """The student as a checkpoint in ``directory``: a plain model of its family.
-
-    Raises:
-        RecipeError: as :func:`shallow_anatomy`.
-    """
+    """The student as a checkpoint in ``directory``: a plain model of its family."""
     shallow_anatomy(teacher.anatomy, layers)
     made = directory / "student"
     if not made.exists():
@@ -122,12 +111,7 @@ def shallow_source(teacher: WeightSource, layers: Layers, directory: Path) -> We
 
 
 def student_anatomy(path: Path) -> Anatomy:
-    """The anatomy of the student at ``path``, a directory or a ``config.json``; no weights are made.
-
-    Raises:
-        TrainingError: there is no such file, or it describes no model. InputError: it is not JSON.
-        RefusedByPolicy: it asks for code.
-    """
+    """The anatomy of the student at ``path``, a directory or a ``config.json``; no weights are made."""
     if path.is_dir():
         return WeightSource.open(path).anatomy
     from accelerate import init_empty_weights
@@ -141,9 +125,6 @@ def student_anatomy(path: Path) -> Anatomy:
 def student_source(path: Path, teacher: WeightSource, directory: Path, seed: int) -> WeightSource:
     """The student at ``path``: a checkpoint as it is; a ``config.json`` becomes one in ``directory``, with
     weights drawn with ``seed`` and the teacher's tokenizer.
-
-    Raises:
-        TrainingError: the embedding that it describes lacks tokens of the teacher's.
     """
     if path.is_dir():
         return WeightSource.open(path)
@@ -206,10 +187,8 @@ _SPLITTING = ("normalizer", "pre_tokenizer")
 
 
 def shared_ids(student: Path, teacher: Path) -> int:
-    """How many ids, from 0 on, stand for the same tokens in both models, whose tokenizers split text alike.
-
-    Raises:
-        TrainingError: the tokenizers differ in more than what is added at the end.
+    """How many ids, from 0 on, stand for the same tokens in both models, whose tokenizers split text
+    alike.
     """
     mine, theirs = (read_json(path / "tokenizer.json") for path in (student, teacher))
     for part in _SPLITTING:

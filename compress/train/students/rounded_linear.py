@@ -130,11 +130,7 @@ ACTIVATION_BITS: dict[Activations, int | None] = {"float": None, "int8": 8, "int
 
 
 def round_cache(model: nn.Module, anatomy: Anatomy, bits: int) -> None:
-    """Let every attention of ``model`` read its keys and values rounded to ``bits``.
-
-    Raises:
-        CheckpointError: an attention that takes no cache.
-    """
+    """Let every attention of ``model`` read its keys and values rounded to ``bits``."""
     rounding = partial(quantize_tokens, bits=bits)
 
     def change(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

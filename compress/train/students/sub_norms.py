@@ -37,11 +37,7 @@ _ASSUMED_IDS = {"bos_token_id": 1, "eos_token_id": 2}
 
 
 def with_sub_norms(anatomy: Anatomy) -> Anatomy:
-    """``anatomy`` with a norm before o and down of every block.
-
-    Raises:
-        RecipeError: the model has none of BitNet's form otherwise; says why.
-    """
+    """``anatomy`` with a norm before o and down of every block."""
     reason = _why_not(anatomy)
     if reason is not None:
         raise RecipeError(
@@ -89,11 +85,7 @@ def _readers(anatomy: Anatomy) -> Iterator[tuple[Norm, Linear]]:
 def source_with_sub_norms(
     source: WeightSource, micro_batches: Sequence[MicroBatch], directory: Path, device: torch.device
 ) -> WeightSource:
-    """The model of ``source`` with sub-norms, as a checkpoint in ``directory``, whole or not at all.
-
-    Raises:
-        RecipeError: it cannot have them, or is quantized already.
-    """
+    """The model of ``source`` with sub-norms, as a checkpoint in ``directory``, whole or not at all."""
     made, partial = directory / "with_sub_norms", directory / "with_sub_norms.partial"
     if made.exists():
         return WeightSource.open(made)

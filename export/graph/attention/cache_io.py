@@ -39,11 +39,7 @@ CODE_ATTRIBUTES = ("kv_cache_bit_width", "k_quant_type", "v_quant_type")
 
 
 def cache_type(source: WeightSource, name: str, requested: str | None) -> str:
-    """The type of the cache: ``requested``, a key of :data:`TYPES`, or when None that of the checkpoint.
-
-    Raises:
-        InputError: an encoder, or codes that the checkpoint has no scales for.
-    """
+    """The type of the cache: ``requested``, a key of :data:`TYPES`, or when None that of the checkpoint."""
     if requested is not None and source.anatomy.kind == "encoder":
         raise InputError(f"{name} is an encoder: it has no key/value cache", fix="leave --kv out")
     found = source.kv_scheme

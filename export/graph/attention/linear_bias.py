@@ -20,9 +20,6 @@ def linear_biases(build: Build, ids: ir.Value, mask: ir.Value) -> ir.Value | Non
     total]``; None where no layer has any.
 
     The scores of all queries are the last one's: a softmax stays what it is where all of a row is more.
-
-    Raises:
-        CheckpointError: layers that have different slopes.
     """
     graph, parts = build.graph, build.anatomy.attentions()
     first, *others = [part.slopes for part in parts] or [None]

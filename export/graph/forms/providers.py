@@ -77,10 +77,6 @@ FORMS = {
 def provider_form(name: str, operators: str | None = None, activations: str = "int8") -> ProviderForm:
     """The form for the provider ``name`` with ``operators``, of :data:`OPERATORS`; when None with
     edgepress's own where they are built and run. ``activations`` are one of :data:`ACTIVATIONS`.
-
-    Raises:
-        UnknownName: no graph is written for it.
-        InputError: our own operators, or activations in float32, for another provider than the CPU.
     """
     if activations not in ACTIVATIONS:
         raise UnknownName("type of activations", activations, ACTIVATIONS)
@@ -123,11 +119,7 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def rewrite(model: ir.Model, graph: GraphWriter, form: ProviderForm) -> None:
-    """Rewrite ``model``, which came of ``graph``, in place; the sizes in ``graph`` follow.
-
-    Raises:
-        ShapeError: a weight whose blocks do not divide its inputs.
-    """
+    """Rewrite ``model``, which came of ``graph``, in place; the sizes in ``graph`` follow."""
     without_sinks(model)
     if form.linears == "qdq":
         to_qdq(model, graph.read_per_token)

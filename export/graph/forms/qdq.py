@@ -80,9 +80,6 @@ def to_qdq(model: ir.Model, read_per_token: dict[str, int]) -> None:
     """Change every ``MatMulNBits`` and ``GatherBlockQuantized`` of ``model``, in place.
 
     ``read_per_token`` are bytes by initializer; those of the new ones are added.
-
-    Raises:
-        ShapeError: a weight whose blocks do not divide its inputs.
     """
     for node in list(model.graph):
         if node.op_type == "MatMulNBits":

@@ -130,11 +130,7 @@ def _products(build: Build, value: ir.Value, tables: Sequence[_TileTable]) -> ir
 
 
 def table_layout(build: Build, module: str, scheme: Scheme) -> Layout:
-    """The storage of the embedding or head ``module``.
-
-    Raises:
-        ShapeError: a scheme with quantized activations, or blocks that do not divide the hidden size.
-    """
+    """The storage of the embedding or head ``module``."""
     hidden = build.weights.shape(f"{module}.weight")[1]
     fix = "set `embedding: null` in the recipe to leave it in float, or choose a group size that divides"
     if scheme.activations:

@@ -33,11 +33,7 @@ def integer_product(
     name: str,
     bias: ir.Value | None,
 ) -> ir.Value:
-    """``value · concat(weights)ᵀ + bias`` with both operands in 8 bits.
-
-    Raises:
-        ShapeError: a weight scale per group, which an integer product cannot apply.
-    """
+    """``value · concat(weights)ᵀ + bias`` with both operands in 8 bits."""
     if scheme.group_size is not None:
         raise ShapeError(
             f"{linears[0].name}: {scheme.name} has a weight scale per group",

@@ -60,11 +60,7 @@ def integer_tile_product(
     activation: str | None = None,
     residual: Residual | None = None,
 ) -> ir.Value:
-    """``activation(value · concat(weights)ᵀ + bias)``, or the norm of that and ``residual``.
-
-    Raises:
-        ShapeError: more inputs than a sum in 32 bits has room for, or inputs of different static scales.
-    """
+    """``activation(value · concat(weights)ᵀ + bias)``, or the norm of that and ``residual``."""
     graph, weights = build.graph, build.weights
     width, columns = sum(linear.out_features for linear in linears), linears[0].in_features
     if columns > _MOST_INPUTS:

@@ -43,11 +43,7 @@ def nbits_product(
     name: str,
     bias: ir.Value | None,
 ) -> ir.Value:
-    """``value · concat(weights)ᵀ + bias``.
-
-    Raises:
-        ShapeError: the scheme does not fit the shape; names the layer.
-    """
+    """``value · concat(weights)ᵀ + bias``."""
     layout = layout_of(scheme, linears[0].in_features, linears[0].name)
     note = layout.note(scheme)
     if note is not None:
@@ -158,11 +154,7 @@ class Layout:
 
 
 def layout_of(scheme: Scheme, in_features: int, name: str) -> Layout:
-    """The storage for ``scheme`` over ``in_features`` inputs; ``name`` is the layer that errors name.
-
-    Raises:
-        ShapeError: the group does not divide the inputs, or no native block divides the group.
-    """
+    """The storage for ``scheme`` over ``in_features`` inputs; ``name`` is the layer that errors name."""
     group = scheme.group_size or in_features
     if in_features % group:
         raise ShapeError(

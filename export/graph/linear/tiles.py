@@ -89,11 +89,7 @@ class TileLayout:
 
 
 def tile_layout(scheme: Scheme, rows: int, columns: int, name: str, *, half_scales: bool) -> TileLayout:
-    """The storage for ``scheme`` of the linear or table ``name``.
-
-    Raises:
-        ShapeError: the group does not divide the columns, or is no multiple of 16.
-    """
+    """The storage for ``scheme`` of the linear or table ``name``."""
     wanted = scheme.group_size
     if wanted is None:
         group, shared = _CHANNEL_GROUP, -(-columns // _CHANNEL_GROUP)
@@ -142,11 +138,7 @@ def tile_product(
     *,
     gated: bool = False,
 ) -> ir.Value:
-    """``value · concat(weights)ᵀ + bias``; ``gated`` joins its halves to ``silu(first) · second``.
-
-    Raises:
-        ShapeError: the scheme does not fit the shape; names the layer.
-    """
+    """``value · concat(weights)ᵀ + bias``; ``gated`` joins its halves to ``silu(first) · second``."""
     width, weights = sum(linear.out_features for linear in linears), build.weights
     half = all(fits_float16(weights.scales(linear.name)) for linear in linears)
     layout = tile_layout(scheme, width, linears[0].in_features, linears[0].name, half_scales=half)
@@ -186,9 +178,6 @@ def routed_product(
     """``rows [rows, columns]``, of which the first ``counts[0]`` are multiplied with the first of the
     ``matrices``, the next ``counts[1]`` with the second, and so on: ``[rows, outputs]``. A matrix is several
     linears one below the other, whose halves ``gated`` joins. One without rows is not read.
-
-    Raises:
-        ShapeError: as :func:`tile_product`.
     """
     linears, weights = matrices[0], build.weights
     half = all(fits_float16(weights.scales(linear.name)) for matrix in matrices for linear in matrix)

@@ -46,10 +46,6 @@ def write_dense(
     Args:
         weights: ``[out, in]`` by the name of the layer, for every quantized layer.
         norms: weights of norms by their names, of a tool that folds factors into them.
-
-    Raises:
-        SystemExit: a layer is missing, has another shape, or has more values in a group than its bits allow:
-            then the tool did something else than it was asked for.
     """
     from safetensors.torch import load_file, save_file
 

@@ -89,11 +89,7 @@ def factors_of(anatomy: Anatomy) -> dict[str, Found]:
 
 
 def check(anatomy: Anatomy, path: Path, stated: Mapping[str, object]) -> None:
-    """Hold what was read of the file ``path`` against the settings of its architecture.
-
-    Raises:
-        CheckpointError: the model has another number, or no place for it.
-    """
+    """Hold what was read of the file ``path`` against the settings of its architecture."""
     for name, found in factors_of(anatomy).items():
         said = stated.get(name)
         if isinstance(said, int | float | tuple) and not _same(said, found):

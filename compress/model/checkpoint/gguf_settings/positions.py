@@ -82,11 +82,7 @@ def _stretching(architecture: str, settings: Mapping[str, object]) -> str | None
 
 
 def complete(config: Any, path: Path, stated: GgufPositions) -> None:
-    """Give transformers' ``config`` the divided angles that the file ``path`` has ``stated``.
-
-    Raises:
-        CheckpointError: positions that are stretched in a way that the config has no place for.
-    """
+    """Give transformers' ``config`` the divided angles that the file ``path`` has ``stated``."""
     ropes = getattr(config, "rope_parameters", None) or {}
     whole = ropes.get("full_attention", ropes)
     if stated.stretching not in (None, whole.get("rope_type")) or (
@@ -98,11 +94,7 @@ def complete(config: Any, path: Path, stated: GgufPositions) -> None:
 
 
 def check(anatomy: Anatomy, path: Path, stated: GgufPositions) -> None:
-    """Hold what was read of the file ``path`` against what it has ``stated``.
-
-    Raises:
-        CheckpointError: the model has others.
-    """
+    """Hold what was read of the file ``path`` against what it has ``stated``."""
     ropes = anatomy.ropes()
     for rope in ropes:
         if stated.turned not in (None, rope.dim):
@@ -129,11 +121,7 @@ def divisors(theta: float, channels: int, settings: Mapping[str, float]) -> list
 
 
 def _llama_3(path: Path, theta: float) -> dict[str, Any]:
-    """The settings that the numbers of the file ``path`` were worked out of.
-
-    Raises:
-        CheckpointError: they are of other settings.
-    """
+    """The settings that the numbers of the file ``path`` were worked out of."""
     stored = _numbers(path)
     settings = {**_LLAMA_3, "factor": max(stored, default=1.0)}
     wanted = divisors(theta, 2 * len(stored), settings)

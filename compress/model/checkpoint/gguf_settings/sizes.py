@@ -21,11 +21,7 @@ def check_sizes(
     dimensions: set[int],
     tensors: int,
 ) -> None:
-    """Hold the ``settings`` of an ``architecture`` against the ``dimensions`` and the number of tensors.
-
-    Raises:
-        CheckpointError: one is no number, or larger than a model of these tensors can have.
-    """
+    """Hold the ``settings`` of an ``architecture`` against the ``dimensions`` and the number of tensors."""
 
     def setting(name: str, default: int | None = None, least: int = 1) -> int:
         value = settings.get(name, default)

@@ -30,9 +30,6 @@ def save_tokenizer(
 ) -> None:
     """Let a child process work the tokenizer of ``path`` out of tokens, scores and merges, which may take any
     time and memory, and put it whole into ``target``.
-
-    Raises:
-        RefusedByPolicy: it takes more. CheckpointError: ``unreadable``, of why.
     """
     size, kind = header.settings_bytes, str(header.special.get("model"))
     limits = Limits(_SECONDS + 3e-5 * size, _MEMORY + 128 * size, _FILE + 16 * size)

@@ -16,11 +16,7 @@ _LARGEST = 1 << 20  # rows or columns
 
 
 def block_of(settings: Mapping[str, Any], key: str) -> Block | None:
-    """The rows and columns of a block that ``settings`` give as ``key``; None where they give none.
-
-    Raises:
-        CheckpointError: they are no two positive numbers.
-    """
+    """The rows and columns of a block that ``settings`` give as ``key``; None where they give none."""
     value = settings.get(key)
     if value is None:
         return None

@@ -56,11 +56,7 @@ def scheme_of(bits: int, inputs: int, zero_point: Tensor, group_of: Tensor | Non
 
 
 def as_codes(module: str, scheme: Scheme, grid: Grid) -> QTensor:
-    """``grid`` as ``scheme`` has it, weight by weight the same; where a scale is 0 it becomes 1.
-
-    Raises:
-        CheckpointError: scales below 0 beside zero points.
-    """
+    """``grid`` as ``scheme`` has it, weight by weight the same; where a scale is 0 it becomes 1."""
     none, codes, scale = grid.scale == 0, grid.codes, grid.scale
     if bool(none.any()):
         empty = none.repeat_interleave(codes.shape[1] // scale.shape[1], 1)

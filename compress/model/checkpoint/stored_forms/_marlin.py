@@ -31,11 +31,7 @@ _FOURS = 4  # in a number of meta, whose bits are places in four weights
 
 
 def marlin_weight(parts: Parts, given: Mapping[str, Any]) -> CodedWeight:
-    """The linear that ``parts`` store, in what the ``weights`` of its group have ``given``.
-
-    Raises:
-        CheckpointError: parts that are missing or do not fit.
-    """
+    """The linear that ``parts`` store, in what the ``weights`` of its group have ``given``."""
     groups, out = parts.take(SCALES, ("F16",))
     rows, words = parts.take("weight_packed", ("I32",))
     meta = parts.take("meta", ("I16",))

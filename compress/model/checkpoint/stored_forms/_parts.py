@@ -32,11 +32,7 @@ class Parts:
         return f"{self.module}.{part}" in self._tensors
 
     def take(self, part: str, types: tuple[str, ...], rank: int | None = 2) -> tuple[int, ...]:
-        """The shape of the tensor ``part``, of ``rank`` dimensions, none of them 0.
-
-        Raises:
-            CheckpointError: it is missing, of another type or of another rank.
-        """
+        """The shape of the tensor ``part``, of ``rank`` dimensions, none of them 0."""
         name = f"{self.module}.{part}"
         if name not in self._tensors:
             raise CheckpointError(f"{self.module} has no {part}, which its form needs")
@@ -71,11 +67,7 @@ def modules_with(part: str, tensors: Mapping[str, TensorEntry]) -> Iterator[str]
 
 
 def whole(settings: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """The whole number ``key`` of quantization_config.
-
-    Raises:
-        CheckpointError: it is none.
-    """
+    """The whole number ``key`` of quantization_config."""
     value = settings.get(key, default)
     if type(value) is not int:
         raise CheckpointError(f"quantization_config has {key} {value!r:.80}, which is no whole number")

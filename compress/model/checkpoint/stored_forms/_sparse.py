@@ -16,11 +16,7 @@ _WITHIN = ("", "weight.")  # how a module's parts begin: 2:4 forms leave the wor
 
 
 def take_sparse(parts: Parts, read: Read) -> tuple[int, int] | None:
-    """The shape of the matrix; None where it is stored whole.
-
-    Raises:
-        CheckpointError: parts that do not fit.
-    """
+    """The shape of the matrix; None where it is stored whole."""
     start = next((start for start in _WITHIN if f"{start}compressed" in parts), None)
     if start is None:
         return None
@@ -36,11 +32,7 @@ def take_sparse(parts: Parts, read: Read) -> tuple[int, int] | None:
 
 
 def sparse_codes(module: str, names: Collection[str], shape: tuple[int, int], read: Read) -> Tensor:
-    """``[out, in]`` in the type of what is stored.
-
-    Raises:
-        CheckpointError: the mask is of another number of values.
-    """
+    """``[out, in]`` in the type of what is stored."""
     start = next(start for start in _WITHIN if f"{start}bitmask" in names)
     packed, values = read(f"{module}.{start}bitmask"), read(f"{module}.{start}compressed").flatten()
     bits = torch.stack([packed >> index & 1 for index in range(8)], -1).flatten(1)

@@ -58,11 +58,7 @@ class Awq:
 
 
 def awq_weight(parts: Parts) -> CodedWeight:
-    """The linear that ``parts`` store.
-
-    Raises:
-        CheckpointError: parts that are missing or do not fit.
-    """
+    """The linear that ``parts`` store."""
     inputs, words = parts.take("qweight", WORDS)
     groups, out = parts.take("scales", FLOATS)
     zeros = parts.take("qzeros", WORDS)

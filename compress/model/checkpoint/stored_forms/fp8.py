@@ -45,10 +45,8 @@ class Fp8:
 
 
 def fp8_weight(parts: Parts, scale: str, block: Block | None, codes: str = "weight") -> CodedWeight:
-    """The linear that ``parts`` store as ``codes``, with the scales ``scale``: of blocks, of rows or of all.
-
-    Raises:
-        CheckpointError: parts that are missing or do not fit.
+    """The linear that ``parts`` store as ``codes``, with the scales ``scale``: of blocks, of rows or of
+    all.
     """
     out, inputs = parts.take(codes, CODES)
     found = parts.take(scale, SCALES, None)

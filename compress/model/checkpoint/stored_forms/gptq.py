@@ -62,11 +62,7 @@ def groups_said(size: object) -> str:
 
 
 def gptq_weight(parts: Parts, settings: Mapping[str, Any], *, first: bool) -> CodedWeight:
-    """The linear that ``parts`` store; ``first``: in the first version of the form.
-
-    Raises:
-        CheckpointError: parts that are missing or do not fit.
-    """
+    """The linear that ``parts`` store; ``first``: in the first version of the form."""
     rows, out = parts.take("qweight", WORDS)
     groups = parts.take("scales", FLOATS)
     zeros = parts.take("qzeros", WORDS)
