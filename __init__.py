@@ -51,7 +51,7 @@ def _for_people(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        from .terminal import shown
+        from .terminal.progress import shown
 
         try:
             if not takes_progress:

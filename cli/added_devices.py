@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..terminal import Terminal
+from ..terminal.progress import Terminal
 from . import completion
 from .kernel_tables import measure_kept
 from .verb import Verb, output

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from ..limits import LARGEST_SEED, MOST_THREADS
-from ..storage import lines_of, read_regular
+from ..files.limits import LARGEST_SEED, MOST_THREADS
+from ..files.storage import lines_of, read_regular
 
 if TYPE_CHECKING:
     from ..runtime.session.needs import Needs
-    from ..terminal import Terminal
+    from ..terminal.progress import Terminal
 
 Command = Callable[..., Any]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.table import Table
 
-from ..disk import disk_size
+from ..files.disk import disk_size
 from ..runtime.session.needs import gigabytes, time_range
-from ..terminal_tables import FittingTable
+from ..terminal.tables import FittingTable
 
 if TYPE_CHECKING:
     from ..compress.plan import Plan

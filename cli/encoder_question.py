@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import click
 
 from ..errors import InputError
-from ..terminal import Progress, Terminal
+from ..terminal.progress import Progress, Terminal
 from . import bundle_options
 from .verb import output
 

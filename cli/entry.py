@@ -26,10 +26,10 @@ from ..errors import (
     missing_extra,
     stopped,
 )
-from ..escaping import one_line, printable
-from ..foreign import memory_shortage
-from ..limits import address_space_limit
-from ..terminal import fitted, print_json
+from ..files.escaping import one_line, printable
+from ..files.limits import address_space_limit
+from ..files.third_party_errors import memory_shortage
+from ..terminal.progress import fitted, print_json
 from .program import discard, edgepress
 
 # The verbs that go on where they were stopped.

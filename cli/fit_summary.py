@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..terminal import time_in_words
+from ..terminal.progress import time_in_words
 
 
 def plan_text(planned: dict[str, Any]) -> str:

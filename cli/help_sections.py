@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
-from ..limits import LARGEST_SEED
+from ..files.limits import LARGEST_SEED
 
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "compress": (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..terminal import Terminal
+from ..terminal.progress import Terminal
 from . import completion
 from .bundle_options import dry_run as dry_run_option
 from .verb import Verb, output

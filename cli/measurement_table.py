@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..limits import threads_in_words
+from ..files.limits import threads_in_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,7 +52,7 @@ def measurement_table(line: Measurement) -> RenderableType:
     from rich.text import Text
 
     from ..benchmarks.page.account_table import account_tables
-    from ..terminal_tables import FittingTable
+    from ..terminal.tables import FittingTable
 
     table = FittingTable(
         title=f"{line.subject.name} · {line.subject.scheme} · {_conditions(line)}", title_justify="left"

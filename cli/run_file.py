@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..terminal import Terminal
+from ..terminal.progress import Terminal
 
 if TYPE_CHECKING:
     from ..benchmarks.records.record import Measurement

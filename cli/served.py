@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BadUsage
-from ..terminal import Terminal
+from ..terminal.progress import Terminal
 from .bundle_options import print_plan
 from .measurement_table import digits
 
@@ -78,7 +78,7 @@ def _table(lines: list[Measurement]) -> RenderableType:
     """Medians, and after a stroke the ninetieth percentiles that rest on enough; what speaks against them."""
     from rich.console import Group
 
-    from ..terminal_tables import FittingTable
+    from ..terminal.tables import FittingTable
 
     first = lines[0]
     work, runtime = first.workload, first.runtime

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..terminal import Terminal
+from ..terminal.progress import Terminal
 from .help_sections import write_commands, write_examples, write_options
 
 Function = Callable[..., Any]

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Degraded, InputError, require
-from ..output_paths import refuse_nesting
+from ..files.output_paths import refuse_nesting
+from ..files.staging import Staging
 from ..runtime.audio.wav_file import sound_files
 from ..runtime.images.image_file import image_files
 from ..runtime.session.needs import headline
-from ..staging import Staging
-from ..terminal import Progress, Silent
+from ..terminal.progress import Progress, Silent
 from .group_sizes import check_scheme
 from .job import AUTO, CalibrationChoice, Job
 from .model.model_names import read_by_model, require_model, split_tower

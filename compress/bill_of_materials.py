@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..storage import canonical_json, sha256_file, write_json
+from ..files.storage import canonical_json, sha256_file, write_json
 from .model.anatomy import Anatomy
 from .model.license import SPDX
 

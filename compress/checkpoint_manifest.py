@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..hashed_tree import hash_tree
-from ..storage import write_atomic, write_json
-from ..terminal import Progress
+from ..files.hashed_tree import hash_tree
+from ..files.storage import write_atomic, write_json
+from ..terminal.progress import Progress
 from .bill_of_materials import BOM, TOOLS, task_of, write_bill_of_materials
 from .model.opens_in import opens_in_transformers
 from .model.weights import AS_EMBEDDING, MANIFEST, WeightSource

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import EdgepressError, ShapeError
-from ..storage import open_regular
+from ..files.storage import open_regular
 from .model.anatomy import Anatomy
 from .model.checkpoint.header import read_header
 from .model.checkpoint.policy import read_config

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..disk import require_disk
 from ..errors import InputError
-from ..limits import require_seed
-from ..storage import sha256_json
-from ..terminal import Progress
+from ..files.disk import require_disk
+from ..files.limits import require_seed
+from ..files.storage import sha256_json
+from ..terminal.progress import Progress
 from .pipeline.processes import several_processes
 from .recipe_files import no_text
 from .text.corpus import text_paths, text_sha256

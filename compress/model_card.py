@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
-from ..escaping import markdown, one_line
+from ..files.escaping import markdown, one_line
 from .bill_of_materials import license_name
 from .model.license import SPDX
 from .model.model_names import is_hub_id

@@ -20,8 +20,8 @@ import torch
 from torch.nn.functional import linear
 
 from .. import __version__
-from ..cpuinfo import first_processor
-from ..storage import cache_directory, sha256_json
+from ..files.storage import cache_directory, sha256_json
+from ..runtime.session.cpu_features import first_processor
 from .numbers.grid import fit_grid, grids_tried
 from .numbers.scheme import Scheme
 from .pipeline.advance import Work

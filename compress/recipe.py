@@ -29,9 +29,9 @@ from pydantic import (
 )
 
 from ..errors import RecipeError, UnknownName
-from ..limits import LARGEST_SEED
-from ..storage import sha256_json
-from ..yaml_safe import load_yaml
+from ..files.limits import LARGEST_SEED
+from ..files.storage import sha256_json
+from ..files.yaml_safe import load_yaml
 from .model.weights import AS_EMBEDDING, DEFAULT_EMBEDDING
 from .numbers.scheme import Scheme
 from .numbers.table_scheme import table_scheme

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import CalibrationError, InputError, RecipeError, UnknownName
-from ..storage import read_text
-from ..yaml_safe import load_yaml
+from ..files.storage import read_text
+from ..files.yaml_safe import load_yaml
 from .numbers.scheme import Scheme
 from .numbers.table_scheme import table_scheme
 from .pipeline.option_names import option_names, training_names

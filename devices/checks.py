@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import MissingDependency
+from ..files.storage import cache_directory
 from ..runtime.kernels.library import instructions
 from ..runtime.session.cuda_libraries import load_cuda
 from ..runtime.session.provider_errors import CUDA_LIBRARIES
 from ..runtime.session.session import PROVIDERS
-from ..storage import cache_directory
 from .energy import Meter, NoMeter, find_meters
 from .nvidia import Gpu, read_gpus
 from .probe import ONNXRUNTIMES, OnnxRuntime, installed, read_limits, read_onnxruntime

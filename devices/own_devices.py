@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..disk import make_folder
 from ..errors import InputError, UnknownName
-from ..output_lock import alone
-from ..storage import read_json, write_json
+from ..files.disk import make_folder
+from ..files.output_lock import alone
+from ..files.storage import read_json, write_json
 from .target import target_names
 from .transports.answers import Facts
 from .transports.ssh import require_address

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..files.storage import sha256_json
 from ..runtime.session.threads import cpu_quota, memory_limit, read_line, thread_budget
-from ..storage import sha256_json
 from .nvidia import Gpu, read_gpus
 from .processor import Processor, read_processor, sysctl
 

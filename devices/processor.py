@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from ..cpuinfo import first_processor
+from ..runtime.session.cpu_features import first_processor
 
 # In the names of /proc/cpuinfo: x86 first, then Arm.
 ISA = (

@@ -114,7 +114,7 @@ class Target(BaseModel):
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from ..yaml_safe import load_yaml  # here alone: what measures on a device has no PyYAML
+    from ..files.yaml_safe import load_yaml  # here alone: what measures on a device has no PyYAML
 
     data = load_yaml(path.read_text(encoding="utf-8"), source=path.name)
     if not isinstance(data, dict):

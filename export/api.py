@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compress.model.model_names import split_tower
-from ..disk import disk_full_is_typed
 from ..errors import InputError, require
-from ..output_paths import refuse_nesting
+from ..files.disk import disk_full_is_typed
+from ..files.output_paths import refuse_nesting
+from ..files.staging import Staging
 from ..plugins import load
 from ..runtime.session.needs import Needs
-from ..staging import Staging
-from ..terminal import Progress, Silent
+from ..terminal.progress import Progress, Silent
 
 # The graph's builders, and torch with them, are imported when work starts: a bad output is refused at once.
 

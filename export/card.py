@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import __version__
 from ..compress.model_card import INSTALL, front_matter, licences, losses, words_of
-from ..escaping import markdown, one_line
+from ..files.escaping import markdown, one_line
 from .bundle_manifest import FLOAT_SCHEME
 from .format import OpenedBy
 from .graph.forms.providers import status_of

@@ -9,7 +9,7 @@ from typing import Any
 from ..compress.model.pooling import Pooling
 from ..compress.model.weights import WeightSource
 from ..runtime.bundle.preprocessing import Preprocessing
-from ..terminal import Progress, Silent
+from ..terminal.progress import Progress, Silent
 from .graph.attention.cache_io import FLOAT
 from .graph.forms.providers import CPU, ProviderForm
 from .sentence_texts import Prompts

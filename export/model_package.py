@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..disk import disk_full_is_typed
 from ..errors import BundleError, InputError
-from ..hashed_tree import hash_tree
-from ..output_paths import refuse_nesting
+from ..files.disk import disk_full_is_typed
+from ..files.hashed_tree import hash_tree
+from ..files.output_paths import refuse_nesting
+from ..files.staging import Staging
+from ..files.storage import write_json
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.bundle.directory import CHECKPOINT_MANIFEST, MANIFEST
 from ..runtime.bundle.manifest import PACKAGE_SCHEMA
-from ..staging import Staging
-from ..storage import write_json
 
 SCHEMA = "1.0"
 # By the name of a bundle's provider: what ONNX Runtime calls it, and the kind of device where that is one.

@@ -10,8 +10,8 @@ from ..compress.model.image_processor import require_preprocessing
 from ..compress.model.models import ResolvedModel, resolve
 from ..compress.model.pooling import IMAGE_POOLING, TOWER_POOLING, Pooling, embeds_sentences, pooling_of
 from ..compress.model.weights import WeightSource
-from ..output_paths import refuse_nesting
-from ..terminal import Progress
+from ..files.output_paths import refuse_nesting
+from ..terminal.progress import Progress
 from .graph.attention.cache_io import cache_type
 from .graph.forms.providers import ProviderForm
 from .job import ExportJob

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..compress.model.pooling import Pooling
 from ..errors import CheckpointError
+from ..files.storage import is_regular, read_json
 from ..runtime.text.tokenizer import Tokenizer
-from ..storage import is_regular, read_json
-from ..terminal import Progress
+from ..terminal.progress import Progress
 
 _SETTINGS, _PROMPTS = "tokenizer_config.json", "config_sentence_transformers.json"
 

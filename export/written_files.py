@@ -11,9 +11,9 @@ from typing import Any
 from ..compress.bill_of_materials import BOM, EXPORT_TOOLS, write_bill_of_materials
 from ..compress.model.checkpoint.companions import LICENSES
 from ..compress.model_card import CARD
-from ..hashed_tree import hash_tree
+from ..files.hashed_tree import hash_tree
+from ..files.storage import write_atomic, write_json
 from ..runtime.bundle.directory import MANIFEST
-from ..storage import write_atomic, write_json
 from .bundle_manifest import manifest_of, saved_manifest, scheme_label
 from .card import card_of, saved_card
 from .format import ExportFormat

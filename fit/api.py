@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from ..compress.text.corpus import text_paths
 from ..errors import GateFailed, InputError, stopped
-from ..output_paths import refuse_nesting
-from ..staging import Staging
-from ..terminal import Progress, ProgressTask, Silent
+from ..files.output_paths import refuse_nesting
+from ..files.staging import Staging
+from ..terminal.progress import Progress, ProgressTask, Silent
 from .asked.wish import Wish
 from .candidates import Space, space_of
 from .corrections import Corrections, objective_of

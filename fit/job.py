@@ -11,7 +11,7 @@ from ..compress.model.weights import WeightSource
 from ..compress.text.calibration import Calibration
 from ..compress.text.corpus import CORPORA
 from ..errors import GateFailed
-from ..terminal import Progress
+from ..terminal.progress import Progress
 from .asked.given import read_given
 from .asked.wish import Wish
 from .budgets import Budget

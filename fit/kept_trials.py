@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..compress.pipeline.sealed import read_sealed
-from ..terminal import Silent
+from ..terminal.progress import Silent
 from .candidates import Space
 from .methods import Method
 from .search import Search

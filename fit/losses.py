@@ -27,9 +27,9 @@ from ..compress.solve.gptq_losses import LOOKED_TOKENS, gptq_costs_beside
 from ..compress.solve.table_solving import TOKENS
 from ..compress.text.calibration import Calibration
 from ..compress.text.measured_text import MEASURED_TOKENS
-from ..disk import make_folder
-from ..storage import cache_directory, sha256_json
-from ..terminal import Progress
+from ..files.disk import make_folder
+from ..files.storage import cache_directory, sha256_json
+from ..terminal.progress import Progress
 from .cuts.cut_losses import CUT_SIZES, cut_losses, cut_measure, drop_losses
 from .cuts.possible import NONE, cuts_of
 from .table_losses import MOST_READ, RARE_FROM, TABLE_SCHEMES, TABLE_TOKENS, TEXTS, in_groups, table_losses

@@ -15,7 +15,7 @@ from ..compress.pipeline.chain import schemes_after
 from ..compress.recipe import CalibrationSettings, Recipe, load_recipe
 from ..compress.recipe_files import names, text_of
 from ..compress.solve.scheme_costs import divides
-from ..yaml_safe import load_yaml
+from ..files.yaml_safe import load_yaml
 from .losses import linear_schemes
 from .methods import Method
 from .table_losses import table_schemes

@@ -16,8 +16,8 @@ from ..compress.pipeline.device import choose_device
 from ..compress.plan import Plan, memory_of, plan
 from ..compress.recipe import Recipe, parse
 from ..compress.sample_length import sample_length
-from ..disk import require_disk
 from ..errors import OutOfResource
+from ..files.disk import require_disk
 from ..runtime.session.needs import lacking
 from .cuts.solved_cut import CORRECTED
 from .losses import LINEAR_SCHEMES, linear_schemes

@@ -16,9 +16,9 @@ from ..benchmarks.records.record import Measurement
 from ..compress.model.family import read_by
 from ..compress.model_card import CARD
 from ..compress.text.corpus import CORPORA
-from ..hashed_tree import hash_tree
-from ..staging import Staging
-from ..storage import write_atomic, write_json
+from ..files.hashed_tree import hash_tree
+from ..files.staging import Staging
+from ..files.storage import write_atomic, write_json
 from .asked.wish import OPTIONS
 from .explain import prices, strips, units_of
 from .figures import qualities

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GateFailed, InputError
-from ..terminal import Progress, time_in_words
+from ..terminal.progress import Progress, time_in_words
 from .budgets import Budget
 from .candidates import Space
 from .choices import Choices

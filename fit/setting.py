@@ -11,7 +11,7 @@ from .. import __version__
 from ..benchmarks.quality.subgroups.items import kept_for_calibration
 from ..compress.recipe import parse
 from ..compress.text.protected_text import ProtectedText
-from ..storage import sha256_json
+from ..files.storage import sha256_json
 from .asked.texts import Texts
 from .budgets import Budget
 from .quantities import ENERGY

@@ -23,9 +23,9 @@ from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..compress.recipe_files import names
 from ..compress.text.calibration import Calibration
 from ..devices.predict.table_cost import TableCost
-from ..output_lock import alone
-from ..storage import read_json, sha256_json, write_atomic
-from ..terminal import Progress
+from ..files.output_lock import alone
+from ..files.storage import read_json, sha256_json, write_atomic
+from ..terminal.progress import Progress
 from .budgets import Budget
 from .candidates import Space, space_of
 from .corrections import Corrections, objective_of

@@ -23,9 +23,9 @@ from ..compress.api import compress_model
 from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..devices.own_devices import HERE, own_device
 from ..export.api import export_bundle
+from ..files.storage import write_atomic
 from ..runtime.bundle.bundle import Bundle
-from ..storage import write_atomic
-from ..terminal import Progress
+from ..terminal.progress import Progress
 from .budgets import Budget
 from .figures import of_device, originals, qualities
 from .methods import Method

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from ..errors import InputError
-from ..terminal import Progress
+from ..terminal.progress import Progress
 from .bundle.bundle import Bundle
 from .engine.background import BackgroundTask
 from .engine.batch_decoder import BatchDecoder

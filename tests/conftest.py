@@ -421,7 +421,7 @@ def save_whisper(folder: Path, *, settings: dict[str, Any] | None = None, **chan
     """Save a pico Whisper that hears two seconds, with its tokenizer and the settings of its extractor;
     ``settings`` change those of generation, where None leaves one out.
     """
-    from edgepress.storage import write_json
+    from edgepress.files.storage import write_json
     from transformers import AutoConfig, AutoModelForSpeechSeq2Seq
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -496,7 +496,7 @@ def save_vision(
     """Save a pico encoder of images with the settings of its processor, which ``processor`` changes; one with
     ``labels`` is a classifier.
     """
-    from edgepress.storage import write_json
+    from edgepress.files.storage import write_json
     from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -540,7 +540,7 @@ def save_pair(folder: Path, model_type: str = "clip", **text: Any) -> Path:
     """Save a pico model of two encoders (clip, siglip), of texts and of images, with the tokenizer of one and
     the processor of the other; ``text`` changes the config of the former.
     """
-    from edgepress.storage import write_json
+    from edgepress.files.storage import write_json
     from transformers import AutoConfig, AutoModel
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -556,7 +556,7 @@ def save_pair(folder: Path, model_type: str = "clip", **text: Any) -> Path:
 def save_tower(folder: Path, architecture: str) -> Path:
     """Save one of two such encoders by itself, as transformers does: of the class ``architecture``."""
     import transformers
-    from edgepress.storage import write_json
+    from edgepress.files.storage import write_json
 
     folder.mkdir(parents=True, exist_ok=True)
     reads_images = "Vision" in architecture

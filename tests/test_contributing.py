@@ -17,7 +17,7 @@ import pytest
 import torch
 from edgepress.compress.model.weights import WeightSource
 from edgepress.export.graph.whole_graph import EXTERNAL_FROM
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 
 pytestmark = pytest.mark.chain
 

@@ -17,7 +17,8 @@ import pytest
 
 ROOT = Path(edgepress.__file__).parent
 FLOORS = ("ground", "runtime", "compress", "export", "devices", "benchmarks", "fit", "cli")
-FOLDERS = FLOORS[1:]
+GROUND = ("files", "terminal")  # with the modules of the root
+FOLDERS = (*GROUND, *FLOORS[1:])
 # The rooms of a floor from the bottom. A room imports from those below it and itself; rooms of one row do
 # not know each other. "" is the files in the floor's own folder; a folder inside a room belongs to it.
 ROOMS = {
@@ -83,7 +84,7 @@ MODULES = {module_of(path): path for path in sources()}
 def floor(module: str) -> str:
     """The floor of a module of the package: its top folder, or of the files in the root, cli or ground."""
     top = module.split(".")[1] if "." in module else ""
-    if top in FOLDERS:
+    if top in FLOORS:
         return top
     return "cli" if top == "__main__" else "ground"
 
@@ -320,7 +321,7 @@ def catches_everything(node: ast.ExceptHandler) -> bool:
 @pytest.mark.chain
 def test_only_the_edges_catch_what_they_do_not_know() -> None:
     """The CLI's end, and the one file that types what libraries raise."""
-    edges = ("edgepress.cli.entry:", "edgepress.foreign:")
+    edges = ("edgepress.cli.entry:", "edgepress.files.third_party_errors:")
     wrong = []
     for where, node in everywhere():
         if isinstance(node, ast.ExceptHandler) and catches_everything(node):

@@ -19,7 +19,7 @@ import pytest
 from edgepress.cli.verb_list import VERBS
 
 ROOT = Path(edgepress.__file__).parent
-FLOORS = ("benchmarks", "cli", "compress", "devices", "export", "fit", "runtime")
+FLOORS = ("benchmarks", "cli", "compress", "devices", "export", "files", "fit", "runtime", "terminal")
 LAB = ROOT / "benchmarks" / "lab"  # not packaged
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "rich", "pydantic", "numpy", "jinja2", "tokenizers"}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, RefusedByPolicy
+from ...files.storage import sha256_file
 from ...runtime.bundle.directory import CHECKPOINT_MANIFEST, MANIFEST
 from ...runtime.bundle.verification import verify_directory
-from ...storage import sha256_file
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..page.result_groups import Aspect, aspect_of
 from ..records import record
 from .demo_plan import DemoModel, DemoSize, DemoVersion

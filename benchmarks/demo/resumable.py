@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import OutputExists
-from ...storage import read_json, sha256_json, write_json
-from ...terminal import Progress
+from ...files.storage import read_json, sha256_json, write_json
+from ...terminal.progress import Progress
 
 # How far the planned seconds are believed before the first step has shown what this machine does.
 PRIOR_SECONDS = 60.0

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...disk import make_folder
 from ...errors import InputError, OutputExists
-from ...output_lock import OutputLock
-from ...terminal import Progress, Silent
+from ...files.disk import make_folder
+from ...files.output_lock import OutputLock
+from ...terminal.progress import Progress, Silent
 from .demo_plan import FULL, MODELS, DemoModel, DemoSize
 from .model_steps import ModelSteps
 from .resumable import run_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ...terminal import Progress, ProgressTask
+from ...terminal.progress import Progress, ProgressTask
 
 
 class StepProgress:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ...devices.state import disturbance, read_state
 from ...errors import EdgepressError, UnknownName
-from ...storage import sha256_json
+from ...files.storage import sha256_json
 from ..records.record import learning_curves
 from .peers.lines import require_quiet
 from .peers.workspace import Workspace

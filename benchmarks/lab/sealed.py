@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...compress.text.demo_corpora import data_file
 from ...errors import EdgepressError, InputError
-from ...storage import sha256_file, write_atomic
+from ...files.storage import sha256_file, write_atomic
 
 SEALED = "sealed"
 SOURCE = "lee_background.cor"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ...limits import finite_number
+from ...files.limits import finite_number
 from ..records import numerals
 from ..records.conditions import clip
 from ..records.record import LearningCurve, Subject

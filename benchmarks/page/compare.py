@@ -203,7 +203,7 @@ def _energy_notes(group: ResultGroup, shown: table.Table) -> list[str]:
 def _grid(shown: table.Table, hidden: Sequence[str]) -> RichTable:
     from rich.text import Text
 
-    from ...terminal_tables import FittingTable
+    from ...terminal.tables import FittingTable
 
     grid = FittingTable(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True, header_style="dim"

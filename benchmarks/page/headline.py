@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...limits import finite_number
+from ...files.limits import finite_number
 from ..records import numerals
 from .result_groups import ResultGroup, ResultRow
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...limits import finite_number
+from ...files.limits import finite_number
 from ..records import numerals
 from ..records.conditions import clip
 from ..records.record import Subject

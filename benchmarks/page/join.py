@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...storage import canonical_json
+from ...files.storage import canonical_json
 from ..records.record import Measurement, Subject
 from .result_groups import ASPECTS, Aspect, Delivered, ResultGroup, ResultRow, aspect_of
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import InputError
-from ...storage import canonical_json, read_json
+from ...files.storage import canonical_json, read_json
 from ..records import numerals
 from ..records.conditions import clip
 from . import results_table as table

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
-from ...escaping import printable
-from ...output_paths import refuse_file
-from ...storage import open_regular, write_atomic
+from ...files.disk import disk_full_is_typed, make_folder
+from ...files.escaping import printable
+from ...files.output_paths import refuse_file
+from ...files.storage import open_regular, write_atomic
 from ..records.conditions import machine
 from ..records.record import Measurement, read, run_files
 from .carbon import Grid, parse_grid

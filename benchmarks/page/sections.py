@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...storage import sha256_json
+from ...files.storage import sha256_json
 from ..records import numerals
 from ..records.conditions import Facts, clip, conduct, describe, environments
 from ..records.record import Measurement

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...limits import finite_number
+from ...files.limits import finite_number
 from ..records import numerals
 from ..records.conditions import clip
 from . import svg

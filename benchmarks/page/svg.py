@@ -15,7 +15,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from ...escaping import printable
+from ...files.escaping import printable
 from ..records import numerals
 from ..records.conditions import clip
 from . import plot_layout

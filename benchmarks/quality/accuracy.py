@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import GateFailed
 from ...runtime.text.tokenizer import Tokenizer
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from ..records.subjects import OpenModel, TokenModel
 from .metrics import perplexity
 from .scores import Scores, log_softmax, metric_files

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from ..records.subjects import OpenModel
 from .accuracy import require_finite
 from .scores import Rows, Scores, metric_files

@@ -11,10 +11,10 @@ import yaml
 
 from ... import __version__
 from ...compress.model.model_names import is_hub_id
-from ...disk import disk_full_is_typed
 from ...errors import InputError
-from ...escaping import one_line
-from ...storage import read_regular, write_atomic
+from ...files.disk import disk_full_is_typed
+from ...files.escaping import one_line
+from ...files.storage import read_regular, write_atomic
 from ..records.record import Measurement
 
 # The figure of each kind of model that benchmarks are about.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS, prompt_ids
-from ...terminal import Progress, ProgressTask, Silent
+from ...terminal.progress import Progress, ProgressTask, Silent
 from ..records.conditions import clip
 from ..records.record import SampleAnswer
 from ..records.subjects import OpenModel

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ...compress.model_card import CARD
-from ...disk import disk_full_is_typed
 from ...errors import InputError
-from ...escaping import markdown
-from ...storage import read_regular, read_text, write_atomic
+from ...files.disk import disk_full_is_typed
+from ...files.escaping import markdown
+from ...files.storage import read_regular, read_text, write_atomic
 from ..records.record import Measurement
 from .subgroups.slice_table import UNITS, effects, number, shown_p, worst
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from ...compress.text.drawn_files import distinct_files
 from ...errors import InputError
+from ...files.storage import sha256_file, sha256_json
 from ...runtime.images.image_file import image_files
 from ...runtime.session.needs import Needs, available_memory
-from ...storage import sha256_file, sha256_json
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records.answer_cache import AnswerCache
 from ..records.image_subjects import ImageSubject, Vectors, open_image_subject
 from ..records.named_model import NamedModel

@@ -10,7 +10,7 @@ from typing import Any
 from ...compress.text.corpus import Corpus
 from ...compress.text.demo_corpora import PAIR_FILES, pairs
 from ...runtime.engine.label_form import LabelForm
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records.record import SampleAnswer
 from ..records.subjects import OpenModel
 from .accuracy import score_across, score_labels, score_windows

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ...compress.text.corpus import Corpus
 from ...errors import InputError
 from ...runtime.text.tokenizer import Tokenizer
-from ...terminal import Progress, ProgressTask
+from ...terminal.progress import Progress, ProgressTask
 from ..records.answer_subjects import AnswerModel
 from ..records.subjects import OpenModel
 from .comparable import is_cut

@@ -20,13 +20,13 @@ from ...compress.model.weights import WeightSource
 from ...compress.text.calibration_audio import said_in
 from ...compress.text.drawn_files import distinct_files
 from ...errors import InputError
+from ...files.storage import sha256_file, sha256_json
 from ...runtime.audio.wav_file import Samples, read_sound, sound_files
 from ...runtime.bundle.directory import MANIFEST
 from ...runtime.bundle.sound import Sound
 from ...runtime.session.needs import Needs, available_memory
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import sha256_file, sha256_json
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records.answer_cache import AnswerCache
 from ..records.named_model import NamedModel
 from ..records.record import Measurement

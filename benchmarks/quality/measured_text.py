@@ -22,9 +22,9 @@ from typing import Any
 
 from ...compress.text.corpus import Corpus, read_corpus
 from ...errors import InputError
+from ...files.storage import sha256_json
 from ...runtime.session.needs import Needs, available_memory
-from ...storage import sha256_json
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records.named_model import NamedModel
 from ..records.record import Measurement, Metric
 from ..records.subjects import OpenModel, open_subject

@@ -14,7 +14,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.session.needs import Needs
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records.bundle_work import multiplications
 from ..records.named_model import NamedModel
 from ..records.streamed_subject import needs_streaming

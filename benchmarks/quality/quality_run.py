@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...runtime.session.needs import Needs
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records import record as records
 from ..records.answer_cache import AnswerCache
 from ..records.image_subjects import ImageSubject

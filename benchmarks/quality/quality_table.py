@@ -118,7 +118,7 @@ def render(measurement: Measurement) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from ...terminal_tables import FittingTable
+    from ...terminal.tables import FittingTable
 
     subject, baseline = measurement.subject, measurement.baseline
     original = baseline.source or baseline.name if baseline is not None else ""

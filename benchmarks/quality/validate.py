@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import InputError
-from ...foreign import shortages_are_typed
+from ...files.third_party_errors import shortages_are_typed
 from ...runtime.session.needs import Needs
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from ..records import record as records
 from ..records.image_subjects import reads_images
 from ..records.named_model import NamedModel

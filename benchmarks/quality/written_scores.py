@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from ..records.subjects import TokenModel
 from .accuracy import score_windows, text_bits
 from .scores import Scores, metric_files

@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ...compress.pipeline.sealed import SEAL_BYTES, sealed
-from ...disk import free_disk
 from ...errors import EdgepressError
-from ...storage import cache_directory, open_regular, sha256_json, write_atomic
-from ...terminal import Progress
+from ...files.disk import free_disk
+from ...files.storage import cache_directory, open_regular, sha256_json, write_atomic
+from ...terminal.progress import Progress
 
 FOLDER = "originals"
 MOST = 1 << 30  # bytes of all entries

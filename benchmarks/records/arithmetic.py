@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ...cpuinfo import first_processor
+from ...files.storage import sha256_file, sha256_json
 from ...runtime.kernels.library import library
-from ...storage import sha256_file, sha256_json
+from ...runtime.session.cpu_features import first_processor
 
 # Folders of edgepress whose code has a part in an answer.
 _CODE = (

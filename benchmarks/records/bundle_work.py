@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...files.storage import read_json
 from ...runtime.bundle.bundle import Bundle
-from ...storage import read_json
 from .bundle_subject import describe_bundle
 
 _FLOAT_BITS = 16

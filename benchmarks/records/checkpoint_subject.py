@@ -18,13 +18,13 @@ from ...compress.model.torch_model import label_logits, load_model, tower_vector
 from ...compress.model.weights import MANIFEST, WeightSource
 from ...compress.pipeline.device import choose_device
 from ...errors import InputError
-from ...limits import require_threads
+from ...files.limits import require_threads
+from ...files.storage import sha256_file
 from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import sha256_file
 from .answer_subjects import AnswerModel, answers_to, copying_logits
 from .behind_blocks import BehindBlocks
 from .checkpoint_answers import CheckpointAnswers, greedy_settings, stepping, until, without_own_settings

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...limits import threads_in_words
+from ...files.limits import threads_in_words
 from . import numerals
 from .record import Measurement
 

@@ -11,7 +11,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.text.tokenizer import Tokenizer
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from ...compress.model.models import ResolvedModel

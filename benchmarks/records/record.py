@@ -16,9 +16,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ... import __version__
-from ...disk import disk_full_is_typed, make_folder, require_writable
 from ...errors import InputError
-from ...storage import append_line, canonical_json, lines_of, read_text
+from ...files.disk import disk_full_is_typed, make_folder, require_writable
+from ...files.storage import append_line, canonical_json, lines_of, read_text
 from .energy_record import Energy
 
 SCHEMA = "edgepress.measurement/1"

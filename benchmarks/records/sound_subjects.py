@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...compress.model.model_names import read_by_model
 from ...errors import InputError, require
-from ...limits import require_threads
+from ...files.limits import require_threads
 from ...runtime.audio.wav_file import Samples, filled
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
@@ -21,7 +21,7 @@ from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.engine.speech_to_text import SpeechToTextModel
 from ...runtime.session.threads import thread_budget
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from .bundle_subject import describe_bundle, runtime_of
 from .named_model import NamedModel
 from .record import Subject

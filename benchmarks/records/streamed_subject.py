@@ -27,11 +27,11 @@ from ...compress.pipeline.device import choose_device
 from ...compress.pipeline.last_states import last_states
 from ...compress.text.token_batch import TokenBatch
 from ...errors import InputError
-from ...limits import require_threads
+from ...files.limits import require_threads
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.threads import free_memory, thread_budget
 from ...runtime.text.tokenizer import Tokenizer
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from .answer_subjects import AnswerModel
 from .behind_blocks import BehindBlocks
 from .checkpoint_subject import describe_checkpoint, torch_runtime

@@ -13,7 +13,7 @@ from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.text.tokenizer import Tokenizer
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from . import record
 from .answer_subjects import AnswerModel
 from .behind_blocks import BehindBlocks

@@ -16,7 +16,7 @@ from itertools import count
 import numpy as np
 
 from ...errors import EngineError, InputError
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..speed.protocol import Protocol
 from .client import Reply
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from ...devices.probe import probe
 from ...devices.state import read_state
 from ...errors import CheckpointError, InputError, require
-from ...foreign import shortages_are_typed
-from ...limits import require_threads
+from ...files.limits import require_threads
+from ...files.third_party_errors import shortages_are_typed
 from ...runtime.session.needs import Needs
 from ...runtime.session.threads import thread_budget
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from ..records import record as records
 from ..records.record import Measurement, Subject, Validity
 from ..speed.protocol import SuspendWatch

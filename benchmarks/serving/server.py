@@ -19,8 +19,8 @@ from types import TracebackType
 import psutil
 
 from ...errors import CheckpointError, EdgepressError, EngineError, OutOfResource, OutputBusy
-from ...foreign import memory_shortage
-from ...terminal import Progress
+from ...files.third_party_errors import memory_shortage
+from ...terminal.progress import Progress
 from . import client
 from .contract import ServingEngine, ServingTask, executable
 

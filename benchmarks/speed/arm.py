@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ...errors import BundleError, EdgepressError, InputError, OutOfResource
-from ...foreign import memory_shortage
+from ...files.third_party_errors import memory_shortage
 from .work.timed_work import Workload, to_json
 
 

@@ -25,11 +25,11 @@ from ...devices.own_devices import OwnDevice
 from ...devices.transports.answers import Answer, read, refused
 from ...devices.transports.sending import Prepared, prepare
 from ...devices.transports.ssh import Link
-from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
+from ...files.disk import disk_full_is_typed, make_folder
+from ...files.storage import append_line, cache_directory, lines_of, sha256_json
 from ...runtime.bundle.bundle import Bundle
-from ...storage import append_line, cache_directory, lines_of, sha256_json
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
 from .foreign_line import foreign_line

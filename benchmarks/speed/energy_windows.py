@@ -18,7 +18,7 @@ from typing import Any
 
 from ...devices.energy import Meter, MeterLost, NoMeter
 from ...devices.state import disturbance, read_state
-from ...terminal import Progress, ProgressTask, Silent
+from ...terminal.progress import Progress, ProgressTask, Silent
 from ..records.energy_metrics import STEPS
 from ..records.energy_record import IDLE, Energy, EnergyWindow
 from .arm import Arm

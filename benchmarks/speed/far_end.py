@@ -27,10 +27,10 @@ import psutil
 from ...devices.kernel_table.gpu import gpu_key, measure_gpu
 from ...devices.kernel_table.measure import measure_kernels
 from ...devices.transports.bootstrap import hold
-from ...disk import disk_error, make_folder
 from ...errors import EdgepressError, OutputBusy
-from ...foreign import memory_shortage
-from ...storage import cache_directory, lines_of, read_text
+from ...files.disk import disk_error, make_folder
+from ...files.storage import cache_directory, lines_of, read_text
+from ...files.third_party_errors import memory_shortage
 from .latency import ArmSamples
 from .profile import profile_bundle
 from .protocol import Protocol

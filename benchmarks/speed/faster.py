@@ -16,7 +16,7 @@ from ...errors import GateFailed
 from ...export.graph.linear.nbits import NATIVE_BLOCKS
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.graph_file import GraphFile, Node
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records.record import Measurement
 from .profile import profile_bundle
 from .protocol import Protocol

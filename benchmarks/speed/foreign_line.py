@@ -12,7 +12,7 @@ from ...devices.probe import Machine
 from ...devices.state import State
 from ...devices.transports.answers import LONGEST_LINE, parse, refused
 from ...errors import InputError, RefusedByPolicy
-from ...storage import canonical_json, open_regular
+from ...files.storage import canonical_json, open_regular
 from ..records import record as records
 from ..records.record import Measurement
 

@@ -13,8 +13,8 @@ from ...devices.kernel_table.measure import measure_kernels
 from ...devices.kernel_table.table import write_table
 from ...devices.probe import probe
 from ...errors import EdgepressError
-from ...storage import read_json
-from ...terminal import Lines
+from ...files.storage import read_json
+from ...terminal.progress import Lines
 from .profile import profile_bundle
 from .protocol import Protocol
 from .sitting import Sitting

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ...terminal import Progress, ProgressTask, Silent
+from ...terminal.progress import Progress, ProgressTask, Silent
 from ..records.record import Metric
 from ..records.summary import summarize
 from .arm import Arm

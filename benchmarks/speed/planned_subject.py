@@ -24,7 +24,7 @@ from ...errors import BadUsage, CheckpointError
 from ...export.graph.packed_encoder import packs_tokens
 from ...export.plan import planned_bundle_bytes
 from ...runtime.bundle.directory import MANIFEST
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from .planned_graph import PlannedGraph, PlannedModel
 from .planned_stacks import PlannedStack, reading, writing
 

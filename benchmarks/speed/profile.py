@@ -15,10 +15,10 @@ from typing import Any
 
 from ...devices.probe import probe
 from ...devices.state import disturbance, read_state
-from ...foreign import shortages_are_typed
+from ...files.third_party_errors import shortages_are_typed
 from ...runtime.session.needs import Needs
 from ...runtime.session.session import require_provider
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from ..records import record as records
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement

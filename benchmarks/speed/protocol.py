@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any
 
 from ...errors import InputError
-from ...limits import require_seed
+from ...files.limits import require_seed
 
 MIN_WARMUP_ITERATIONS = 3
 # Half of an interval wider than this part of its median, and the number is a hint.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...devices.own_devices import OwnDevice
 from ...errors import EdgepressError, together
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..records import record as records
 from ..records.record import Measurement
 from .elsewhere import Request, profile_on

@@ -13,7 +13,7 @@ from typing import Any
 from ...devices.sensor_trace import SensorTrace
 from ...devices.settle import settle
 from ...runtime.session.threads import compute_cpus
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from .latency import Round
 
 SETTLE_S = 60.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from ..verb import Verb, output
 
 if TYPE_CHECKING:

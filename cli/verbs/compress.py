@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...limits import threads_in_words
-from ...terminal import Terminal
+from ...files.limits import threads_in_words
+from ...terminal.progress import Terminal
 from .. import completion
 from ..bundle_options import (
     SEED,
@@ -179,7 +179,7 @@ def _compress(terminal: Terminal, model: str, output: str, options: dict[str, An
         return
     from ...compress.model.weights import MANIFEST, WeightSource
     from ...compress.solve.allocation import mixed_strip
-    from ...storage import read_json
+    from ...files.storage import read_json
 
     manifest = read_json(path / MANIFEST)
     size = sum(entry["bytes"] for entry in manifest["files"].values())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from ..verb import Verb
 from ..verb import output as verb_output
 
@@ -63,7 +63,7 @@ def command(output: Path, quick: bool, terminal: Terminal) -> None:
 def _generate(result: DemoResult, prompt: str, *, show: bool) -> str:
     """A few lines by the compressed decoder, streamed as they come."""
     from ... import open_bundle
-    from ...terminal import print_pieces
+    from ...terminal.progress import print_pieces
 
     path = result.bundles["smollm2/w4a16-gptq"]
     if show:

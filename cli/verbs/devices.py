@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...limits import threads_in_words
-from ...terminal import Terminal
+from ...files.limits import threads_in_words
+from ...terminal.progress import Terminal
 from .. import completion
 from ..added_devices import add, import_record, kit, remove
 from ..kernel_tables import measure

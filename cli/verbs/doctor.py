@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...errors import MissingDependency
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from ..verb import Verb, output
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...disk import disk_full_is_typed, make_folder
 from ...errors import InputError
-from ...output_paths import refuse_file
-from ...storage import write_atomic
+from ...files.disk import disk_full_is_typed, make_folder
+from ...files.output_paths import refuse_file
+from ...files.storage import write_atomic
 from ..encoder_question import EncoderQuestion, asks, bundle
 from ..verb import Verb
 

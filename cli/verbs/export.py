@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import require
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from .. import completion
 from ..bundle_options import OutputDirectory, limit_torch, max_memory, named_model, print_plan, threads
 from ..bundle_options import download as download_option
@@ -101,8 +101,8 @@ def command(
     progress = terminal.progress  # a clock that ticks while torch is imported
     limit_torch(threads)
     from ...export.api import export_bundle, plan_export
+    from ...files.storage import read_json
     from ...runtime.bundle.directory import MANIFEST
-    from ...storage import read_json
 
     chosen = {"format": format_, "validate": not no_validate, "progress": progress, **options}
     if dry_run:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from .. import completion
 from ..bundle_options import SEED, Number, OutputDirectory, limit_torch, named_model, threads
 from ..bundle_options import download as download_option

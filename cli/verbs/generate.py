@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...terminal import Terminal, print_pieces
+from ...terminal.progress import Terminal, print_pieces
 from .. import bundle_options as verb_options
 from ..verb import Verb, output
 

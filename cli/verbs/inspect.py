@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ...errors import InputError, require
-from ...storage import read_json
-from ...terminal import Terminal
+from ...files.storage import read_json
+from ...terminal.progress import Terminal
 from .. import completion
 from ..bundle_options import download as download_option
 from ..bundle_options import named_model

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from ..bundle_options import OutputDirectory
 from ..verb import Verb
 from ..verb import output as output_options

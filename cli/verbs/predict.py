@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EdgepressError, InputError, together
-from ...limits import threads_in_words
-from ...terminal import Terminal
+from ...files.limits import threads_in_words
+from ...terminal.progress import Terminal
 from .. import completion
 from ..bundle_options import COUNT, threads
 from ..measurement_table import in_words
@@ -135,7 +135,7 @@ def _title(one: Prediction) -> str:
 
 
 def _table(one: Prediction) -> RenderableType:
-    from ...terminal_tables import FittingTable
+    from ...terminal.tables import FittingTable
 
     table = FittingTable()
     table.add_column("")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import BadUsage, InputError, UnknownName, nearest
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from .. import completion
 from ..bundle_options import COUNT, SEED, max_memory, print_plan, provider, threads
 from ..bundle_options import dry_run as dry_run_option

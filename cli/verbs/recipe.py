@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...compress.pipeline.pass_names import as_yaml
-from ...terminal import Terminal, print_json
+from ...terminal.progress import Terminal, print_json
 from .. import completion
 from ..verb import VerbGroup, output
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from ..verb import Verb
 from ..verb import output as verb_output
 
@@ -48,7 +48,7 @@ def command(
     The page needs no network and no script. Open it in a browser, print it, send it.
     """
     from ...benchmarks.page.report import write_report
-    from ...storage import sha256_file
+    from ...files.storage import sha256_file
 
     path = write_report(runs, output, predicted=predicted, grid=grid, overwrite=overwrite)
     result = {"report": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from ..verb import Verb, output
 
 

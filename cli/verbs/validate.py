@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ...terminal import Terminal
+from ...terminal.progress import Terminal
 from .. import completion
 from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, max_memory, named_model, print_plan, threads
 from ..bundle_options import download as download_option

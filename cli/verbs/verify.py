@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from ...errors import GateFailed
-from ...escaping import one_line
-from ...terminal import Terminal
+from ...files.escaping import one_line
+from ...terminal.progress import Terminal
 from ..verb import Verb, output
 
 
@@ -61,7 +61,7 @@ def command(
 
 def _signature(path: Path, problems: list[str], *, key: Path | None, **by: Any) -> str:
     """What is known of the signature; what is wrong with one that was to be checked joins ``problems``."""
-    from ...hashed_tree import SIGNATURE
+    from ...files.hashed_tree import SIGNATURE
 
     if key is None and by["identity"] is None:
         return "signed, not checked" if (path / SIGNATURE).is_file() else "not signed"

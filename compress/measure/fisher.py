@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ...terminal import Tick
+from ...terminal.progress import Tick
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Head
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy
 from ..model.separate_experts import rows_of
 from ..model.skeleton import Skeleton

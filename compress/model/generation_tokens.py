@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import CheckpointError
-from ...storage import read_json
+from ...files.storage import read_json
 from .weights import WeightSource
 
 _GENERATION = "generation_config.json"

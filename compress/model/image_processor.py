@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
+from ...files.storage import is_regular, read_json
 from ...runtime.bundle.preprocessing import FILTERS, Preprocessing
 from ...runtime.bundle.typed_json import Unusable, read
-from ...storage import is_regular, read_json
 from .anatomy import Anatomy
 
 FILES = ("preprocessor_config.json", "processor_config.json")

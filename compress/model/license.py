@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...storage import read_json
+from ...files.storage import read_json
 from .weights import MANIFEST
 
 CARD = "README.md"

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...disk import disk_full_is_typed, require_disk
 from ...errors import CheckpointError, InputError, OutputExists
-from ...foreign import foreign_errors_are_typed
-from ...limits import finite_number
-from ...staging import Staging
-from ...storage import is_regular, read_json, sha256_file, write_json
-from ...terminal import Progress
+from ...files.disk import disk_full_is_typed, require_disk
+from ...files.limits import finite_number
+from ...files.staging import Staging
+from ...files.storage import is_regular, read_json, sha256_file, write_json
+from ...files.third_party_errors import third_party_errors_are_typed
+from ...terminal.progress import Progress
 from .anatomy import Check, stored_name
 from .checkpoint.policy import CONFIG, inside
 from .checkpoint.shard_writer import copy_companions, join
@@ -85,7 +85,7 @@ class Adapter:
     def changes(self, source: WeightSource) -> dict[str, Change]:
         """What happens to stored tensors of the base, by their names."""
         file = inside(self.path, WEIGHTS)
-        with foreign_errors_are_typed(lambda why: CheckpointError(f"cannot read {file}", why=why)):
+        with third_party_errors_are_typed(lambda why: CheckpointError(f"cannot read {file}", why=why)):
             tensors = load_file(file)
         refuse_non_finite(tensors)
         found: dict[str, Change] = {}

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ...errors import CheckpointError
-from ...foreign import foreign_errors_are_typed
+from ...files.third_party_errors import third_party_errors_are_typed
 from .anatomy import Anatomy, module_name
 from .block_anatomy import Attention, BlockAnatomy
 from .repeated_block import repeat
@@ -35,7 +35,7 @@ def build(path: Path, anatomy: Anatomy) -> nn.Module:
     """The transformers module for the checkpoint at ``path``: parameters on the meta device, buffers real,
     eval mode.
     """
-    with foreign_errors_are_typed(
+    with third_party_errors_are_typed(
         lambda why: CheckpointError(
             f"transformers makes no model of {path / 'config.json'}",
             why=why,

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import EdgepressError, InputError, MissingDependency, UnknownName, require
-from ...foreign import foreign_errors_are_typed
-from ...storage import cache_directory, read_json
+from ...files.storage import cache_directory, read_json
+from ...files.third_party_errors import third_party_errors_are_typed
 from .checkpoint.policy import read_config
 from .family import Reads, reads
 
@@ -146,7 +146,7 @@ def download(model: str) -> Path:
 def _fetched(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    with foreign_errors_are_typed(lambda said: _not_had(model, said)):
+    with third_party_errors_are_typed(lambda said: _not_had(model, said)):
         return Path(snapshot_download(model, allow_patterns=list(_WANTED)))
 
 

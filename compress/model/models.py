@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import InputError, MissingDependency, RefusedByPolicy
-from ...storage import cache_directory, sha256_file, sha256_json
-from ...terminal import Progress, Silent
+from ...files.storage import cache_directory, sha256_file, sha256_json
+from ...terminal.progress import Progress, Silent
 from .anatomy import Check
 from .checkpoint.gguf_header import GgufHeader, read_gguf_header
 from .checkpoint.gguf_source import materialise

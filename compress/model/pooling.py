@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import CheckpointError
-from ...storage import contained, is_regular, read_json
+from ...files.storage import contained, is_regular, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

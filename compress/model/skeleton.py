@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from ...read_ahead import Ahead, following
+from ...files.read_ahead import Ahead, following
 from ..numbers.qtensor import QTensor
 from ..numbers.scheme import Scheme
 from ..numbers.table_rounding import quantize_table

@@ -9,12 +9,12 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from ...disk import disk_full_is_typed, require_disk
 from ...errors import CheckpointError, OutputExists
-from ...foreign import foreign_errors_are_typed
-from ...staging import Staging
-from ...storage import cache_directory, sha256_json, write_json
-from ...terminal import Progress
+from ...files.disk import disk_full_is_typed, require_disk
+from ...files.staging import Staging
+from ...files.storage import cache_directory, sha256_json, write_json
+from ...files.third_party_errors import third_party_errors_are_typed
+from ...terminal.progress import Progress
 from .anatomy import Check
 from .checkpoint.logical_tensors import coded_linears, logical_shapes
 from .checkpoint.policy import CONFIG
@@ -108,7 +108,7 @@ def _config(reader: CheckpointReader, tower: str) -> dict[str, Any]:
     """The section of the ``tower``, whole: published ones leave out what transformers has by default."""
     from transformers import AutoConfig
 
-    with foreign_errors_are_typed(
+    with third_party_errors_are_typed(
         lambda why: CheckpointError(f"transformers makes no model of {reader.path / CONFIG}", why=why)
     ):
         both = AutoConfig.from_pretrained(reader.path)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...storage import is_regular, read_json
+from ...files.storage import is_regular, read_json
 from ..numbers.qtensor import QTensor, stacked
 from ..numbers.scheme import Scheme
 from ..numbers.table_rounding import quantize_table

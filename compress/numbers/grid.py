@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from .block_types import BLOCK_TYPES, SEARCHED
 from .number_format import DOUBLED, block_scales, code_type, nearest, power_of_two, unit_of
 from .qtensor import QTensor, row_tiles

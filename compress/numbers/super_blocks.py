@@ -15,7 +15,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from .block_types import BLOCK_TYPES, SEARCHED, BlockType
 from .qtensor import QTensor
 from .scheme import Scheme

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...terminal import Tick
+from ...terminal.progress import Tick
 from ..model.block_anatomy import Linear
 from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed

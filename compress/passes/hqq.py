@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..model.block_anatomy import Linear
 from ..numbers.grid import encode, fit_grid, grids_tried, round_to_grid, storable
 from ..numbers.qtensor import QTensor

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..pipeline.algorithm import Fixed
 from ..prune.gram_pruning import FIT_STEPS, GramPruning, StackedRows
 from ..solve.damped_cholesky import InverseFactor

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import CalibrationError, CheckpointError
+from ...files.storage import read_json
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import read_json
 from ..model.anatomy import Anatomy
 from ..model.checkpoint.reader import CheckpointReader
 from ..model.checkpoint.vocabulary_check import TOKENIZER

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ...terminal import ProgressTask, Tick
+from ...terminal.progress import ProgressTask, Tick
 from ..model.block_anatomy import BlockAnatomy, Linear
 
 if TYPE_CHECKING:

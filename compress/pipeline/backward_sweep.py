@@ -23,8 +23,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ...storage import sha256_json, write_atomic
-from ...terminal import Progress, ProgressTask
+from ...files.storage import sha256_json, write_atomic
+from ...terminal.progress import Progress, ProgressTask
 from ..measure.fisher import Measure, Observer, direction
 from ..measure.observed import looking, observed
 from ..measure.precision import Precision, autocast

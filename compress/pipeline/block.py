@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import EdgepressError
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..model.anatomy import module_name, replaced
 from ..model.block_anatomy import Attention, BlockAnatomy, Linear
 from ..model.checkpoint.tensor_check import all_finite

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from ...hashed_tree import check_tree, hash_tree
-from ...storage import write_atomic
-from ...terminal import Progress
+from ...files.hashed_tree import check_tree, hash_tree
+from ...files.storage import write_atomic
+from ...terminal.progress import Progress
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.separate_experts import routed_alike, rows_of
 from .advance import forwards_tick

@@ -19,9 +19,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ...errors import CheckpointError, EdgepressError
+from ...files.storage import sha256_json, write_atomic
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import sha256_json, write_atomic
-from ...terminal import Progress, Tick, unseen
+from ...terminal.progress import Progress, Tick, unseen
 from ..model.hearing.feature_extractor import require_log_mel
 from ..model.hearing.speech_words import words_of
 from ..model.skeleton import Skeleton

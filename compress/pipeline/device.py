@@ -17,8 +17,8 @@ from contextlib import contextmanager
 
 import torch
 
-from ...allocator import call_allocator, return_freed_memory
 from ...errors import MissingDependency, UnknownName
+from ...runtime.session.allocator import call_allocator, return_freed_memory
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _BYTES = 16 << 20

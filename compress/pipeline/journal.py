@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...storage import sha256_file
+from ...files.storage import sha256_file
 from .sealed import read_sealed, write_sealed
 
 WORK = "work"  # the directory in the staging directory with all that a resumed run reads

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Skeleton
 from ..text.token_batch import TokenBatch

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...storage import canonical_json, open_regular, read_json, sha256_json, write_atomic
+from ...files.storage import canonical_json, open_regular, read_json, sha256_json, write_atomic
 
 _SEAL = "sha256"
 

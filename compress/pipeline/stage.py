@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...errors import CalibrationError
-from ...storage import write_json
-from ...terminal import Progress, Silent
+from ...files.storage import write_json
+from ...terminal.progress import Progress, Silent
 from ..measure.fisher import Measure
 from ..model.anatomy import module_name
 from ..model.block_anatomy import Attention

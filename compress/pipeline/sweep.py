@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ...storage import sha256_json
-from ...terminal import Progress, Tick, unseen
+from ...files.storage import sha256_json
+from ...terminal.progress import Progress, Tick, unseen
 from ..measure.precision import autocast
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Skeleton

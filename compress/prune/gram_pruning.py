@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...terminal import Tick
+from ...terminal.progress import Tick
 from ..model.block_anatomy import Linear
 from ..pipeline.algorithm import Fixed, float_bytes
 from ..pipeline.block import Block, LayerStatus, output_error, weight_error

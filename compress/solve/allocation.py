@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import FiniteFloat
 
 from ...errors import RecipeError
-from ...storage import read_json, read_text
-from ...yaml_safe import load_yaml
+from ...files.storage import read_json, read_text
+from ...files.yaml_safe import load_yaml
 from ..model.anatomy import Anatomy
 from ..numbers.scheme import Scheme
 

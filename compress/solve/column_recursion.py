@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..numbers.grid import round_to_grid
 from ..numbers.number_format import code_type
 from ..numbers.qtensor import QTensor

@@ -17,7 +17,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from .paced import paced
 
 MAX_DAMPING = 10.0

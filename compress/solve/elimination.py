@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from .damped_cholesky import damp_until_factored, solved
 
 # The share of a matrix's columns that are of units still there, below which the others are left behind; and

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..measure.fisher import Measure, Observer
 from ..measure.sensitivity import BatchChangeLosses, ChangeLosses
 from ..model.block_anatomy import BlockAnatomy, Linear

@@ -30,7 +30,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..pipeline.block import Block
 from ..pipeline.block_pass import BlockPass

@@ -9,8 +9,8 @@ from threading import Event, Thread
 
 import torch
 
-from ...limits import address_space_limit
-from ...terminal import Tick
+from ...files.limits import address_space_limit
+from ...terminal.progress import Tick
 
 _EVERY = 1.0  # seconds
 _PROBE = 768  # the sides of the product that tells the pace

@@ -21,7 +21,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..numbers.grid import round_to_grid, storable
 from ..numbers.qtensor import QTensor
 from .damped_cholesky import solve_each

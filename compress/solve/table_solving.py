@@ -25,7 +25,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...terminal import Tick, unseen
+from ...terminal.progress import Tick, unseen
 from ..measure.fisher import LOGITS_AT_ONCE, Measure, Observer, TakeGradient
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ...errors import CalibrationError, InputError, UnknownName
-from ...limits import require_seed
+from ...files.limits import require_seed
 from ...runtime.text.tokenizer import Tokenizer
 from .calibration_rows import Chat, Drawing, Kind, drawn_rows
 from .corpus import LICENSES, read_corpus, text_sha256

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import CalibrationError
+from ...files.storage import read_text
 from ...runtime.audio.wav_file import filled, read_sound, sound_files
 from ...runtime.bundle.sound import Sound
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import read_text
 from .calibration import Calibration
 from .drawn_files import draw_files, require_sizes
 from .log_mel import LogMel

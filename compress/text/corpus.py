@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...errors import CalibrationError, InputError, UnknownName, nearest
-from ...storage import read_regular, sha256_file, sha256_json
+from ...files.storage import read_regular, sha256_file, sha256_json
 from .demo_corpora import DUMP, Split, articles, data_file
 from .jsonl_rows import FIELD, Document, Label, TextRow, json_rows
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CalibrationError, InputError
-from ...limits import require_seed
-from ...storage import sha256_file, sha256_json
+from ...files.limits import require_seed
+from ...files.storage import sha256_file, sha256_json
 from .calibration import Calibration
 from .token_batch import TokenBatch, hash_of
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CalibrationError
+from ...files.storage import sha256_json
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import sha256_json
 from .corpus import plain, read_corpus
 from .probe_text import refuse_probe
 from .token_batch import (

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import TrainingError
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..pipeline.processes import ALONE, Processes
 from ..text.micro_batches import MicroBatch
 from .optimization import Average, Gradients, LossScale, assign

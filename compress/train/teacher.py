@@ -15,9 +15,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from ...foreign import foreign_errors_are_typed
-from ...storage import write_atomic
-from ...terminal import Progress, ProgressTask
+from ...files.storage import write_atomic
+from ...files.third_party_errors import third_party_errors_are_typed
+from ...terminal.progress import Progress, ProgressTask
 from ..measure.precision import Precision
 from ..model.torch_model import round_cache
 from ..model.weights import WeightSource
@@ -120,7 +120,7 @@ class CachedTeacher:
     def answers(self, batch: MicroBatch) -> Answers:
         """As it was said."""
         file = self._file(batch)
-        with foreign_errors_are_typed(lambda why: _damaged(file, why)):
+        with third_party_errors_are_typed(lambda why: _damaged(file, why)):
             answers: Answers = load(file.read_bytes()[:-SEAL_BYTES])
         return answers
 

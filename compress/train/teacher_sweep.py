@@ -11,7 +11,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from ..measure.precision import Precision, autocast
 from ..measure.reading import LAST, MAPS, States, captured, eager
 from ..model.anatomy import module_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..measure.precision import LoopPrecision, autocast
 from ..pipeline.device import small_blocks_kept
 from ..pipeline.processes import ALONE, Processes

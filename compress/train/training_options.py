@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...limits import LARGEST_SEED
+from ...files.limits import LARGEST_SEED
 from ..measure.precision import LoopPrecision
 from .train_state import Schedule
 

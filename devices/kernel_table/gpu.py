@@ -15,7 +15,7 @@ from statistics import median
 from ... import __version__
 from ...errors import BundleError, InputError, MissingDependency, UnknownName
 from ...runtime.session.session import PROVIDERS, onnxruntime, require_provider
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..nvidia import Gpu, first_gpu, read_gpus
 from .cases import Case, cases
 from .chain import NEAR_BYTES

@@ -16,10 +16,10 @@ from typing import Any
 import psutil
 
 from ... import __version__
-from ...disk import require_disk
 from ...errors import OutOfResource
-from ...limits import threads_in_words
-from ...terminal import Progress
+from ...files.disk import require_disk
+from ...files.limits import threads_in_words
+from ...terminal.progress import Progress
 from ..bandwidth import measure_bandwidths
 from ..probe import read_memory
 from .cases import cases, common

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 
 # Cases that the first guess weighs as much as: the first that are timed are of one kind.
 _GUESSED = 100

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...disk import disk_full_is_typed
+from ...files.disk import disk_full_is_typed
 from ..probe import read_memory
 from ..processor import read_processor
 from .chain import LAST_BYTE, LEAST_BYTE

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ...errors import InputError
-from ...storage import read_json
+from ...files.storage import read_json
 from ..target import Figure, Target
 from .table import MOST_BYTES, KernelTable
 

@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from ...disk import make_folder
 from ...errors import InputError
-from ...storage import canonical_json as canonical
-from ...storage import read_json, sha256_json, write_atomic
+from ...files.disk import make_folder
+from ...files.storage import canonical_json as canonical
+from ...files.storage import read_json, sha256_json, write_atomic
 from .operation import AXES
 
 MOST_BYTES = 4 << 20

@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import product
 
 from ...errors import InputError
-from ...limits import threads_in_words
+from ...files.limits import threads_in_words
 from ..kernel_table.chain import NEAR_BYTES
 from ..kernel_table.operation import AXES, STREAMED, Operation
 from ..kernel_table.table import Family, KernelTable

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, MissingDependency, OutputExists
+from ...files.staging import Staging
+from ...files.storage import write_json
 from ...runtime.bundle.bundle import Bundle
-from ...staging import Staging
-from ...storage import write_json
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from . import wheels
 from .platforms import NAMED, Platform
 from .sending import bundle_files, require_operators

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...errors import InputError
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from . import wheels
 from .answers import DeviceError, Facts, Folder, Have, Stored, refused
 from .fitness import clock_note, require_fit, require_provider, require_room

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...disk import make_folder
 from ...errors import InputError, MissingDependency
+from ...files.disk import make_folder
+from ...files.storage import cache_directory, read_json, sha256_file, sha256_json, write_atomic, write_json
 from ...runtime.kernels.library import library
-from ...storage import cache_directory, read_json, sha256_file, sha256_json, write_atomic, write_json
 from .platforms import Platform
 
 NEEDED = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...benchmarks.lab.source_tree import arrows
 
 ROOT = Path(__file__).parent.parent.parent
-FLOORS = ("cli", "fit", "benchmarks", "devices", "export", "compress", "runtime")
+FLOORS = ("cli", "fit", "benchmarks", "devices", "export", "compress", "runtime", "files", "terminal")
 COLUMN = 20
 DATA_FOLDERS = {"compress/recipes": "recipes that come with the package: YAML, readable and hashed"}
 
@@ -39,7 +39,7 @@ def _folder(folder: Path, depth: int) -> list[str]:
 def tree() -> str:
     """The folders, a line each, as a block of Markdown."""
     lines = [line for floor in FLOORS for line in [*_folder(ROOT / floor, 0), ""]]
-    ground = "errors.py, storage.py, staging.py, … in the root: typed errors, whole files, the terminal"
+    ground = "errors.py, plugins.py in the root: typed errors, the listing of plug-ins"
     mirror = "mirrors the folders; pico models with real architectures and tokenizers"
     return "\n".join(["```", *lines, ground, _line(0, "tests/", mirror), "```"])
 

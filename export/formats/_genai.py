@@ -20,9 +20,9 @@ from typing import Any
 import onnx_ir as ir
 
 from ...compress.model.anatomy import Anatomy
-from ...disk import disk_full_is_typed
+from ...files.disk import disk_full_is_typed
+from ...files.storage import write_json
 from ...runtime.engine.decoder import PREFILL_CHUNK
-from ...storage import write_json
 
 CONFIG = "genai_config.json"
 GRAPH = "model.genai.onnx"

@@ -11,8 +11,8 @@ from ...compress.model.checkpoint.gguf_words import inexact_name_of, name_of
 from ...compress.model.checkpoint.reader import CheckpointReader
 from ...compress.model.gguf.architecture import WAY_OUT
 from ...errors import InputError
+from ...files.storage import read_json
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import read_json
 from ._gguf_pieces import Pieces, pieces_of
 from ._gguf_unigram import unigram_of
 from ._gguf_word_pieces import add_steps, refused, word_piece

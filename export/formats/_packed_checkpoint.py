@@ -25,7 +25,7 @@ from ...compress.model.family import looks_at_weights
 from ...compress.numbers.qtensor import QTensor
 from ...compress.numbers.scheme import Scheme
 from ...errors import GateFailed, InputError, ShapeError
-from ...storage import write_json
+from ...files.storage import write_json
 from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
 

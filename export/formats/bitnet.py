@@ -16,7 +16,7 @@ from ...compress.model.anatomy import module_name
 from ...compress.model.checkpoint.shard_writer import copy_companions
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError
-from ...storage import write_json
+from ...files.storage import write_json
 from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
 from ._ternary import codes_and_scales, four_rows, is_ternary, one_scale

@@ -21,7 +21,7 @@ from ...compress.model.gguf.features import architecture_of, refuse_rounded
 from ...compress.model.gguf.places import entries
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError, require
-from ...escaping import one_line
+from ...files.escaping import one_line
 from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
 from ._gguf_blocks import packed

@@ -16,8 +16,8 @@ from typing import Any
 
 from ...compress.model.anatomy import Anatomy
 from ...errors import InputError
+from ...files.storage import read_json, write_json
 from ...runtime.text.tokenizer import chat_template_of
-from ...storage import read_json, write_json
 from ..format import ExportFormat, OpenedBy, OutputKind
 from ..graph.attention.cache_io import FLOAT
 from ..graph.forms.plain_rows import to_plain_rows

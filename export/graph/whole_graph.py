@@ -12,8 +12,8 @@ from typing import Any
 import onnx_ir as ir
 
 from ...compress.model.pooling import Pooling
-from ...disk import disk_full_is_typed
-from ...terminal import ProgressTask
+from ...files.disk import disk_full_is_typed
+from ...terminal.progress import ProgressTask
 from .build import Build, GraphPart, WeightView
 from .decoder_graph import build_decoder
 from .encoder_decoder_graph import Stack, build_stack

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...compress.model.anatomy import Anatomy
 from ...runtime.bundle.graph_sections import DecoderSection
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from ..graph.build import GraphPart
 from ..graph.graph_writer import Opset
 from ..job import ExportJob

@@ -18,7 +18,7 @@ from ...compress.model.skeleton import Head
 from ...runtime.bundle.graph_sections import EncoderDecoderSection
 from ...runtime.engine.encoder_decoder import EncoderDecoder
 from ...runtime.session.session import open_session
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from ..graph.build import GraphPart
 from ..graph.encoder_decoder_graph import Stack
 from ..graph.graph_writer import Opset

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from .distances import elementwise_bound
 from .drive import Floats
 from .part_distances import Difference, allowed, largest

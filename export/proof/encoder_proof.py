@@ -17,7 +17,7 @@ from ...compress.model.anatomy import Anatomy
 from ...compress.text.calibration_images import probe_images
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.session import graph_errors_are_typed, open_session
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from ..graph.build import GraphPart
 from ..graph.encoder_graph import LOGITS
 from ..graph.graph_writer import Opset

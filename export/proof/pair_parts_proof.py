@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...compress.text.token_batch import TokenBatch
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from ..graph.attention.cache_io import CODES as CACHED_CODES
 from .distances import compare_caches
 from .drive import Floats

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleError, MissingDependency
+from ...files.storage import sha256_file
 from ...runtime.bundle.graph_sections import DecoderSection, EncoderDecoderSection
 from ...runtime.bundle.typed_json import read
 from ...runtime.engine.decoder import Decoder
 from ...runtime.kernels.library import instructions
 from ...runtime.session.session import PROVIDERS, device_of, onnxruntime, open_session
-from ...storage import sha256_file
 from ..graph.build import GraphPart
 from ..graph.forms.providers import NOT_RUN
 from ..graph.graph_writer import Opset

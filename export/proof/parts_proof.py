@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...compress.model.block_anatomy import Norm
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from .drive import Floats, Ids
 from .head_proof import HeadProof
 from .part_distances import Case, Expected, differences, distances, spread

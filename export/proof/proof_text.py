@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ...compress.text.token_batch import starts_with_bos, windows
 from ...errors import InputError
+from ...files.storage import read_text
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import read_text
 
 PASSAGE = """\
 The lighthouse stood at the end of a long stone pier, and every evening before dark the keeper walked out to

@@ -20,7 +20,7 @@ from ...compress.model.skeleton import Head
 from ...runtime.bundle.graph_sections import DecoderSection
 from ...runtime.engine.decoder import Decoder
 from ...runtime.session.session import open_session
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from .distances import clear_margin, compare, elementwise_bound, gate, noise_bound, rounded
 from .drive import Floats, GraphDriver, Ids
 from .parts_proof import Streams

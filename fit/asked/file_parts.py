@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...disk import disk_full_is_typed, make_folder, require_disk
 from ...errors import CalibrationError
-from ...limits import require_seed
-from ...storage import sha256_file, sha256_json
-from ...terminal import Progress
+from ...files.disk import disk_full_is_typed, make_folder, require_disk
+from ...files.limits import require_seed
+from ...files.storage import sha256_file, sha256_json
+from ...terminal.progress import Progress
 from .texts import DEVELOPMENT, HELD_OUT, RUNS, Texts
 
 MEASURED = 256  # files of a part that is measured on, at most

@@ -16,7 +16,7 @@ from ...compress.text.calibration import Calibration, calibration_from
 from ...compress.text.corpus import read_corpus
 from ...errors import InputError
 from ...runtime.text.tokenizer import Tokenizer
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from ..candidates import model_kind
 from ..quantities import ACCURACY, ENCODER_DECODER
 from .file_kinds import files_of

@@ -20,7 +20,7 @@ from ...compress.pipeline.sealed import read_sealed, write_sealed
 from ...compress.text.calibration import Calibration
 from ...compress.text.corpus import text_sha256
 from ...compress.text.token_batch import Row, batched, hash_of, rows_of
-from ...storage import cache_directory, sha256_file, sha256_json
+from ...files.storage import cache_directory, sha256_file, sha256_json
 
 _MOST_TOKENS = 1 << 21  # of a text that is kept: with spaces 15 MB of JSON
 

@@ -17,8 +17,8 @@ from ...compress.text.corpus import CORPORA, Corpus, plain, read_corpus
 from ...compress.text.jsonl_rows import Document, Label
 from ...compress.text.token_batch import token_stream
 from ...errors import CalibrationError, InputError
+from ...files.storage import sha256_file, sha256_json, write_atomic
 from ...runtime.text.tokenizer import Tokenizer
-from ...storage import sha256_file, sha256_json, write_atomic
 
 # Runs of a file's documents, in their order: neighbours may be alike, so that parts are cut in few places.
 RUNS = 12

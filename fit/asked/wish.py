@@ -14,7 +14,7 @@ from ...compress.text.corpus import require_text
 from ...compress.text.jsonl_rows import FIELD
 from ...devices.energy import NoMeter, find_meter
 from ...errors import InputError, require
-from ...limits import require_seed
+from ...files.limits import require_seed
 from ...runtime.audio.wav_file import sound_files
 from ...runtime.images.image_file import image_files
 from ..budgets import Budget

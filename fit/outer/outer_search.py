@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GateFailed, InputError, require
-from ...output_lock import OutputLock, alone
-from ...terminal import Silent
+from ...files.output_lock import OutputLock, alone
+from ...terminal.progress import Silent
 from ..methods import Method
 from ..quantities import DISK
 from ..search import Search

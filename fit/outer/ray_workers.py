@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from ...errors import EdgepressError, InputError, require
-from ...foreign import foreign_errors_are_typed
-from ...terminal import Progress, Silent
+from ...files.third_party_errors import third_party_errors_are_typed
+from ...terminal.progress import Progress, Silent
 from .worker import work_on
 
 ADDRESS = "RAY_ADDRESS"
@@ -36,7 +36,9 @@ class RayWorkers:
         import ray
 
         # A node that does not start in time is a bare Exception.
-        with foreign_errors_are_typed(lambda why: InputError("no Ray cluster answers", why=why, fix=_FIX)):
+        with third_party_errors_are_typed(
+            lambda why: InputError("no Ray cluster answers", why=why, fix=_FIX)
+        ):
             ray.init(log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
         count = min(self.most, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(num_cpus=1)(work_on)

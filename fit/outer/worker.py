@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ...compress.pipeline.sealed import read_sealed, write_sealed
 from ...errors import InputError
-from ...storage import sha256_json
-from ...terminal import Progress
+from ...files.storage import sha256_json
+from ...terminal.progress import Progress
 from ..asked.wish import Wish
 from ..job import Job
 from ..quantities import TIMED

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...foreign import foreign_errors_are_typed
-from ...storage import read_at_most
+from ...files.storage import read_at_most
+from ...files.third_party_errors import third_party_errors_are_typed
 from ..bundle.sound import Sound
 
 SUFFIX = ".wav"
@@ -28,7 +28,7 @@ Samples = NDArray[np.float32]
 def read_sound(path: Path | str, how: Sound) -> Samples:
     """The sound in the file ``path``, ``[samples]`` from -1 to 1."""
     data = read_at_most(Path(path), MOST_BYTES, "sound", fix="cut it")
-    with foreign_errors_are_typed(lambda why: _unreadable(path, why)), wave.open(BytesIO(data)) as file:
+    with third_party_errors_are_typed(lambda why: _unreadable(path, why)), wave.open(BytesIO(data)) as file:
         kind = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
         count = file.getnframes()
         if kind == (1, 16, how.rate) and 0 < count <= how.samples:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...storage import sha256_mapped
+from ...files.storage import sha256_mapped
 from .directory import (
     MANIFEST,
     manifest_json,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleError, RefusedByPolicy
-from ...foreign import memory_shortage
-from ...hashed_tree import SIGNATURE, check_tree
+from ...files.hashed_tree import SIGNATURE, check_tree
+from ...files.third_party_errors import memory_shortage
 from . import typed_json
 from .manifest import BundleManifest
 from .onnx_wire import link_problems

@@ -14,8 +14,8 @@ from math import prod
 from pathlib import Path
 
 from ...errors import BundleError
-from ...foreign import memory_shortage
-from ...storage import open_regular
+from ...files.storage import open_regular
+from ...files.third_party_errors import memory_shortage
 from .onnx_wire import Data, Field, Malformed, fields, packed, require_depth
 
 # TensorProto.DataType → bits of an element.

@@ -44,7 +44,7 @@ class HashedTree:
     files: Annotated[dict[str, FileEntry], by_name(_plain_name, section(FileEntry))]
 
     def hashes(self) -> dict[str, dict[str, Any]]:
-        """``{name: {"sha256", "bytes"}}``, as :func:`edgepress.hashed_tree.check_tree` reads it."""
+        """``{name: {"sha256", "bytes"}}``, as :func:`edgepress.files.hashed_tree.check_tree` reads it."""
         return {name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in self.files.items()}
 
 

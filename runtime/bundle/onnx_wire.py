@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import BundleError
-from ...foreign import memory_shortage
-from ...storage import open_regular
+from ...files.storage import open_regular
+from ...files.third_party_errors import memory_shortage
 
 Data = mmap.mmap | bytes
 

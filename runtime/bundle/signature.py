@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...disk import disk_full_is_typed
 from ...errors import GateFailed, InputError, OutputExists, require
-from ...foreign import foreign_errors_are_typed
-from ...hashed_tree import SIGNATURE
-from ...storage import read_at_most, write_atomic
+from ...files.disk import disk_full_is_typed
+from ...files.hashed_tree import SIGNATURE
+from ...files.storage import read_at_most, write_atomic
+from ...files.third_party_errors import third_party_errors_are_typed
 from .verification import verify_directory
 
 PASSWORD = "EDGEPRESS_KEY_PASSWORD"
@@ -58,7 +58,7 @@ def sign_directory(root: Path, key: Path | None, *, overwrite: bool = False) -> 
     config = signing.Config().set_hashing_config(_hashing())
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         made = Path(folder) / SIGNATURE
-        with foreign_errors_are_typed(lambda why: _not_signed(root, key, why)):
+        with third_party_errors_are_typed(lambda why: _not_signed(root, key, why)):
             if key is None:
                 config.use_sigstore_signer(use_ambient_credentials=True)
             else:
@@ -78,7 +78,7 @@ def signature_problems(root: Path, signer: Signer) -> list[str]:
     if not signature.is_file() or signature.is_symlink() or signature.stat().st_size > _LARGEST:
         return [f"it is not signed: there is no file {SIGNATURE} of a signature's size"]
     try:
-        with redirect_stdout(sys.stderr), foreign_errors_are_typed(_not_held):
+        with redirect_stdout(sys.stderr), third_party_errors_are_typed(_not_held):
             _verifier(signer).verify(root, signature)
             signed = _signed_names(signature)
     except GateFailed as error:
@@ -93,7 +93,7 @@ def _verifier(signer: Signer) -> Any:
     config = verifying.Config().set_hashing_config(_hashing())
     if signer.key is not None:
         return config.use_elliptic_key_verifier(public_key=signer.key)
-    with foreign_errors_are_typed(
+    with third_party_errors_are_typed(
         lambda why: InputError(
             "the signature could not be checked: Sigstore's own keys were not fetched",
             why=why,
@@ -127,7 +127,7 @@ def _check_private(path: Path) -> bytes | None:
     if b"ENCRYPTED" in data and asked is None:
         raise InputError(f"the key {path} is encrypted", fix=f"put its password into {PASSWORD}")
     password = asked.encode() if asked is not None and b"ENCRYPTED" in data else None
-    with foreign_errors_are_typed(lambda why: _no_key(path, "private", why)):
+    with third_party_errors_are_typed(lambda why: _no_key(path, "private", why)):
         key = load_pem_private_key(data, password)
     _check_curve(path, key, "private")
     return password
@@ -143,7 +143,7 @@ def _check_public(path: Path) -> None:
             why="whoever checks a signature needs the public one alone",
             fix="make it with: openssl ec -in PRIVATE.pem -pubout -out PUBLIC.pem",
         )
-    with foreign_errors_are_typed(lambda why: _no_key(path, "public", why)):
+    with third_party_errors_are_typed(lambda why: _no_key(path, "public", why)):
         key = load_pem_public_key(data)
     _check_curve(path, key, "public")
 

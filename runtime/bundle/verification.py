@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import InputError
-from ...hashed_tree import check_tree
-from ...storage import sha256_file
+from ...files.hashed_tree import check_tree
+from ...files.storage import sha256_file
 from .directory import CHECKPOINT_MANIFEST, MANIFEST, manifest_json, read_manifest, readable, unlisted
 from .manifest import (
     BUNDLE_SCHEMA,

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from ...errors import EdgepressError
-from ...limits import address_space_limit
+from ...files.limits import address_space_limit
 
 Result = TypeVar("Result")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from .encoder import BATCH_SIZE
 from .encoder_answers import Vectors
 from .encoder_model import EncoderModel

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from ..bundle.bundle import Bundle
 from ..bundle.graph_sections import EncoderSection
 from ..session.threads import thread_budget

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import BundleError, InputError
-from ...terminal import ProgressTask
+from ...terminal.progress import ProgressTask
 from ..bundle.graph_sections import EncoderSection
 from ..session.session import graph_errors_are_typed
 from .encoder_batches import TOKENS_PER_CORE, WorkerThreads, length_buckets

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from ...limits import address_space_limit
+from ...files.limits import address_space_limit
 
 # Measured on a core with 1 MB of second-level cache: benchmarks/lab/results/peers-encoders.md.
 TOKENS_PER_CORE = 256

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import BundleError, InputError
-from ...terminal import Progress, Silent
+from ...terminal.progress import Progress, Silent
 from ..bundle.bundle import Bundle
 from ..images.prepared import Pixels, read_images
 from ..session.session import graph_errors_are_typed

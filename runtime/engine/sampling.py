@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import BundleError, InputError
-from ...limits import LARGEST_SEED
+from ...files.limits import LARGEST_SEED
 
 Floats = npt.NDArray[np.floating]
 Ids = npt.NDArray[np.int64]

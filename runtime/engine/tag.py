@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import InputError
-from ...terminal import Progress
+from ...terminal.progress import Progress
 from .answer_span import answer_span
 from .encoder import BATCH_SIZE, WINDOW
 from .encoder_answers import Vectors

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError, require
-from ...foreign import foreign_errors_are_typed
-from ...storage import read_at_most
+from ...files.storage import read_at_most
+from ...files.third_party_errors import third_party_errors_are_typed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +33,7 @@ def open_image(path: Path | str) -> Image:
 
     data = read_at_most(Path(path), MOST_BYTES, "image")
     with (
-        foreign_errors_are_typed(lambda why: _unreadable(path, why)),
+        third_party_errors_are_typed(lambda why: _unreadable(path, why)),
         Image.open(BytesIO(data), formats=FORMATS) as image,
     ):
         width, height = image.size

@@ -5,10 +5,26 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from ...cpuinfo import CPUINFO, first_processor
-
+CPUINFO = Path("/proc/cpuinfo")
 _X86 = ("x86_64", "amd64", "i386", "i686")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+
+
+def first_processor(path: Path = CPUINFO) -> dict[str, str]:
+    """The fields of the first processor in the file, by the kernel's names; empty where there is no file.
+
+    x86 has ``model name`` and ``flags``, Arm ``CPU part`` and ``Features``. The path is for tests.
+    """
+    fields: dict[str, str] = {}
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return fields
+    for line in text.splitlines():
+        name, separator, value = line.partition(":")
+        if separator:
+            fields.setdefault(name.strip(), value.strip())
+    return fields
 
 
 def products_saturate(cpuinfo: Path = CPUINFO) -> bool:

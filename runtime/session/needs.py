@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...disk import disk_size, free_disk, require_disk
 from ...errors import OutOfResource
-from ...limits import address_space_limit
+from ...files.disk import disk_size, free_disk, require_disk
+from ...files.limits import address_space_limit
 from .threads import free_memory, memory_limit
 
 # How far the time of a run may be from the plan's, either way: other work shares the machine.

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, MissingDependency, OutOfResource, UnknownName
-from ...foreign import memory_shortage
-from ...limits import address_space_limit, require_threads
+from ...files.limits import address_space_limit, require_threads
+from ...files.third_party_errors import memory_shortage
 from ..kernels.library import library
 from .cpu_features import products_saturate
 from .cuda_libraries import load_cuda

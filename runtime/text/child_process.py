@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from ...errors import EdgepressError, InputError, OutOfResource
-from ...limits import address_space_limit
+from ...files.limits import address_space_limit
 
 if TYPE_CHECKING:
     import subprocess

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, InputError, MissingDependency
-from ...foreign import foreign_errors_are_typed, memory_shortage
-from ...storage import read_json
+from ...files.storage import read_json
+from ...files.third_party_errors import memory_shortage, third_party_errors_are_typed
 from .tokenizer_shape import is_known_model, known_parts
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _check_unicode(texts: Sequence[str]) -> None:
 
 
 def _library_errors_are_typed(what: str) -> AbstractContextManager[None]:
-    return foreign_errors_are_typed(lambda why: BundleError(what, why=why))
+    return third_party_errors_are_typed(lambda why: BundleError(what, why=why))
 
 
 def _backend(file: Path) -> LibraryTokenizer | TokenizerProcess:

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
-from edgepress.hashed_tree import hash_tree
-from edgepress.output_lock import MARK
-from edgepress.storage import write_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.output_lock import MARK
+from edgepress.files.storage import write_json
 
 VERBS = {
     "compress": ["compress", "model", "--scheme", "W4A16"],

@@ -20,7 +20,7 @@ from edgepress.cli.entry import run
 from edgepress.cli.program import edgepress
 from edgepress.cli.verb_list import VERBS
 from edgepress.errors import EdgepressError, InputError, SigTerm
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 
 Capture = pytest.CaptureFixture[str]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from edgepress.cli.program import edgepress
-from edgepress.storage import write_json
+from edgepress.files.storage import write_json
 
 
 def _inspected(folder: Path, **manifest: Any) -> str:

@@ -101,7 +101,7 @@ def test_the_plan_of_a_compression_has_a_line_for_each_thing_that_it_needs(
 def test_a_full_disk_is_refused(
     pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("edgepress.disk.free_disk", lambda path: 1000)
+    monkeypatch.setattr("edgepress.files.disk.free_disk", lambda path: 1000)
     for command in (["export", str(pico_llama)], ["compress", str(pico_llama), "--scheme", "W4A16"]):
         assert run([*command, "-o", str(tmp_path / "out"), "--dry-run"]) == 6
         assert "of disk, 1 kB are free" in capsys.readouterr().err

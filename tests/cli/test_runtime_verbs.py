@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgepress.cli.entry import run
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 from edgepress.runtime.api import TextModel
 from runtime_toys.bundle import edit_manifest
 from runtime_toys.encoder import section

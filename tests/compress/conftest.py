@@ -22,7 +22,7 @@ from edgepress.compress.solve.group_solving import HALVES
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.terminal import ProgressTask, Silent
+from edgepress.terminal.progress import ProgressTask, Silent
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -13,8 +13,8 @@ import torch
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from edgepress.compress.api import compress_model
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import sha256_file
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import sha256_file
 
 pytestmark = pytest.mark.chain
 Make = Callable[..., Path]

@@ -18,7 +18,7 @@ from edgepress.compress.pipeline.capture import block_inputs
 from edgepress.compress.pipeline.collect import Side, collect
 from edgepress.compress.pipeline.forward import Batch, BatchSplitter, propagate
 from edgepress.errors import MissingDependency, OutOfResource
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 

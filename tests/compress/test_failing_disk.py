@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 from edgepress.compress.api import compress_model
 from edgepress.errors import EdgepressError, InputError, OutOfResource
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 from safetensors import SafetensorError
 
 pytestmark = pytest.mark.chain

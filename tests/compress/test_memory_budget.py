@@ -14,7 +14,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import OutOfResource
 from edgepress.runtime.session import needs
 from edgepress.runtime.session.needs import time_range
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 
 class Notes(Silent):
@@ -129,7 +129,7 @@ def test_whole_weights_that_do_not_fit_are_refused_with_what_takes_less(
         compress_model(str(model), recipe=learned["all"], output=tmp_path / "o", max_memory=most, **text)
     assert "train: lora" in found.value.fix and "--use_fsdp" in found.value.fix
     # Also where the disk lacks room too, of which less is needed by what takes less memory.
-    monkeypatch.setattr("edgepress.disk.free_disk", lambda path: 0)
+    monkeypatch.setattr("edgepress.files.disk.free_disk", lambda path: 0)
     qat = recipe(tmp_path, {"pass": "qat", "scheme": "W4A16-g32"})
     with refused(tmp_path / "o", "pass qat needs", monkeypatch) as found:
         compress_model(str(model), recipe=qat, output=tmp_path / "o", max_memory=most, **text)

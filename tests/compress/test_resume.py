@@ -14,10 +14,10 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.job import CalibrationChoice, Job
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.text.calibration import Calibration, calibration_from
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
-from edgepress.terminal import Silent, Tick
+from edgepress.terminal.progress import Silent, Tick
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 # Two stages, since the passes read other samples: the first leaves a checkpoint.

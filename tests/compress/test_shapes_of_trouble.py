@@ -23,7 +23,7 @@ from edgepress.compress.rates import Rates
 from edgepress.compress.text.calibration import Calibration
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.errors import CalibrationError, ShapeError
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

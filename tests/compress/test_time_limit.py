@@ -12,7 +12,7 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.recipe import load_recipe, parse
 from edgepress.compress.time_limit import limited
 from edgepress.errors import RecipeError
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 
 pytestmark = pytest.mark.chain
 

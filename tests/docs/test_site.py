@@ -14,7 +14,7 @@ from edgepress.compress.recipe_files import names
 from edgepress.docs.generator import copied_pages, reference, trade_off, tree
 
 ROOT = Path(edgepress.__file__).parent
-FLOORS = ("runtime", "compress", "export", "devices", "benchmarks", "fit", "cli")
+FLOORS = ("files", "terminal", "runtime", "compress", "export", "devices", "benchmarks", "fit", "cli")
 HEADING = re.compile(r"^#+ (.*)$", re.M)
 
 

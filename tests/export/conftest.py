@@ -31,7 +31,7 @@ from edgepress.export.graph.whole_graph import BuiltGraph, build_graph, save_gra
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.kernels.library import library
 from edgepress.runtime.session.session import open_session
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from .exact import exact_session
 

@@ -32,14 +32,14 @@ from edgepress.export.api import export_bundle
 from edgepress.export.graph.attention import attention, positions
 from edgepress.export.graph.linear import integer, integer_tiles, nbits, tiles
 from edgepress.export.proof.distances import gate
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import sha256_file
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.verification import verify_directory
 from edgepress.runtime.engine.decoder import Decoder
 from edgepress.runtime.kernels.library import instructions, library
 from edgepress.runtime.session import needs
-from edgepress.storage import sha256_file
 
 pytestmark = pytest.mark.chain
 

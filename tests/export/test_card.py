@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from edgepress.escaping import one_line
 from edgepress.export.card import card_of
+from edgepress.files.escaping import one_line
 from huggingface_hub import ModelCard
 
 PASSED = {

@@ -19,9 +19,9 @@ from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof.streamed_encoder import hidden_states
+from edgepress.files.storage import read_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.session.session import open_session
-from edgepress.storage import read_json
 
 from .exact import exact_session
 

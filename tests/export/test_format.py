@@ -11,10 +11,10 @@ from edgepress.compress.api import compress_model
 from edgepress.errors import GateFailed, InputError
 from edgepress.export.api import FORMATS, export_bundle
 from edgepress.export.format import ExportFormat, OutputKind
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 from edgepress.plugins import load, names
 from edgepress.runtime.kernels.library import library
-from edgepress.storage import read_json
 from huggingface_hub import ModelCard
 
 pytestmark = pytest.mark.chain

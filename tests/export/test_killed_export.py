@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from edgepress.compress.api import compress_model
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 
 pytestmark = pytest.mark.chain
 

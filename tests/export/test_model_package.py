@@ -15,8 +15,8 @@ from edgepress.cli.entry import run
 from edgepress.errors import BundleError, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.model_package import write_package
+from edgepress.files.storage import read_json, write_json
 from edgepress.runtime.bundle.verification import verify_directory
-from edgepress.storage import read_json, write_json
 
 pytestmark = pytest.mark.chain
 

@@ -10,8 +10,8 @@ import pytest
 from edgepress.compress.model.pooling import Pooling
 from edgepress.errors import CheckpointError
 from edgepress.export.sentence_texts import Prompts, check_texts, prompts_of
-from edgepress.storage import read_json, write_json
-from edgepress.terminal import Silent
+from edgepress.files.storage import read_json, write_json
+from edgepress.terminal.progress import Silent
 
 Make = Callable[..., Path]
 MEAN = Pooling("mean", normalize=True, max_length=None)

@@ -20,12 +20,12 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.spectra import spectra
 from edgepress.errors import BundleError, CheckpointError, InputError, UnknownName
 from edgepress.export.api import export_bundle
+from edgepress.files.storage import read_json, sha256_file, write_json
 from edgepress.runtime.api import TextModel, open_bundle
 from edgepress.runtime.audio.wav_file import filled, read_sound
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.speech_to_text import SpeechToTextModel
 from edgepress.runtime.engine.text_to_text import TextToTextModel
-from edgepress.storage import read_json, sha256_file, write_json
 
 from ..conftest import spoken_settings
 from .exact import exact_session

@@ -14,9 +14,9 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
+from edgepress.files.storage import read_json
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.decoder import Decoder
-from edgepress.storage import read_json
 
 pytestmark = pytest.mark.chain
 

@@ -21,11 +21,11 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, InputError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
+from edgepress.files.storage import read_json, write_json
 from edgepress.runtime.api import EmbeddingModel, open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.image_encoder import ImageModel
 from edgepress.runtime.images.prepared import read_images
-from edgepress.storage import read_json, write_json
 
 from .exact import exact_session
 

@@ -20,10 +20,10 @@ from edgepress.cli.program import edgepress
 from edgepress.compress.api import compress_model
 from edgepress.errors import BundleError, EdgepressError, InputError
 from edgepress.export.api import FORMATS, export_bundle
+from edgepress.files.storage import sha256_file
 from edgepress.plugins import names
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.verification import verify_directory
-from edgepress.storage import sha256_file
 
 pytestmark = [pytest.mark.chain, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 

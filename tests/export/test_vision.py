@@ -18,11 +18,11 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import CalibrationError, CheckpointError, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.engine.image_encoder import ImageModel
 from edgepress.runtime.images.prepared import read_images
-from edgepress.storage import read_json
 
 from .exact import exact_session
 

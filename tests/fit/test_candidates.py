@@ -25,7 +25,7 @@ from edgepress.fit.candidates import space_of
 from edgepress.fit.losses import Losses, known_losses, losses_file, measure_losses
 from edgepress.fit.table_losses import table_schemes, tables_in_parts
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 
 def calibration(model: Path, text: Path) -> Calibration:

@@ -17,12 +17,12 @@ from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
 from edgepress.errors import OutOfResource, SigTerm
 from edgepress.export.api import export_bundle
+from edgepress.files.hashed_tree import check_tree, hash_tree
+from edgepress.files.storage import read_json
 from edgepress.fit import search as search_module
 from edgepress.fit import trials as trials_module
 from edgepress.fit.methods import Method
-from edgepress.hashed_tree import check_tree, hash_tree
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.storage import read_json
 
 from ..conftest import Powercap
 

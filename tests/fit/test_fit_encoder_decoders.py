@@ -12,8 +12,8 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
+from edgepress.files.hashed_tree import hash_tree
 from edgepress.fit import search as search_module
-from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.bundle.bundle import Bundle
 
 from ..conftest import WORDS

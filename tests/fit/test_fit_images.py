@@ -15,10 +15,10 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.bundle_size import bundle_bytes
 from edgepress.compress.model.weights import WeightSource
 from edgepress.export.api import export_bundle
+from edgepress.files.hashed_tree import check_tree, hash_tree
+from edgepress.files.storage import read_json
 from edgepress.fit import search as search_module
-from edgepress.hashed_tree import check_tree, hash_tree
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.storage import read_json
 
 from ..conftest import save_images
 

@@ -21,7 +21,7 @@ from edgepress.fit.outer.method_space import PRESETS, first_of
 from edgepress.fit.outer.outer_search import OuterSearch
 from edgepress.fit.packaged import given_by, packaged_methods, packaged_recipe
 from edgepress.fit.quantities import DISK
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 
 def method(name: str) -> Method:

@@ -16,7 +16,7 @@ from edgepress.fit.budgets import Budget
 from edgepress.fit.methods import AGAIN, LEARNING, METHODS, SOLVED, Method
 from edgepress.fit.quantities import DECODE, DISK, KL, Quantity
 from edgepress.fit.search import Search
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 CORRECTED, CUT = METHODS[1], replace(METHODS[1], cut=SOLVED)
 

@@ -13,7 +13,7 @@ from edgepress.fit.methods import AGAIN, SOLVED, Method
 from edgepress.fit.quantities import DECODE, DISK
 from edgepress.fit.solve import Solution
 from edgepress.fit.spaces import Spaces
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 pytestmark = pytest.mark.chain
 

@@ -21,7 +21,7 @@ from ....errors import InputError
 from ....export.api import export_bundle
 from ....export.proof.proof_text import proof_text
 from ....runtime.text.tokenizer import Tokenizer
-from ....terminal import Progress, ProgressTask
+from ....terminal.progress import Progress, ProgressTask
 from ...records.record import Measurement
 from ...speed.profile import profile_bundle
 from ...speed.protocol import Protocol

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ....devices.nvidia import Gpu, read_gpus
 from ....errors import EdgepressError, GateFailed, MissingDependency, require
-from ....terminal import Progress, Terminal
+from ....terminal.progress import Progress, Terminal
 from ..study.page import write_table
 from .gpu_parts import GPTQ, GpuPlan, both_devices, kernels, profiled, served, tensorrt, wide_blocks
 from .time_limit import within

@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ....errors import MissingDependency
-from ....terminal import Progress
+from ....terminal.progress import Progress
 from ...speed.protocol import Protocol
 
 if TYPE_CHECKING:

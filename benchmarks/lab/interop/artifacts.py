@@ -13,7 +13,7 @@ from ....compress.model.gguf.families import ARCHITECTURES
 from ....compress.numbers.scheme import GGUF
 from ....export.formats.awq import Awq
 from ....export.formats.gptq import Gptq
-from ....storage import read_json, write_json
+from ....files.storage import read_json, write_json
 from ..same_bytes.pico_embedders import save_embedder
 from ..same_bytes.pico_inputs import sentences
 from ..same_bytes.pico_models import save_pico

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....storage import read_json
+from ....files.storage import read_json
 
 _ANY = "any client of ONNX Runtime"
 # Artifact and client → the words of the card that name the client.

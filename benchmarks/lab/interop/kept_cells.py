@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ....storage import lines_of, write_atomic
+from ....files.storage import lines_of, write_atomic
 from .cells import Cell
 from .families import FAMILIES
 

@@ -14,8 +14,8 @@ from ....compress.model.hearing.feature_extractor import log_mel_of
 from ....compress.model.pooling import pooling_of
 from ....compress.model.torch_model import tower_vectors
 from ....compress.text.spectra import spectra
+from ....files.storage import read_json
 from ....runtime.text.tokenizer import Tokenizer
-from ....storage import read_json
 from ..same_bytes.pico_inputs import WORDS
 from .kinds import (
     DECODE,

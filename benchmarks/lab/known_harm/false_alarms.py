@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ....compress.text.corpus import read_corpus
-from ....terminal import Silent
+from ....terminal.progress import Silent
 from ...quality.accuracy import score_windows
 from ...quality.held_out_text import measured_windows
 from ...quality.subgroups.group_harm import Items, harms

@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 
 from ....compress.model.models import resolve
 from ....compress.text.corpus import read_corpus
+from ....files.storage import write_json
 from ....runtime.text.tokenizer import Tokenizer
-from ....storage import write_json
 from ...quality.subgroups.items import GroupText
 from ...quality.subgroups.slice_table import UNITS, number, shown_p
 from ...records.subjects import open_subject

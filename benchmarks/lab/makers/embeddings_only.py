@@ -18,7 +18,7 @@ from ....compress.model.checkpoint.shard_writer import copy_companions
 from ....compress.model.models import resolve
 from ....compress.model.weights import WeightSource
 from ....errors import InputError
-from ....storage import write_json
+from ....files.storage import write_json
 
 if TYPE_CHECKING:
     from ..study.schema import Source

@@ -19,8 +19,8 @@ import torch
 
 from ....compress.measure.precision import autocast
 from ....compress.model.models import resolve
+from ....files.storage import write_atomic
 from ....runtime.text.tokenizer import Tokenizer
-from ....storage import write_atomic
 
 if TYPE_CHECKING:
     from ..study.schema import Source

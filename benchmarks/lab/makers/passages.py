@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....compress.text.corpus import paragraphs
-from ....storage import write_atomic
+from ....files.storage import write_atomic
 
 if TYPE_CHECKING:
     from ..study.sources import Sources

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ....compress.model.models import resolve
-from ....storage import read_json, write_json
+from ....files.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

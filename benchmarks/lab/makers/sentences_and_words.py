@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....storage import write_atomic
+from ....files.storage import write_atomic
 
 if TYPE_CHECKING:
     from ..study.sources import Sources

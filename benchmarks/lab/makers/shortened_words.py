@@ -25,8 +25,8 @@ from ....compress.model.torch_model import load_model
 from ....compress.model.weights import WeightSource
 from ....compress.text.demo_corpora import Split
 from ....compress.train.students.distill_students import shallow_source
+from ....files.storage import write_atomic
 from ....runtime.text.tokenizer import Tokenizer
-from ....storage import write_atomic
 
 if TYPE_CHECKING:
     from ..study.sources import Sources

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....storage import write_json
+from ....files.storage import write_json
 
 if TYPE_CHECKING:
     from ..study.sources import Sources

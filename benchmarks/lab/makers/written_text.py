@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ....compress.train.on_policy import continued
-from ....storage import write_atomic
+from ....files.storage import write_atomic
 
 if TYPE_CHECKING:
     from ..study.schema import Source

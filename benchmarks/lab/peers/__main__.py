@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ....errors import EdgepressError, UnknownName
-from ....storage import write_atomic
+from ....files.storage import write_atomic
 from ..study.page import put_section
 from .decoder_models import DECODER_MODELS, prepare, subject
 from .lines import read, require_quiet

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ....errors import UnknownName
-from ....storage import read_json, write_json
+from ....files.storage import read_json, write_json
 from ..makers.random_llama import Size, save_random_llama
 from .children import work
 from .workspace import Workspace, trouble

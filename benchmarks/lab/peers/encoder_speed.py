@@ -25,8 +25,8 @@ import numpy as np
 from ....compress.model.models import resolve
 from ....compress.text.corpus import texts_from
 from ....devices.state import disturbance, read_state
+from ....files.storage import write_atomic, write_json
 from ....runtime.text.tokenizer import Tokenizer
-from ....storage import write_atomic, write_json
 from ...quality.held_out_text import measured_sentences
 from ..study.page import write_table
 from .children import command, job_line, variables, work

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ....errors import InputError
-from ....storage import lines_of
+from ....files.storage import lines_of
 from ...records.summary import bootstrap_ci, medians
 
 SCHEMA = "edgepress.peers/1"

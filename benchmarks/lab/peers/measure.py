@@ -15,7 +15,7 @@ from ....devices.bandwidth import beyond_cache, measure_bandwidth
 from ....devices.probe import probe
 from ....devices.state import disturbance, read_state
 from ....errors import InputError
-from ....storage import read_json
+from ....files.storage import read_json
 from ..study.page import machine
 from .bars import DEFAULT
 from .children import work

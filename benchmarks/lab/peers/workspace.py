@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import Any
 
 from ....errors import MissingDependency
+from ....files.storage import read_json, write_json
 from ....plugins import load, names
-from ....storage import read_json, write_json
 
 # Each a folder of tools; a tool that is of two kinds has an environment for both.
 KINDS = ("pruners", "trainers", "decoders", "quantizers", "encoders")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from ....storage import write_atomic
+from ....files.storage import write_atomic
 from ...page import plot_layout
 from ...page.svg import element
 from ...records import numerals

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ....storage import lines_of, write_atomic
+from ....files.storage import lines_of, write_atomic
 from .cases import BLOCKS, CASES, SHAPES, SMALL, Taken
 
 FILE = Path("raw/planned-and-taken.jsonl")

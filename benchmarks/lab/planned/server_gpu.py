@@ -25,7 +25,7 @@ from ....compress.job import CalibrationChoice, Job
 from ....compress.model.skeleton import Skeleton
 from ....compress.rates import Rates, measured_rates
 from ....compress.train.students.streamed_blocks import Frozen
-from ....terminal import Silent
+from ....terminal.progress import Silent
 from ..makers.random_llama import Size, save_random_llama
 from ..study.page import write_table
 from .cases import RECIPES, SHAPES, TEXT, VOCABULARY, WITHOUT_TEXT, weights_of

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ....files.storage import read_json
 from ....fit.quantities import quantity_of
 from ....fit.solve import Infeasible, Limit, Solution, solve
-from ....storage import read_json
 from ...records import record as records
 from ..study.page import write_table
 

@@ -20,14 +20,14 @@ from typing import Any
 from ....compress.pipeline.sealed import read_sealed, write_sealed
 from ....compress.text.corpus import paragraphs, read_corpus
 from ....errors import InputError
+from ....files.storage import write_atomic
 from ....fit.asked.wish import Wish
 from ....fit.budgets import Budget
 from ....fit.job import Job
 from ....fit.outer.method_space import PRESETS
 from ....fit.outer.outer_search import OuterSearch, by_parzen
 from ....fit.quantities import DISK, Quantity
-from ....storage import write_atomic
-from ....terminal import Silent
+from ....terminal.progress import Silent
 from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.fit_search MODEL TEXT WORK"

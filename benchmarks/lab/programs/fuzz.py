@@ -32,7 +32,7 @@ from itertools import repeat
 from pathlib import Path
 
 from ....errors import EdgepressError
-from ....foreign import foreign_errors_are_typed
+from ....files.third_party_errors import third_party_errors_are_typed
 from ..study.page import write_table
 from .fuzz_mutations import mutant
 from .fuzz_readers import artifacts, forms, gguf_files, models
@@ -73,7 +73,7 @@ def try_one(reader: Reader, seed: int, tally: Tally) -> None:
     whole = path.read_bytes()
     _put(path, changed)
     try:
-        with foreign_errors_are_typed(EdgepressError):
+        with third_party_errors_are_typed(EdgepressError):
             reader.read(path)
         tally.read += 1
     except (EdgepressError, MemoryError) as error:

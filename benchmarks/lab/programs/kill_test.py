@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import InputError
-from ....hashed_tree import hash_tree
+from ....files.hashed_tree import hash_tree
+from ....files.storage import read_json
 from ....runtime.bundle.verification import verify_directory
-from ....storage import read_json
 from ..study.child import run_module
 from ..study.page import write_table
 

@@ -27,8 +27,8 @@ import torch
 
 from ....compress.api import compress_model
 from ....export.api import export_bundle
-from ....hashed_tree import hash_tree
-from ....terminal import Progress, ProgressTask
+from ....files.hashed_tree import hash_tree
+from ....terminal.progress import Progress, ProgressTask
 from ..study.child import run_module
 from ..study.page import write_table
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....yaml_safe import load_yaml
+from ....files.yaml_safe import load_yaml
 from ..study.page import write_table
 
 COMMAND = "python -m edgepress.benchmarks.lab.programs.mutants"

@@ -25,8 +25,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ....storage import write_atomic
-from ....terminal import Silent
+from ....files.storage import write_atomic
+from ....terminal.progress import Silent
 from ..makers.random_llama import save_random_llama
 from ..planned.cases import (
     BLOCKS,

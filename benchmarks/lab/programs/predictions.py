@@ -25,8 +25,8 @@ from ....devices.predict.from_table import TablePrediction
 from ....devices.predict.subject import bundle_subject
 from ....devices.predict.table_cost import NotMeasured
 from ....devices.predict.workload import PredictedWork
+from ....files.storage import append_line, lines_of, write_json
 from ....runtime.bundle.bundle import Bundle
-from ....storage import append_line, lines_of, write_json
 from ...speed.latency import measure_arms, summarize_arm
 from ...speed.profile_task import workload_of
 from ...speed.protocol import Protocol

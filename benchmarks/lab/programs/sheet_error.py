@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from ....devices.predict.data_sheet import LARGE, SHARES, size_of
-from ....storage import lines_of
+from ....files.storage import lines_of
 
 RAW = Path(__file__).parents[1] / "results" / "raw"
 ENGINE = "edgepress_onnx"

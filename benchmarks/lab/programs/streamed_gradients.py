@@ -32,7 +32,7 @@ from ....compress.text.micro_batches import MicroBatch
 from ....compress.text.probe_text import probe_batches
 from ....compress.train.students.student import Student
 from ....runtime.text.tokenizer import Tokenizer
-from ....terminal import Silent
+from ....terminal.progress import Silent
 from ..same_bytes.pico_families import MODELS
 from ..same_bytes.pico_kinds import READ_IMAGES, TOWERS, kind_of
 from ..same_bytes.pico_models import make_subjects

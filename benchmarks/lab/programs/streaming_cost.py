@@ -33,7 +33,7 @@ from ....compress.pipeline.backward_sweep import BackwardSweep
 from ....compress.pipeline.stage import Stage
 from ....compress.text.micro_batches import MicroBatch
 from ....compress.train.students.student import Student
-from ....terminal import Silent
+from ....terminal.progress import Silent
 from ..study.page import write_table
 from .streamed_gradients import CPU, LEARNS, largest_error, of_autograd, of_the_sweep, real_batches
 

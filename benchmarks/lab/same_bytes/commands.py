@@ -21,7 +21,7 @@ import yaml
 
 from .... import plan_model
 from ....errors import EdgepressError
-from ....storage import sha256_file
+from ....files.storage import sha256_file
 from .file_hashes import json_hash
 
 # Run one after the other in one folder; MODELS and TEXT are filled in. The document of a command with `=` in

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ....storage import lines_of, sha256_file
+from ....files.storage import lines_of, sha256_file
 
 MANIFESTS = ("edgepress.json", "manifest.json")
 LOG = "train.jsonl"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ....compress.prune.structured.budget import WEIGHTS
 from ....errors import UnknownName
-from ....storage import read_json
+from ....files.storage import read_json
 from ...records.record import Measurement
 from .interleaved import Rates, ratio
 from .making import RowQuality, Workshop

@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 
+from ....files.storage import read_json, write_json
 from ....runtime.bundle.bundle import Bundle
 from ....runtime.engine.decoder import Decoder
 from ....runtime.engine.encoder import Encoder
 from ....runtime.session.threads import thread_budget
-from ....storage import read_json, write_json
 from ...speed.paired import compare_rates
 
 # By bundle and by what is counted in a second (``prefill 128``, ``decode 128``, ``sentences``): a rate for

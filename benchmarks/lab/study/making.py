@@ -16,8 +16,8 @@ import yaml
 
 from ....compress.model.models import resolve
 from ....errors import InputError
+from ....files.storage import read_json, sha256_json, write_json
 from ....plugins import load
-from ....storage import read_json, sha256_json, write_json
 from ...records.record import Measurement, read
 from ..peers.workspace import Workspace
 from .peer_rows import make_by_peer, write_failure

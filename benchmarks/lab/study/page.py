@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ....devices.probe import probe
-from ....storage import write_atomic
+from ....files.storage import write_atomic
 
 PACKAGES = ("edgepress", "torch", "transformers", "compressed-tensors", "onnxruntime", "numpy")
 _HEADING = re.compile(r"^(?=## )", flags=re.M)

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ....compress.model.models import resolve
-from ....storage import write_json
+from ....files.storage import write_json
 from ..peers.children import work
 from ..peers.contract import QuantizerVariant
 from ..peers.workspace import Workspace, peers, trouble

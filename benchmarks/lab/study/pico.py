@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ....storage import sha256_json
+from ....files.storage import sha256_json
 from .schema import CalibrationText, Source, Study, StudyRow, StudyTable
 
 # What is at most so large, wherever it stands in a recipe.

@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ....errors import InputError, UnknownName
-from ....yaml_safe import load_yaml
+from ....files.yaml_safe import load_yaml
 from .matrix import expanded
 
 FOLDER = Path(__file__).parents[1] / "studies"

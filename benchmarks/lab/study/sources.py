@@ -17,9 +17,9 @@ from ....compress.text.calibration import calibration_from
 from ....compress.text.corpus import texts_from
 from ....compress.text.demo_corpora import Split
 from ....errors import InputError
+from ....files.storage import sha256_json, write_atomic, write_json
 from ....plugins import load
 from ....runtime.text.tokenizer import Tokenizer
-from ....storage import sha256_json, write_atomic, write_json
 from ..sealed import SEALED, write
 from .child import Cost, run_module
 from .schema import CalibrationText, Source

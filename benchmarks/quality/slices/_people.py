@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from ....yaml_safe import load_yaml
+from ....files.yaml_safe import load_yaml
 
 
 def lists() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final
 
-from ....yaml_safe import load_yaml
+from ....files.yaml_safe import load_yaml
 from ..subgroups.items import Association, Kind
 
 title = "association"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final
 
-from ....storage import lines_of
+from ....files.storage import lines_of
 from ..subgroups.items import GroupText, Kind
 
 title = "language"

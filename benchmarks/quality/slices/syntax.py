@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
-from ....yaml_safe import load_yaml
+from ....files.yaml_safe import load_yaml
 from ..subgroups.items import Choice, Kind
 
 title = "phenomenon"

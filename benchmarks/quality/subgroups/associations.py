@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ....terminal import ProgressTask
+from ....terminal.progress import ProgressTask
 from ...records.subjects import OpenModel
 from ...records.summary import RESAMPLES
 from ..token_damage import Numbers

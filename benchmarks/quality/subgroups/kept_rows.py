@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....disk import disk_full_is_typed, make_folder
-from ....storage import append_line, lines_of, sha256_json
+from ....files.disk import disk_full_is_typed, make_folder
+from ....files.storage import append_line, lines_of, sha256_json
 
 Row = Sequence[float]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from .... import plugins
 from ....errors import InputError, MissingDependency
-from ....terminal import Progress, Silent
+from ....terminal.progress import Progress, Silent
 from ...records.subjects import OpenModel
 from .group_harm import LEAST, MORE, GroupHarm, harms
 from .items import PACKAGE, Kind, load_slice

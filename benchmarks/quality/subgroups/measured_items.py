@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ....compress.text.token_batch import starts_with_bos
 from ....runtime.text.tokenizer import Tokenizer
-from ....terminal import ProgressTask
+from ....terminal.progress import ProgressTask
 from ...records.subjects import OpenModel
 from ..accuracy import text_bytes
 from ..token_damage import AT_ONCE, Ids, Numbers, TokenDamage, token_damage

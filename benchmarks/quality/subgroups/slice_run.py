@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ....errors import InputError
-from ....terminal import Progress, ProgressTask
+from ....terminal.progress import Progress, ProgressTask
 from ...records.subjects import OpenModel
 from ..token_damage import TokenDamage
 from .associations import association_harms

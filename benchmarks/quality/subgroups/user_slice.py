@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ....compress.text.jsonl_rows import json_objects
 from ....errors import InputError
-from ....storage import read_regular
+from ....files.storage import read_regular
 from .items import Choice, GroupText, Kind
 
 SUFFIX = ".jsonl"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .... import plugins
 from ....errors import CheckpointError, UnknownName
-from ....storage import read_json
+from ....files.storage import read_json
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from .header import TensorEntry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....storage import is_regular
+from ....files.storage import is_regular
 
 # What a licence asks to be kept with the work.
 LICENSES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*")

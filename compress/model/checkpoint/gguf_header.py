@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 
 from ....errors import CheckpointError, require
-from ....storage import open_regular
+from ....files.storage import open_regular
 from .gguf_cursor import GgufCursor
 from .gguf_settings.positions import GgufPositions, positions_of
 from .gguf_settings.sizes import check_sizes

@@ -19,11 +19,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ....disk import disk_full_is_typed, require_disk
 from ....errors import CheckpointError, InputError, OutputExists, UnknownName, require
-from ....foreign import foreign_errors_are_typed
-from ....staging import Staging
-from ....terminal import Progress, ProgressTask, Silent
+from ....files.disk import disk_full_is_typed, require_disk
+from ....files.staging import Staging
+from ....files.third_party_errors import third_party_errors_are_typed
+from ....terminal.progress import Progress, ProgressTask, Silent
 from ..anatomy import Anatomy, Check, Shapes
 from ..family import anatomy_of, expert_names, stored_transposed
 from ..gguf.configs import ConfigRow, config_of
@@ -182,7 +182,7 @@ def _tensors(
         ) from error
     joined = any(block.experts is not None and block.experts.stacked for block in anatomy.blocks)
     passed_over = [positions.DIVISORS] if header.positions.divisors else []
-    with foreign_errors_are_typed(lambda why: _unreadable(path, header.architecture, why)):
+    with third_party_errors_are_typed(lambda why: _unreadable(path, header.architecture, why)):
         return GgufTensors.open(path, places, shapes, turned, passed_over, joined)
 
 
@@ -195,7 +195,7 @@ def _reading(path: Path, architecture: str) -> Iterator[str]:
         tempfile.TemporaryDirectory() as empty,
         _quiet_transformers(),
         redirect_stderr(io.StringIO()),
-        foreign_errors_are_typed(lambda why: _unreadable(path, architecture, why)),
+        third_party_errors_are_typed(lambda why: _unreadable(path, architecture, why)),
     ):
         yield empty
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ....errors import CheckpointError
-from ....foreign import foreign_errors_are_typed
+from ....files.third_party_errors import third_party_errors_are_typed
 
 LINEARS = "__linears__"  # beside the settings of a form
 Shapes = dict[str, tuple[int, int]]
@@ -38,7 +38,7 @@ def linear_shapes(path: Path, config: Mapping[str, Any], tensors: int) -> Shapes
         if any(part in key for part in _REPEATED) and isinstance(value, int) and value > tensors:
             raise CheckpointError(f"config.json says {key} {value}, and there are {tensors} tensors")
     with (
-        foreign_errors_are_typed(
+        third_party_errors_are_typed(
             lambda why: CheckpointError(f"transformers makes no {name} of {path / 'config.json'}", why=why)
         ),
         torch.device("meta"),

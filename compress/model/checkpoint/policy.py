@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CheckpointError, RefusedByPolicy
-from ....storage import contained, read_json
+from ....files.storage import contained, read_json
 
 CONFIG = "config.json"
 CHECKED = (

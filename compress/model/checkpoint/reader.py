@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ....errors import CheckpointError, InputError
-from ....foreign import memory_shortage
-from ....storage import sha256_file, sha256_json
-from ....terminal import Tick, unseen
+from ....files.storage import sha256_file, sha256_json
+from ....files.third_party_errors import memory_shortage
+from ....terminal.progress import Tick, unseen
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from ..family import stored_transposed

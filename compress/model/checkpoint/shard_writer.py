@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....storage import write_json
-from ....terminal import Tick, unseen
+from ....files.storage import write_json
+from ....terminal.progress import Tick, unseen
 from .reader import CheckpointReader
 
 # Up to here a model is the one file that people expect; a larger one is not worth twice its disk.

@@ -24,8 +24,8 @@ from typing import BinaryIO, TypeVar, cast
 import torch
 
 from ....errors import CheckpointError, RefusedByPolicy
-from ....storage import open_regular, read_json
-from ....terminal import Tick, unseen
+from ....files.storage import open_regular, read_json
+from ....terminal.progress import Tick, unseen
 from .header import TensorEntry, read_header, read_metadata
 from .policy import inside
 from .tensor_check import TORCH_TYPES, NonFinite

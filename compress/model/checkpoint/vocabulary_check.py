@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CheckpointError
-from ....storage import read_json
+from ....files.storage import read_json
 from ..anatomy import Anatomy
 from .policy import CONFIG
 from .reader import CheckpointReader

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil, inf, isfinite
 
 from ....errors import CheckpointError
-from ....limits import finite_number
+from ....files.limits import finite_number
 from ..anatomy import Shapes
 from ..block_anatomy import Norm
 from ..block_parts.mixer_anatomy import HeadedStateSpace, StateSpace

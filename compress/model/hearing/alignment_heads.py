@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ....storage import read_json
+from ....files.storage import read_json
 from ..anatomy import Anatomy
 from ..meta_model import GENERATION
 

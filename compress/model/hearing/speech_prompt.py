@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CheckpointError
-from ....storage import is_regular, read_json
+from ....files.storage import is_regular, read_json
 from ..meta_model import GENERATION
 
 _ENGLISH = "en"

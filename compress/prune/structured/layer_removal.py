@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import RecipeError
-from ....terminal import Progress
+from ....terminal.progress import Progress
 from ...model.block_anatomy import BlockAnatomy
 from ...model.skeleton import Skeleton
 from ...pipeline.block_inputs import BlockRunner, Stream, real_rows

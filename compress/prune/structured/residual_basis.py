@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ....terminal import Progress
+from ....terminal.progress import Progress
 from ...model.block_anatomy import BlockAnatomy, Linear, Norm
 from ...model.weights import WeightSource
 from ...pipeline.block_inputs import BlockRunner, Stream

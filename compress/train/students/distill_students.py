@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from ....errors import CheckpointError, RecipeError, TrainingError, UnknownName
-from ....foreign import foreign_errors_are_typed
-from ....storage import read_json
+from ....files.storage import read_json
+from ....files.third_party_errors import third_party_errors_are_typed
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import Linear
 from ...model.checkpoint.block_sizes import layer_counts
@@ -170,7 +170,7 @@ def _drawn(path: Path) -> Any:
         check_settings(settings)
     except (CheckpointError, UnknownName) as error:
         raise TrainingError(f"{path} describes no student: {error.what}", fix=error.fix) from None
-    with foreign_errors_are_typed(
+    with third_party_errors_are_typed(
         lambda why: TrainingError(f"transformers makes no model of {path}", why=why, fix=_STUDENT)
     ):
         config = AutoConfig.from_pretrained(path)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ....read_ahead import Ahead
+from ....files.read_ahead import Ahead
 from ...model.anatomy import module_name, stored_name
 from ...model.block_anatomy import Linear
 from ...model.skeleton import Skeleton, TokenTable

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ....errors import RecipeError
-from ....storage import write_json
+from ....files.storage import write_json
 from ...measure.reading import read
 from ...model.anatomy import Anatomy, module_name
 from ...model.block_anatomy import BlockAnatomy, Linear, Norm

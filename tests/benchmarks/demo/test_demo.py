@@ -13,8 +13,8 @@ from edgepress.benchmarks.quality import greedy_text
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.errors import InputError, OutputExists
-from edgepress.output_lock import OutputLock
-from edgepress.storage import write_json
+from edgepress.files.output_lock import OutputLock
+from edgepress.files.storage import write_json
 
 pytestmark = pytest.mark.chain
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.demo.resumable import ResumableStep, run_steps
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 
 class Bench:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from edgepress.benchmarks.demo.step_progress import StepProgress
-from edgepress.terminal import Lines
+from edgepress.terminal.progress import Lines
 
 
 def test_tasks_are_shown_and_notes_are_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edgepress.storage import write_json
+from edgepress.files.storage import write_json
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from edgepress.benchmarks.records.record import Measurement, SampleAnswer, Subje
 from edgepress.benchmarks.speed.per_op import accounts, with_bandwidth
 from edgepress.benchmarks.speed.trace import Kernel
 from edgepress.errors import InputError, OutputExists
-from edgepress.escaping import printable
+from edgepress.files.escaping import printable
 from edgepress.runtime.bundle.graph_file import GraphFile
 
 pytestmark = pytest.mark.chain

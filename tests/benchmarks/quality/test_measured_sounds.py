@@ -22,7 +22,7 @@ from edgepress.runtime.audio.wav_file import filled, read_sound
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.sound import Sound
 from edgepress.runtime.engine.speech_to_text import SpeechToTextModel
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from ...conftest import save_sounds, spoken_settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgepress.benchmarks.quality.needs import validate_needs
 from edgepress.benchmarks.quality.validate import plan_validation
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 
 def test_an_embedding_takes_an_encoder_no_time(

@@ -10,7 +10,7 @@ import pytest
 from edgepress.benchmarks.records import answer_cache
 from edgepress.benchmarks.records.answer_cache import FOLDER, AnswerCache
 from edgepress.compress.pipeline.sealed import sealed
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from safetensors.numpy import save
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -13,7 +13,7 @@ from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.compress.api import compress_model
 from edgepress.errors import BundleError, InputError, UnknownName
 from edgepress.export.api import export_bundle
-from edgepress.storage import sha256_file
+from edgepress.files.storage import sha256_file
 
 IDS = np.random.default_rng(0).integers(3, 200, size=(2, 24))
 TEXTS = ["the river ran under old stone bridges", "boats", "merchants counted copper coins and " * 6]

@@ -10,7 +10,7 @@ import pytest
 from edgepress.benchmarks.serving.client import Reply
 from edgepress.benchmarks.serving.load import Level, LoadPlan, run_level
 from edgepress.errors import EngineError, OutOfResource
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 PLAN = LoadPlan(prompt_tokens=4, vocabulary=50, fewest=6, most_seconds=0, seed=0)
 

@@ -15,7 +15,7 @@ import pytest
 from edgepress.benchmarks.serving.contract import ServingTask, engine
 from edgepress.benchmarks.serving.server import Server, free_port
 from edgepress.errors import CheckpointError, EngineError, MissingDependency, OutOfResource, OutputBusy
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 pytestmark = pytest.mark.chain
 VLLM = engine("vllm")
@@ -100,7 +100,7 @@ def test_it_ends_when_the_measurement_is_killed(fake_vllm: Callable[[str], Path]
         "import pathlib, time\n"
         "from edgepress.benchmarks.serving.contract import ServingTask, engine\n"
         "from edgepress.benchmarks.serving.server import Server, free_port\n"
-        "from edgepress.terminal import Silent\n"
+        "from edgepress.terminal.progress import Silent\n"
         "task = ServingTask(pathlib.Path('c'), 'mine', free_port(), 8, 2, 1, 1024)\n"
         "with Server(engine('vllm'), task, Silent()):\n"
         "    time.sleep(600)\n"

@@ -30,7 +30,7 @@ from edgepress.devices.transports.answers import DeviceError, Facts
 from edgepress.errors import EdgepressError, OutOfResource, OutputBusy, RefusedByPolicy
 from edgepress.export.api import export_bundle
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from ...devices.transports.test_answers import FACTS
 from ...loopback import Loopback, client, installed_wheels, require_sshd

@@ -14,7 +14,7 @@ from edgepress.benchmarks.speed.elsewhere import profile_on
 from edgepress.devices.transports.sending import prepare
 from edgepress.devices.transports.ssh import Link
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from ...loopback import Loopback
 from .test_elsewhere import PI, Seen, asked, bundle, machine

@@ -21,7 +21,7 @@ from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.benchmarks.speed.work.loaded_work import Sample
 from edgepress.benchmarks.speed.work.quantities import quantities
 from edgepress.benchmarks.speed.work.timed_work import Embedding, TimedGeneration
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 MS = 1_000_000
 GENERATION = TimedGeneration(prompt_tokens=100, new_tokens=5)

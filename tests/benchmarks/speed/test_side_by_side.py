@@ -19,7 +19,7 @@ from edgepress.devices.probe import probe
 from edgepress.devices.state import read_state
 from edgepress.devices.transports.answers import DeviceError, Facts
 from edgepress.errors import InputError, RefusedByPolicy
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from ...devices.transports.test_answers import FACTS
 from ..conftest import latency, metric, subject

@@ -11,7 +11,7 @@ import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 
 Make = Callable[..., Path]
 

@@ -10,8 +10,8 @@ import pytest
 from edgepress.compress.model.image_processor import preprocessing_of, require_preprocessing
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError
+from edgepress.files.storage import write_json
 from edgepress.runtime.bundle.preprocessing import Preprocessing
-from edgepress.storage import write_json
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 

@@ -13,7 +13,7 @@ from edgepress.compress.model import model_names
 from edgepress.compress.model.license import License
 from edgepress.compress.model.models import ResolvedModel, resolve
 from edgepress.errors import InputError, MissingDependency, RefusedByPolicy, UnknownName
-from edgepress.storage import cache_directory, read_json
+from edgepress.files.storage import cache_directory, read_json
 
 
 def test_a_directory_is_itself(pico_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.pipeline.block_shards import BlockWriter
 from edgepress.compress.pipeline.stage import StageResult, assemble
 from edgepress.export.api import export_bundle
+from edgepress.files.storage import read_json, write_json
 from edgepress.plugins import names
-from edgepress.storage import read_json, write_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

@@ -13,7 +13,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.read_ahead import Ahead
+from edgepress.files.read_ahead import Ahead
 
 
 @pytest.fixture(params=["W8A16-g32", "W4A16_ASYM-g16"])

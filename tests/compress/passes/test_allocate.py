@@ -13,8 +13,8 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.solve import scheme_budget, scheme_costs
 from edgepress.compress.solve.allocation import mixed_strip, read_allocation, strip
 from edgepress.errors import RecipeError, ShapeError
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 
 pytestmark = pytest.mark.chain
 

@@ -30,9 +30,9 @@ from edgepress.compress.text import measured_text
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.measured_text import MEASURED_AT_ONCE
 from edgepress.compress.text.micro_batches import micro_batches_of
+from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
-from edgepress.terminal import ProgressTask, Silent
+from edgepress.terminal.progress import ProgressTask, Silent
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import RecipeError
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 
 pytestmark = pytest.mark.chain
 

@@ -17,8 +17,8 @@ from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.solve import block_descent
 from edgepress.compress.solve.learned_rounding import LearnedRounding
 from edgepress.errors import OutOfResource
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json, sha256_file
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, sha256_file
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

@@ -18,7 +18,7 @@ from edgepress.compress.passes.awq import Awq
 from edgepress.compress.pipeline.block import Block
 from edgepress.compress.solve.folding import powers, search
 from edgepress.compress.solve.links import Link
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

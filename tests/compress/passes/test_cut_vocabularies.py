@@ -16,13 +16,13 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.calibration_audio import spoken
 from edgepress.errors import CheckpointError
 from edgepress.export.api import export_bundle
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, write_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.speech_to_text import SpeechToTextModel
 from edgepress.runtime.engine.text_to_text import TextToTextModel
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json, write_json
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer

@@ -19,10 +19,10 @@ from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.compress.train.losses.loss_names import paired_blocks
 from edgepress.errors import TrainingError
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, write_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json, write_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 pytestmark = pytest.mark.chain
 

@@ -25,10 +25,10 @@ from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.errors import RecipeError, ShapeError
 from edgepress.export.api import export_bundle
+from edgepress.files.storage import read_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 

@@ -26,9 +26,9 @@ from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type
 from edgepress.errors import CheckpointError, RecipeError
+from edgepress.files.storage import read_json
 from edgepress.runtime.text.greedy_loops import prompt_ids
-from edgepress.storage import read_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

@@ -15,7 +15,7 @@ from edgepress.compress.pipeline.block import LayerStatus
 from edgepress.compress.pipeline.collect import coverage
 from edgepress.compress.prune.structured.expert_pruning import ExpertUse
 from edgepress.errors import InputError, RecipeError
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from torch import Tensor
 
 CALIBRATED: dict[str, Any] = {"samples": 16, "length": 32}

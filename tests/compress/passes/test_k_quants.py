@@ -16,7 +16,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.errors import CheckpointError, InputError, RecipeError, ShapeError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 

@@ -20,7 +20,7 @@ from edgepress.compress.numbers.super_blocks import quantize_blocks
 from edgepress.compress.passes.k_quants import KQuants
 from edgepress.compress.pipeline.block import Block
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from gguf import GGUFReader
 from gguf.quants import dequantize
 from numpy.typing import NDArray

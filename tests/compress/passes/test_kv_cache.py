@@ -26,7 +26,7 @@ from edgepress.compress.passes.kv_cache import (
     span_to_scale,
 )
 from edgepress.errors import CheckpointError, RecipeError
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file

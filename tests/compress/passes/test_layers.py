@@ -22,8 +22,8 @@ from edgepress.compress.prune.structured.residual_fit import ResidualError
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
+from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

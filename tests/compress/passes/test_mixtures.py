@@ -17,8 +17,8 @@ from edgepress.compress.solve.gptq_losses import GptqChangeLosses
 from edgepress.compress.solve.unseen_experts import with_unseen
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.micro_batches import micro_batches_of
+from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
 from torch import Tensor
 
 SHARED: dict[str, Any] = {

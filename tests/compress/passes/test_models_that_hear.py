@@ -11,8 +11,8 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import RecipeError
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 
 from ..conftest import Watched
 

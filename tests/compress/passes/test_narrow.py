@@ -15,8 +15,8 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.errors import CheckpointError, RecipeError, ShapeError
 from edgepress.export.api import export_bundle
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json, write_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, write_json
 from torch import Tensor
 
 Watched = Callable[..., AbstractContextManager[list[float]]]

@@ -18,7 +18,7 @@ from edgepress.compress.prune.structured.part_pruning import UnitPruning, kept_u
 from edgepress.compress.prune.structured.units import ChannelUnits
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

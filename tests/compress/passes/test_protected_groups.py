@@ -14,7 +14,7 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.text import measured_text
 from edgepress.compress.text.protected_text import read_protected
 from edgepress.errors import InputError, RecipeError
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 
 pytestmark = pytest.mark.chain
 

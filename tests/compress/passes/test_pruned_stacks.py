@@ -24,10 +24,10 @@ from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, write_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json, write_json
 from torch import Tensor, nn
 
 from ..conftest import Watched

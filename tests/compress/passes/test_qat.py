@@ -24,8 +24,8 @@ from edgepress.compress.train.students.rounded_linear import round_cache
 from edgepress.compress.train.students.student import Student
 from edgepress.errors import TrainingError
 from edgepress.export.api import export_bundle
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json, sha256_file
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, sha256_file
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 

@@ -20,8 +20,8 @@ from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.train.learning import checkpoint_blocks
 from edgepress.compress.train.students.student import Student
 from edgepress.errors import TrainingError
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 

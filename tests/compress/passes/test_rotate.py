@@ -22,7 +22,7 @@ from edgepress.compress.rotate.rotation import (
     rotate_residual,
 )
 from edgepress.errors import EdgepressError, InputError
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

@@ -13,10 +13,10 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import InputError
 from edgepress.export.api import export_bundle
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.engine.text_to_text import TextToTextModel
-from edgepress.storage import read_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

@@ -21,7 +21,7 @@ from edgepress.compress.pipeline.block import Block
 from edgepress.compress.pipeline.statistics import STATISTICS
 from edgepress.compress.solve.folding import fold, migrations, powers
 from edgepress.compress.solve.links import Link, links
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from torch import Tensor
 
 SIX: dict[str, Any] = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}

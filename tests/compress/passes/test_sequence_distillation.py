@@ -20,10 +20,10 @@ from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.train.students.distill_students import shallow_source
 from edgepress.errors import RecipeError, TrainingError
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, write_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json, write_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

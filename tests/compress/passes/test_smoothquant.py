@@ -21,7 +21,7 @@ from edgepress.compress.pipeline.statistics import STATISTICS
 from edgepress.compress.solve.folding import migrations
 from edgepress.compress.solve.links import Link
 from edgepress.errors import RecipeError
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

@@ -16,7 +16,7 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 
 FAMILIES = ("lfm2", "mamba", "mamba2", "jamba")
 RECIPE = "passes: [{pass: awq, scheme: W4A16-g16, quantize: false}, {pass: gptq, scheme: W4A16-g16}]"

@@ -14,8 +14,8 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.passes.autoround import Autoround
 from edgepress.export.api import export_bundle
+from edgepress.files.storage import read_json
 from edgepress.runtime.api import open_bundle
-from edgepress.storage import read_json
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor

@@ -23,12 +23,12 @@ from edgepress.compress.text.micro_batches import MicroBatch, first_tokens
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.engine.text_to_text import TextToTextModel
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from torch import Tensor
 
 from ..conftest import Watched

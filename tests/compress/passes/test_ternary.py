@@ -18,8 +18,8 @@ from edgepress.compress.train.students.rounded_linear import RoundedLinear
 from edgepress.compress.train.students.student import Student
 from edgepress.errors import RecipeError, ShapeError
 from edgepress.export.api import export_bundle
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 

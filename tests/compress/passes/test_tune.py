@@ -13,8 +13,8 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.errors import CalibrationError, RecipeError, TrainingError
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 

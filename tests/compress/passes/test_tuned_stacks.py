@@ -10,8 +10,8 @@ import pytest
 import torch
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 
 from ..conftest import Watched
 

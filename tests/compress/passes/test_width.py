@@ -24,7 +24,7 @@ from edgepress.compress.prune.structured.residual_fit import (
 )
 from edgepress.errors import InputError, RecipeError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

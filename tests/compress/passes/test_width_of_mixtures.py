@@ -13,7 +13,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import InputError, RecipeError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

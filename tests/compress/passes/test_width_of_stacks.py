@@ -13,7 +13,7 @@ from edgepress.compress.api import compress_model
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import InputError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.chain

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from edgepress.compress.api import compress_model
 from edgepress.compress.pipeline.advance import BlockAdvance
-from edgepress.terminal import ProgressTask, Silent
+from edgepress.terminal.progress import ProgressTask, Silent
 
 # Each with what else it sets; a pass that only rounds moves a layer at a time in models so small.
 PASSES: dict[str, dict[str, Any]] = {

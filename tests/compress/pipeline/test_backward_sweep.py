@@ -20,9 +20,9 @@ from edgepress.benchmarks.lab.programs.streamed_gradients import (
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.backward_sweep import BackwardSweep
 from edgepress.errors import CalibrationError
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
-from edgepress.terminal import Silent
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
+from edgepress.terminal.progress import Silent
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

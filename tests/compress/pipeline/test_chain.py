@@ -17,9 +17,9 @@ from edgepress.compress.pipeline.chain import StageChain, stages_of
 from edgepress.compress.pipeline.model_pass import ModelPass
 from edgepress.compress.pipeline.stage import Stage, StageResult
 from edgepress.compress.text.calibration import Calibration, calibration_from
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from safetensors.torch import save_file
 
 pytestmark = pytest.mark.chain

@@ -23,9 +23,9 @@ from edgepress.compress.pipeline.sweep import Sweep
 from edgepress.compress.solve.group_solving import HALVES
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.errors import RecipeError
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 pytestmark = pytest.mark.chain
 

@@ -19,9 +19,9 @@ from edgepress.compress.pipeline.sweep import Sweep
 from edgepress.compress.solve.collecting_runs import collecting_runs
 from edgepress.compress.solve.group_solving import HALVES
 from edgepress.compress.text.calibration import calibration_from
+from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from torch import Tensor
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -16,9 +16,9 @@ from edgepress.compress.pipeline.damage_probe import DamageProbe
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.probe_text import SHA256, TEXTS, probe_batches
 from edgepress.errors import CalibrationError
+from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 pytestmark = pytest.mark.chain
 

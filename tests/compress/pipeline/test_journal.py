@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.sealed import read_sealed, write_sealed
-from edgepress.storage import write_json
+from edgepress.files.storage import write_json
 
 UNITS = 3
 

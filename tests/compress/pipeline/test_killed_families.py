@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from edgepress.compress.api import compress_model
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 
 from ...export.test_families import ENCODERS, FIRST, MIXTURES, Variant, label
 

@@ -15,8 +15,8 @@ from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.stage import prepared
 from edgepress.compress.text.calibration import Calibration
 from edgepress.compress.text.token_batch import TokenBatch
-from edgepress.hashed_tree import hash_tree
-from edgepress.terminal import Silent
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.terminal.progress import Silent
 from safetensors.torch import load_file
 
 CPU = torch.device("cpu")

@@ -35,8 +35,8 @@ from edgepress.errors import (
     RecipeError,
     ShapeError,
 )
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json, write_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, write_json
 
 Watched = Callable[..., AbstractContextManager[list[float]]]
 

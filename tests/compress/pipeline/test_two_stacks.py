@@ -26,8 +26,8 @@ from edgepress.compress.pipeline.forward import BatchSplitter
 from edgepress.compress.pipeline.last_states import encode, last_states
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.text.token_batch import TokenBatch
-from edgepress.hashed_tree import hash_tree
-from edgepress.terminal import Silent
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.terminal.progress import Silent
 from safetensors.torch import load_file
 from torch import Tensor
 

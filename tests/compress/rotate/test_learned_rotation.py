@@ -26,7 +26,7 @@ from edgepress.compress.rotate.learned_rotation import (
 )
 from edgepress.compress.rotate.rotation import mean_preserving, random_orthogonal, random_rotation
 from edgepress.errors import CalibrationError
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from torch import Tensor
 
 SCHEMES = ["W8A8", "W4A16-g16", "MXFP4", "NVFP4"]

@@ -22,8 +22,8 @@ from edgepress.compress.pipeline.stage import assemble
 from edgepress.compress.pipeline.sweep import Sweep
 from edgepress.compress.solve.folding import fold, foldable_links
 from edgepress.compress.solve.links import links
-from edgepress.storage import read_json
-from edgepress.terminal import Silent
+from edgepress.files.storage import read_json
+from edgepress.terminal.progress import Silent
 
 FOUR = {"num_experts": 4, "num_experts_per_tok": 2}
 # Family, changes of its config, and how many links a block has.

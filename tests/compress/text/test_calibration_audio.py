@@ -12,8 +12,8 @@ from edgepress.compress.job import CalibrationChoice, Job
 from edgepress.compress.text.calibration import Calibration
 from edgepress.compress.text.probe_text import TEXTS
 from edgepress.errors import CalibrationError, EdgepressError, InputError
-from edgepress.storage import read_json, write_json
-from edgepress.terminal import Silent
+from edgepress.files.storage import read_json, write_json
+from edgepress.terminal.progress import Silent
 
 from ...conftest import save_sounds, save_wav, spoken_settings
 

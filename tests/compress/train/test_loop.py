@@ -13,7 +13,7 @@ from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.loop import Loop
 from edgepress.compress.train.train_state import LoopSettings
 from edgepress.errors import TrainingError
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from torch import Tensor, nn
 
 TARGETS = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)) * 0.1 + 1

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from edgepress.compress.api import compress_model
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 
 # Two sharded processes without these faults are no slow test: tests/compress/pipeline/test_processes.py.
 pytestmark = [pytest.mark.chain, pytest.mark.slow]
@@ -53,7 +53,7 @@ from edgepress.compress.train.students.sharding import own_rows, whole
 from edgepress.compress.train.students.student import Student
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import TrainingError
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 
 folder, llama, bert, text = map(Path, sys.argv[1:])
 cpu, seen = torch.device("cpu"), {}

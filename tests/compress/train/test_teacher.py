@@ -18,8 +18,8 @@ from edgepress.compress.train import teacher as teacher_module
 from edgepress.compress.train.losses.objective import Objective, ask, objective_for
 from edgepress.compress.train.losses.sequence_terms import SequenceCrossEntropy
 from edgepress.compress.train.teacher import CachedTeacher
-from edgepress.hashed_tree import hash_tree
-from edgepress.terminal import Silent
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.terminal.progress import Silent
 
 pytestmark = pytest.mark.chain
 

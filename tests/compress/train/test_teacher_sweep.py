@@ -18,7 +18,7 @@ from edgepress.compress.train.losses.logit_terms import CrossEntropy, LogitDiver
 from edgepress.compress.train.losses.objective import Objective, ask, objective_for
 from edgepress.compress.train.losses.state_terms import HiddenDistance, StateDistance
 from edgepress.compress.train.teacher_sweep import TeacherSweep
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 CPU = torch.device("cpu")
 DECODERS = "llama mistral qwen2 qwen3 gemma gemma2 gpt2 gpt_neox opt phi bitnet mixtral qwen3_moe".split()

@@ -16,7 +16,7 @@ from edgepress.devices.kernel_table.node_kinds import Fed
 from edgepress.devices.kernel_table.table import Key, read_table
 from edgepress.devices.nvidia import Gpu
 from edgepress.errors import BundleError, InputError, MissingDependency, UnknownName
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 H100 = Gpu(name="NVIDIA H100", memory_mib=81559, driver="570.1", power_limit_w=700, ecc=None, mig=None)
 

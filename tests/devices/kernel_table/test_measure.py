@@ -14,7 +14,7 @@ from edgepress.devices.kernel_table.measure import measure_kernels
 from edgepress.devices.kernel_table.plan import plan, thread_counts
 from edgepress.devices.kernel_table.table import read_table
 from edgepress.errors import EdgepressError, OutOfResource
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 pytestmark = pytest.mark.chain
 

@@ -19,7 +19,7 @@ class Shown:
         return self.now
 
     def eta(self, total: float, begun: float = 100.0) -> float:
-        """As :class:`edgepress.terminal.Lines` shows it."""
+        """As :class:`edgepress.terminal.progress.Lines` shows it."""
         return (self.now - begun) * (total - self.done) / self.done
 
 

@@ -22,9 +22,9 @@ from edgepress.devices.transports.sending import bundle_files, prepare, send_bun
 from edgepress.devices.transports.ssh import Link
 from edgepress.errors import OutOfResource, OutputBusy
 from edgepress.export.api import export_bundle
+from edgepress.files.storage import sha256_file
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.storage import sha256_file
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from ...loopback import Loopback
 

@@ -22,7 +22,7 @@ from edgepress.devices.transports.kit import make_kit
 from edgepress.devices.transports.platforms import NAMED
 from edgepress.errors import InputError, MissingDependency, OutputExists, RefusedByPolicy
 from edgepress.export.api import export_bundle
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from ...loopback import bare_python, installed_wheels, stubs
 

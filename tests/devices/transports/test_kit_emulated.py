@@ -17,7 +17,7 @@ from edgepress.benchmarks.speed.foreign_line import import_lines
 from edgepress.devices.transports.kit import make_kit
 from edgepress.errors import MissingDependency
 from edgepress.export.api import export_bundle
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from .test_kit import PLAN
 

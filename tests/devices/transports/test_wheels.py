@@ -15,8 +15,8 @@ from edgepress.devices.transports import wheels
 from edgepress.devices.transports.platforms import NAMED, Platform
 from edgepress.devices.transports.wheels import Wheel, environment, key, own_wheel, pins
 from edgepress.errors import InputError, MissingDependency, UnknownName
+from edgepress.files.storage import sha256_file
 from edgepress.runtime.kernels.library import library
-from edgepress.storage import sha256_file
 
 PI = Platform("Linux", "aarch64", (3, 13), (2, 36))
 

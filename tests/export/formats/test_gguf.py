@@ -17,7 +17,7 @@ from edgepress.compress.model.checkpoint.gguf_words import INEXACT
 from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import EdgepressError, InputError, RecipeError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from gguf import GGUFReader
 
 IDS = torch.arange(3, 43).view(2, 20)

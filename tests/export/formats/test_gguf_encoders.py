@@ -13,7 +13,7 @@ from edgepress.benchmarks.lab.same_bytes.pico_models import save_pico
 from edgepress.compress.api import compress_model
 from edgepress.errors import InputError, ShapeError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from gguf import GGUFReader
 from safetensors.numpy import load_file
 

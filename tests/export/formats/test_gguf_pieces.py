@@ -15,8 +15,8 @@ from edgepress.benchmarks.lab.same_bytes.pico_tokenizers import save_pieces
 from edgepress.errors import InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.formats._gguf_pieces import BYTES, SPACE, Pieces, pieces_of
+from edgepress.files.storage import read_json, write_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json, write_json
 from gguf import GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st

@@ -15,7 +15,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import BundleError, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph import whole_graph
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from onnxruntime import InferenceSession
 
 pytestmark = pytest.mark.chain

@@ -17,7 +17,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import GateFailed
 from edgepress.export.api import export_bundle
 from edgepress.export.graph import hub_stacks
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from onnxruntime import InferenceSession
 
 pytestmark = pytest.mark.chain

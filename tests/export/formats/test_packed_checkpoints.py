@@ -16,7 +16,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import GateFailed, InputError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.export.formats import gptq
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.chain

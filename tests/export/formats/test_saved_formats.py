@@ -18,8 +18,8 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import GateFailed, InputError, ShapeError
 from edgepress.export.api import export_bundle
 from edgepress.export.formats import gguf
+from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.storage import read_json
 from gguf import GGUFReader
 
 pytestmark = pytest.mark.chain

@@ -28,12 +28,12 @@ from edgepress.export.graph.graph_writer import Opset
 from edgepress.export.graph.whole_graph import build_graph
 from edgepress.export.opening import open_job
 from edgepress.export.proof.encoder_decoder_proof import prove_encoder_decoder
+from edgepress.files.storage import read_json, sha256_file, write_json
 from edgepress.runtime.api import TextModel, open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.verification import verify_directory
 from edgepress.runtime.engine.text_to_text import TextToTextModel
-from edgepress.storage import read_json, sha256_file, write_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 from ...conftest import sentences
 

@@ -17,7 +17,7 @@ from edgepress.export.graph.whole_graph import build_graph
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.bundle.onnx_wire import external_locations
 from edgepress.runtime.session.session import open_session
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 pytestmark = pytest.mark.chain
 

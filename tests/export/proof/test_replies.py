@@ -11,7 +11,7 @@ from edgepress.cli.entry import run
 from edgepress.export.api import export_bundle
 from edgepress.export.proof import replies
 from edgepress.export.proof.replies import lost_text
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 
 
 @pytest.mark.parametrize(

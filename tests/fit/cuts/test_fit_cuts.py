@@ -10,11 +10,11 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
 from edgepress.export.api import export_bundle
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 from edgepress.fit import search as search_module
 from edgepress.fit.methods import METHODS, SOLVED
-from edgepress.hashed_tree import hash_tree
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.storage import read_json
 
 pytestmark = pytest.mark.chain
 

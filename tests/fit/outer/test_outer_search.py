@@ -22,6 +22,7 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.pipeline.sealed import write_sealed
 from edgepress.errors import OutOfResource
+from edgepress.files.storage import read_json
 from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
 from edgepress.fit.job import Job
@@ -30,8 +31,7 @@ from edgepress.fit.outer.outer_search import OuterSearch, _Claim
 from edgepress.fit.outer.ray_workers import RayWorkers
 from edgepress.fit.outer.worker import outer_search, share
 from edgepress.fit.quantities import DECODE, DISK
-from edgepress.storage import read_json
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 TRIALS = 5
 

@@ -16,7 +16,7 @@ import pytest
 from edgepress.errors import InputError
 from edgepress.fit.outer.ray_workers import RayWorkers
 from edgepress.fit.outer.worker import work_on
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 
 
 class RayError(Exception):

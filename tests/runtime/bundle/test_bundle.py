@@ -14,12 +14,12 @@ from typing import Any
 import onnx
 import pytest
 from edgepress.errors import BundleError, EdgepressError, InputError, RefusedByPolicy
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import sha256_file, write_json
 from edgepress.runtime.api import TextModel, open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.verification import verify_directory
 from edgepress.runtime.engine.load import load_graph
-from edgepress.storage import sha256_file, write_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runtime_toys.bundle import edit_manifest
@@ -356,7 +356,7 @@ def test_an_unreadable_file_is_a_typed_error(own_bundle: Path, monkeypatch: pyte
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("edgepress.hashed_tree.sha256_file", refuse)
+    monkeypatch.setattr("edgepress.files.hashed_tree.sha256_file", refuse)
     with pytest.raises(BundleError, match="Permission denied"):
         Bundle.open(own_bundle)
 

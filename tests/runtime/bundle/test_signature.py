@@ -16,11 +16,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from edgepress.errors import EdgepressError, GateFailed, InputError, OutputExists
-from edgepress.hashed_tree import SIGNATURE, hash_tree
+from edgepress.files.hashed_tree import SIGNATURE, hash_tree
+from edgepress.files.storage import write_json
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.bundle.signature import PASSWORD, Signer, sign_directory, signature_problems
 from edgepress.runtime.bundle.verification import verify_directory
-from edgepress.storage import write_json
 
 SECRET = b"the password of the key"
 

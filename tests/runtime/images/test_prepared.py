@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from edgepress.compress.model.image_processor import preprocessing_of
 from edgepress.errors import InputError
+from edgepress.files.storage import write_json
 from edgepress.runtime.bundle.preprocessing import Preprocessing
 from edgepress.runtime.images.prepared import prepared, read_images
-from edgepress.storage import write_json
 
 Image = pytest.importorskip("PIL.Image")
 BOTH = {"height": 24, "width": 40}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import write_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import write_json
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from . import decoder, encoder

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from edgepress.runtime.session import cpu_features as vnni
+from edgepress.runtime.session.cpu_features import first_processor
+
+TWO = "processor\t: 0\nmodel name\t: One: A\nflags\t\t: fpu avx2\n\nmodel name\t: Two\npower management:\n"
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,19 @@ def test_unknown_x86_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_other_architectures_have_no_such_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vnni.platform, "machine", lambda: "aarch64")
     assert not vnni.products_saturate(tmp_path / "missing")
+
+
+def test_the_first_processor_counts(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(TWO)
+    assert first_processor(tmp_path / "cpuinfo") == {
+        "processor": "0",
+        "model name": "One: A",
+        "flags": "fpu avx2",
+        "power management": "",
+    }
+
+
+def test_no_file_says_nothing_and_neither_do_lines_without_a_name(tmp_path: Path) -> None:
+    assert first_processor(tmp_path / "missing") == {}
+    (tmp_path / "odd").write_bytes(b"\xff\xfe no field\n\n")
+    assert first_processor(tmp_path / "odd") == {}

@@ -30,7 +30,7 @@ def train(task: TrainingTask, variant: str) -> None:
     from .....compress.passes.qat import Qat
     from .....compress.pipeline.block_shards import Masks
     from .....compress.pipeline.stage import Stage, assemble
-    from .....terminal import Silent
+    from .....terminal.progress import Silent
 
     sequences = task.tokens()
     rows_of = len(sequences[0])

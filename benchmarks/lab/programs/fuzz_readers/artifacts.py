@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .....errors import BundleError, RefusedByPolicy
-from .....hashed_tree import hash_tree
-from .....storage import sha256_json, write_json
+from .....files.hashed_tree import hash_tree
+from .....files.storage import sha256_json, write_json
 from .models import Reader
 
 CHAT = [{"role": "user", "content": "what ran?"}, {"role": "assistant", "content": "the river"}]

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .....storage import read_json, write_json
+from .....files.storage import read_json, write_json
 from ...same_bytes.pico_models import make_subjects
 from .models import WORDS, Reader
 

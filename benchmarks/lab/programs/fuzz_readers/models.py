@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .....storage import sha256_file
+from .....files.storage import sha256_file
 from ...same_bytes.pico_models import make_subjects
 
 TEXT = "The river ran 12 € under old stone bridges, naïve señor! 🙂 <|im_end|>"
@@ -127,7 +127,7 @@ def recipe(folder: Path) -> Reader:
     from .....compress.rates import measured_rates
     from .....compress.recipe import load_recipe
     from .....compress.recipe_files import names, text_of
-    from .....yaml_safe import load_yaml
+    from .....files.yaml_safe import load_yaml
 
     rates = measured_rates()
     vars(planning)["measured_rates"] = lambda: rates  # once: a mutant takes a tenth of the time

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .....storage import read_json, write_json
+from .....files.storage import read_json, write_json
 from ...pooling import STAGES
 
 _POOLED = {1: "mean_tokens", 2: "cls_token", 3: "lasttoken"}

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .....disk import disk_full_is_typed
 from .....errors import CheckpointError, RefusedByPolicy
-from .....foreign import foreign_errors_are_typed
+from .....files.disk import disk_full_is_typed
+from .....files.storage import read_json
+from .....files.third_party_errors import third_party_errors_are_typed
 from .....runtime.text.child_process import ChildProcess, Limits
-from .....storage import read_json
 from ..gguf_header import GgufHeader
 from ..gguf_words import READ
 
@@ -46,7 +46,7 @@ def save_tokenizer(
         empty.mkdir()
         saved.mkdir()
         with (
-            foreign_errors_are_typed(unreadable),
+            third_party_errors_are_typed(unreadable),
             ChildProcess(Path(__file__).with_name(_WORKERS.get(kind, _WORKER)), refused=refused) as child,
         ):
             child.ask({"model": str(empty), "file": str(path.absolute()), "target": str(saved)}, limits)

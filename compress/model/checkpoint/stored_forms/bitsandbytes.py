@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .....errors import CheckpointError
-from .....limits import finite_number
+from .....files.limits import finite_number
 from ....numbers.qtensor import QTensor
 from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm

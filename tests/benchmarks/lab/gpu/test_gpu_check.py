@@ -27,7 +27,7 @@ from edgepress.compress.api import compress_model
 from edgepress.devices.kernel_table import gpu
 from edgepress.devices.nvidia import Gpu
 from edgepress.errors import InputError, MissingDependency
-from edgepress.terminal import Progress, Silent
+from edgepress.terminal.progress import Progress, Silent
 
 from ....devices.kernel_table.tables import small_table
 

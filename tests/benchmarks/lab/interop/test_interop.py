@@ -20,7 +20,7 @@ from edgepress.benchmarks.lab.interop.kinds import ALL, READ_AND_WRITE
 from edgepress.benchmarks.lab.interop.table import passed, table, tables
 from edgepress.benchmarks.lab.peers.workspace import Workspace
 from edgepress.export.formats.onnx_hub import NOT_IN_OPTIMUM, NOT_IN_TRANSFORMERS_JS
-from edgepress.storage import write_json
+from edgepress.files.storage import write_json
 
 KEPT = Path(edgepress.__file__).parent / "benchmarks" / "lab" / "results" / "raw" / "interop.jsonl"
 

@@ -15,7 +15,7 @@ from edgepress.benchmarks.lab.peers.decoder_models import prompts, subject
 from edgepress.benchmarks.lab.peers.measure import DecoderPlan, EngineRow, turned
 from edgepress.benchmarks.lab.peers.workspace import Workspace, peers, setup, trouble
 from edgepress.errors import InputError, MissingDependency
-from edgepress.storage import write_json
+from edgepress.files.storage import write_json
 
 RUN = {
     "kind": "run",

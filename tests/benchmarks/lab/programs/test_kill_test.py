@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from edgepress.benchmarks.lab.programs.kill_test import SPANS, Kill, Moment, Victim, kill_moments, row_of
 from edgepress.compress.api import compress_model
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import write_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import write_json
 
 pytestmark = pytest.mark.chain
 

@@ -9,7 +9,7 @@ import pytest
 from edgepress.benchmarks.lab.study import interleaved
 from edgepress.benchmarks.lab.study.interleaved import TimedWork, ratio, recorded, timed
 from edgepress.export.api import export_bundle
-from edgepress.storage import write_json
+from edgepress.files.storage import write_json
 
 pytestmark = pytest.mark.chain
 

@@ -14,7 +14,7 @@ from edgepress.benchmarks.quality.subgroups.items import Association
 from edgepress.benchmarks.quality.subgroups.measure_slices import measure_slices
 from edgepress.benchmarks.quality.subgroups.slice_run import Given
 from edgepress.benchmarks.quality.subgroups.slice_table import render, worst
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from rich.console import Console
 
 

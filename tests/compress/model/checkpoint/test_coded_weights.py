@@ -22,7 +22,7 @@ from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.errors import CheckpointError, RecipeError, UnknownName
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from safetensors.torch import load_file, save_file
 
 from .stored_forms.rewriting import BLOCK, Packer, Part, rewritten

@@ -20,7 +20,7 @@ from edgepress.compress.passes.rtn import Rtn
 from edgepress.compress.recipe import load_recipe
 from edgepress.errors import CheckpointError, InputError, RecipeError, ShapeError, TrainingError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from safetensors.torch import load_file
 
 CALIBRATED: dict[str, Any] = {"samples": 8, "length": 32}

@@ -31,9 +31,9 @@ from edgepress.errors import (
     ShapeError,
     UnknownName,
 )
+from edgepress.files.staging import Staging
+from edgepress.files.storage import read_json, sha256_file
 from edgepress.runtime.text.tokenizer import Tokenizer
-from edgepress.staging import Staging
-from edgepress.storage import read_json, sha256_file
 from safetensors.torch import load_file
 
 from ....conftest import save_decoder

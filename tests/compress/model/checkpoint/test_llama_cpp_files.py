@@ -15,7 +15,7 @@ from edgepress.compress.model.checkpoint import gguf_source
 from edgepress.compress.model.checkpoint.gguf_header import read_gguf_header
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 
 from .test_gguf_source import gguf_name, interleaved
 

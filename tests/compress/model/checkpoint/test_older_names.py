@@ -10,7 +10,7 @@ import pytest
 import torch
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.errors import CheckpointError
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from safetensors.torch import load_file, save_file
 
 MODERN = {

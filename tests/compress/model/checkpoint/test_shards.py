@@ -20,7 +20,7 @@ from edgepress.compress.model.checkpoint.shards import INDEX, SINGLE, ShardFiles
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.chain

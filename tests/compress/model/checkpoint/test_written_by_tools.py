@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from edgepress.compress.model.weights import WeightSource
-from edgepress.storage import read_json, sha256_file
+from edgepress.files.storage import read_json, sha256_file
 from safetensors.torch import load_file
 
 FOLDER = Path(__file__).parent / "written_by"

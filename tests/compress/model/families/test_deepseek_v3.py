@@ -14,8 +14,8 @@ from edgepress.compress.model.family import anatomy_of
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, RecipeError
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 from torch import nn
 
 Watched = Callable[..., AbstractContextManager[list[float]]]

@@ -11,7 +11,7 @@ from edgepress.compress.model.hearing.feature_extractor import log_mel_of, requi
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.log_mel import LogMel
 from edgepress.errors import CheckpointError, EdgepressError, InputError
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 
 NAMED = {"feature_extractor_type": "WhisperFeatureExtractor"}
 USUAL = LogMel(16_000, 480_000, 400, 160, 80)

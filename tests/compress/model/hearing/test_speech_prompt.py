@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from edgepress.compress.model.hearing.speech_prompt import SpeechPrompt, speech_prompt
 from edgepress.errors import CheckpointError
-from edgepress.storage import write_json
+from edgepress.files.storage import write_json
 
 LANGUAGES = {"<|en|>": 40, "<|de|>": 41}
 TASKS = {"transcribe": 51, "translate": 50}

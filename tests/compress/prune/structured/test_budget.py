@@ -12,7 +12,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.prune.structured.budget import Budget
 from edgepress.compress.recipe import load_recipe
 from edgepress.errors import RecipeError
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 
 pytestmark = pytest.mark.chain
 

@@ -17,7 +17,7 @@ from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, objective_for, total_loss
 from edgepress.compress.train.losses.sequence_terms import SequenceCrossEntropy
 from edgepress.errors import CheckpointError
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from torch import Tensor
 
 pytestmark = pytest.mark.chain

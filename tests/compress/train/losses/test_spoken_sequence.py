@@ -15,8 +15,8 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.objective import Objective, ask, total_loss
 from edgepress.compress.train.losses.spoken_sequence import SpokenSequence
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json
 
 from ....conftest import spoken_settings
 from ...conftest import Watched

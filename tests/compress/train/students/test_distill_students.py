@@ -26,9 +26,9 @@ from edgepress.compress.train.students.distill_students import (
 )
 from edgepress.errors import EdgepressError, RecipeError, TrainingError
 from edgepress.export.api import export_bundle
-from edgepress.hashed_tree import hash_tree
-from edgepress.storage import read_json, write_json
-from edgepress.terminal import Silent
+from edgepress.files.hashed_tree import hash_tree
+from edgepress.files.storage import read_json, write_json
+from edgepress.terminal.progress import Silent
 from torch import nn
 
 LEARN: dict[str, Any] = {

@@ -16,7 +16,7 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.students.student import Student
-from edgepress.read_ahead import Ahead
+from edgepress.files.read_ahead import Ahead
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.chain

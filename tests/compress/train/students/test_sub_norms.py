@@ -17,7 +17,7 @@ from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.students.sub_norms import source_with_sub_norms
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json
+from edgepress.files.storage import read_json
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.chain

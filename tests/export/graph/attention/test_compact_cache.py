@@ -22,11 +22,11 @@ from edgepress.errors import BundleError, GateFailed, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.build import WeightView
 from edgepress.export.proof.distances import divergence, log_softmax
+from edgepress.files.storage import read_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.encoder_decoder import EncoderDecoder
 from edgepress.runtime.engine.text_to_text import TextToTextModel
-from edgepress.storage import read_json
 from transformers import AutoModelForSeq2SeqLM
 
 pytestmark = pytest.mark.chain

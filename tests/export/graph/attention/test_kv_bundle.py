@@ -16,7 +16,7 @@ from edgepress.errors import GateFailed, InputError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.build import WeightView
 from edgepress.export.proof.distances import divergence, log_softmax
-from edgepress.hashed_tree import hash_tree
+from edgepress.files.hashed_tree import hash_tree
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine import batch_decoder
 from edgepress.runtime.engine.batch_decoder import BatchDecoder

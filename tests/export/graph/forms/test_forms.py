@@ -22,7 +22,7 @@ from edgepress.export.graph.linear.nbits import packed
 from edgepress.export.graph.whole_graph import build_graph, save_graph
 from edgepress.export.proof.drive import GraphDriver
 from edgepress.runtime.session.session import open_session
-from edgepress.terminal import Silent
+from edgepress.terminal.progress import Silent
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

@@ -12,7 +12,7 @@ import torch
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, RecipeError
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 
 from .rewriting import BLOCK, Packer, Part, changed, on_grid, rewritten, stream
 

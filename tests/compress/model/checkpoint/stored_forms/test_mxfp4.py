@@ -14,7 +14,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, RecipeError
 from edgepress.export.api import export_bundle
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 
 from .rewriting import BLOCK, Packer, Part, changed, rewritten
 

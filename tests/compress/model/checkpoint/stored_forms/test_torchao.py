@@ -14,7 +14,7 @@ import pytest
 import torch
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CheckpointError, RefusedByPolicy
-from edgepress.storage import read_json, write_json
+from edgepress.files.storage import read_json, write_json
 
 from .rewriting import BLOCK, Packer, Part, changed, metadata_of, noted, rewritten
 
