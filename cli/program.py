@@ -17,7 +17,7 @@ import click
 from .. import __version__
 from ..errors import UnknownName
 from .verb import GIVEN
-from .verb_list import VERBS, write_environment, write_verbs
+from .verb_list import ELSEWHERE, VERBS, write_environment, write_verbs
 
 SHORT = "edgepress.short"  # of a context: help without what a first look has no use for
 
@@ -55,7 +55,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in VERBS:
-            raise UnknownName("verb", args[0], VERBS)
+            line = ELSEWHERE.get(args[0], "")
+            raise UnknownName("verb", args[0], VERBS, fix=line and f"here it is: {line}")
         return super().resolve_command(ctx, args)
 
     def make_context(

@@ -35,10 +35,32 @@ GROUPS = {
         "recipe": "List, show and check recipes; list passes and their options.",
         "devices": "List targets, probe this machine, add others over ssh.",
         "doctor": "Check the installation and say how to fix it.",
-        "demo": "The whole chain on two small real models, in ten minutes.",
+        "demo": "The whole chain on a small real model, in two minutes.",
     },
 }
 VERBS = {name: said for group in GROUPS.values() for name, said in group.items()}
+
+# Verbs of other tools, and the whole line that does the same here.
+ELSEWHERE = {
+    "chat": 'edgepress generate BUNDLE --prompt "…"',
+    "convert": "edgepress export CHECKPOINT -o BUNDLE",
+    "gguf": "edgepress export CHECKPOINT --format gguf -o OUT",
+    "mlx": "edgepress export CHECKPOINT --format gguf -o OUT (for llama.cpp; there is no form for MLX)",
+    "prune": "edgepress compress MODEL --recipe RECIPE --text TEXT -o OUT, with a pass that prunes",
+    "push": "hf upload USER/NAME BUNDLE",
+    "quantize": "edgepress compress MODEL --scheme W4A16 -o OUT",
+    "run": 'edgepress generate BUNDLE --prompt "…"',
+    "search": "edgepress fit MODEL --max-disk 75MB --text TEXT -o OUT",
+    "serve": "vllm serve CHECKPOINT (edgepress has no server; it measures that one: profile --engine vllm)",
+    "tflite": "edgepress export CHECKPOINT --for standard -o BUNDLE (ONNX; there is no TFLite)",
+}
+# What a verb cannot begin without: a module, and the extra that brings it.
+NEEDS = {
+    "compress": (("torch", "compress"), ("transformers", "compress")),
+    "demo": (("torch", "compress"), ("onnxruntime", "cpu")),
+    "export": (("torch", "compress"),),
+    "fit": (("torch", "compress"), ("onnxruntime", "cpu"), ("scipy", "fit")),
+}
 
 FIRST_STEPS = (
     "edgepress compress smollm2 --scheme W4A16 -o small",

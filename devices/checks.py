@@ -36,7 +36,28 @@ CORE = (
     "tokenizers",
     "psutil",
 )
-COMPRESS = ("torch", "transformers", "huggingface-hub", "accelerate", "gguf", "onnx", "onnx-ir")
+COMPRESS = (
+    "torch",
+    "transformers",
+    "huggingface-hub",
+    "accelerate",
+    "gguf",
+    "onnx",
+    "onnx-ir",
+    "compressed-tensors",
+)
+# Extras of single verbs and options, each with the packages by which it is recognized.
+OPTIONAL = {
+    "fit": ("scipy",),
+    "images": ("pillow",),
+    "search": ("optuna",),
+    "ray": ("ray",),
+    "sign": ("model-signing", "pyopenssl"),
+    "slices": ("wordfreq",),
+    "genai": ("onnxruntime-genai",),
+    "energy": ("nvidia-ml-py",),
+    "soc": ("zeus",),
+}
 OLDEST_PYTHON = (3, 11)
 SMALL_DISK = 5e9
 
@@ -66,6 +87,7 @@ def examine(*, output: Path | None = None) -> list[Finding]:
         packages(
             "compress", installed(*COMPRESS), COMPRESS, fix='pip install "edgepress[compress]"', needed=False
         ),
+        extras({name: bool(installed(*named)) for name, named in OPTIONAL.items()}),
         onnxruntime_packages(installed(*ONNXRUNTIMES)),
         own_operators(),
         onnxruntime_providers(runtime, installed(*ONNXRUNTIMES), gpus),
@@ -94,6 +116,17 @@ def packages(group: str, found: dict[str, str], wanted: Sequence[str], *, fix: s
     if not missing:
         return Finding(group, "ok", detail)
     return Finding(group, "fail" if needed else "warn", f"missing: {', '.join(missing)}", fix)
+
+
+def extras(found: dict[str, bool]) -> Finding:
+    """Which extras are installed; none of them is needed by a verb that a user has not chosen."""
+    there, missing = (", ".join(name for name in found if found[name] is known) for known in (True, False))
+    fix = (
+        f'for one of those that are not: pip install "edgepress[{missing.partition(",")[0]}]"'
+        if missing
+        else ""
+    )
+    return Finding("extras", "ok", f"installed: {there or 'none'}; not installed: {missing or 'none'}", fix)
 
 
 def own_operators() -> Finding:

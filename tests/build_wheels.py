@@ -2,7 +2,7 @@
 
 The library knows nothing of Python: ONNX Runtime loads it. So a wheel is for every version of Python, and is
 tagged ``py3-none`` and with the oldest glibc whose symbols the library may ask for; what it does ask for is
-read back from it. A processor other than this one needs a cross compiler, as ``aarch64-linux-gnu-gcc`` is.
+read back from it. A processor other than this one needs a cross compiler: ``aarch64-linux-gnu-gcc``, or zig.
 
 The URLs of the metadata come from whoever publishes: ``make wheel ADDRESS=https://HOST/OWNER/edgepress``.
 """
@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,10 +63,13 @@ def project_urls(address: str) -> dict[str, str]:
 
 
 def compiler(machine: str) -> str | None:
-    """The C compiler for ``machine``; None where there is none."""
+    """The C compiler for ``machine``: a native or cross compiler, else zig; None where there is none."""
     native = machine == platform.machine()
     found = os.environ.get("CC", "cc") if native else f"{machine}-linux-gnu-gcc"
-    return found if shutil.which(found) else None
+    if shutil.which(found):
+        return found
+    target = f"{machine}-linux-gnu.{'.'.join(map(str, GLIBC))}"
+    return f"{sys.executable} -m ziglang cc -target {target}" if find_spec("ziglang") else None
 
 
 def build(machine: str, found: str, into: Path) -> Path:
@@ -115,19 +120,22 @@ def library_faults(text: str, machine: str) -> list[str]:
 def main() -> int:
     into = ROOT / "dist"
     into.mkdir(exist_ok=True)
-    bad = 0
-    for machine in MACHINES:
-        found = compiler(machine)
-        if found is None:
-            print(f"{machine}: not built, there is no {machine}-linux-gnu-gcc here")
-            continue
-        wheel = build(machine, found, into)
-        wrong = faults(wheel, machine)
-        bad += bool(wrong)
-        print(f"{wheel.relative_to(ROOT)}: {'; '.join(wrong) or f'{wheel.stat().st_size / 1e6:.1f} MB'}")
-        if wrong:
-            wheel.unlink()
-    return 1 if bad else 0
+    with ThreadPoolExecutor() as pool:
+        return max(pool.map(lambda machine: made(machine, into), MACHINES))
+
+
+def made(machine: str, into: Path) -> int:
+    """Build and check the wheel for ``machine`` and say how it went; 1 for one that was bad and is gone."""
+    found = compiler(machine)
+    if found is None:
+        print(f"{machine}: not built: no {machine}-linux-gnu-gcc here, and no zig (pip install ziglang)")
+        return 0
+    wheel = build(machine, found, into)
+    wrong = faults(wheel, machine)
+    print(f"{wheel.relative_to(ROOT)}: {'; '.join(wrong) or f'{wheel.stat().st_size / 1e6:.1f} MB'}")
+    if wrong:
+        wheel.unlink()
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

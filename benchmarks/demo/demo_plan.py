@@ -8,6 +8,7 @@ from typing import Any
 
 from ..speed.protocol import Protocol
 
+NEW_TOKENS = 128  # as `profile` has it
 PROMPT = "Write a short story about a lighthouse keeper."
 
 
@@ -57,17 +58,27 @@ class DemoSize:
     length: int
     sentences: int
     protocol: Protocol
+    new_tokens: int = NEW_TOKENS
 
 
-# Ten minutes on two cores leave room for six blocks each, and for more until intervals are narrow.
 FULL = DemoSize(
     windows=8,
     length=512,
     sentences=128,
     protocol=Protocol(blocks=6, warmup_seconds=1.0, most_seconds=120.0),
 )
-QUICK = DemoSize(windows=4, length=256, sentences=64, protocol=Protocol.quick())
+# A first look: as much text and as many blocks as two minutes have room for.
+FIRST = DemoSize(
+    windows=4,
+    length=512,
+    sentences=64,
+    protocol=Protocol(blocks=5, warmup_seconds=0.3, most_seconds=20.0),
+    new_tokens=64,
+)
 _TEXT = {"calibration": "wikipedia", "samples": 16, "length": 512}
+_FOUR_BITS = DemoVersion(
+    "w4a16-gptq", "SmolLM2 to 4 bits", _TEXT, {"compress": 45, "export": 8, "validate": 25}
+)
 MODELS = (
     DemoModel(
         name="minilm",
@@ -90,12 +101,7 @@ MODELS = (
         described="SmolLM2",
         versions=(
             DemoVersion("w8a8", "SmolLM2 to 8 bits", {}, {"compress": 10, "export": 10, "validate": 25}),
-            DemoVersion(
-                "w4a16-gptq",
-                "SmolLM2 to 4 bits",
-                _TEXT,
-                {"compress": 45, "export": 8, "validate": 25},
-            ),
+            _FOUR_BITS,
             DemoVersion(
                 "w3a16-gptq",
                 "SmolLM2 to 3 bits",
@@ -106,13 +112,19 @@ MODELS = (
         seconds={"original": 5, "profile": 110},
     ),
 )
-
-
-def smaller(model: DemoModel) -> DemoModel:
-    """The same model, calibrated with a quarter of the sequences, half as long."""
-    less = {"samples": 4, "length": 256}
-    versions = (
-        replace(version, calibration={**version.calibration, **less}) if version.calibration else version
-        for version in model.versions
-    )
-    return replace(model, versions=tuple(versions))
+# What `edgepress demo` does without --all: one decoder in one version.
+FIRST_MODELS = (
+    DemoModel(
+        name="smollm2",
+        model="smollm2",
+        described="SmolLM2",
+        versions=(
+            replace(
+                _FOUR_BITS,
+                calibration={**_TEXT, "samples": 8},
+                seconds={"compress": 35, "export": 8, "validate": 24},
+            ),
+        ),
+        seconds={"original": 6, "profile": 40},
+    ),
+)

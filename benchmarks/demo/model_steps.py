@@ -15,7 +15,7 @@ from ...runtime.bundle.verification import verify_directory
 from ...terminal.progress import Progress
 from ..page.result_groups import Aspect, aspect_of
 from ..records import record
-from .demo_plan import DemoModel, DemoSize, DemoVersion
+from .demo_plan import NEW_TOKENS, DemoModel, DemoSize, DemoVersion
 from .resumable import ResumableStep
 
 
@@ -115,7 +115,8 @@ class ModelSteps:
         from ...devices.probe import probe
 
         bundles, protocol = self._measured(self.model.versions), asdict(self.size.protocol)
-        return {**bundles, "protocol": protocol, "machine": probe().fingerprint}
+        how = {"protocol": protocol, "new_tokens": self.size.new_tokens}
+        return {**bundles, **how, "machine": probe().fingerprint}
 
     def _has(self, aspect: Aspect, versions: Sequence[DemoVersion]) -> Callable[[], bool]:
         """Whether the record holds the lines of the original's bundle and of those of ``versions``."""
@@ -177,11 +178,16 @@ class ModelSteps:
             first,
             baseline=self.original,
             beside=others,
+            new_tokens=self.size.new_tokens,
             protocol=self.size.protocol,
             record=self.record,
-            command=self._reproduce(self.model.versions, "profile", "--baseline", self.original),
+            command=self._reproduce(self.model.versions, "profile", *self._timed()),
             progress=self.progress,
         )
+
+    def _timed(self) -> list[object]:
+        shorter = ["--max-new-tokens", self.size.new_tokens] if self.size.new_tokens != NEW_TOKENS else []
+        return ["--baseline", self.original, *shorter]
 
     def _amount(self) -> list[object]:
         size, text = self.size, self.model.text

@@ -1,6 +1,6 @@
 """Measured runs side by side in the terminal: one table a model, readable at 100 columns.
 
-A doubtful number is never shown bare: it carries ``?`` (suspect) or ``✗`` (invalid) in the text itself, so
+A doubtful number is never shown bare: it carries ``≈`` (suspect: noisy) or ``✗`` (invalid) in the text, so
 that the mark survives pipes and colour-blind terminals, and a note under the table says why.
 """
 

@@ -19,7 +19,7 @@ from .headline import pareto_front
 from .result_groups import ASPECT_NAMES, MetricReading, ResultGroup, ResultRow, aspect_of
 
 CellStatus = Literal["valid", "suspect", "invalid", "missing"]
-MARKS: dict[str, str] = {"valid": "", "suspect": "?", "invalid": "✗", "missing": ""}
+MARKS: dict[str, str] = {"valid": "", "suspect": "≈", "invalid": "✗", "missing": ""}
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,22 @@ def _why(group: ResultGroup, row: ResultRow, column: Column, reading: MetricRead
 
 
 def _doubt(group: ResultGroup, row: ResultRow, line: Measurement) -> str:
-    reasons = "; ".join(line.validity.reasons) or "no reason was recorded"
-    return f"{_name(group, row)}, {ASPECT_NAMES[aspect_of(line)]}: {line.validity.status}: {reasons}"
+    """Noisy lines of one aspect share a sentence; an invalid line has its own."""
+    aspect, status = aspect_of(line), line.validity.status
+    if status != "suspect":
+        return f"{_name(group, row)}, {ASPECT_NAMES[aspect]}: {status}: {_reasons(line)}"
+    alike = [
+        (one, other)
+        for one in group.rows
+        for other in one.lines
+        if other.validity.status == status and aspect_of(other) == aspect
+    ]
+    said = "; ".join(f"{_name(group, one)}: {_reasons(other)}" for one, other in alike)
+    return f"{ASPECT_NAMES[aspect]}, {status}: {said}"
+
+
+def _reasons(line: Measurement) -> str:
+    return "; ".join(line.validity.reasons) or "no reason was recorded"
 
 
 def _missing(group: ResultGroup, row: ResultRow, column: Column, reason: str) -> str:

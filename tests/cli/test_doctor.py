@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import edgepress
 import pytest
 from edgepress.cli.entry import run
 from edgepress.devices import checks
@@ -15,6 +17,7 @@ from edgepress.devices.checks import (
     cuda_libraries,
     energy_counter,
     examine,
+    extras,
     free_disk,
     onnxruntime_packages,
     onnxruntime_providers,
@@ -44,6 +47,19 @@ def test_missing_packages_fail_only_when_needed() -> None:
     assert (core.status, core.detail, core.fix) == ("fail", "missing: rich", "reinstall")
     assert extra.status == "warn"
     assert packages("core", {"click": "8"}, ["click"], fix="", needed=True).status == "ok"
+
+
+def test_extras_are_listed_with_the_way_to_get_one() -> None:
+    found = extras({"fit": True, "images": False, "ray": False})
+    assert (found.status, found.detail) == ("ok", "installed: fit; not installed: images, ray")
+    assert "edgepress[images]" in found.fix
+    assert extras({"fit": True}).fix == ""
+
+
+def test_every_extra_has_a_line() -> None:
+    stated = tomllib.loads((Path(edgepress.__file__).parent / "pyproject.toml").read_text(encoding="utf-8"))
+    own_line = {"compress", "cpu", "gpu", "docs", "dev"}  # docs and dev are for those who work on edgepress
+    assert set(checks.OPTIONAL) == set(stated["project"]["optional-dependencies"]) - own_line
 
 
 def test_two_onnxruntimes_clash() -> None:

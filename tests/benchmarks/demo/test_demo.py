@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.demo.demo_plan import MODELS, DemoModel, DemoSize, DemoVersion, smaller
+from edgepress.benchmarks.demo.demo_plan import DemoModel, DemoSize, DemoVersion
 from edgepress.benchmarks.demo.run_demo import DemoResult, run_demo
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.quality import greedy_text
@@ -138,12 +138,3 @@ def test_two_demos_do_not_write_to_one_directory(tmp_path: Path) -> None:
         run_demo(tmp_path)
     lock.release()
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
-
-
-def test_quick_calibrates_on_less_and_leaves_the_rest() -> None:
-    encoder, decoder = map(smaller, MODELS)
-    assert encoder.versions[0] == MODELS[0].versions[0]
-    rounded, four, three = decoder.versions
-    assert rounded == MODELS[1].versions[0]
-    assert four.calibration == three.calibration == {"calibration": "wikipedia", "samples": 4, "length": 256}
-    assert four.identity() != MODELS[1].versions[1].identity()

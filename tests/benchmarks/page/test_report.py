@@ -147,7 +147,7 @@ def test_replies_stand_side_by_side_once(page: str) -> None:
 def test_an_invalid_number_is_struck_and_explained(page: str) -> None:
     assert re.search(r'<span class="mark-invalid">✗</span> <s>412</s><sup>\d</sup>', page)
     assert "latency and memory: invalid: impossible: 412 tok/s is above" in page
-    assert re.search(r'<span class="mark-suspect">\?</span> 154<sup>\d</sup>', page)
+    assert re.search(r'<span class="mark-suspect">≈</span> 154<sup>\d</sup>', page)
     assert not re.search(r"<td[^>]*>412", page)
 
 
