@@ -26,7 +26,7 @@ from .pipeline.stage import Steps
 from .pipeline.statistics import STATISTIC_BYTES
 from .rates import Rates
 from .recipe import Recipe
-from .text.measured_text import MEASURED_AT_ONCE, MEASURED_TOKENS
+from .text.micro_batches import MEASURED_AT_ONCE, MEASURED_TOKENS
 from .text.probe_text import TEXTS, TOKENS
 
 FLOAT = 4

@@ -5,12 +5,12 @@ that these are prepared.
 from __future__ import annotations
 
 from .model.hearing.feature_extractor import require_log_mel
-from .model.hearing.speech_words import words_of
+from .model.hearing.speech_prompt import words_of
 from .model.image_processor import require_preprocessing
 from .model.weights import WeightSource
 from .text.calibration import Calibration
 from .text.calibration_audio import calibration_of_sounds
-from .text.calibration_images import calibration_of_images
+from .text.drawn_files import calibration_of_images
 
 
 def calibration_of_files(

@@ -70,7 +70,7 @@ class Job:
         self.source = WeightSource.open(self.model.path)
         self.recipe = asked.of(self.source.anatomy)
         if max_time is not None:
-            from .time_limit import limited  # only here: what learns costs a start
+            from .asked_recipe import limited  # only here: what learns costs a start
 
             self.recipe = limited(self.recipe, max_time)
         for note in self.recipe.notes:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import InputError, RecipeError, ShapeError
 from .group_sizes import groups_refused, listed
 from .model.anatomy import Anatomy
+from .model.block_anatomy import Linear
 from .model.gguf.features import architecture_of, refuse_rounded
+from .model.gguf.types import WAY_OUT, type_of
 from .model.kv_scheme import KVScheme
+from .model.weights import AS_EMBEDDING, WeightSource
 from .numbers.scheme import Scheme
+from .pipeline.algorithm import Pass
+from .pipeline.block_pass import Selective, names_layer
 from .recipe import Recipe
+from .recipe_files import REQUANTIZE
 
 _FOR_EXPERTS = (
     "rtn, hqq, gptq, k_quants, awq, smoothquant, autoround, block_qat, allocate, rotate, embedding, prune, "
     "sparsegpt, alps, allocate_sparsity, experts, vocabulary, tune, qat, ternary, distill"
 )
+_ALONE = (
+    "GGUF's own types are for llama.cpp alone, and `edgepress export --format gguf` would refuse the rest"
+)
+_FLOAT = "float"
+_BEFORE = "the model as it came"
 
 
 def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
@@ -118,3 +130,134 @@ def check_cache(anatomy: Anatomy, present: KVScheme | None, recipe: Recipe) -> N
             why="its scales belong to the weights as they are",
             fix="end the recipe with the pass kv_cache, which finds new ones",
         )
+
+
+def check_gguf_types(source: WeightSource, recipe: Recipe, left: Anatomy) -> None:
+    """Refuse other schemes beside types of GGUF's own where the file has no type for them, or one type for
+    several of them. ``left`` is what the passes leave of the model.
+    """
+    schemes = _schemes(source, recipe)
+    if not any(scheme is not None and scheme.of_gguf for scheme in schemes.values()):
+        return
+    types = {linear.name: _type(linear.name, linear.in_features, schemes) for linear in left.linears()}
+    for table, scheme in zip((left.embedding, None if left.tied else left.head), recipe.tables, strict=True):
+        if table is not None and scheme is not None:
+            _type(table, left.hidden_size, {table: scheme})
+    for of, together in _in_one(left, joined=architecture_of(source.anatomy).joined):
+        found = {types[linear.name] for linear in together} - {""}
+        if len(found) > 1:
+            raise RecipeError(
+                f"{together[0].name} and others are one tensor of {of} in GGUF, and would be "
+                f"{' and '.join(sorted(found))}",
+                why=_ALONE,
+                fix=f"give {of} of a block one scheme",
+            )
+
+
+def _schemes(source: WeightSource, recipe: Recipe) -> dict[str, Scheme | None]:
+    """The scheme of each layer that has codes afterwards, by name; None where a pass will choose it."""
+    found: dict[str, Scheme | None] = dict(source.schemes)
+    anatomy = source.anatomy
+    for _, step in recipe.steps:
+        after = step.anatomy_after(anatomy)
+        left = {linear.name: linear for linear in after.linears()}
+        for name in (linear.name for linear in step.selected(anatomy) if linear.name in left):
+            scheme = step.scheme_of(left[name])
+            if scheme is not None or step.bits_per_weight(left[name].in_features) is not None:
+                found[name] = scheme
+        anatomy = after
+    return found
+
+
+def _type(name: str, in_features: int, schemes: Mapping[str, Scheme | None]) -> str:
+    """The type of a layer; empty where a pass will choose it."""
+    if name not in schemes:
+        return _FLOAT
+    scheme = schemes[name]
+    if scheme is None:
+        return ""
+    found = type_of(scheme, in_features)
+    if found is None:
+        raise RecipeError(
+            f"{name} would be {scheme.name}, which GGUF has no type for, beside types of GGUF's own",
+            why=_ALONE,
+            fix=WAY_OUT,
+        )
+    return found
+
+
+def _in_one(left: Anatomy, *, joined: bool) -> Iterator[tuple[str, Sequence[Linear]]]:
+    """The layers of a block that are one tensor in the file, and what they are together."""
+    for block in left.blocks:
+        if joined:
+            yield "q, k and v", block.attention.projections
+        experts = [(*mlp.projections, mlp.down) for mlp in block.expert_mlps()]
+        for together in zip(*experts, strict=True):
+            yield "all experts", together
+
+
+def check_named(anatomy: Anatomy, name: str, step: Pass) -> None:
+    """Refuse an entry of ``targets`` or ``ignore`` of the pass ``name`` that names nothing in the model."""
+    if not isinstance(step, Selective):
+        return
+    linears: list[tuple[str, str]] = [(linear.name, linear.role) for linear in anatomy.linears()]
+    # No pass works on these, but recipes of other tools leave them out by name.
+    others = list(anatomy.gates())
+    others += [module for module in (anatomy.embedding, anatomy.head, "lm_head") if module is not None]
+    known = {"targets": linears, "ignore": [*linears, *((module, "") for module in others)]}
+    for key, layers in known.items():
+        for pattern in getattr(step, key):
+            if not any(names_layer(pattern, *layer) for layer in layers):
+                roles = ", ".join(sorted({role for _, role in linears}))
+                raise RecipeError(
+                    f"pass {name}: {pattern} in its {key} matches no layer of this model",
+                    fix=f"name layers as {linears[0][0]} is, by globs, by regular expressions behind re:, or "
+                    f"by role: {roles}; a recipe's own keys embedding and head have the schemes of those",
+                )
+
+
+def check_head(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Refuse a scheme for a head that ``anatomy``, of the finished model, does not have of its own; a pass
+    that adds one counts.
+    """
+    added = any(step.added_bytes(anatomy) for _, step in recipe.steps)
+    if recipe.head != AS_EMBEDDING and (anatomy.head is None or (anatomy.tied and not added)):
+        why = "it has no head" if anatomy.head is None else "its head is the embedding (they are tied)"
+        raise RecipeError(
+            "the recipe has a scheme for a head of the model's own", why=why, fix="leave out head"
+        )
+
+
+def check_requantized(
+    source: WeightSource, recipe: Recipe, *, again: bool = False, everywhere: bool = False
+) -> tuple[str, ...]:
+    """What to say of passes that give new codes to layers which have some, from an earlier pass or from the
+    start; ``again``: those of the start may be given new ones, ``everywhere``: all layers had some.
+    """
+    anatomy, notes = source.anatomy, list[str]()
+    linears = [linear.name for linear in anatomy.linears()] if everywhere else []
+    coded = dict.fromkeys((*source.schemes, *source.reader.coded.quantized(), *linears), _BEFORE)
+    for step in recipe.passes:
+        mine = [linear.name for linear in step.options.selected(anatomy) if step.options.quantizes(linear)]
+        twice = [name for name in mine if name in coded and not step.options.keeps_codes]
+        if twice:
+            earlier = coded[twice[0]]
+            said = f"{step.name} quantizes {len(twice)} layers that already have codes from {earlier}"
+            if not step.requantize and not (again and earlier == _BEFORE):
+                raise _refused(said, twice[0], step.name, earlier == _BEFORE)
+            notes.append(said)
+        coded |= {name: f"the pass {step.name}" for name in mine if name not in coded or name in twice}
+        anatomy = step.options.anatomy_after(anatomy)
+    return tuple(notes)
+
+
+def _refused(said: str, layer: str, name: str, before: bool) -> RecipeError:
+    """The error for codes of the model as it came (``before``), or of an earlier pass."""
+    word = f"{REQUANTIZE}: true in {name}"
+    other = "leave one of the passes out, give them different targets"
+    mine = "start from the model as it was before it was quantized, or if this is meant, say --requantize"
+    return RecipeError(
+        f"{said}, for example {layer}",
+        why="rounding what is rounded adds a second error to the first, unless that is meant",
+        fix=f"{mine if before else other}, or write {word}",
+    )

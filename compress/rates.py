@@ -25,7 +25,7 @@ from ..runtime.session.cpu_features import first_processor
 from .numbers.grid import fit_grid, grids_tried
 from .numbers.scheme import Scheme
 from .pipeline.advance import Work
-from .pipeline.sealed import read_sealed, write_sealed
+from .pipeline.journal import read_sealed, write_sealed
 from .solve.column_recursion import quantize_in_order
 from .solve.damped_cholesky import factorize
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compress.bill_of_materials import BOM, EXPORT_TOOLS, write_bill_of_materials
-from ..compress.model.checkpoint.companions import LICENSES
+from ..compress.model.checkpoint.policy import LICENSES
 from ..compress.model_card import CARD
 from ..files.hashed_tree import hash_tree
 from ..files.storage import write_atomic, write_json

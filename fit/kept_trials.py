@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..compress.pipeline.sealed import read_sealed
+from ..compress.pipeline.journal import read_sealed
 from ..terminal.progress import Silent
 from .candidates import Space
 from .methods import Method

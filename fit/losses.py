@@ -20,13 +20,12 @@ from ..compress.model.weights import WeightSource
 from ..compress.numbers.scheme import Scheme
 from ..compress.numbers.table_scheme import MOST_BITS
 from ..compress.pipeline.block_shards import Masks
-from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..compress.pipeline.journal import read_sealed, write_sealed
 from ..compress.pipeline.stage import Stage
-from ..compress.solve.folded_losses import folded
-from ..compress.solve.gptq_losses import LOOKED_TOKENS, gptq_costs_beside
+from ..compress.solve.gptq_losses import LOOKED_TOKENS, folded, gptq_costs_beside
 from ..compress.solve.table_solving import TOKENS
 from ..compress.text.calibration import Calibration
-from ..compress.text.measured_text import MEASURED_TOKENS
+from ..compress.text.micro_batches import MEASURED_TOKENS
 from ..files.disk import make_folder
 from ..files.storage import cache_directory, sha256_json
 from ..terminal.progress import Progress

@@ -19,7 +19,7 @@ import yaml
 from ..compress.api import compress_model
 from ..compress.model.weights import WeightSource
 from ..compress.pipeline.device import choose_device
-from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..compress.pipeline.journal import read_sealed, write_sealed
 from ..compress.recipe_files import names
 from ..compress.text.calibration import Calibration
 from ..devices.predict.table_cost import TableCost

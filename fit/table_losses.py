@@ -22,8 +22,8 @@ from ..compress.numbers.scheme import BITS, Scheme
 from ..compress.numbers.table_scheme import TableScheme, kept_on_grid
 from ..compress.pipeline.block_inputs import Stream
 from ..compress.pipeline.damage_probe import decoder_divergences, distance, finite
+from ..compress.pipeline.journal import read_sealed, write_sealed
 from ..compress.pipeline.last_states import encode, last_states
-from ..compress.pipeline.sealed import read_sealed, write_sealed
 from ..compress.pipeline.stage import Stage
 from ..compress.solve.table_solving import gains, round_table, table_hessians
 from ..compress.text.calibration import Calibration

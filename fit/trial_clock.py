@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..compress.pipeline.journal import read_sealed, write_sealed
 
 _FILE = "seconds.json"
 

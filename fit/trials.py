@@ -20,7 +20,7 @@ from ..benchmarks.speed.elsewhere import Request
 from ..benchmarks.speed.protocol import Protocol
 from ..benchmarks.speed.side_by_side import SideBySide
 from ..compress.api import compress_model
-from ..compress.pipeline.sealed import read_sealed, write_sealed
+from ..compress.pipeline.journal import read_sealed, write_sealed
 from ..devices.own_devices import HERE, own_device
 from ..export.api import export_bundle
 from ..files.storage import write_atomic

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...compress.model.generation_tokens import GenerationTokens
 from ...compress.model.hearing.feature_extractor import require_log_mel
-from ...compress.model.hearing.speech_words import words_of
+from ...compress.model.hearing.speech_prompt import words_of
 from ...compress.model.models import resolve
 from ...compress.model.weights import WeightSource
 from ...compress.text.calibration_audio import said_in

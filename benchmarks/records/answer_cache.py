@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ...compress.pipeline.sealed import SEAL_BYTES, sealed
+from ...compress.pipeline.journal import SEAL_BYTES, sealed
 from ...errors import EdgepressError
 from ...files.disk import free_disk
 from ...files.storage import cache_directory, open_regular, sha256_json, write_atomic

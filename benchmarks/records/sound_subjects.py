@@ -168,7 +168,7 @@ class SoundCheckpointSubject:
 
         from ...compress.model.hearing.speech_prompt import speech_prompt
         from ...compress.text.spectra import spectra
-        from ...compress.train.losses.spoken_sequence import prompted, transcribed
+        from ...compress.train.losses.sequence_terms import prompted, transcribed
 
         anatomy = self._source.anatomy
         prompt = speech_prompt(self._resolved.path, self._source.reader.config, anatomy.vocab_size)

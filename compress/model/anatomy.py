@@ -14,8 +14,7 @@ from typing import Literal
 
 from .block_anatomy import Attention, BlockAnatomy, Linear, Norm, Rope
 from .hearing.hearing import Hearing
-from .image_anatomy import Patches, Tower
-from .outer_anatomy import Classifier, DecoderEntry, LogitForm, RelativePositions
+from .outer_anatomy import Classifier, DecoderEntry, LogitForm, Patches, RelativePositions, Tower
 
 __all__ = [
     "Anatomy",

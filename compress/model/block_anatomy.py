@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from ...errors import CheckpointError
 from .block_parts.attention_anatomy import Attention, Latent
-from .block_parts.linear_anatomy import Linear, Norm, Role, Rope
+from .block_parts.linear_anatomy import Experts, Linear, Mlp, Norm, Role, Rope, RouterForm
 from .block_parts.mixer_anatomy import Mixer
-from .block_parts.mlp_anatomy import Experts, Mlp, RouterForm
 
 __all__ = [
     "Attention",

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import CheckpointError
 from ...files.third_party_errors import third_party_errors_are_typed
 from .anatomy import Anatomy, module_name
 from .block_anatomy import Attention, BlockAnatomy
-from .repeated_block import repeat
 from .separate_experts import separated
 
 GENERATION = "generation_config.json"
@@ -142,3 +141,25 @@ def set_heads(module: nn.Module, attention: Attention) -> None:
     for name, value in sizes.items():
         if isinstance(getattr(module, name, None), int):
             setattr(module, name, value)
+
+
+class RepeatedBlock(nn.Module):
+    """What :func:`repeat` puts before the class of a block.
+
+    Attributes:
+        repeats: how many times a call applies the block.
+    """
+
+    repeats: int
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **named: Any) -> Tensor:
+        for _ in range(self.repeats):
+            hidden_states = super().forward(hidden_states, attention_mask, **named)
+        return hidden_states
+
+
+def repeat(block: nn.Module, repeats: int) -> None:
+    """Let each call of ``block`` apply it ``repeats`` times."""
+    kind = type(block)
+    block.__class__ = type(f"Repeated{kind.__name__}", (RepeatedBlock, kind), {})
+    block.repeats = repeats  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from ..numbers.fake_quant import rounding_of, wrap
 from ..numbers.table_rounding import quantize_table
 from .anatomy import module_name, stored_name
-from .kv_tap import tap
+from .kv_scheme import tap
 from .skeleton import Skeleton
 from .weights import WeightSource
 

@@ -2,7 +2,7 @@
 
 What each layer costs at each width is measured by gradients (:mod:`edgepress.compress.measure.sensitivity`),
 rounded to nearest, or by GPTQ where that will quantize (:mod:`edgepress.compress.solve.gptq_losses`); the
-choice is solved to optimality (:mod:`edgepress.compress.solve.scheme_budget`).
+choice is solved to optimality (:mod:`edgepress.compress.solve.allocation`).
 Linears that read the same inputs get one scheme, since fast runtimes keep them as one matrix: of experts gate
 and up of each, and down of each. Costs and plan
 are kept in the manifest: the costs can be given again for another budget, and the plan, edited or as it is,
@@ -28,12 +28,17 @@ from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, Stage, StageResult
 from ..pipeline.sweep import sweep_within
-from ..solve.allocation import Allocation, Costs, read_allocation, read_costs
+from ..solve.allocation import (
+    Allocation,
+    Costs,
+    costs_with_unseen,
+    read_allocation,
+    read_costs,
+    within_budget,
+)
 from ..solve.gptq_losses import LOOKED_TOKENS, costs_as_rounded, gptq_codes_work, gptq_observers_bytes
-from ..solve.scheme_budget import within_budget
 from ..solve.scheme_costs import divides
-from ..solve.unseen_experts import costs_with_unseen
-from ..text.measured_text import MEASURED_TOKENS
+from ..text.micro_batches import MEASURED_TOKENS
 
 # What a token that is looked at takes, in forward passes: two, and about as much as one for the Grams.
 _LOOKING = 3

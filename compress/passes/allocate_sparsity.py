@@ -25,9 +25,9 @@ from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.pass_options import inner_pass
 from ..pipeline.stage import MEASURED, Stage, StageResult
 from ..pipeline.sweep import sweep_within
+from ..solve.allocation import with_unseen
 from ..solve.knapsack import choose
-from ..solve.unseen_experts import with_unseen
-from ..text.measured_text import MEASURED_TOKENS
+from ..text.micro_batches import MEASURED_TOKENS
 
 # How far a layer's fraction may be from the whole's, and in which steps.
 _SPREAD, _STEP = 0.2, 0.05

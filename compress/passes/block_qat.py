@@ -22,8 +22,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..measure.fisher import Measure
-from ..measure.output_fisher import OutputFisher
 from ..measure.precision import Precision, autocast
+from ..measure.sensitivity import OutputFisher
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import TokenQuantLinear

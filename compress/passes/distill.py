@@ -45,8 +45,6 @@ from ..pipeline.stage import Stage, StageResult
 from ..train.learning import TRAINING_OF_PASS, Learning
 from ..train.losses.loss_names import Loss, LossOptions, called, losses_of, term_of
 from ..train.losses.objective import Objective
-from ..train.on_policy import OnPolicy
-from ..train.student_memory import WEIGHTS, streamed_bytes
 from ..train.students.distill_students import (
     float_student,
     shallow_anatomy,
@@ -56,6 +54,8 @@ from ..train.students.distill_students import (
     student_source,
 )
 from ..train.students.student import Student
+from ..train.teacher_sweep import WEIGHTS, streamed_bytes
+from ..train.trainer import OnPolicy
 from ..train.training_options import TrainingOptions
 
 Layers = Annotated[int, Field(ge=1)]

@@ -27,7 +27,7 @@ from ..pipeline.stage import COMPARED, Stage, StageResult
 from ..solve.damped_cholesky import damping_status
 from ..solve.group_solving import DAMPING
 from ..solve.table_solving import TOKENS, gains, round_table, table_hessians
-from ..text.measured_text import MEASURED_TOKENS
+from ..text.micro_batches import MEASURED_TOKENS
 
 
 class Embedding(ModelPass):

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Attention, Linear
-from ..model.kv_scheme import KVScales, KVScheme
-from ..model.kv_tap import tap
+from ..model.kv_scheme import KVScales, KVScheme, tap
 from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.block import Block, LayerStatus
 from ..pipeline.block_pass import BlockPass

@@ -22,7 +22,7 @@ from ...errors import RecipeError
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy
 from ..model.checkpoint.block_sizes import without_blocks
-from ..model.hearing.alignment_heads import renumbered
+from ..model.hearing.speech_prompt import renumbered
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.block_sizes import config_changes, sizes_of
-from ..model.hearing.alignment_heads import without_heads
+from ..model.hearing.speech_prompt import without_heads
 from ..model.weights import WeightSource
 from ..pipeline.advance import Work
 from ..pipeline.algorithm import Fixed, float_bytes
@@ -31,14 +31,24 @@ from ..pipeline.block_pass import Selective
 from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import MEASURED, Stage, StageResult
 from ..pipeline.sweep import sweep_within
-from ..prune.structured.budget import WEIGHTS, BlockPart, BudgetOption, room_for
-from ..prune.structured.cut_checks import check_cut
+from ..prune.structured.budget import WEIGHTS, BlockPart, BudgetOption, check_cut, room_for
 from ..prune.structured.part_pruning import Importance, Repair, UnitPruning, Widths
-from ..prune.structured.shared_heads import check_shared, shared_units, tables_of
-from ..prune.structured.unit_losses import measure_of, refitted
 from ..prune.structured.units import ChannelUnits, HeadUnits, PrunablePart, Unit, weights_in
-from ..prune.structured.widths import GivenWidths, WidthChoice, given, narrowed, odd, solved, uniform
-from ..text.measured_text import MEASURED_TOKENS
+from ..prune.structured.widths import (
+    GivenWidths,
+    WidthChoice,
+    check_shared,
+    given,
+    measure_of,
+    narrowed,
+    odd,
+    refitted,
+    shared_units,
+    solved,
+    tables_of,
+    uniform,
+)
+from ..text.micro_batches import MEASURED_TOKENS
 
 # Fraction of the mean Gram diagonal that is added. A tenth, since least squares learn a short text by heart:
 # on SmolLM2 with 70 % of its blocks and 4,096 tokens a hundredth leaves a KL of 0.88, a tenth 0.82, a third

@@ -27,10 +27,10 @@ from ..pipeline.block import LayerStatus, weight_error
 from ..pipeline.block_pass import Selective
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
-from ..train.student_memory import CODES
 from ..train.students.lsq_linear import LsqLinear
 from ..train.students.rounded_linear import ACTIVATION_BITS, Activations, RoundedLinear, minmax, round_cache
 from ..train.students.student import Coded, Student
+from ..train.teacher_sweep import CODES
 
 # Median distance in steps between codes and original beyond which the two are not the same weight.
 _STRANGE = 2.0
@@ -66,7 +66,7 @@ class Qat(Selective, Learning):
         return self.kv != "float"
 
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
-        """See :data:`.student_memory.CODES`."""
+        """See :data:`.teacher_sweep.CODES`."""
         return self.held_bytes(source, CODES, embedding=self.embedding)
 
     def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:

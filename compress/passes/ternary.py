@@ -32,7 +32,6 @@ from ..pipeline.block_pass import Selective
 from ..pipeline.stage import Stage, StageResult
 from ..text.micro_batches import MicroBatch, micro_batches_of
 from ..train.learning import TRAINING_OF_PASS, Learning
-from ..train.student_memory import CODES
 from ..train.students.lsq_linear import LsqLinear
 from ..train.students.rounded_linear import (
     ACTIVATION_BITS,
@@ -45,6 +44,7 @@ from ..train.students.rounded_linear import (
 )
 from ..train.students.student import Coded, Kind, Student
 from ..train.students.sub_norms import source_with_sub_norms, with_sub_norms
+from ..train.teacher_sweep import CODES
 from ..train.train_state import LoopSettings
 from ..train.training_options import TrainingOptions
 
@@ -95,7 +95,7 @@ class Ternary(Selective, Learning):
         return Scheme(bits=_BITS, group_size=self.group_size)
 
     def sweep_bytes(self, source: WeightSource, tokens: int, scales: int) -> int:
-        """See :data:`.student_memory.CODES`."""
+        """See :data:`.teacher_sweep.CODES`."""
         return self.held_bytes(source, CODES, embedding=self.embedding)
 
     def learned_numbers(self, anatomy: Anatomy, scales: int) -> int:

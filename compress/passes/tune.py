@@ -23,8 +23,8 @@ from ..pipeline.algorithm import Fixed, whole_model
 from ..pipeline.model_pass import Workload
 from ..pipeline.stage import Stage
 from ..train.learning import Learning
-from ..train.student_memory import streamed_bytes
 from ..train.students.student import Kind, Student
+from ..train.teacher_sweep import streamed_bytes
 
 _AS_BFLOAT16 = 2  # a weight that is made of its code takes about as long as one that is read in two bytes
 _OF_CODES = {"scales", "zero_points"}  # kinds of which a group of codes has one

@@ -32,8 +32,7 @@ from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import Stage, StageResult
 from ..text.calibration_audio import spoken
 from ..text.corpus import plain, read_corpus
-from ..text.token_settings import named_ids, renumbered
-from ..text.tokenizer_cut import Cut, cut_tokenizer
+from ..text.tokenizer_cut import Cut, cut_tokenizer, named_ids, renumbered
 
 # Other forms of the same vocabulary, which would now be wrong; tokenizer.json says it all.
 _OTHER_FORMS = (

@@ -21,8 +21,7 @@ from ...terminal.progress import Tick, unseen
 from ..model.anatomy import module_name, replaced
 from ..model.block_anatomy import Attention, BlockAnatomy, Linear
 from ..model.checkpoint.tensor_check import all_finite
-from ..model.kv_scheme import KVScales
-from ..model.kv_tap import tap
+from ..model.kv_scheme import KVScales, tap
 from ..model.skeleton import Skeleton
 from ..numbers.fake_quant import rounding_of, unwrap, wrap
 from ..numbers.qtensor import QTensor, row_tiles

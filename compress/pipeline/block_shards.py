@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..model.checkpoint.quantization_config import PUBLISHED, forms
-from ..model.checkpoint.stacked_experts import stacked
 from ..model.checkpoint.stored_tensors import stored
+from ..model.checkpoint.tensor_names import stacked
 from ..model.family import looks_at_weights
 from ..model.kv_scheme import stored_scales
 from ..model.weights import WeightSource

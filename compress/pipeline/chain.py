@@ -24,10 +24,9 @@ from .block import LayerStatus
 from .block_pass import BlockPass
 from .block_shards import Masks
 from .damage_probe import DamageProbe
-from .journal import Journal
+from .journal import Journal, read_sealed, write_sealed
 from .model_pass import ModelPass
 from .processes import ALONE, Processes
-from .sealed import read_sealed, write_sealed
 from .stage import LOG, Record, Stage, StageResult, Steps, assemble
 from .sweep import Sweep
 

@@ -23,16 +23,16 @@ from ...files.storage import sha256_json, write_atomic
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal.progress import Progress, Tick, unseen
 from ..model.hearing.feature_extractor import require_log_mel
-from ..model.hearing.speech_words import words_of
+from ..model.hearing.speech_prompt import words_of
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..text.calibration_audio import probe_sounds
-from ..text.calibration_images import probe_images
+from ..text.drawn_files import probe_images
 from ..text.probe_text import describe, probe_batches
 from ..text.token_batch import TokenBatch
 from .block_inputs import Stream, begin
+from .journal import SEAL_BYTES, ends_with_seal, sealed
 from .last_states import last_states
-from .sealed import SEAL_BYTES, ends_with_seal, sealed
 
 PROBED_AT_ONCE = 64  # tokens whose logits are held at once: a row is as long as the vocabulary
 

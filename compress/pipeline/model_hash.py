@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.checkpoint.reader import CheckpointReader
-from .journal import MODEL_HASH
-from .sealed import read_sealed, write_sealed
+from .journal import MODEL_HASH, read_sealed, write_sealed
 
 _SAMPLES, _SAMPLE_BYTES = 64, 4096  # of a file, evenly from its first byte to its last
 

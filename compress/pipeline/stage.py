@@ -38,8 +38,7 @@ from ..model.kv_scheme import OWN_KEY, KVScheme, stated
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..text.calibration import Calibration
-from ..text.measured_text import MEASURED_TOKENS, MeasuredText
-from ..text.micro_batches import MicroBatch, first_tokens, micro_batches_of
+from ..text.micro_batches import MEASURED_TOKENS, MeasuredText, MicroBatch, first_tokens, micro_batches_of
 from .algorithm import Fixed, Pass
 from .backward_sweep import BackwardSweep
 from .block import LayerStatus

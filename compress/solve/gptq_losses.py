@@ -6,17 +6,25 @@ more the fewer there are, and not of every layer as much. Of SmolLM2 the losses 
 and 4 bits add up to 0.184 nats a token where 0.171 were measured. The Gram of a linear's inputs comes from
 other text than the gradients, which codes that fit it would flatter. What the pass may do beyond the
 recursion (a correction, refinements) is not in them.
+
+What a linear loses by GPTQ behind ``awq``, which folds factors into what feeds it
+(:mod:`edgepress.compress.passes.awq`; Lin et al. 2023, arXiv 2306.00978).
+
+Without the factors the loss says little of a choice that will be rounded with them: what gains most by more
+bits is often what they help most. Here each linear has the factors of its own Gram, searched for one scheme;
+the pass searches them for all readers of a link together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...terminal.progress import Tick, unseen
-from ..measure.fisher import Measure, Observer
+from ..measure.fisher import Measure, Observer, TakeGradient
 from ..measure.sensitivity import BatchChangeLosses, ChangeLosses
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.grid import fit_grid, grids_tried, quantize
@@ -28,11 +36,14 @@ from ..pipeline.stage import Stage
 from .allocation import Costs
 from .column_recursion import quantize_in_order
 from .damped_cholesky import factorize
+from .folding import SAMPLED_ROWS, folded_loss, powers, search
 from .group_solving import DAMPING
+from .links import Link, links
 from .scheme_costs import by_group, fitting, grouped_costs, named, scheme_costs
 
 # Of text for the Grams: what packaged recipes have for GPTQ.
 LOOKED_TOKENS = 8192
+_BITS = 4  # of the scheme that factors are searched for, where it is among the schemes
 
 
 class GptqChangeLosses(ChangeLosses):
@@ -107,7 +118,7 @@ def gptq_costs(
     most_read: int = 1,
 ) -> Costs:
     """As :func:`.scheme_costs.scheme_costs`, with the codes that GPTQ finds with ``damping`` on other text;
-    ``most_read`` as of :class:`~edgepress.compress.text.measured_text.MeasuredText`.
+    ``most_read`` as of :class:`~edgepress.compress.text.micro_batches.MeasuredText`.
     """
     return gptq_costs_beside(stage, who, schemes, linears, _nothing, as_it_is, damping, most_read)[0]
 
@@ -189,3 +200,45 @@ def gptq_codes_work(linears: Iterable[Linear], schemes: Sequence[Scheme]) -> Wor
         for scheme in fitting(schemes, [linear])[linear.name]:
             total += recursions + Work(roundings=weights * grids_tried(scheme))
     return total
+
+
+class FoldedGptqLosses(GptqChangeLosses):
+    """:class:`.gptq_losses.GptqChangeLosses`, ``given`` as there, of the weight times factors of its input
+    channels ``[in]``, on inputs that are divided by them; ``link`` feeds the linear.
+    """
+
+    def __init__(self, *given: Any, link: Link) -> None:
+        super().__init__(*given)
+        self.link = link
+        self.factors = self.weight.new_ones(self.weight.shape[1], dtype=torch.float32)
+
+    def end_of_looking(self) -> None:
+        power = self.gram.diagonal().clamp(min=0)
+        if bool(torch.isfinite(power).all()) and bool((power > 0).any()):
+            self.factors = self._factors(power)
+            self.weight = self.weight * self.factors
+            self.gram = self.gram / self.factors.unsqueeze(1) / self.factors
+        super().end_of_looking()
+
+    def observe(self, inputs: Tensor, outputs: Tensor, real: Tensor) -> TakeGradient:
+        return super().observe(inputs / self.factors, outputs, real)
+
+    def _factors(self, power: Tensor) -> Tensor:
+        """``[in]``, for inputs of the mean square ``power [in]``."""
+        scheme = next((one for one in self.schemes if one.bits == _BITS), self.schemes[0])
+        link, sample = self.link, self.weight[:: -(-len(self.weight) // SAMPLED_ROWS)]
+        heavy = self.weight.square().mean(0).sqrt()
+        tried = powers(link.gathered(power).sqrt(), link.gathered(heavy))
+        wide = ((label, link.spread(link.exact(factors))) for label, factors in tried)
+        return search(wide, lambda factors: folded_loss(sample, scheme, power, factors)).factors
+
+
+def folded(block: BlockAnatomy) -> Callable[..., GptqChangeLosses]:
+    """What measures each linear of ``block``, with the link that feeds it where one does."""
+    feeds = {reader.name: link for link in links(block) for reader in link.readers}
+
+    def make(module: str, *rest: Any) -> GptqChangeLosses:
+        link = feeds.get(module)
+        return GptqChangeLosses(module, *rest) if link is None else FoldedGptqLosses(module, *rest, link=link)
+
+    return make

@@ -20,11 +20,18 @@ that two halves of the tokens agree on: with ``C_A`` and ``C_B`` of the halves, 
 C_Bᵀ``, in which chance has no part, over that of ``C G⁻¹ Cᵀ``. On SmolLM2 at three bits that leaves a KL of
 0.40 where the whole correction leaves more than 0.44 and none 0.51; at eight bits, where almost all is
 chance, none is best.
+
+Which layers of a block have their inputs collected in one run of the calibration text through it.
+
+A pass that looks at the inputs of each group of layers once those before it are done runs the text again for
+each. Of a mixture that would be two runs an expert. But experts do not read each other: the inputs of gate
+and up of all of them are there in one run, and in another those of down, as far as their statistics have
+room: beside the block as much as its experts weigh in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from pydantic import Field
@@ -32,10 +39,10 @@ from torch import Tensor
 
 from ...terminal.progress import Tick, unseen
 from ..model.block_anatomy import BlockAnatomy, Linear
+from ..pipeline.algorithm import float_bytes
 from ..pipeline.block import Block
 from ..pipeline.block_pass import BlockPass
 from ..pipeline.statistics import STATISTIC_BYTES
-from .collecting_runs import collecting_runs
 from .damped_cholesky import InverseFactor
 from .paced import paced
 
@@ -43,6 +50,7 @@ Inputs = Mapping[str, Tensor]
 # The statistics of C.
 HALVES = ("cross_gram_of_first_half", "cross_gram_of_second_half")
 DAMPING = 0.01  # fraction of the mean Gram diagonal that is added before factoring
+Group = Sequence[Linear]
 
 
 class GroupSolving(BlockPass):
@@ -138,3 +146,27 @@ def corrected(
     with paced(tick, 2 * weight.numel() * len(order)):
         result[:, reverse] += strength * ((weight * kept) @ whole @ factor.lower)
     return result
+
+
+def collecting_runs(
+    block: BlockAnatomy, selects: Callable[[Linear], bool], bytes_of: Callable[[Group], int]
+) -> Iterator[list[list[Linear]]]:
+    """The groups of selected layers that read the same inputs, those of one run together, in the order in
+    which they are worked on. ``bytes_of`` says what the statistics of a group take.
+    """
+    before = block.mixer.inputs() if block.experts is not None else block.inputs()
+    for group in before:
+        if layers := list(filter(selects, group)):
+            yield [layers]
+    if block.experts is None:
+        return
+    most = sum(map(float_bytes, block.expert_linears()))
+    for groups in ([mlp.projections for mlp in block.mlps()], [(mlp.down,) for mlp in block.mlps()]):
+        waiting: list[list[Linear]] = []
+        for layers in (found for group in groups if (found := list(filter(selects, group)))):
+            if waiting and sum(map(bytes_of, [*waiting, layers])) > most:
+                yield waiting
+                waiting = []
+            waiting.append(layers)
+        if waiting:
+            yield waiting

@@ -28,15 +28,13 @@ from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.processes import FSDP
 from ..pipeline.stage import LOG, Stage, StageResult
 from ..text.micro_batches import MicroBatch, held_out_tokens, hold_out, micro_batches_of
-from .learned_result import write_learned
 from .losses.objective import Objective, objective_for
-from .on_policy import OnPolicy
-from .student_memory import whole_bytes
 from .students.streamed_blocks import streams
 from .students.student import Student
 from .teacher import CachedTeacher, LiveTeacher, Teacher
+from .teacher_sweep import whole_bytes
 from .train_state import LoopSettings
-from .trainer import Trainer
+from .trainer import OnPolicy, Trainer, write_learned
 from .training_options import TrainingOptions, own_training
 
 _OF_THE_LOOP = {
@@ -131,7 +129,7 @@ class Learning(ModelPass):
         return not self.training.cache
 
     def held_bytes(self, source: WeightSource, copies: float, *, embedding: bool = False) -> int:
-        """Peak memory where the student is held whole: see :func:`.student_memory.whole_bytes`."""
+        """Peak memory where the student is held whole: see :func:`.teacher_sweep.whole_bytes`."""
         return whole_bytes(source, self.training, copies, embedding=embedding)
 
     @property

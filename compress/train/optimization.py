@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..pipeline.processes import Processes
-from .students.sharding import is_spread, own_rows
+from .students.relative import is_spread, own_rows
 
 
 class Gradients:

@@ -23,12 +23,12 @@ from ..model.torch_model import round_cache
 from ..model.weights import WeightSource
 from ..pipeline.device import return_small_blocks
 from ..pipeline.forward import require_few
+from ..pipeline.journal import SEAL_BYTES, ends_with_seal
 from ..pipeline.processes import ALONE, Processes
-from ..pipeline.sealed import SEAL_BYTES, ends_with_seal
 from ..text.micro_batches import MicroBatch
+from .losses.logit_terms import Answers, Term
 from .losses.objective import Objective, ask
-from .losses.term import Answers, Term
-from .students.sharding import load_spread
+from .students.relative import load_spread
 from .students.streamed_blocks import StreamedBlocks, streams
 from .teacher_sweep import TeacherSweep
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 
 from ...errors import TrainingError
+from ..pipeline.journal import append_seal, ends_with_seal
 from ..pipeline.processes import Processes
-from ..pipeline.sealed import append_seal, ends_with_seal
 
 _LAST = 0.1  # share of the learning rate that a cosine leaves at the end
 _SECOND = 2 / 3  # the second stage's learning rate beside the first one's

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compress.model.checkpoint.gguf_blocks import pack_blocks
+from ...compress.model.checkpoint.packed_codes import pack_blocks
 from ...compress.model.gguf.entry import Part
 from ...compress.model.gguf.types import BLOCK, WAY_OUT, type_of
 from ...compress.numbers.qtensor import QTensor

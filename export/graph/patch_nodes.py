@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ...compress.model.image_anatomy import Patches
+from ...compress.model.outer_anatomy import Patches
 from .build import Build
 from .graph_writer import Array
 from .norm import normalize

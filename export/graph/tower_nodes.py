@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...compress.model.image_anatomy import Tower
+from ...compress.model.outer_anatomy import Tower
 from .build import Build
 from .graph_writer import Array
 from .mlp_nodes import activate

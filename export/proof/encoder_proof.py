@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...compress.model.anatomy import Anatomy
-from ...compress.text.calibration_images import probe_images
+from ...compress.text.drawn_files import probe_images
 from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.session import graph_errors_are_typed, open_session
 from ...terminal.progress import ProgressTask

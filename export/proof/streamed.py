@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ...compress.model.anatomy import module_name
 from ...compress.model.block_anatomy import Norm
-from ...compress.model.kv_tap import tap
+from ...compress.model.kv_scheme import tap
 from ...compress.model.skeleton import Head, Skeleton
 from ...compress.model.torch_model import round_inputs
 from ...compress.model.weights import WeightSource

@@ -16,7 +16,7 @@ import numpy as np
 
 from ... import __version__
 from ...compress.model.weights import WeightSource
-from ...compress.pipeline.sealed import read_sealed, write_sealed
+from ...compress.pipeline.journal import read_sealed, write_sealed
 from ...compress.text.calibration import Calibration
 from ...compress.text.corpus import text_sha256
 from ...compress.text.token_batch import Row, batched, hash_of, rows_of

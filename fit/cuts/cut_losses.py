@@ -1,7 +1,7 @@
 """What a model loses without some of its heads, channels and blocks.
 
 Heads and channels by the second order: the Fisher-weighted error that is left when those that stay compensate
-(:mod:`edgepress.compress.prune.structured.unit_losses`), from the backward sweep that measures the bits too.
+(:mod:`edgepress.compress.prune.structured.widths`), from the backward sweep that measures the bits too.
 Whole blocks, which second order does not reach, by running the model without each of them, nothing repaired.
 """
 
@@ -20,7 +20,7 @@ from ...compress.pipeline.block_inputs import BlockRunner, Stream
 from ...compress.pipeline.forward import BatchSplitter
 from ...compress.pipeline.stage import Stage
 from ...compress.prune.structured.layer_removal import damages_without
-from ...compress.prune.structured.unit_losses import measure_of, refitted
+from ...compress.prune.structured.widths import measure_of, refitted
 from .possible import BLOCK, FRACTIONS, Cuts
 
 _DROP_TOKENS = 512  # of text, for each block

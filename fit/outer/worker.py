@@ -6,7 +6,7 @@ import platform
 import time
 from pathlib import Path
 
-from ...compress.pipeline.sealed import read_sealed, write_sealed
+from ...compress.pipeline.journal import read_sealed, write_sealed
 from ...errors import InputError
 from ...files.storage import sha256_json
 from ...terminal.progress import Progress

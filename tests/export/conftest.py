@@ -14,8 +14,7 @@ import pytest
 import torch
 from edgepress.compress.model.anatomy import module_name
 from edgepress.compress.model.block_anatomy import Attention, Linear
-from edgepress.compress.model.kv_scheme import KVScales, KVScheme
-from edgepress.compress.model.kv_tap import tap
+from edgepress.compress.model.kv_scheme import KVScales, KVScheme, tap
 from edgepress.compress.model.pooling import Pooling
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from edgepress.compress.pipeline.sealed import write_sealed
+from edgepress.compress.pipeline.journal import write_sealed
 from edgepress.fit.trial_clock import TrialClock
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ....compress.train.on_policy import continued
+from ....compress.train.trainer import continued
 from ....files.storage import write_atomic
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....compress.pipeline.sealed import read_sealed, write_sealed
+from ....compress.pipeline.journal import read_sealed, write_sealed
 from ....compress.text.corpus import paragraphs, read_corpus
 from ....errors import InputError
 from ....files.storage import write_atomic

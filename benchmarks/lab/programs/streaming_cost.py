@@ -20,8 +20,7 @@ import yaml
 from torch import Tensor, nn
 
 from ....compress.api import compress_model
-from ....compress.measure.fisher import Measure, direction
-from ....compress.measure.observed import looking, observed
+from ....compress.measure.fisher import Measure, direction, looking, observed
 from ....compress.measure.precision import autocast
 from ....compress.measure.reading import last_states
 from ....compress.model.anatomy import Anatomy, module_name

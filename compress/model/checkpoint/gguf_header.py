@@ -17,9 +17,8 @@ from pathlib import Path
 
 from ....errors import CheckpointError, require
 from ....files.storage import open_regular
-from .gguf_cursor import GgufCursor
 from .gguf_settings.positions import GgufPositions, positions_of
-from .gguf_settings.sizes import check_sizes
+from .gguf_settings.sizes import GgufCursor, check_sizes
 
 VERSIONS = (2, 3)
 MAX_PAIRS = 1 << 16

@@ -27,21 +27,18 @@ from ....terminal.progress import Progress, ProgressTask, Silent
 from ..anatomy import Anatomy, Check, Shapes
 from ..family import anatomy_of, expert_names, stored_transposed
 from ..gguf.configs import ConfigRow, config_of
-from ..gguf.experts import stored_shapes
+from ..gguf.entry import IN_TWO, in_two, plain_settings, stored_shapes
 from ..gguf.features import architecture_of
-from ..gguf.latent import IN_TWO, in_two, plain_settings
-from ..gguf.mixtures import row_of
+from ..gguf.kind_configs import COPIES, row_of
 from ..gguf.places import entries, one_by_one
-from ..gguf.stacks import COPIES
 from ..gguf.tensors import GgufTensors
 from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_settings import factors, positions
-from .gguf_text.beside import save_beside
-from .gguf_text.tokenizer import save_tokenizer
+from .gguf_text.tokenizer import save_beside, save_tokenizer
 from .gguf_words import READ
 from .shard_writer import ONE_FILE, join
-from .stacked_experts import stacked
 from .tensor_check import refuse_non_finite
+from .tensor_names import stacked
 
 _SAFETENSORS = "take the model's safetensors checkpoint"
 # Of files that have a tensor for each expert, as the first ones of Mixtral do.

@@ -10,7 +10,7 @@ from ....errors import CheckpointError
 from ...numbers.scheme import Scheme
 from ..anatomy import Anatomy
 from ..kv_scheme import is_scale
-from .gguf_blocks import row_inputs
+from .packed_codes import row_inputs
 from .reader import CheckpointReader
 from .stated_schemes import is_transposed, schemes_of
 from .stored_tensors import BLOCKS, PARTS

@@ -4,6 +4,8 @@ directory, or in the hub cache that the directory is a snapshot of.
 Refused wherever they occur, at any depth: ``auto_map`` and ``trust_remote_code`` (Python files of the
 model's own), private ``…_internal`` switches, and attention, expert or kernel implementations that name a
 hub repository.
+
+The files that belong to a model beside its config and weights: tokenizer, settings, licences.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CheckpointError, RefusedByPolicy
-from ....files.storage import contained, read_json
+from ....files.storage import contained, is_regular, read_json
 
 CONFIG = "config.json"
 CHECKED = (
@@ -22,6 +24,31 @@ CHECKED = (
 )
 FORBIDDEN = frozenset({"auto_map", "custom_pipelines", "custom_generate", "use_kernels", "kernel_config"})
 MAX_DEPTH = 32
+# What a licence asks to be kept with the work.
+LICENSES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*")
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "source.spm",
+    "target.spm",
+    "target_vocab.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template*",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "modules.json",
+    "sentence_*_config.json",
+    "config_sentence_transformers.json",
+    "[0-9]_*/config.json",
+    *LICENSES,
+)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -84,3 +111,10 @@ def inside(directory: Path, name: str) -> Path:
         return contained(directory, name)
     root = directory.parent.parent
     return contained(root, (directory.relative_to(root) / name).as_posix())
+
+
+def companions(directory: Path) -> list[str]:
+    """Relative names of those in the ``directory`` of a checkpoint."""
+    found = [(path, pattern) for pattern in COMPANIONS for path in directory.glob(pattern)]
+    files = {path for path, pattern in found if not ("*" in pattern and path.is_dir()) and is_regular(path)}
+    return sorted(path.relative_to(directory).as_posix() for path in files)

@@ -24,14 +24,12 @@ from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
 from ..family import stored_transposed
 from .coded_weights import CodedWeight, CodedWeights, Notes, coded_weights
-from .companions import companions
 from .header import METADATA, TensorEntry
 from .linear_shapes import LINEARS, linear_shapes
-from .older_names import modern_names
-from .policy import CONFIG, inside, read_config
+from .policy import CONFIG, companions, inside, read_config
 from .shards import AT_ONCE, INDEX, PICKLES, Location, ShardFiles, locate, refused_pickle
-from .stacked_experts import apart
 from .tensor_check import TORCH_TYPES, NonFinite, refuse_non_finite
+from .tensor_names import apart, modern_names
 
 
 class CheckpointReader:

@@ -5,7 +5,7 @@ channel, scales are float32 and zero points int8, both ``[groups, out]``. ``int-
 ``float-quantized``: ``weight`` E4M3, ``weight_scale`` a row, ``input_scale`` where activations are static.
 ``mxfp4-pack-quantized`` and ``nvfp4-pack-quantized``: ``weight_packed``, ``weight_scale`` E8M0 (the exponent
 plus 127) or E4M3, and for NVFP4 what the scales are multiplied by, ``weight_global_scale`` and
-``input_global_scale``. Types of GGUF: ``weight_blocks``, as :mod:`.gguf_blocks` says.
+``input_global_scale``. Types of GGUF: ``weight_blocks``, as :mod:`.packed_codes` says.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from ...numbers.grid import storable
 from ...numbers.number_format import E4M3, unit_of
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
-from .gguf_blocks import pack_blocks, unpack_blocks
-from .packed_codes import pack, pack_e2m1, unpack, unpack_e2m1, unpack_e8m0
+from .packed_codes import pack, pack_blocks, pack_e2m1, unpack, unpack_blocks, unpack_e2m1, unpack_e8m0
 from .quantization_config import INTEGER, PUBLISHED, TRANSPOSED, UNPACKED
 
 BLOCKS = "weight_blocks"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ....errors import CheckpointError
 from ..anatomy import Shapes
 from ..block_anatomy import Experts, Mlp, Role, RouterForm
-from ..block_parts.mlp_anatomy import RANKED
+from ..block_parts.linear_anatomy import RANKED
 from ._tensors import Config, flag, fused, integer, linear, number, shape_of
 
 

@@ -6,10 +6,10 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ..image_anatomy import Tower
+from ..outer_anatomy import Tower
 from ._config import SizeKeys
 from ._tensors import Config, integer
-from ._tower import text_encoder, with_tower
+from ._vision_encoder import text_encoder, with_tower
 from .clip_vision_model import BLOCK, EPS
 
 SIZES = SizeKeys(heads=None)

@@ -6,11 +6,10 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ..image_anatomy import Tower
+from ..outer_anatomy import Tower
 from ._config import SizeKeys
 from ._tensors import Config, norm, number
-from ._tower import IMAGES, with_tower
-from ._vision_encoder import VisionBlock, VisionEncoder, bare_encoder
+from ._vision_encoder import IMAGES, VisionBlock, VisionEncoder, bare_encoder, with_tower
 
 BLOCK = VisionBlock(
     "layer_norm1", "layer_norm2", attention="self_attn", o="out_proj", activation="quick_gelu"

@@ -10,7 +10,7 @@ from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm
 from ..block_parts.mixer_anatomy import ShortConvolution
 from ._config import SizeKeys, head_size, longest, rope
-from ._convolution import causal_convolution
+from ._state_space import causal_convolution
 from ._tensors import (
     Config,
     check_architecture,

@@ -9,8 +9,7 @@ from functools import partial
 
 from ..anatomy import Anatomy, Shapes
 from ..block_parts.mixer_anatomy import StateSpace
-from ._mamba_like import LOOKS_AT_WEIGHTS, SIZES, mamba_like
-from ._state_space import MODULES, TENSORS, StateSpaceKeys, state_space
+from ._state_space import LOOKS_AT_WEIGHTS, MODULES, SIZES, TENSORS, StateSpaceKeys, mamba_like, state_space
 from ._tensors import Config
 
 __all__ = ["LOOKS_AT_WEIGHTS", "SIZES", "anatomy"]

@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from ..anatomy import Anatomy, Shapes
-from ._mamba_like import LOOKS_AT_WEIGHTS, SIZES, mamba_like
-from ._state_space import TENSORS, headed_state_space
+from ._state_space import LOOKS_AT_WEIGHTS, SIZES, TENSORS, headed_state_space, mamba_like
 from ._tensors import Config
 
 __all__ = ["LOOKS_AT_WEIGHTS", "SIZES", "anatomy"]

@@ -6,10 +6,10 @@ Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv 2303.1534
 from __future__ import annotations
 
 from ..anatomy import Anatomy, Shapes
-from ..image_anatomy import Tower
+from ..outer_anatomy import Tower
 from ._config import SizeKeys
 from ._tensors import Config
-from ._tower import text_encoder, with_tower
+from ._vision_encoder import text_encoder, with_tower
 from .siglip_vision_model import BLOCK, EPS
 
 SIZES = SizeKeys(heads=None)

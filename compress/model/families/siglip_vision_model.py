@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
-from ..image_anatomy import Tower
+from ..outer_anatomy import Tower
 from ._config import SizeKeys
 from ._tensors import Config, integer, norm, number, shape_of
-from ._tower import IMAGES, with_tower
-from ._vision_encoder import VisionBlock, VisionEncoder, bare_encoder
+from ._vision_encoder import IMAGES, VisionBlock, VisionEncoder, bare_encoder, with_tower
 
 BLOCK = VisionBlock(
     "layer_norm1", "layer_norm2", attention="self_attn", o="out_proj", activation="gelu_pytorch_tanh"

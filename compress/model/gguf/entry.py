@@ -1,8 +1,17 @@
-"""``Entry``: a tensor of a GGUF file, and the checkpoint's tensors that it is made of, forth and back."""
+"""``Entry``: a tensor of a GGUF file, and the checkpoint's tensors that it is made of, forth and back.
+
+Latent attention whose keys and values come from two tensors a block, as llama.cpp's converter writes them
+since April 2025, in the terms of files that have one: each head's keys are turned there, since queries go
+through them.
+
+The tensors that a checkpoint has of experts, by those of transformers' module, in which gate and up of all
+experts of a block are one, and down another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +19,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..anatomy import Anatomy, Shapes
+from ..block_anatomy import Attention
+from ..families._experts import ExpertNames
+
 Rows = NDArray[np.intp]
 _STEPS = (0, 1, -1, 2, -2)
+IN_TWO = "blk.0.attn_k_b.weight"
+_OF_HEADS = {
+    "attention.key_length_mla": "attention.key_length",
+    "attention.value_length_mla": "attention.value_length",
+}
+_ALL = re.compile(r"(.+\.\d+)\.\w+\.experts\.(gate_up_proj|down_proj)(_bias)?")
 
 
 @dataclass(frozen=True)
@@ -87,3 +106,57 @@ def _logarithms(decay: NDArray[np.float32]) -> NDArray[np.float32]:
         exact = left & (_decay(tried) == decay)
         found[exact], left = tried[exact], left & ~exact
     return found
+
+
+def plain_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """``settings`` with the sizes of heads, where the file has those of the narrow state that all share."""
+    found = {name: value for name, value in settings.items() if name not in _OF_HEADS}
+    stated = {name: settings[own] for own, name in _OF_HEADS.items() if own in settings}
+    if stated:
+        stated["attention.head_count_kv"] = settings.get("attention.head_count")
+    return found | stated
+
+
+def in_two(entries: Iterable[Entry], anatomy: Anatomy) -> list[Entry]:
+    """``entries`` with two tensors in the place of each that keys and values come from."""
+    parts = {
+        f"{part.latent.kv_b.name}.weight": part for part in anatomy.attentions() if part.latent is not None
+    }
+    found: list[Entry] = []
+    for entry in entries:
+        attention = parts.get(entry.parts[0].stored)
+        found += [entry] if attention is None else _two(entry, attention)
+    return found
+
+
+def _two(entry: Entry, attention: Attention) -> list[Entry]:
+    stored, latent = entry.parts[0].stored, attention.latent
+    assert latent is not None
+    rank, heads, values = latent.kv_b.in_features, attention.heads, attention.value_dim
+    plain = attention.head_dim - latent.turned
+    rows = np.arange(heads * (plain + values)).reshape(heads, -1)
+    keys = Part(stored, rows[:, :plain].reshape(-1), shape=(heads, rank, plain), swapped=True)
+    read = Part(stored, rows[:, plain:].reshape(-1), shape=(heads, values, rank))
+    named = (("attn_k_b", keys), ("attn_v_b", read))
+    return [Entry(entry.name.replace("attn_kv_b", name), (part,)) for name, part in named]
+
+
+def stored_shapes(shapes: Shapes, names: ExpertNames) -> dict[str, tuple[int, ...]]:
+    """``shapes`` of a module's tensors, those of experts one by one, by the ``names`` of checkpoints."""
+    return {name: shape for one, whole in shapes.items() for name, shape in _stored(one, whole, names)}
+
+
+def _stored(name: str, shape: tuple[int, ...], names: ExpertNames) -> Iterator[tuple[str, tuple[int, ...]]]:
+    router = re.fullmatch(rf"(.+\.\d+)\.\w+\.{re.escape(names.router.partition('.')[0])}\.(\w+)", name)
+    match = _ALL.fullmatch(name)
+    if match is None:
+        yield f"{router[1]}.{names.module}.{names.router}.{router[2]}" if router else name, shape
+        return
+    block, linear, bias = match.groups()
+    parts, (count, rows, *others) = names.linears[:-1], shape
+    if linear == "down_proj":
+        parts = names.linears[-1:]
+    for index in range(count):
+        for part in parts:
+            stored = f"{block}.{names.module}.experts.{index}.{part}.{'bias' if bias else 'weight'}"
+            yield stored, (rows // len(parts), *others)

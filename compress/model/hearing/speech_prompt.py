@@ -2,21 +2,32 @@
 language, the task, and that no times are wanted; and what it never writes.
 
 They are read as transformers 5 reads them for sounds that are read at once, whose answer has no times.
+
+The heads by which transformers times words: pairs of a decoder's layer and a head of its attention to the
+sound, in ``generation_config.json``. They follow the layers that stay; whose heads change has none.
+
+How a model that hears writes down what was said: its tokenizer, behind the tokens that its settings ask
+for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ....errors import CheckpointError
 from ....files.storage import is_regular, read_json
+from ....runtime.text.tokenizer import Tokenizer
+from ...text.calibration_audio import Words
+from ..anatomy import Anatomy
 from ..meta_model import GENERATION
+from ..weights import WeightSource
 
 _ENGLISH = "en"
 TRANSCRIBE = "transcribe"
+_KEY = "alignment_heads"
 
 
 @dataclass(frozen=True)
@@ -145,3 +156,45 @@ class _Settings:
         value = self.stated.get(key) if self.stated else self.config.get(key)
         tokens = [token for token in value or [] if type(token) is int] if isinstance(value, list) else []
         return tuple(sorted({token for token in tokens if 0 <= token < self.vocabulary}))
+
+
+def renumbered(checkpoint: Path, before: Anatomy, kept: Sequence[int]) -> dict[str, Any]:
+    """What becomes of the file when of the blocks of ``before``, which it belongs to, those in ``kept`` stay:
+    its content by its name, or nothing where it says no heads.
+    """
+    settings = _settings(checkpoint)
+    if settings is None:
+        return {}
+    first = before.layers()[0]
+    layers = [index - first for index in kept if index >= first]
+    heads = [
+        [layers.index(pair[0]), pair[1]] for pair in settings[_KEY] if _is_pair(pair) and pair[0] in layers
+    ]
+    return {GENERATION: {**settings, _KEY: heads}} if heads else without_heads(checkpoint)
+
+
+def without_heads(checkpoint: Path) -> dict[str, Any]:
+    """The same where none of them is what it was."""
+    settings = _settings(checkpoint)
+    if settings is None:
+        return {}
+    return {GENERATION: {name: value for name, value in settings.items() if name != _KEY}}
+
+
+def _settings(checkpoint: Path) -> dict[str, Any] | None:
+    path = checkpoint / GENERATION
+    settings = read_json(path) if path.is_file() else None
+    return settings if isinstance(settings, dict) and isinstance(settings.get(_KEY), list) else None
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(one) is int for one in value)
+
+
+def words_of(source: WeightSource) -> Words:
+    """Those of the model ``source``."""
+    reader, anatomy = source.reader, source.anatomy
+    prompt = speech_prompt(reader.path, reader.config, anatomy.vocab_size)
+    tokenizer = Tokenizer.open(reader.path)
+    end = next(iter(tokenizer.eos_ids), None)
+    return Words(tokenizer, prompt.usual(), end, anatomy.max_positions, anatomy.vocab_size)

@@ -26,7 +26,6 @@ from ...model.block_anatomy import Linear
 from ...pipeline.block import Block, LayerStatus, output_error, weight_error
 from ...pipeline.block_pass import BlockPass
 from ...pipeline.statistics import STATISTIC_BYTES
-from ...solve.collecting_runs import collecting_runs
 from ...solve.damped_cholesky import all_finite, damp, damping_status, inverted
 from ...solve.elimination import (
     RefitLinear,
@@ -38,6 +37,7 @@ from ...solve.elimination import (
     least_squares,
     lowest,
 )
+from ...solve.group_solving import collecting_runs
 from .residual_fit import ResidualError, adds_plainly, inputs_and_output, norm_after
 from .units import PrunablePart
 

@@ -16,8 +16,7 @@ from torch.nn.functional import cross_entropy, gelu, relu
 from ...measure.reading import LAST, States
 from ...model.anatomy import Anatomy, Classifier, module_name
 from ...text.micro_batches import MicroBatch
-from .logit_terms import forward_kl
-from .term import Answers, Term
+from .logit_terms import Answers, Term, forward_kl
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "tanh": torch.tanh, "gelu": gelu}
 

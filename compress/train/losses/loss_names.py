@@ -12,14 +12,11 @@ from ...model.anatomy import Anatomy, module_name
 from ...model.hearing.speech_prompt import speech_prompt
 from ...model.pooling import pooling_of
 from ...pipeline.stage import Stage
-from .attention_terms import AttentionMaps, Relations
 from .label_terms import LabelCrossEntropy, LabelDivergence
-from .logit_terms import CrossEntropy, LogitDivergence
+from .logit_terms import CrossEntropy, LogitDivergence, Term
 from .objective import Weight
-from .sequence_terms import AnswerDivergence, SequenceCrossEntropy
-from .spoken_sequence import SpokenSequence
-from .state_terms import EmbeddingDistance, HiddenDistance, StateDistance
-from .term import Term
+from .sequence_terms import AnswerDivergence, SequenceCrossEntropy, SpokenSequence
+from .state_terms import AttentionMaps, EmbeddingDistance, HiddenDistance, Relations, StateDistance
 
 Loss = Literal[
     "forward_kl",

@@ -17,10 +17,9 @@ from ...measure.reading import States, read
 from ...model.anatomy import Anatomy
 from ...text.micro_batches import MicroBatch
 from .label_terms import LabelDivergence
-from .logit_terms import LogitDivergence
+from .logit_terms import Answers, LogitDivergence, Term
 from .sequence_terms import AnswerDivergence
 from .state_terms import StateDistance
-from .term import Answers, Term
 
 # Of a term: the same all the time, or at the beginning and at the end of learning, with a line between them.
 Weight = float | tuple[float, float]

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ...model.anatomy import Anatomy, module_name
-from ...model.kv_tap import tap
+from ...model.kv_scheme import tap
 from ...numbers.fake_quant import quantize_tokens, straight_through
 from ...numbers.grid import quantize, storable
 from ...numbers.qtensor import QTensor

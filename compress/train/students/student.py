@@ -27,9 +27,8 @@ from ...pipeline.block_shards import Masks
 from ...pipeline.processes import Processes
 from .lsq_linear import LsqLinear, on_its_side
 from .quant_linear import QuantLinear, TiedHead
-from .relative import Learned, Rounding, learn, learn_low_rank
+from .relative import Learned, Rounding, block_modules, learn, learn_low_rank, spread, whole
 from .rounded_linear import RoundedLinear
-from .sharding import block_modules, spread, whole
 from .streamed_blocks import StreamedBlocks
 
 Coded = LsqLinear | RoundedLinear

@@ -18,7 +18,7 @@ from edgepress.benchmarks.records.checkpoint_subject import CheckpointSubject
 from edgepress.benchmarks.records.record import Measurement
 from edgepress.benchmarks.records.subjects import OpenModel, open_subject
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline.sealed import sealed
+from edgepress.compress.pipeline.journal import sealed
 from edgepress.export.api import export_bundle
 from safetensors.numpy import save
 

@@ -12,7 +12,7 @@ from edgepress.benchmarks.quality.validate import plan_validation, validate_bund
 from edgepress.benchmarks.records.sound_subjects import open_sound_subject
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
-from edgepress.compress.model.hearing.speech_words import words_of
+from edgepress.compress.model.hearing.speech_prompt import words_of
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.spectra import spectra

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgepress.benchmarks.records import answer_cache
 from edgepress.benchmarks.records.answer_cache import FOLDER, AnswerCache
-from edgepress.compress.pipeline.sealed import sealed
+from edgepress.compress.pipeline.journal import sealed
 from edgepress.terminal.progress import Silent
 from safetensors.numpy import save
 

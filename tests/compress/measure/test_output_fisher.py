@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from edgepress.compress.measure.output_fisher import GramLosses, InputGram, OutputFisher
 from edgepress.compress.measure.reading import last_states
+from edgepress.compress.measure.sensitivity import GramLosses, InputGram, OutputFisher
 from edgepress.compress.model.block_anatomy import BlockAnatomy
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource

@@ -10,7 +10,8 @@ import yaml
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.solve import scheme_budget, scheme_costs
+from edgepress.compress.solve import allocation as scheme_budget
+from edgepress.compress.solve import scheme_costs
 from edgepress.compress.solve.allocation import mixed_strip, read_allocation, strip
 from edgepress.errors import RecipeError, ShapeError
 from edgepress.files.hashed_tree import hash_tree

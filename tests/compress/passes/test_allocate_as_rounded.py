@@ -26,10 +26,9 @@ from edgepress.compress.pipeline.backward_sweep import BackwardSweep
 from edgepress.compress.rates import Rates
 from edgepress.compress.recipe import parse
 from edgepress.compress.solve.gptq_losses import LOOKED_TOKENS, GptqChangeLosses
-from edgepress.compress.text import measured_text
+from edgepress.compress.text import micro_batches
 from edgepress.compress.text.calibration import calibration_from
-from edgepress.compress.text.measured_text import MEASURED_AT_ONCE
-from edgepress.compress.text.micro_batches import micro_batches_of
+from edgepress.compress.text.micro_batches import MEASURED_AT_ONCE, micro_batches_of
 from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer
 from edgepress.terminal.progress import ProgressTask, Silent
@@ -47,7 +46,7 @@ Costs = Mapping[str, Mapping[str, float]]
 def half_is_measured_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other half is looked at."""
     if "little" not in request.node.name:
-        monkeypatch.setattr(measured_text, "MEASURED_TOKENS", 256)
+        monkeypatch.setattr(micro_batches, "MEASURED_TOKENS", 256)
 
 
 def step(using: Mapping[str, Any], **options: Any) -> dict[str, Any]:

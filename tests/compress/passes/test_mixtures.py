@@ -13,8 +13,8 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
+from edgepress.compress.solve.allocation import with_unseen
 from edgepress.compress.solve.gptq_losses import GptqChangeLosses
-from edgepress.compress.solve.unseen_experts import with_unseen
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.micro_batches import micro_batches_of
 from edgepress.files.storage import read_json
@@ -111,7 +111,7 @@ def test_the_gram_of_an_expert_is_of_its_real_tokens_alone(
     make_decoder: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Padding goes through experts too, and comes to one more than to others."""
-    from edgepress.compress.measure.observed import looking
+    from edgepress.compress.measure.fisher import looking
     from edgepress.compress.model.skeleton import Skeleton
 
     source = WeightSource.open(make_decoder(tmp_path / "m", "qwen3_moe", **SHARED))

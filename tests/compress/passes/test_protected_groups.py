@@ -11,7 +11,7 @@ import pytest
 import yaml
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model, plan_model
-from edgepress.compress.text import measured_text
+from edgepress.compress.text import micro_batches
 from edgepress.compress.text.protected_text import read_protected
 from edgepress.errors import InputError, RecipeError
 from edgepress.files.storage import read_json
@@ -51,7 +51,7 @@ def test_the_worst_group_is_spared_within_the_same_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if using == "gptq":  # looks at the other half
-        monkeypatch.setattr(measured_text, "MEASURED_TOKENS", 128)
+        monkeypatch.setattr(micro_batches, "MEASURED_TOKENS", 128)
     chosen = allocate(tmp_path, using={"pass": using})
     common = ("compress", str(pico_llama), "-r", chosen, "--text", str(pico_text), "-q")
     sizes = ("--samples", "8", "--length", "32")

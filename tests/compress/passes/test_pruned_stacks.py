@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from edgepress.cli.program import edgepress
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.checkpoint.block_sizes import layer_counts
-from edgepress.compress.model.hearing.alignment_heads import renumbered
+from edgepress.compress.model.hearing.speech_prompt import renumbered
 from edgepress.compress.model.opens_in import opens_in_transformers
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.prune.structured.budget import BlockPart
-from edgepress.compress.prune.structured.shared_heads import shared_units, tables_of
 from edgepress.compress.prune.structured.units import ChannelUnits, HeadUnits
+from edgepress.compress.prune.structured.widths import shared_units, tables_of
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.errors import RecipeError

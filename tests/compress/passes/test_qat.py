@@ -12,7 +12,7 @@ import torch
 from edgepress.benchmarks.records.subjects import open_subject
 from edgepress.compress.api import compress_model
 from edgepress.compress.model.block_anatomy import Linear
-from edgepress.compress.model.kv_tap import tap
+from edgepress.compress.model.kv_scheme import tap
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.fake_quant import wrap

@@ -16,8 +16,7 @@ from edgepress.compress.pipeline.block import Block
 from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.sweep import Sweep
-from edgepress.compress.solve.collecting_runs import collecting_runs
-from edgepress.compress.solve.group_solving import HALVES
+from edgepress.compress.solve.group_solving import HALVES, collecting_runs
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.files.storage import read_json
 from edgepress.runtime.text.tokenizer import Tokenizer

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.compress.pipeline.journal import Journal
-from edgepress.compress.pipeline.sealed import read_sealed, write_sealed
+from edgepress.compress.pipeline.journal import Journal, read_sealed, write_sealed
 from edgepress.files.storage import write_json
 
 UNITS = 3

@@ -10,9 +10,8 @@ from edgepress.compress.measure.sensitivity import ChangeLosses
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
-from edgepress.compress.solve.folded_losses import FoldedGptqLosses, folded
 from edgepress.compress.solve.folding import powers
-from edgepress.compress.solve.gptq_losses import GptqChangeLosses
+from edgepress.compress.solve.gptq_losses import FoldedGptqLosses, GptqChangeLosses, folded
 from edgepress.compress.solve.links import Link
 from torch import Tensor
 

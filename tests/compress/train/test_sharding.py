@@ -49,7 +49,7 @@ from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.pipeline.processes import Processes
 from edgepress.compress.train import optimization as gradients
 from edgepress.compress.train import loop
-from edgepress.compress.train.students.sharding import own_rows, whole
+from edgepress.compress.train.students.relative import own_rows, whole
 from edgepress.compress.train.students.student import Student
 from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import TrainingError

@@ -14,11 +14,14 @@ from edgepress.compress.model.pooling import Pooling
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
-from edgepress.compress.train.losses.attention_terms import Relations
-from edgepress.compress.train.losses.logit_terms import CrossEntropy, LogitDivergence, labels
+from edgepress.compress.train.losses.logit_terms import CrossEntropy, LogitDivergence, Term, labels
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, total_loss
-from edgepress.compress.train.losses.state_terms import EmbeddingDistance, HiddenDistance, StateDistance
-from edgepress.compress.train.losses.term import Term
+from edgepress.compress.train.losses.state_terms import (
+    EmbeddingDistance,
+    HiddenDistance,
+    Relations,
+    StateDistance,
+)
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")

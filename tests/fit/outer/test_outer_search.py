@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
-from edgepress.compress.pipeline.sealed import write_sealed
+from edgepress.compress.pipeline.journal import write_sealed
 from edgepress.errors import OutOfResource
 from edgepress.files.storage import read_json
 from edgepress.fit.asked.wish import Wish

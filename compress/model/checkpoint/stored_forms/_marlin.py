@@ -5,11 +5,13 @@ The weights that are there are a matrix ``[in / 2, out]`` of codes plus 2^(bitsâ
 holds it in tiles of 16 Ã— 64, each in the order in which the threads of a warp take them. ``meta`` int16 says
 where the two of four are, 2 bits each, in the order of CUTLASS' sparse products; ``scale_packed [groups,
 out]`` is float16, in another order where there are several groups.
+
+Matrices of which only what is not 0 is stored, with a mask of bits, lowest first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +22,15 @@ from .....errors import CheckpointError
 from ....numbers.qtensor import QTensor
 from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read
-from ._grids import Grid, as_codes, dequantized, scheme_of
-from ._parts import WORD, Parts, whole
+from ._parts import FLOATS, WORD, Grid, Parts, as_codes, dequantized, scheme_of, whole
 
 SCALES = "scale_packed"
 BITS = (4, 8)
 _TILE, _WIDE = 16, 64  # rows and columns of a tile
 _EIGHTH, _GROUP = 8, 128
 _FOURS = 4  # in a number of meta, whose bits are places in four weights
+SPARSE = ("compressed",)
+_WITHIN = ("", "weight.")  # how a module's parts begin: 2:4 forms leave the word out
 
 
 def marlin_weight(parts: Parts, given: Mapping[str, Any]) -> CodedWeight:
@@ -115,3 +118,33 @@ def _places(meta: Tensor, out: int) -> Tensor:
     fours = meta.flatten()[offset].to(torch.int64)
     shifts = torch.arange(0, 4 * _FOURS, 2)
     return (fours.unsqueeze(-1) >> shifts & 3).view(out, -1, 2)
+
+
+def take_sparse(parts: Parts, read: Read) -> tuple[int, int] | None:
+    """The shape of the matrix; None where it is stored whole."""
+    start = next((start for start in _WITHIN if f"{start}compressed" in parts), None)
+    if start is None:
+        return None
+    parts.take(f"{start}compressed", (*FLOATS, "F8_E4M3", "I8"), None)
+    mask = parts.take(f"{start}bitmask", ("U8",))
+    parts.take(f"{start}shape", ("I64", "I32"), None)
+    sizes = [int(size) for size in read(parts.names[-1]).flatten()[:3]]
+    if f"{start}row_offsets" in parts:
+        parts.take(f"{start}row_offsets", ("I64", "I32"), 1)
+    if len(sizes) != 2 or min(sizes) < 1 or mask != (sizes[0], -(-sizes[1] // 8)):
+        raise parts.refuse(f"its shape says {sizes}")
+    return sizes[0], sizes[1]
+
+
+def sparse_codes(module: str, names: Collection[str], shape: tuple[int, int], read: Read) -> Tensor:
+    """``[out, in]`` in the type of what is stored."""
+    start = next(start for start in _WITHIN if f"{start}bitmask" in names)
+    packed, values = read(f"{module}.{start}bitmask"), read(f"{module}.{start}compressed").flatten()
+    bits = torch.stack([packed >> index & 1 for index in range(8)], -1).flatten(1)
+    mask = bits[:, : shape[1]].to(torch.bool)
+    if int(mask.sum()) != len(values):
+        raise CheckpointError(f"{module} has {len(values)} values where its mask has {int(mask.sum())}")
+    plain = values.view(torch.uint8) if values.element_size() == 1 else values
+    dense = torch.zeros(shape, dtype=plain.dtype)
+    dense[mask] = plain
+    return dense.view(values.dtype)

@@ -20,8 +20,7 @@ from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
 from ..packed_codes import unpack
-from ._grids import Grid, as_codes, dequantized, scheme_of
-from ._parts import FLOATS, WORD, WORDS, Parts, modules_with
+from ._parts import FLOATS, WORD, WORDS, Grid, Parts, as_codes, dequantized, modules_with, scheme_of
 from .gptq import groups_said
 
 BITS = 4

@@ -25,11 +25,9 @@ from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
 from ..packed_codes import unpack, unpack_e2m1, unpack_e8m0
 from ..stated_schemes import group_of, schemes_of
-from ._blocks import Block, block_of
 from ._marlin import SCALES as MARLIN
-from ._marlin import marlin_weight
-from ._parts import FLOATS, WORD, Parts, modules_with, whole
-from ._sparse import SPARSE, sparse_codes, take_sparse
+from ._marlin import SPARSE, marlin_weight, sparse_codes, take_sparse
+from ._parts import FLOATS, WORD, Block, Parts, block_of, modules_with, whole
 
 _SCALES = (*FLOATS, "F8_E4M3", "F8_E8M0", "U8")
 _INTEGERS, _E4M3, _E2M1 = "int", "E4M3", "E2M1"

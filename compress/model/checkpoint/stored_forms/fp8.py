@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
-from ._blocks import Block, block_of, block_scaled, scales_fit
-from ._parts import FLOATS, Parts, modules_with
+from ._parts import FLOATS, Block, Parts, block_of, block_scaled, modules_with, scales_fit
 
 BITS = 8
 CODES = ("F8_E4M3", "F8_E5M2")

@@ -25,8 +25,19 @@ from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
 from ..packed_codes import unpack
-from ._grids import Grid, as_codes, dequantized, scheme_of
-from ._parts import FLOATS, WORD, WORDS, Parts, modules_with, unsigned, whole
+from ._parts import (
+    FLOATS,
+    WORD,
+    WORDS,
+    Grid,
+    Parts,
+    as_codes,
+    dequantized,
+    modules_with,
+    scheme_of,
+    unsigned,
+    whole,
+)
 
 BITS = (2, 3, 4, 8)
 _FIRST, _SECOND = "gptq", "gptq_v2"

@@ -1,6 +1,6 @@
 """MXFP4 as gpt-oss is published (OpenAI, gpt-oss-120b & gpt-oss-20b Model Card, 2025, arXiv 2508.10925; the
 numbers: Rouhani et al., Microscaling Data Formats for Deep Learning, 2023, arXiv 2310.10537): the matrices of
-its experts, which :mod:`..stacked_experts` gives one by one.
+its experts, which :mod:`.tensor_names` gives one by one.
 
 ``blocks [out, groups, 16]`` holds the E2M1 codes of 32 inputs, two a byte, the first one low; ``scales [out,
 groups]`` the exponent of what they are multiplied by, plus 127.
@@ -20,8 +20,7 @@ from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
 from ..packed_codes import unpack_e2m1, unpack_e8m0
-from ._blocks import block_scaled
-from ._parts import Parts, modules_with
+from ._parts import Parts, block_scaled, modules_with
 
 BITS, GROUP = 4, 32
 SCHEME = Scheme.parse("MXFP4A16")

@@ -21,9 +21,7 @@ from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
 from ..linear_shapes import LINEARS
-from ._blocks import block_scaled
-from ._grids import Grid, as_codes
-from ._parts import FLOATS, Parts, modules_with
+from ._parts import FLOATS, Grid, Parts, as_codes, block_scaled, modules_with
 from .fp8 import CODES
 
 BITS = 8

@@ -24,9 +24,7 @@ from ....numbers.qtensor import QTensor
 from ....numbers.scheme import Scheme
 from ..coded_weights import CodedWeight, Notes, Read, StoredForm
 from ..header import METADATA, TensorEntry
-from ._blocks import Block, block_of, block_scaled
-from ._grids import Grid, as_codes, scheme_of
-from ._parts import FLOATS, Parts, modules_with
+from ._parts import FLOATS, Block, Grid, Parts, as_codes, block_of, block_scaled, modules_with, scheme_of
 from .fp8 import fp8_weight
 
 _DATA, _SCALE, _ZERO = "_weight_qdata", "_weight_scale", "_weight_zero_point"

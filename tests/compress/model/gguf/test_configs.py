@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from edgepress.compress.model.gguf.configs import ROWS, config_of
-from edgepress.compress.model.gguf.mixtures import MIXTURES
+from edgepress.compress.model.gguf.kind_configs import MIXTURES
 
 SIZES: dict[str, object] = {"embedding_length": 64, "attention.head_count": 4, "context_length": 512}
 YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}

@@ -14,7 +14,7 @@ from edgepress.benchmarks.lab.same_bytes.pico_models import save_pico
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.generation_tokens import GenerationTokens
 from edgepress.compress.model.gguf.configs import config_of
-from edgepress.compress.model.gguf.stacks import STACKS
+from edgepress.compress.model.gguf.kind_configs import STACKS
 from edgepress.compress.model.pooling import pooling_of
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource

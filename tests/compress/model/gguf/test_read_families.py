@@ -13,8 +13,7 @@ from edgepress.compress.model.checkpoint import gguf_source
 from edgepress.compress.model.checkpoint.gguf_source import materialise
 from edgepress.compress.model.gguf.configs import ROWS
 from edgepress.compress.model.gguf.families import ARCHITECTURES
-from edgepress.compress.model.gguf.mixtures import MIXTURES
-from edgepress.compress.model.gguf.states import STATES
+from edgepress.compress.model.gguf.kind_configs import MIXTURES, STATES
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.export.api import export_bundle

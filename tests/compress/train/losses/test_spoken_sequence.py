@@ -14,7 +14,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.objective import Objective, ask, total_loss
-from edgepress.compress.train.losses.spoken_sequence import SpokenSequence
+from edgepress.compress.train.losses.sequence_terms import SpokenSequence
 from edgepress.files.hashed_tree import hash_tree
 from edgepress.files.storage import read_json
 

@@ -14,8 +14,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from edgepress.compress.model.kv_scheme import KVScales, KVScheme
-from edgepress.compress.model.kv_tap import tap
+from edgepress.compress.model.kv_scheme import KVScales, KVScheme, tap
 from edgepress.export.graph.graph_writer import Opset
 from edgepress.export.proof.distances import divergence, log_softmax
 from edgepress.runtime.session.session import open_session

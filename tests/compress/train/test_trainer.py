@@ -12,7 +12,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.text.micro_batches import MicroBatch
 from edgepress.compress.train.losses.logit_terms import LogitDivergence
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from
-from edgepress.compress.train.on_policy import OnPolicy, continued
+from edgepress.compress.train.trainer import OnPolicy, continued
 
 CPU = torch.device("cpu")
 IDS = torch.randint(5, 100, (2, 16), generator=torch.Generator().manual_seed(1))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from edgepress.compress.pipeline.option_names import option_names, training_names
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type
+from edgepress.compress.recipe_files import option_names, training_names
 from edgepress.compress.train.training_options import TrainingOptions
 
 

@@ -11,8 +11,8 @@ import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
-from edgepress.compress.train.losses.attention_terms import AttentionMaps, map_divergence
 from edgepress.compress.train.losses.objective import Objective, ask, learn_from, total_loss
+from edgepress.compress.train.losses.state_terms import AttentionMaps, map_divergence
 
 pytestmark = pytest.mark.chain
 

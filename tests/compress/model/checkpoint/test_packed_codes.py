@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from edgepress.compress.model.checkpoint.gguf_blocks import pack_blocks, row_inputs, unpack_blocks
+from edgepress.compress.model.checkpoint.packed_codes import pack_blocks, row_inputs, unpack_blocks
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import GGUF, Scheme
 from edgepress.compress.numbers.super_blocks import quantize_blocks
