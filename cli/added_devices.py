@@ -70,7 +70,7 @@ def _described(device: OwnDevice, table: KernelTable | None) -> str:
 @output
 def remove(name: str, terminal: Terminal) -> None:
     """Forget the device NAME and its kernel tables, and delete what was sent there."""
-    from ..devices.kernel_table.kept import forget_tables
+    from ..devices.kernel_table.table import forget_tables
     from ..devices.own_devices import forget, own_device, own_devices
     from ..devices.transports.answers import Cleared
     from ..devices.transports.ssh import Link
@@ -106,8 +106,8 @@ def kit(bundle: Path, output: Path, platform: str, quick: bool, terminal: Termin
     from ..benchmarks.speed.protocol import Protocol
     from ..benchmarks.speed.sitting import SETTLE_S
     from ..devices.kernel_table.plan import LIMIT_S
+    from ..devices.transports.fitness import NAMED
     from ..devices.transports.kit import START, make_kit
-    from ..devices.transports.platforms import NAMED
 
     plan = {
         "protocol": asdict(Protocol.quick() if quick else Protocol()),
@@ -124,8 +124,7 @@ def kit(bundle: Path, output: Path, platform: str, quick: bool, terminal: Termin
 
 
 def _import_table(file: Path, name: str | None, terminal: Terminal) -> None:
-    from ..devices.kernel_table.kept import keep_table
-    from ..devices.kernel_table.table import read_table
+    from ..devices.kernel_table.table import keep_table, read_table
     from ..devices.own_devices import own_devices, require_free_name
 
     table = read_table(file)
@@ -139,7 +138,7 @@ def _import_table(file: Path, name: str | None, terminal: Terminal) -> None:
 
 
 def _import_meter(log: Path, record: Path | None, terminal: Terminal) -> None:
-    from ..benchmarks.records.meter_log import import_meter
+    from ..benchmarks.records.energy_metrics import import_meter
 
     if record is None:
         raise click.UsageError("a meter's log needs --record: which run file waits for it?")

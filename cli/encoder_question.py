@@ -18,7 +18,7 @@ from . import bundle_options
 from .verb import output
 
 if TYPE_CHECKING:
-    from ..runtime.engine.encoder_model import EncoderModel
+    from ..runtime.engine.encoder import EncoderModel
     from ..runtime.engine.image_encoder import ImageModel
 
     Model = TypeVar("Model", bound=EncoderModel)

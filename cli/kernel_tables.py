@@ -35,9 +35,9 @@ def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None
     """
     progress = terminal.progress  # a clock that ticks while the rest is imported
     from ..devices.kernel_table.gpu import require_timed
-    from ..devices.kernel_table.kept import HERE
     from ..devices.kernel_table.measure import measure_kernels
     from ..devices.kernel_table.plan import plan
+    from ..devices.kernel_table.table import HERE
     from ..devices.own_devices import HERE as WORDS
     from ..devices.own_devices import own_device
 
@@ -67,7 +67,7 @@ def measure(name: str, provider: str, dry_run: bool, terminal: Terminal) -> None
 def measure_kept(device: OwnDevice, terminal: Terminal, provider: str = "cpu") -> tuple[KernelTable, Path]:
     """Have ``device`` make its kernel table; the table, and where it is kept."""
     from ..benchmarks.speed.elsewhere import measure_kernels_on
-    from ..devices.kernel_table.kept import keep_table
+    from ..devices.kernel_table.table import keep_table
 
     table = measure_kernels_on(device, terminal.progress, provider)
     return table, keep_table(device.name, table)

@@ -9,13 +9,21 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
 
-from .proof_words import largest_difference, shown_distances
-
 _DEEP = 8  # levels of a manifest that a row shows
 _BRIEF = 116  # characters of a field that fit two rows of a narrow table
 # What the words for a field run into where a manifest has something else in its place.
 _NOT_AS_WRITTEN = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 _HASH = 12  # characters of a hash that are enough to compare it by eye
+# What a proof calls its distances, and what a reader does.
+_DISTANCES = {
+    "kl_mean": "KL",
+    "perplexity_ratio": "perplexity ×",
+    "top1_agreement": "same likeliest token",
+    "top1_agreement_where_clear": "where its choice is clear",
+    "cosine_distance_mean": "cosine distance",
+    "label_kl_mean": "KL of labels",
+    "label_agreement": "same labels",
+}
 
 
 def rows_in_words(document: dict[str, Any]) -> list[tuple[str, str]]:
@@ -188,3 +196,20 @@ _IN_WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "weights": ("weights", _weights),
     "tool": ("made by", _tool),
 }
+
+
+def shown_distances(found: dict[str, Any]) -> str:
+    """The distances of a proof in words, with the bounds that they were held to."""
+    bounds, parts = found.get("bounds", {}), []
+    for name, words in _DISTANCES.items():
+        if name in found and "agreement" in name:
+            parts.append(f"{words} {100 * found[name]:.1f} %")
+        elif name in found:
+            bound = f" (bound {bounds[name]:.2g})" if name in bounds else ""
+            parts.append(f"{words} {found[name]:.4g}{bound}")
+    return ", ".join(parts)
+
+
+def largest_difference(found: dict[str, Any]) -> str:
+    """That of a graph in floats from torch's model, and its bound."""
+    return f"largest difference {found['max_abs_difference']:.3g} (bound {found['bound']:.3g})"

@@ -22,8 +22,7 @@ from ..runtime.session.cuda_libraries import load_cuda
 from ..runtime.session.provider_errors import CUDA_LIBRARIES
 from ..runtime.session.session import PROVIDERS
 from .energy import Meter, NoMeter, find_meters
-from .nvidia import Gpu, read_gpus
-from .probe import ONNXRUNTIMES, OnnxRuntime, installed, read_limits, read_onnxruntime
+from .probe import ONNXRUNTIMES, Gpu, OnnxRuntime, installed, read_gpus, read_limits, read_onnxruntime
 
 CORE = (
     "click",

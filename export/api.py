@@ -220,7 +220,7 @@ def _write(
 ) -> None:
     """A whole output in ``directory``, the manifest last; proven when there is a directory to work in."""
     from .bundle_manifest import unproven
-    from .written_files import copy_companions, copy_licenses, describe
+    from .card import copy_companions, copy_licenses, describe
 
     directory.mkdir()
     sections = plugin.write(job, prepared, directory)

@@ -15,12 +15,12 @@ from ..compress.model.generation_tokens import GenerationTokens
 from ..compress.model.hearing.feature_extractor import require_log_mel
 from ..compress.model.hearing.hearing import Hearing
 from ..compress.model.hearing.speech_prompt import speech_prompt
+from ..runtime.bundle.directory import BUNDLE_SCHEMA, SAVED_SCHEMA
 from ..runtime.bundle.graph_sections import DecoderSection
-from ..runtime.bundle.manifest import BUNDLE_SCHEMA, SAVED_SCHEMA
 from ..runtime.bundle.typed_json import read
 from .format import OutputKind
 from .graph.attention.cache_io import CODES, FLOAT, cache_label
-from .graph.caches import states_of
+from .graph.states import states_of
 from .job import ExportJob
 
 FLOAT_SCHEME = "fp32"

@@ -20,8 +20,7 @@ from ..files.output_paths import refuse_nesting
 from ..files.staging import Staging
 from ..files.storage import write_json
 from ..runtime.bundle.bundle import Bundle
-from ..runtime.bundle.directory import CHECKPOINT_MANIFEST, MANIFEST
-from ..runtime.bundle.manifest import PACKAGE_SCHEMA
+from ..runtime.bundle.directory import CHECKPOINT_MANIFEST, MANIFEST, PACKAGE_SCHEMA
 
 SCHEMA = "1.0"
 # By the name of a bundle's provider: what ONNX Runtime calls it, and the kind of device where that is one.

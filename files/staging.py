@@ -17,10 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import EdgepressError, InputError, OutputBusy, OutputExists
-from .disk import disk_error, disk_full_is_typed
-from .durable import sync_directory, sync_tree
-from .old_output import MANIFESTS, OldOutput, refusal
+from .disk import disk_error, disk_full_is_typed, sync_directory, sync_tree
 from .output_lock import OutputLock
+from .output_paths import MANIFESTS, OldOutput, refusal
 from .third_party_errors import memory_shortage
 
 # The mark of a staging directory, by its state: work goes on in it, or its result is being published.

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Unpack
 from ..errors import InputError
 from ..terminal.progress import Progress
 from .bundle.bundle import Bundle
-from .engine.background import BackgroundTask
 from .engine.batch_decoder import BatchDecoder
 from .engine.classify import ClassifierModel
 from .engine.decoder import Decoder
-from .engine.encoder import BATCH_SIZE
+from .engine.encoder import BATCH_SIZE, EncoderModel
 from .engine.encoder_answers import Vectors
-from .engine.encoder_model import EncoderModel
 from .engine.generate import MAX_NEW_TOKENS, Generation, Streaming, TextStream, generate_batch, stream
 from .engine.image_encoder import ImageModel
-from .engine.load import LoadingGraph
+from .engine.load import BackgroundTask, LoadingGraph
 from .engine.sampling import Sampling
 from .engine.speech_to_text import SpeechToTextModel
 from .engine.tag import TaggerModel

@@ -112,7 +112,7 @@ def small_roofs() -> Iterator[None]:
     """
     from functools import cache
 
-    from edgepress.benchmarks.speed import bundle_roofs
+    from edgepress.benchmarks.speed import profile
     from edgepress.devices.bandwidth import SMALLEST, Bandwidth, measure_bandwidth
 
     @cache
@@ -123,7 +123,7 @@ def small_roofs() -> Iterator[None]:
         return found, found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle_roofs, "measure_both", over_the_weights)
+        patch.setattr(profile, "measure_both", over_the_weights)
         yield
 
 

@@ -1,20 +1,24 @@
 """Details of a measurement as tables of text, the same in the terminal and in the report: the account of
 every node's time and bytes, and energy.
+
+Grams of CO₂ from joules that were counted and the factor of a grid. Who reads a page must be able to check
+the factor: it has a source and a year.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..records import numerals
+from ...errors import InputError
+from ..records import conditions
 from ..records.conditions import clip
 from ..records.energy_metrics import IDLE_WATTS, metric_name
 from ..records.energy_record import Energy
 from ..records.record import Measurement
-from .carbon import Grid
 from .result_groups import ResultGroup, ResultRow
 from .results_table import MARKS
 
@@ -23,6 +27,9 @@ LEAST_SHARE = 0.002
 _STEPS = {"prefill": "the prompt", "decode": "one token", "batch": "one batch", "single": "one sentence"}
 _COUNTED = ("ms", "share", "nodes", "weight_bytes", "kv_bytes")
 _NONE = "–"
+_JOULES_PER_KWH = 3.6e6
+_MOST = 2000.0  # no grid emits more than burning lignite alone
+_FORM = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*g/kWh\s*,\s*(\S.*?)\s*,\s*((?:19|20)[0-9]{2})\s*")
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ def account_tables(per_op: dict[str, Any]) -> list[AccountTable]:
     rate = bandwidth["gb_per_second"] if bandwidth else None
     tables = []
     for name, phase in phases.items():
-        title = f"{name}: {_STEPS.get(name, name)} in {numerals.significant(phase['wall_ms'])} ms"
+        title = f"{name}: {_STEPS.get(name, name)} in {conditions.significant(phase['wall_ms'])} ms"
         tables.append(_shares(title, _account_text(phase, rate), "part", phase["by_part"]))
         tables.append(_shares(f"{name} by operator", "", "op", phase["by_op"]))
     return [*tables, _layers(phases)]
@@ -65,7 +72,7 @@ def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
     moved = row["weight_bytes"] + row["kv_bytes"]
     return (
         _short(row["ms"]),
-        f"{numerals.percent(row['share'])} %",
+        f"{conditions.percent(row['share'])} %",
         _short(moved / 1e6 if moved else None),
         _short(row["gb_per_second"]),
         _NONE if row["fraction"] is None else f"{100 * row['fraction']:.0f} %",
@@ -77,33 +84,32 @@ def _short(value: float | None) -> str:
     """Three digits of which at most three are decimals."""
     if value is None:
         return _NONE
-    return numerals.fixed(value, 3) if abs(value) < 1 else numerals.significant(value)
+    return conditions.fixed(value, 3) if abs(value) < 1 else conditions.significant(value)
 
 
 def _account_text(phase: dict[str, Any], gb_per_second: float | None) -> str:
     """What the kernels do not account for, and what the bandwidth does not."""
     wall, between = phase["wall_ms"], phase["between_ms"]
-    kernels = f"{phase['nodes']} kernels take {numerals.significant(phase['kernel_ms'])} ms"
+    kernels = f"{phase['nodes']} kernels take {conditions.significant(phase['kernel_ms'])} ms"
     if between < 0:
         text = f"{kernels} under the profiler, which slows them: more than the step itself"
     else:
-        text = (
-            f"{kernels}; {numerals.significant(between)} ms ({100 * between / wall:.0f} %) pass between them"
-        )
-    text += f". Moved: {numerals.megabytes(phase['weight_bytes'])} MB of weights"
+        fraction = f"{100 * between / wall:.0f} %"
+        text = f"{kernels}; {conditions.significant(between)} ms ({fraction}) pass between them"
+    text += f". Moved: {conditions.megabytes(phase['weight_bytes'])} MB of weights"
     if phase["kv_bytes"]:
-        text += f" and {numerals.megabytes(phase['kv_bytes'])} MB of keys and values"
+        text += f" and {conditions.megabytes(phase['kv_bytes'])} MB of keys and values"
     if gb_per_second is None or phase["missing_ms"] is None:
         return f"{text}."
     moved = (phase["weight_bytes"] + phase["kv_bytes"]) / gb_per_second / 1e6
-    text += f"; at the {numerals.significant(gb_per_second)} GB/s measured here they need "
-    text += f"{numerals.significant(moved)} ms"
+    text += f"; at the {conditions.significant(gb_per_second)} GB/s measured here they need "
+    text += f"{conditions.significant(moved)} ms"
     if (compute := phase.get("compute_ms", 0.0)) > moved:
-        text += f". {numerals.significant(phase['multiply_adds'] / 1e9)} G multiply-adds need "
-        text += f"{numerals.significant(compute)} ms at the rate of the fastest product of their kind"
+        text += f". {conditions.significant(phase['multiply_adds'] / 1e9)} G multiply-adds need "
+        text += f"{conditions.significant(compute)} ms at the rate of the fastest product of their kind"
     if phase["missing_ms"] <= 0:
         return f"{text}, more than it took: that rate was measured too low, as beside other work."
-    return f"{text}, so {numerals.significant(phase['missing_ms'])} ms are missing."
+    return f"{text}, so {conditions.significant(phase['missing_ms'])} ms are missing."
 
 
 def _layers(phases: dict[str, Any]) -> AccountTable:
@@ -198,7 +204,7 @@ def _grams(row: ResultRow, name: str, grid: Grid) -> str:
     reading = row.reading(name)
     if reading is None or reading.value is None:
         return _NONE
-    return f"{MARKS[reading.status]} {numerals.significant(grid.grams(UNITS * reading.value))}".strip()
+    return f"{MARKS[reading.status]} {conditions.significant(grid.grams(UNITS * reading.value))}".strip()
 
 
 def _text(row: ResultRow, name: str) -> str:
@@ -206,10 +212,38 @@ def _text(row: ResultRow, name: str) -> str:
     reading = row.reading(name)
     if reading is None or reading.value is None:
         return _NONE
-    return f"{MARKS[reading.status]} {numerals.significant(reading.value)}".strip()
+    return f"{MARKS[reading.status]} {conditions.significant(reading.value)}".strip()
 
 
 def _beside(energy: Energy, phase: str, domain: str) -> str:
     windows = [turn[phase] for turn in energy.turns if phase in turn]
     values = [one.beside[domain] / one.units for one in windows if domain in one.beside and one.units]
-    return numerals.significant(median(values)) if values else _NONE
+    return conditions.significant(median(values)) if values else _NONE
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Grams of CO₂ for a kilowatt-hour, who says so, and of which year."""
+
+    grams_per_kwh: float
+    source: str
+    year: int
+
+    def grams(self, joules: float) -> float:
+        """Of so many joules."""
+        return joules / _JOULES_PER_KWH * self.grams_per_kwh
+
+    def __str__(self) -> str:
+        return f"{self.grams_per_kwh:g} g/kWh ({self.source}, {self.year})"
+
+
+def parse_grid(text: str) -> Grid:
+    """``380 g/kWh, the agency that says so, 2023``."""
+    found = _FORM.fullmatch(text)
+    if found is None or float(found[1]) > _MOST:
+        raise InputError(
+            f"{text[:80]!r} is no factor of a grid",
+            why=f"it needs grams of CO₂ for a kilowatt-hour (up to {_MOST:g}), a source and a year",
+            fix="write it so: --grid '380 g/kWh, the agency that says so, 2023'",
+        )
+    return Grid(float(found[1]), found[2][:120], int(found[3]))

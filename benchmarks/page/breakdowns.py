@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any
 
 from ...files.limits import finite_number
-from ..records import numerals
+from ..records import conditions
 from ..records.conditions import clip
 from ..records.record import LearningCurve, Subject
 from . import svg
 from .account_table import AccountTable, account_tables
-from .bars import HorizontalBar, bars
 from .headline import headline
-from .heat_grid import Grid, damage, heat_grid, widths
+from .heat_grid import Grid, HorizontalBar, bars, damage, heat_grid, widths
 from .result_groups import ResultGroup, ResultRow
 
 MOST_GRIDS = 6
@@ -93,7 +92,7 @@ def _operators(entries: Sequence[dict[str, Any]]) -> list[HorizontalBar]:
         HorizontalBar(
             op,
             share,
-            f"{numerals.percent(share)} % · {numerals.significant(ms, 2)} ms",
+            f"{conditions.percent(share)} % · {conditions.significant(ms, 2)} ms",
             "plain" if index else "accent",
         )
         for index, (op, ms, share) in enumerate(shown)
@@ -114,12 +113,12 @@ def _figure(scheme: str, curve: LearningCurve, identifier: str) -> svg.Figure:
     losses, tokens, kept = curve.losses, curve.tokens, curve.kept
     points = [
         svg.Point(
-            float(across), up, numerals.significant(up, 3) if index in (0, kept) else "", _kind(index, kept)
+            float(across), up, conditions.significant(up, 3) if index in (0, kept) else "", _kind(index, kept)
         )
         for index, (across, up) in enumerate(zip(tokens, losses, strict=True))
     ]
     title = f"{scheme}: {clip(curve.step, 40)}"
-    note = f"From {numerals.significant(losses[0], 3)} to {numerals.significant(losses[kept], 3)} "
+    note = f"From {conditions.significant(losses[0], 3)} to {conditions.significant(losses[kept], 3)} "
     note += f"after {tokens[kept]:,} tokens, whose parameters are kept.".replace(",", "\u202f")
     draw = partial(
         svg.scatter,

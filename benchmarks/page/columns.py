@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..records import numerals
+from ..records import conditions
 from .result_groups import OF_IMAGES
 
 
@@ -39,40 +39,40 @@ class Column:
         Both are empty where the ends do not differ in these digits.
         """
         decimals = len(self.text(value).partition(".")[2])
-        low, high = (numerals.fixed(end * self.scale, decimals) for end in ends)
+        low, high = (conditions.fixed(end * self.scale, decimals) for end in ends)
         if low == high:
             return "", ""
         arm = self.scale * max(ends[1] - value, value - ends[0])
-        return f"{low}–{high}", f"±{numerals.fixed(arm, decimals)}"
+        return f"{low}–{high}", f"±{conditions.fixed(arm, decimals)}"
 
 
 def _short(decimals: int) -> Callable[[float], str]:
-    return lambda value: numerals.fixed(value, decimals)
+    return lambda value: conditions.fixed(value, decimals)
 
 
-SIZE = Column("size", "shipped", "MB", "lower", numerals.significant, 1e-6)
+SIZE = Column("size", "shipped", "MB", "lower", conditions.significant, 1e-6)
 # Of the bundle's folder after it has run: what was shipped, and whatever running it has left there.
-DEVICE = Column("device_bytes", "on device", "MB", "lower", numerals.significant, 1e-6)
-RATIO = Column("ratio", "smaller", "×", "higher", lambda value: numerals.significant(value, 2))
-RSS = Column("rss_peak_bytes", "resident", "MB", "lower", numerals.significant, 1e-6)
-_OF_A_SENTENCE = Column("batch_j_per_sentence", "energy", "mJ/sent", "lower", numerals.significant, 1e3)
-_OF_AN_IMAGE = Column("batch_j_per_image", "energy", "mJ/image", "lower", numerals.significant, 1e3)
+DEVICE = Column("device_bytes", "on device", "MB", "lower", conditions.significant, 1e-6)
+RATIO = Column("ratio", "smaller", "×", "higher", lambda value: conditions.significant(value, 2))
+RSS = Column("rss_peak_bytes", "resident", "MB", "lower", conditions.significant, 1e-6)
+_OF_A_SENTENCE = Column("batch_j_per_sentence", "energy", "mJ/sent", "lower", conditions.significant, 1e3)
+_OF_AN_IMAGE = Column("batch_j_per_image", "energy", "mJ/image", "lower", conditions.significant, 1e3)
 ENERGY = {
-    "decoder": Column("decode_j_per_token", "energy", "mJ/token", "lower", numerals.significant, 1e3),
+    "decoder": Column("decode_j_per_token", "energy", "mJ/token", "lower", conditions.significant, 1e3),
     "encoder": _OF_A_SENTENCE,
     "classifier": _OF_A_SENTENCE,
     f"encoder{OF_IMAGES}": _OF_AN_IMAGE,
     f"classifier{OF_IMAGES}": _OF_AN_IMAGE,
 }
-_LATENCY = Column("latency_ms", "latency", "ms", "lower", numerals.significant)
+_LATENCY = Column("latency_ms", "latency", "ms", "lower", conditions.significant)
 _OF_SENTENCES = (
-    Column("sentences_per_second", "speed", "sent/s", "higher", numerals.significant),
+    Column("sentences_per_second", "speed", "sent/s", "higher", conditions.significant),
     _LATENCY,
     RSS,
     _OF_A_SENTENCE,
 )
 _OF_IMAGES = (
-    Column("images_per_second", "speed", "img/s", "higher", numerals.significant),
+    Column("images_per_second", "speed", "img/s", "higher", conditions.significant),
     _LATENCY,
     RSS,
     _OF_AN_IMAGE,
@@ -98,11 +98,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         SIZE,
         DEVICE,
         RATIO,
-        Column("perplexity", "perplexity", "", "lower", numerals.perplexity),
+        Column("perplexity", "perplexity", "", "lower", conditions.perplexity),
         Column("kl", "KL", "nats", "lower", _short(3)),
         Column("top1_agreement", "top-1", "%", "higher", _short(1), 100.0),
-        Column("decode_tps", "decode", "tok/s", "higher", numerals.significant),
-        Column("prefill_tps", "prefill", "tok/s", "higher", numerals.significant),
+        Column("decode_tps", "decode", "tok/s", "higher", conditions.significant),
+        Column("prefill_tps", "prefill", "tok/s", "higher", conditions.significant),
         RSS,
         ENERGY["decoder"],
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..records import numerals
+from ..records import conditions
 from ..records.conditions import clip, machine
 from ..records.record import Measurement
 from .columns import COLUMNS, Column
@@ -59,7 +59,7 @@ def _smaller(group: ResultGroup, row: ResultRow) -> str:
     ratio = group.ratio(row)
     if ratio is None:
         return ""
-    return f"{numerals.times(ratio)} smaller" if ratio >= 1 else f"{numerals.times(1 / ratio)} larger"
+    return f"{conditions.times(ratio)} smaller" if ratio >= 1 else f"{conditions.times(1 / ratio)} larger"
 
 
 def _faster(group: ResultGroup, row: ResultRow) -> str:
@@ -71,11 +71,11 @@ def _faster(group: ResultGroup, row: ResultRow) -> str:
     noisy = " (noisy)" if group.doubt(row, rate) else ""
     if found is None:
         base = original(group, rate)
-        beside = "" if base is None else f" (the original, in a separate run: {numerals.significant(base)})"
-        return f"{numerals.significant(pace)} {unit}{beside}{noisy} {device}"
+        beside = "" if base is None else f" (the original, in a separate run: {conditions.significant(base)})"
+        return f"{conditions.significant(pace)} {unit}{beside}{noisy} {device}"
     if found.verdict == "same":
         return f"no faster and no slower {where} {device}{noisy}"
-    return f"{numerals.times(max(found.ratio, 1 / found.ratio))} {found.verdict} {where} {device}{noisy}"
+    return f"{conditions.times(max(found.ratio, 1 / found.ratio))} {found.verdict} {where} {device}{noisy}"
 
 
 def _cost(group: ResultGroup, row: ResultRow) -> str:
@@ -97,7 +97,7 @@ def signed_percent(change: float) -> str:
     """``+16 %``, ``−3.2 %``: two digits, and what is below a tenth as 0."""
     if abs(change) < 0.0005:
         return "±0 %"
-    return f"{'+' if change > 0 else '−'}{numerals.significant(abs(100 * change), 2)} %"
+    return f"{'+' if change > 0 else '−'}{conditions.significant(abs(100 * change), 2)} %"
 
 
 def column(group: ResultGroup, metric: str) -> Column:
@@ -112,7 +112,7 @@ def original(group: ResultGroup, metric: str) -> float | None:
 
 def loss_text(row: ResultRow, loss: float) -> str:
     """The KL or cosine of a row with the digits it carries."""
-    return numerals.fixed(loss, LOSS[row.subject.kind].digits)
+    return conditions.fixed(loss, LOSS[row.subject.kind].digits)
 
 
 def _ends(group: ResultGroup, lead: ResultRow) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..records import numerals
+from ..records import conditions
 from ..records.conditions import clip, describe, machine, threads
 from . import results_table as table
 from .columns import SIZE
@@ -120,7 +120,7 @@ def _speed(view: ResultGroup, row: ResultRow) -> DeviceSpeed:
     found, best = speed(here), headline(view)
     rate = SPEED[view.shown][0]
     noisy = f"{table.MARKS['suspect']} " if view.doubt(here, rate) else ""
-    ratio = "" if found is None else f"{noisy}{numerals.times(found.ratio)}"
+    ratio = "" if found is None else f"{noisy}{conditions.times(found.ratio)}"
     recommended = best is not None and _same(best, row)
     return DeviceSpeed(table.cell(view, here, column(view, rate)), ratio, recommended)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...files.limits import finite_number
-from ..records import numerals
+from ..records import conditions
 from .result_groups import ResultGroup, ResultRow
 
 SMALLEST_LOSS = 1e-6
@@ -105,7 +105,7 @@ def _size_beside(other: ResultRow, row: ResultRow) -> str:
 
 
 def _loss_beside(other: float, lost: float) -> str:
-    return f"{numerals.significant(other / lost, 2)}× as much"
+    return f"{conditions.significant(other / lost, 2)}× as much"
 
 
 def _left_out(group: ResultGroup) -> list[str]:

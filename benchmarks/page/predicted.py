@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import InputError
 from ...files.storage import canonical_json, read_json
-from ..records import numerals
+from ..records import conditions
 from ..records.conditions import clip
 from . import results_table as table
 from .account_table import AccountTable
@@ -123,9 +123,9 @@ def banded(found: Expected | None, scale: float = 1.0) -> str:
     if found is None or (found.value is None and found.high is None):
         return "–"
     if found.value is None:
-        return f"≤ {numerals.significant(scale * (found.high or 0.0))}"
+        return f"≤ {conditions.significant(scale * (found.high or 0.0))}"
     value, *band = (
-        numerals.significant(scale * one) for one in (found.value, found.low, found.high) if one is not None
+        conditions.significant(scale * one) for one in (found.value, found.low, found.high) if one is not None
     )
     return value if set(band) == {value} else f"{value} [{_TOGETHER.join(band)}]"
 

@@ -18,7 +18,7 @@ from ...files.output_paths import refuse_file
 from ...files.storage import open_regular, write_atomic
 from ..records.conditions import machine
 from ..records.record import Measurement, read, run_files
-from .carbon import Grid, parse_grid
+from .account_table import Grid, parse_grid
 from .heat_grid import SHADES
 from .join import join
 from .predicted import Predicted, read_predictions
@@ -43,7 +43,7 @@ def write_report(
 
     Args:
         predicted: files of ``edgepress predict --json`` about the same versions.
-        grid: what makes grams of CO₂ of joules, as :func:`.carbon.parse_grid` takes it.
+        grid: what makes grams of CO₂ of joules, as :func:`.account_table.parse_grid` takes it.
 
     Raises:
         InputError: a run that is missing or does not parse, or is the output; more lines than fit 300 KB.

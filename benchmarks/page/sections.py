@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...files.storage import sha256_json
-from ..records import numerals
-from ..records.conditions import Facts, clip, conduct, describe, environments
+from ..records.conditions import Facts, clip, conduct, describe, environments, megabytes
 from ..records.record import Measurement
 from . import predicted
 from . import results_table as table
-from .account_table import AccountTable, energy_tables, why_uncounted
+from .account_table import AccountTable, Grid, energy_tables, why_uncounted
 from .breakdowns import (
     accounts,
     curve_figures,
@@ -19,7 +18,6 @@ from .breakdowns import (
     time_figures,
     width_figures,
 )
-from .carbon import Grid
 from .columns import ENERGY
 from .conclusion import sentences
 from .device_table import DeviceTable, device_names, device_table, views
@@ -195,7 +193,7 @@ def _artifacts(group: ResultGroup) -> list[Artifact]:
     found = []
     for row in group.rows:
         subject = row.subject
-        facts = [f"{numerals.megabytes(subject.disk_bytes)} MB", subject.format]
+        facts = [f"{megabytes(subject.disk_bytes)} MB", subject.format]
         facts += [f"{subject.params / 1e6:.1f} M parameters"] if subject.params else []
         facts += [f"recipe {sha256_json(subject.recipe)[:12]}"] if subject.recipe else []
         name, identity = clip(subject.name), clip(subject.manifest_sha256)

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ...files.limits import finite_number
-from ..records import numerals
+from ..records import conditions
 from ..records.conditions import clip
 from . import svg
 from .result_groups import ResultGroup, ResultRow
@@ -76,7 +76,7 @@ def worst_sentence(row: ResultRow) -> str:
     if found is None:
         return ""
     title, group = found
-    return f"Harmed most: {clip(group.name, 40)} ({title}), {numerals.times(group.times)} {group.beside}."
+    return f"Harmed most: {clip(group.name, 40)} ({title}), {conditions.times(group.times)} {group.beside}."
 
 
 def worst_group(row: ResultRow) -> tuple[str, Group] | None:
@@ -139,7 +139,7 @@ def _tick(value: float, name: str, width: float, height: float) -> Markup:
 
 def _strip(strip: Strip, top: float, width: float) -> list[Markup]:
     first = strip.groups[0]
-    figure = f" {numerals.times(first.times)}" if first.times > 0 else ""
+    figure = f" {conditions.times(first.times)}" if first.times > 0 else ""
     title = element("text", text=strip.title, x=EDGE, y=top + 16, class_="label halo")
     room = int((width - 2 * EDGE) / GLYPH) - len(strip.title) - len(figure) - 2
     name = element(

@@ -16,7 +16,7 @@ from typing import Literal
 from markupsafe import Markup, escape
 
 from ...files.escaping import printable
-from ..records import numerals
+from ..records import conditions
 from ..records.conditions import clip
 from . import plot_layout
 from .plot_layout import Box
@@ -125,7 +125,7 @@ def scatter(
     across = [value for p in points for value in (p.x, *(p.band or ()))]
     horizontal = plot_layout.fit(across, log=x.log, count=count)
     vertical = plot_layout.fit([p.y for p in points], log=y.log, count=5)
-    names = [numerals.tick(tick) for tick in vertical.ticks]
+    names = [conditions.tick(tick) for tick in vertical.ticks]
     left = 14 + GLYPH * max(map(len, names), default=0)
     area = Box(left, 28, width - left - 10, height - 28 - 46)
     spots = [
@@ -196,7 +196,7 @@ def _horizontal_ticks(axis: plot_layout.Axis, area: Box) -> list[Markup]:
     for tick in axis.ticks:
         x = area.x + area.width * axis.at(tick)
         marks.append(element("path", d=f"M{x:.1f} {bottom:.1f}v4", class_="line"))
-        name = numerals.tick(tick)
+        name = conditions.tick(tick)
         marks.append(element("text", text=name, x=x, y=bottom + 17, class_="tick", text_anchor="middle"))
     return marks
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..records import numerals
+from ..records import conditions
 from ..records.conditions import clip
 from .columns import RSS
 from .conclusion import AGREE, SPEED, column, loss_text, original, signed_percent
@@ -58,7 +58,7 @@ def _worst_group(row: ResultRow) -> Tile | None:
     if found is None:
         return None
     title, group = found
-    return Tile(numerals.times(group.times), f"{group.beside}: {clip(group.name, 40)} ({title})")
+    return Tile(conditions.times(group.times), f"{group.beside}: {clip(group.name, 40)} ({title})")
 
 
 def _size(group: ResultGroup, row: ResultRow) -> Tile | None:
@@ -66,8 +66,8 @@ def _size(group: ResultGroup, row: ResultRow) -> Tile | None:
     if ratio is None or group.reference is None:
         return None
     word = "smaller" if ratio >= 1 else "larger"
-    shipped, before = (numerals.megabytes(one.disk_bytes) for one in (row.subject, group.reference))
-    return Tile(numerals.times(max(ratio, 1 / ratio)), f"{word}: {shipped} MB shipped, was {before}")
+    shipped, before = (conditions.megabytes(one.disk_bytes) for one in (row.subject, group.reference))
+    return Tile(conditions.times(max(ratio, 1 / ratio)), f"{word}: {shipped} MB shipped, was {before}")
 
 
 def _main_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
@@ -75,11 +75,11 @@ def _main_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
     reading, compared = row.reading(rate), speed(row)
     if reading is None or reading.value is None or reading.status == "invalid":
         return None
-    pace = f"{numerals.significant(reading.value)} {unit}"
+    pace = f"{conditions.significant(reading.value)} {unit}"
     if compared is None:
-        return Tile(numerals.significant(reading.value), unit, "", reading.doubt)
+        return Tile(conditions.significant(reading.value), unit, "", reading.doubt)
     base = original(group, rate)
-    was = f", was {numerals.significant(base)}" if base is not None else ""
+    was = f", was {conditions.significant(base)}" if base is not None else ""
     text, doubt = f" {where}, {pace}{was}", group.doubt(row, rate)
     return _compared(compared.ratio, compared.interval, compared.verdict, text, doubt)
 
@@ -92,7 +92,7 @@ def _second_speed(group: ResultGroup, row: ResultRow) -> Tile | None:
     if reading is None or reading.value is None or reading.status == "invalid" or not _is_verdict(found):
         return None
     assert found is not None
-    text = f" {where}, {numerals.significant(reading.value)} {unit}"
+    text = f" {where}, {conditions.significant(reading.value)} {unit}"
     ends = found.get("ci95")
     return _compared(found["ratio_median"], ends, found["verdict"], text, group.doubt(row, metric))
 
@@ -111,8 +111,8 @@ def _compared(ratio: float, ends: Any, verdict: str, text: str, doubt: str) -> T
     turned = ratio < 1
     word = "the speed" if verdict == "same" else verdict
     between = sorted(1 / end if turned else end for end in ends) if ends else []
-    interval = "–".join(numerals.times(end) for end in between)
-    return Tile(numerals.times(1 / ratio if turned else ratio), f"{word}{text}", interval, doubt)
+    interval = "–".join(conditions.times(end) for end in between)
+    return Tile(conditions.times(1 / ratio if turned else ratio), f"{word}{text}", interval, doubt)
 
 
 def _agreement(group: ResultGroup, row: ResultRow) -> Tile | None:

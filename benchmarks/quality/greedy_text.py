@@ -2,12 +2,14 @@
 
 Both reply to the same prompts, greedily, and the original says how likely the replies are to it. ``validate``
 records the verdict in ``compare["text"]``.
+
+Every metric of tokens on what decoders write of something that their encoders read, sounds or texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,11 @@ from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS, prompt_ids
 from ...terminal.progress import Progress, ProgressTask, Silent
 from ..records.conditions import clip
 from ..records.record import SampleAnswer
-from ..records.subjects import OpenModel
-from .comparable import is_cut
+from ..records.subjects import OpenModel, TokenModel
+from .accuracy import score_windows, text_bits
+from .held_out_text import is_cut
 from .scores import Scores, log_softmax, metric_files
+from .token_damage import Ids, TokenDamage
 
 Replies = Sequence[Sequence[int]]
 Numbers = NDArray[np.float64]
@@ -27,8 +31,6 @@ Verdict = Literal["keeps", "loops", "strays"]
 # So many more replies end in a loop than of the original, or so much less likely are they to the original
 # than its own are, and the interval of the difference leaves out zero: then the text is lost.
 MORE_LOOPS, MORE_NATS = 0.2, 2.0
-
-
 # So many of the replies are kept as they are, to be read, and so many characters of each.
 SHOWN, LONGEST_REPLY = 3, 500
 
@@ -158,3 +160,60 @@ def verdict(scores: dict[str, Scores], seed: int = 0) -> dict[str, Any] | None:
 def _above(scores: Scores, limit: float, seed: int) -> bool:
     delta = scores.delta(seed)
     return bool(delta["value"] > limit and (delta["ci95"] is None or delta["ci95"][0] > 0))
+
+
+class Written(NamedTuple):
+    """Both models with what they have read, one object where they are one, and the tokens ``[n + 1]`` that
+    are written of it, of which the first is given."""
+
+    subject: TokenModel
+    original: TokenModel
+    tokens: Ids
+
+
+class Across(NamedTuple):
+    """As :class:`Written`, of models that split the text into other tokens: each with its own."""
+
+    subject: TokenModel
+    tokens: Ids
+    original: TokenModel
+    original_tokens: Ids
+
+
+def score_written(
+    written: Iterable[Written],
+    count: int,
+    *,
+    damage: list[TokenDamage] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Scores]:
+    """Every token metric over so many ``written``, a row each; otherwise as :func:`.accuracy.score_windows`,
+    and raises as that does."""
+    parts: list[dict[str, Scores]] = []
+    with (progress or Silent()).task("validating", count) as task:
+        for number, one in enumerate(written, 1):
+            window = one.tokens[None]
+            parts.append(score_windows(one.subject, one.original, window, damage=damage, first=number))
+            task.advance(1)
+    return {
+        name: Scores(
+            first.metric,
+            np.concatenate([part[name].subject for part in parts]),
+            np.concatenate([part[name].original for part in parts]),
+        )
+        for name, first in parts[0].items()
+    }
+
+
+def score_written_across(
+    written: Iterable[Across], count: int, *, progress: Progress | None = None
+) -> dict[str, Scores]:
+    """Bits per byte of so many ``written``, each model in its own tokens."""
+    mine, theirs = [], []
+    with (progress or Silent()).task("validating", count) as task:
+        for number, one in enumerate(written, 1):
+            mine.append(text_bits(one.subject, one.tokens, "the compressed model", number))
+            theirs.append(text_bits(one.original, one.original_tokens, "the original", number))
+            task.advance(1)
+    metric = metric_files("tokens")["bits_per_byte"]
+    return {"bits_per_byte": Scores(metric, np.array(mine, np.float64), np.array(theirs, np.float64))}

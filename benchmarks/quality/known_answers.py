@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
-from ..records.answer_cache import AnswerCache
-from ..records.arithmetic import arithmetic_of
+from ..records.answer_cache import AnswerCache, arithmetic_of
 
 Numbers = NDArray[np.float32]
 Replies = list[list[int]]

@@ -16,12 +16,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.engine.label_form import LabelForm
+from ...runtime.engine.encoder_answers import LabelForm
 from ...runtime.text.greedy_loops import prompt_ids
 from ..records import record
 from ..records.answer_cache import LARGEST, AnswerCache
-from ..records.answer_subjects import AnswerModel
-from ..records.behind_blocks import BehindBlocks
+from ..records.answer_subjects import AnswerModel, BehindBlocks
 from ..records.subjects import OpenModel, Step
 from .known_answers import is_finite, known_replies, known_rows
 

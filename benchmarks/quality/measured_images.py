@@ -18,12 +18,11 @@ from ...runtime.session.needs import Needs, available_memory
 from ...terminal.progress import Progress
 from ..records.answer_cache import AnswerCache
 from ..records.image_subjects import ImageSubject, Vectors, open_image_subject
-from ..records.named_model import NamedModel
 from ..records.record import Measurement
+from ..records.subjects import NamedModel
 from .accuracy import require_finite
-from .comparable import require_labels
 from .embedding_scores import of_vectors
-from .held_out_text import Placement, chosen
+from .held_out_text import Placement, chosen, require_labels
 from .known_answers import cache_of, known_rows
 from .measured_kinds import Measured
 from .metrics import neighbour_overlap

@@ -6,38 +6,47 @@ Then both write of each input by themselves, greedily.
 
 Where nothing says what is to be written, that is what the original writes. A perplexity of this would say
 how predictable a model is, not how good: none is measured then.
+
+The input of a quality measurement of an encoder–decoder: texts, and what is to be written of each.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compress.text.corpus import Corpus
-from ...errors import InputError
+from ...compress.model.model_names import directory_of
+from ...compress.text.calibration_rows import pairs
+from ...compress.text.corpus import CORPORA, Corpus, paragraphs
+from ...errors import EdgepressError, InputError
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal.progress import Progress, ProgressTask
 from ..records.answer_subjects import AnswerModel
-from ..records.subjects import OpenModel
-from .comparable import is_cut
+from ..records.subjects import NamedModel, OpenModel
 from .greedy_text import (
+    Across,
     Numbers,
     Replies,
     Replying,
+    Written,
     answer_scores,
     reply_nats,
     reply_scores,
     sample_replies,
+    score_written,
+    score_written_across,
 )
-from .held_out_pairs import Pairs, chosen_pairs
+from .held_out_text import Placement, chosen, is_cut
 from .measured_kinds import Measured, MeasuredPart
 from .scores import Scores
+from .subgroups.items import GroupText, grouped_texts
 from .token_damage import Ids, TokenDamage
-from .written_scores import Across, Written, score_written, score_written_across
 
 # Tokens of a reply at most: of a translation or a summary most are shorter.
 NEW_TOKENS = 128
@@ -202,3 +211,53 @@ def _of_replies(
             own = theirs.nats(replied, task)
             nats = own if answers is replied else theirs.nats(answers, task)
     return reply_scores(answers, replied, nats, own)
+
+
+def answers_in_text(model: NamedModel) -> bool:
+    """Whether ``model``, a bundle or what ``compress`` takes, reads text and writes another. False where it
+    cannot be opened: whoever opens it says why."""
+    with suppress(EdgepressError, OSError):
+        if (bundle := model.bundle) is not None:
+            return bundle.kind == "encoder_decoder" and bundle.encoder_decoder.sound is None
+        directory = directory_of(model.name)
+        if directory is not None and (directory / "config.json").is_file():
+            anatomy = model.source.anatomy
+            return anatomy.kind == "encoder_decoder" and anatomy.hearing is None
+    return False
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Inputs, and what is to be written of each; ``outputs`` is None where nothing says it."""
+
+    inputs: list[str]
+    outputs: list[str] | None
+
+    @property
+    def sha256(self) -> str:
+        """Over all of them."""
+        return hashlib.sha256("\0".join([*self.inputs, *(self.outputs or [])]).encode()).hexdigest()
+
+
+def chosen_pairs(corpus: Corpus, *, count: int, placement: Placement) -> Pairs:
+    """At most ``count`` distinct inputs of ``corpus``, spread over it or the first ones: its documents, of a
+    demo corpus their paragraphs.
+    """
+    if count < 1:
+        raise InputError(f"validation needs at least 1 input, not {count}")
+    outputs, texts = pairs(corpus), corpus.texts()
+    if corpus.source in CORPORA:
+        texts = [part for text in texts for part in paragraphs(text)]
+    found = list(dict.fromkeys(texts))
+    inputs = [found[index] for index in chosen(len(found), min(count, len(found)), placement)]
+    return Pairs(inputs, [outputs[text] for text in inputs] if outputs else None)
+
+
+def grouped_pairs(
+    corpus: Corpus, sample: MeasuredPart, lost: Sequence[TokenDamage]
+) -> list[tuple[GroupText, TokenDamage]]:
+    """The measured inputs that have a group, each with what the tokens of its output ``lost``."""
+    groups = {one.text: one for one in reversed(grouped_texts(corpus))}  # of equal texts the first counts
+    given = chosen_pairs(corpus, count=sample.sentences, placement=sample.placement)
+    rows = zip(given.inputs, lost, strict=False)  # none of models with other tokens
+    return [(groups[text], one) for text, one in rows if text in groups]

@@ -23,15 +23,15 @@ from ...errors import InputError
 from ...files.storage import sha256_file, sha256_json
 from ...runtime.audio.wav_file import Samples, read_sound, sound_files
 from ...runtime.bundle.directory import MANIFEST
-from ...runtime.bundle.sound import Sound
+from ...runtime.bundle.preprocessing import Sound
 from ...runtime.session.needs import Needs, available_memory
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal.progress import Progress
 from ..records.answer_cache import AnswerCache
-from ..records.named_model import NamedModel
 from ..records.record import Measurement
 from ..records.sound_subjects import SoundSubject, open_sound_subject
-from .greedy_text import Replying, answer_scores, reply_scores, sample_replies
+from ..records.subjects import NamedModel
+from .greedy_text import Replying, Written, answer_scores, reply_scores, sample_replies, score_written
 from .held_out_text import Placement, chosen
 from .known_answers import cache_of, known_replies
 from .measured_images import FileSample
@@ -39,7 +39,6 @@ from .measured_kinds import Measured
 from .measured_pairs import NEW_TOKENS
 from .needs import validate_needs
 from .quality_run import QualityRun
-from .written_scores import Written, score_written
 
 Ids = NDArray[np.int64]
 

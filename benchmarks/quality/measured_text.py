@@ -25,15 +25,20 @@ from ...errors import InputError
 from ...files.storage import sha256_json
 from ...runtime.session.needs import Needs, available_memory
 from ...terminal.progress import Progress
-from ..records.named_model import NamedModel
 from ..records.record import Measurement, Metric
-from ..records.subjects import OpenModel, open_subject
-from .comparable import require_alike, require_windows
-from .held_out_pairs import answers_in_text, chosen_pairs, grouped_pairs
+from ..records.subjects import NamedModel, OpenModel, open_subject
+from .held_out_text import require_alike, require_windows
 from .known_answers import cache_of
 from .known_original import KnownOriginal
 from .measured_kinds import Measured, MeasuredPart, measured
-from .measured_pairs import NEW_TOKENS, OF_ORIGINAL, measured_pairs
+from .measured_pairs import (
+    NEW_TOKENS,
+    OF_ORIGINAL,
+    answers_in_text,
+    chosen_pairs,
+    grouped_pairs,
+    measured_pairs,
+)
 from .needs import validate_needs
 from .quality_run import QualityRun
 from .subgroups.items import grouped_texts

@@ -15,9 +15,9 @@ from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.session.needs import Needs
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS
 from ...terminal.progress import Progress
-from ..records.bundle_work import multiplications
-from ..records.named_model import NamedModel
+from ..records.bundle_subject import multiplications
 from ..records.streamed_subject import needs_streaming
+from ..records.subjects import NamedModel
 from .subgroups.items import Kind, SliceFile, load_slice
 from .subgroups.measure_slices import chosen_slices
 from .subgroups.measured_items import MOST_TOKENS

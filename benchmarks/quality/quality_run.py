@@ -14,10 +14,9 @@ from ...terminal.progress import Progress
 from ..records import record as records
 from ..records.answer_cache import AnswerCache
 from ..records.image_subjects import ImageSubject
-from ..records.named_model import NamedModel
 from ..records.record import Measurement
 from ..records.sound_subjects import SoundSubject
-from ..records.subjects import OpenModel
+from ..records.subjects import NamedModel, OpenModel
 from ..records.summary import RESAMPLES
 from .greedy_text import verdict
 from .held_out_text import Placement

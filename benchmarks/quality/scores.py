@@ -16,6 +16,8 @@ from ... import plugins
 from ..records.record import Metric
 from ..records.summary import bootstrap_ci
 
+Array = NDArray[np.float64]
+
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Log-probabilities along the last axis. The largest logit is subtracted first, so nothing overflows."""
@@ -27,7 +29,6 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 Rows = NDArray[np.float64]
 MeasuredOn = Literal["tokens", "greedy", "sentences", "passages", "classes", "pairs", "labels", "answers"]
-
 PACKAGE = f"{__package__}.metrics"
 
 
@@ -100,3 +101,13 @@ def _metric(metric: MetricFile, rows: Rows, seed: int) -> Metric:
     if len(alone) > 1:
         spread["sd"] = alone.std(ddof=1)
     return summary.model_copy(update={name: float(number) for name, number in spread.items()})
+
+
+def mean(rows: NDArray[Any]) -> Array:
+    """Mean of the first column."""
+    return np.asarray(rows[..., 0].mean(axis=-1))
+
+
+def quotient(rows: NDArray[Any], column: int = 1) -> Array:
+    """Sum of the first column over that of another."""
+    return np.asarray(rows[..., 0].sum(axis=-1) / rows[..., column].sum(axis=-1))

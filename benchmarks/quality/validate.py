@@ -16,9 +16,9 @@ from ...runtime.session.needs import Needs
 from ...terminal.progress import Progress, Silent
 from ..records import record as records
 from ..records.image_subjects import reads_images
-from ..records.named_model import NamedModel
 from ..records.record import Measurement
 from ..records.sound_subjects import reads_sounds
+from ..records.subjects import NamedModel
 from .held_out_text import Placement
 from .measured_images import FileSample, image_needs, shown_images, validate_images
 from .measured_kinds import DEFAULT_LENGTH, DEFAULT_SENTENCES, DEFAULT_WINDOWS, MeasuredPart

@@ -1,4 +1,10 @@
-"""An encoder–decoder that reads text, under measurement: what it writes of an input, given or by itself."""
+"""An encoder–decoder that reads text, under measurement: what it writes of an input, given or by itself.
+
+A decoder cut in front of its head: the states that its blocks end with, and the logits of states.
+
+States are as wide as the model and logits as its vocabulary, of SmolLM2 85 times as wide: an original is
+remembered by the former (:mod:`..quality.known_original`).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +22,7 @@ from ...runtime.text.tokenizer import Tokenizer
 
 Ids = NDArray[np.int64]
 Step = Callable[[], None]
+Numbers = NDArray[np.float32]
 
 
 class AnswerModel(Protocol):
@@ -83,3 +90,19 @@ def answers_to(
     if max(map(len, ids)) > model.reads or new_tokens > model.writes:
         return []
     return model.answers(ids, new_tokens, step)
+
+
+class BehindBlocks(Protocol):
+    """A decoder that can be cut in front of its head, where its states are ``width`` numbers."""
+
+    @property
+    def width(self) -> int: ...
+
+    def read(self, input_ids: NDArray[np.int64]) -> tuple[Numbers, Numbers | None]:
+        """Logits ``[batch, length, vocab]`` of ``input_ids [batch, length]``, and the states ``[batch,
+        length, hidden]`` that they are made of; None where the model does not give them."""
+        ...
+
+    def logits(self, states: Numbers) -> Numbers:
+        """The logits of such states."""
+        ...

@@ -20,16 +20,21 @@ from ...compress.pipeline.device import choose_device
 from ...errors import InputError
 from ...files.limits import require_threads
 from ...files.storage import sha256_file
+from ...runtime.engine.encoder_answers import LabelForm
 from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
-from ...runtime.engine.label_form import LabelForm
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
-from .answer_subjects import AnswerModel, answers_to, copying_logits
-from .behind_blocks import BehindBlocks
-from .checkpoint_answers import CheckpointAnswers, greedy_settings, stepping, until, without_own_settings
+from .answer_subjects import AnswerModel, BehindBlocks, answers_to, copying_logits
+from .checkpoint_answers import (
+    CheckpointAnswers,
+    TorchBehindBlocks,
+    greedy_settings,
+    stepping,
+    until,
+    without_own_settings,
+)
 from .record import Subject, learning_curves
-from .torch_behind_blocks import TorchBehindBlocks
 
 BATCH_SIZE = 32
 FLOAT_NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}

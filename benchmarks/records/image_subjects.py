@@ -15,14 +15,14 @@ from ...errors import InputError, require
 from ...files.limits import require_threads
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
+from ...runtime.engine.encoder_answers import LabelForm
 from ...runtime.engine.image_encoder import BATCH_SIZE, ImageModel
-from ...runtime.engine.label_form import LabelForm
 from ...runtime.images.prepared import read_images
 from ...runtime.session.threads import thread_budget
 from ...terminal.progress import Progress
 from .bundle_subject import describe_bundle, runtime_of
-from .named_model import NamedModel
 from .record import Subject
+from .subjects import NamedModel
 
 Vectors = NDArray[np.float32]
 

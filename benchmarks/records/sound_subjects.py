@@ -16,15 +16,15 @@ from ...files.limits import require_threads
 from ...runtime.audio.wav_file import Samples, filled
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
-from ...runtime.bundle.sound import Sound
+from ...runtime.bundle.preprocessing import Sound
+from ...runtime.engine.encoder_answers import LabelForm
 from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
-from ...runtime.engine.label_form import LabelForm
 from ...runtime.engine.speech_to_text import SpeechToTextModel
 from ...runtime.session.threads import thread_budget
 from ...terminal.progress import Progress
 from .bundle_subject import describe_bundle, runtime_of
-from .named_model import NamedModel
 from .record import Subject
+from .subjects import NamedModel
 
 Step = Callable[[], None]
 

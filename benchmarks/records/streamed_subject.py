@@ -28,12 +28,11 @@ from ...compress.pipeline.last_states import last_states
 from ...compress.text.token_batch import TokenBatch
 from ...errors import InputError
 from ...files.limits import require_threads
-from ...runtime.engine.label_form import LabelForm
+from ...runtime.engine.encoder_answers import LabelForm
 from ...runtime.session.threads import free_memory, thread_budget
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal.progress import Progress
-from .answer_subjects import AnswerModel
-from .behind_blocks import BehindBlocks
+from .answer_subjects import AnswerModel, BehindBlocks
 from .checkpoint_subject import describe_checkpoint, torch_runtime
 from .record import Subject
 
@@ -142,7 +141,7 @@ class StreamedSubject:
 
 @dataclass(frozen=True)
 class _Streamed:
-    """See :class:`.behind_blocks.BehindBlocks`."""
+    """See :class:`.answer_subjects.BehindBlocks`."""
 
     states_of: Callable[[Ids], list[torch.Tensor]]
     logits_of: Callable[[Sequence[torch.Tensor]], NDArray[np.float32]]

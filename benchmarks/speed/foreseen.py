@@ -7,12 +7,10 @@ from pathlib import Path
 
 from ...devices.predict.predict import foretold
 from ...devices.predict.prediction import Prediction
-from ...devices.predict.subject import bundle_subject
-from ...devices.predict.workload import PredictedWork
+from ...devices.predict.subject import PredictedWork, bundle_subject
 from ..records.record import Measurement, Metric
 from .work.timed_answer import TimedAnswer
-from .work.timed_images import TimedImages
-from .work.timed_work import TimedGeneration, Workload
+from .work.timed_work import TimedGeneration, TimedImages, Workload
 
 # Further apart than this, one of the two is wrong, or the machine is not what it was.
 APART = 0.25

@@ -4,6 +4,9 @@ measurement line.
 With a baseline the two run interleaved (ABBA) and the line carries the paired comparison; the baseline's own
 line is recorded before it. Further versions may take turns with them. The roofline and the state of the
 machine decide whether the numbers are valid.
+
+The roofs over one bundle on this machine: bandwidth before and after the timed blocks, the roofline that
+follows, and the account of every node against it.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...devices.probe import probe
+from ...devices.bandwidth import SMALLEST, Bandwidth, measure_bandwidth
+from ...devices.probe import Machine, probe
 from ...devices.state import disturbance, read_state
 from ...files.third_party_errors import shortages_are_typed
+from ...runtime.bundle.bundle import Bundle
 from ...runtime.session.needs import Needs
 from ...runtime.session.session import require_provider
 from ...terminal.progress import Progress, Silent
@@ -23,16 +28,21 @@ from ..records import record as records
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
 from .arm import Arm
-from .bundle_roofs import account_of, bandwidths, roofline_of
 from .energy_windows import measure_energy
 from .foreseen import apart, foreseen
 from .latency import load_cold, measure_arms, per_block
 from .latency_line import Conditions, MeasuredArm, measurement_line
 from .paired import compare_rates
+from .per_op import with_bandwidth
 from .profile_task import ProfileTask, profile_needs
 from .protocol import Protocol
+from .roofline import Roofline, best, measure_both
 from .sitting import Sitting, Watch
 from .work.quantities import quantities
+
+# Over a working set of the weights' size, and over one that only main memory can hold; None of a bundle that
+# has no roofline: an encoder, a manifest without sizes, and where memory is not the CPU's.
+Bandwidths = tuple[Bandwidth, Bandwidth] | None
 
 
 @shortages_are_typed()
@@ -182,3 +192,43 @@ def _compare(subject: MeasuredArm, baseline: MeasuredArm, conditions: Conditions
         found[quantity.name] = compare_rates(*rates, noisy=noisy, seed=conditions.protocol.seed).as_dict()
     main = quantities(conditions.workload)[0].name
     return {"metric": main, **found[main], "by_metric": found}
+
+
+def bandwidths(task: ProfileTask, machine: Machine, before: Sequence[Bandwidths] = ()) -> list[Bandwidths]:
+    """Of each bundle, now; memory's own is that of ``before`` where it was measured then."""
+    cache = machine.cpu.last_level_cache_bytes
+    known = next((pair[1] for pair in before if pair is not None), None)
+    found: list[Bandwidths] = []
+    for opened in task.bundles:
+        size = _bytes_per_token(opened) if task.provider == "cpu" else None
+        pair = measure_both(size, cache, threads=task.threads, known=known) if size else None
+        known = known or (pair[1] if pair is not None else None)
+        found.append(pair)
+    return found
+
+
+def roofline_of(bundle: Bundle, measured: Sequence[Bandwidths]) -> Roofline | None:
+    """The roofline of ``bundle`` under the best of ``measured``; None where there is none."""
+    size, found = _bytes_per_token(bundle), [pair for pair in measured if pair is not None]
+    return best(found, size) if size and found else None
+
+
+def account_of(
+    bundle: Bundle, operators: dict[str, Any], roofline: Roofline | None, task: ProfileTask
+) -> dict[str, Any]:
+    """The account of every node against the bandwidth over a working set of the weights' size; that is the
+    roofline's for a decoder. None is known where memory is not the CPU's.
+    """
+    bandwidth = roofline.at_weights if roofline is not None else None
+    if bandwidth is None and task.provider == "cpu":
+        size = describe_bundle(bundle).weight_bytes or 0
+        bandwidth = measure_bandwidth(max(size, SMALLEST), threads=task.threads)
+    rate = None if bandwidth is None else bandwidth.bytes_per_second
+    return {
+        "bandwidth": None if bandwidth is None else bandwidth.as_dict(),
+        "phases": with_bandwidth(operators["accounts"], rate),
+    }
+
+
+def _bytes_per_token(bundle: Bundle) -> int | None:
+    return describe_bundle(bundle).bytes_per_token if bundle.kind == "decoder" else None

@@ -18,12 +18,11 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.session.needs import Needs
 from ...runtime.session.session import device_of
 from ...runtime.session.threads import thread_budget
-from ..records.bundle_work import bytes_of_a_token, multiplications
+from ..records.bundle_subject import bytes_of_a_token, multiplications
 from ..records.energy_metrics import STEPS
 from .protocol import Protocol
 from .work.timed_answer import TimedAnswer
-from .work.timed_images import TimedImages
-from .work.timed_work import Embedding, TimedGeneration, Workload
+from .work.timed_work import Embedding, TimedGeneration, TimedImages, Workload
 
 # Resident bytes of a worker with ONNX Runtime, and of the process that starts it.
 _WORKER, _SELF = 150 << 20, 120 << 20

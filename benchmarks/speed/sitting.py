@@ -1,22 +1,27 @@
 """What a run that nobody watches has beside the measurement: the machine comes to rest before, threads keep
 to cores of their own, sensors are read meanwhile, and every round is kept in case that the run is cut short.
+
+Clock frequency and temperature beside a measurement: a reading every two seconds, by another thread.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from ...devices.sensor_trace import SensorTrace
-from ...devices.settle import settle
+from ...devices.state import read_sensors, settle, throttled
 from ...runtime.session.threads import compute_cpus
 from ...terminal.progress import Progress
 from .latency import Round
 
 SETTLE_S = 60.0
+EVERY_S = 2.0
+MOST_READINGS = 600
 
 
 @dataclass(frozen=True)
@@ -72,3 +77,48 @@ class Watch:
         if cpus:
             os.sched_setaffinity(0, cpus)
         self.state["pinned_cpus"] = cpus
+
+
+class SensorTrace:
+    """``with SensorTrace() as trace: …``, then :meth:`as_dict` and :meth:`doubts`."""
+
+    def __init__(self, every_s: float = EVERY_S) -> None:
+        self._every, self._ended = every_s, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._readings: list[tuple[float, float | None, float | None]] = []
+        self._throttled = False
+
+    def __enter__(self) -> SensorTrace:
+        self._start, self._count = time.monotonic(), throttled()[1]
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._read()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._read()
+            self._ended.wait(self._every)
+
+    def _read(self) -> None:
+        now, count = throttled()
+        self._throttled |= now or (count or 0) > (self._count or 0)
+        self._readings.append((time.monotonic() - self._start, *read_sensors()))
+        if len(self._readings) >= MOST_READINGS:
+            self._readings, self._every = self._readings[::2], 2 * self._every
+
+    def as_dict(self) -> dict[str, Any]:
+        """The readings; a sensor that is not there has no column."""
+        seconds, frequency, temperature = map(list, zip(*self._readings, strict=True))
+        columns = {"frequency_mhz": frequency, "temperature_c": temperature}
+        there = {name: values for name, values in columns.items() if any(one is not None for one in values)}
+        return {"seconds": [round(one, 1) for one in seconds], **there}
+
+    def doubts(self) -> list[str]:
+        """Why the readings speak against the numbers."""
+        return ["the processor was throttled during the run"] if self._throttled else []

@@ -36,7 +36,7 @@ def _predicted(
     table.
     """
     from ...devices.predict.predict import foretold
-    from ...devices.predict.workload import PredictedWork
+    from ...devices.predict.subject import PredictedWork
 
     def subject() -> Subject:
         from ...benchmarks.speed.planned_subject import subject_of

@@ -16,7 +16,7 @@ from .. import completion
 from ..bundle_options import OutputDirectory, limit_torch, max_memory, named_model, print_plan, threads
 from ..bundle_options import download as download_option
 from ..bundle_options import dry_run as dry_run_option
-from ..proof_words import largest_difference, shown_distances
+from ..manifest_rows import largest_difference, shown_distances
 from ..verb import Verb, given_command
 from ..verb import output as output_options
 

@@ -103,7 +103,7 @@ def _parameters(source: Any) -> int:
 
 def inspect_bundle(path: Path) -> dict[str, Any]:
     """The manifest of a bundle, or of a model saved for another runtime, without its file list."""
-    from ...runtime.bundle.manifest import SAVED_SCHEMA
+    from ...runtime.bundle.directory import SAVED_SCHEMA
 
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict):

@@ -73,7 +73,7 @@ def command(
     command that makes one.
     """
     from ...devices.predict.predict import predict
-    from ...devices.predict.workload import PredictedWork
+    from ...devices.predict.subject import PredictedWork
 
     work = PredictedWork(prompt_tokens, max_new_tokens, batch_size)
     subject = _subject(model, recipe, scheme, terminal)

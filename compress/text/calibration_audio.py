@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import CalibrationError
 from ...files.storage import read_text
 from ...runtime.audio.wav_file import filled, read_sound, sound_files
-from ...runtime.bundle.sound import Sound
+from ...runtime.bundle.preprocessing import Sound
 from ...runtime.text.tokenizer import Tokenizer
 from .calibration import Calibration
 from .drawn_files import draw_files, require_sizes

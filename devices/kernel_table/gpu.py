@@ -16,15 +16,13 @@ from ... import __version__
 from ...errors import BundleError, InputError, MissingDependency, UnknownName
 from ...runtime.session.session import PROVIDERS, onnxruntime, require_provider
 from ...terminal.progress import Progress
-from ..nvidia import Gpu, first_gpu, read_gpus
-from .cases import Case, cases
+from ..probe import Gpu, first_gpu, read_gpus
+from .cases import Case, Done, cases, families_of
 from .chain import NEAR_BYTES
-from .families import Done, families_of
 from .gpu_timing import FAR_BYTES, MOST_NODES, DeviceChain
-from .kept import HERE, tables_of
 from .node_kinds import Fed, NodeKind
 from .operation import in_float16
-from .table import Fixed, KernelTable, Key, Reading, now, write_table
+from .table import HERE, Fixed, KernelTable, Key, Reading, now, tables_of, write_table
 
 CUDA = "cuda"
 LIMIT_S = 45.0

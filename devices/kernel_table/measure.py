@@ -4,32 +4,37 @@ stopped.
 Every stage has its share of the time: bandwidth and streams of weights a tenth each at the most, the disk
 what a slow one needs for the stock. The rest is for the kernels, first of the most common cases, with each
 number of threads, then of the others; what one of these leaves of its time is for the next.
+
+The process that times: its request, its answers line by line, and its end.
 """
 
 from __future__ import annotations
 
+import json
+import queue
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from ... import __version__
-from ...errors import OutOfResource
+from ...errors import EdgepressError, OutOfResource
 from ...files.disk import require_disk
 from ...files.limits import threads_in_words
 from ...terminal.progress import Progress
 from ..bandwidth import measure_bandwidths
 from ..probe import read_memory
-from .cases import cases, common
-from .families import Done, done_of, families_of
-from .kept import HERE
-from .pace import Pace
-from .plan import CASE_S, LIMIT_S, MeasurePlan, plan, stopped, wanted
+from .cases import Done, cases, common, done_of, families_of
+from .plan import CASE_S, LIMIT_S, MeasurePlan, Pace, plan, stopped, wanted
 from .stock import disk_rate, enough_stock, spans, written_stock
-from .table import Fixed, KernelTable, Reading, Streamed, now, write_table
-from .timing_process import timed_cases
+from .table import HERE, Fixed, KernelTable, Reading, Streamed, now, write_table
 
 _SAVE_EVERY_S = 2.0
 # Of the whole time: for bandwidths, for streams.
@@ -200,3 +205,49 @@ class _Measurement:
 def _disk_seconds(stock: int) -> float:
     """That reading it from a slow disk may take."""
     return max(stock / _SLOW_DISK, _LEAST_DISK_S)
+
+
+def timed_cases(request: dict[str, Any], until: float) -> Iterator[dict[str, Any]]:
+    """What the process that times says, until it ends or ``until``; then it is ended."""
+    start = time.monotonic()
+    lines = queue.SimpleQueue[str | None]()
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", f"{__package__}.timing"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        ) as child,
+    ):
+        assert child.stdin is not None and child.stdout is not None
+        said = child.stdout
+
+        def read() -> None:
+            for line in said:
+                lines.put(line)
+            lines.put(None)
+
+        reader = threading.Thread(target=read, daemon=True)
+        try:
+            reader.start()
+            with suppress(BrokenPipeError):
+                child.stdin.write(json.dumps(request) + "\n")
+                child.stdin.flush()
+            while (wait := until - time.monotonic()) > 0 and (line := _next(lines, wait)) is not None:
+                message = json.loads(line)
+                yield {**message, "after": time.monotonic() - start} if "ready" in message else message
+            if until > time.monotonic() and child.wait(10):
+                complaints.seek(0)
+                raise EdgepressError("the process that times kernels ended", why=complaints.read()[-800:])
+        finally:
+            child.kill()
+            reader.join(10)
+
+
+def _next(lines: queue.SimpleQueue[str | None], wait: float) -> str | None:
+    try:
+        return lines.get(timeout=wait)
+    except queue.Empty:
+        return None

@@ -1,9 +1,14 @@
 """What a measurement of this machine's kernels will do: the key of its table, the cases that are still to be
 timed, and about how long they take.
+
+``Pace``: how far a measurement with a deadline is, in seconds: the time left that is shown is never more
+than its deadline leaves.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +16,11 @@ from typing import Any
 from ...runtime.kernels.library import instructions
 from ...runtime.session.session import onnxruntime
 from ...runtime.session.threads import thread_budget
+from ...terminal.progress import ProgressTask
 from ..processor import read_processor
-from .cases import cases
-from .families import done_of
-from .kept import HERE, tables_of
+from .cases import cases, done_of
 from .stock import most_stock
-from .table import KernelTable, Key, read_table
+from .table import HERE, KernelTable, Key, read_table, tables_of
 
 LIMIT_S = 60.0
 # Of a case, about: opening a session and its passes.
@@ -24,6 +28,8 @@ CASE_S = 0.02
 # Beside them: bandwidth, streams and the stock; where a measurement goes on only the stock is made again.
 _BEFORE_S, _AGAIN_S = 12.0, 4.0
 _OWN = "edgepress"
+# Cases that the first guess weighs as much as: the first that are timed are of one kind.
+_GUESSED = 100
 
 
 @dataclass(frozen=True)
@@ -95,3 +101,60 @@ def plan(folder: Path | None = None, limit_s: float = LIMIT_S) -> MeasurePlan:
     seconds = (_AGAIN_S if done else _BEFORE_S) + CASE_S * (total - done)
     stock = (earlier.reach_bytes if earlier else 0) or most_stock()
     return MeasurePlan(key, path, threads, total, done, min(limit_s, seconds), stock)
+
+
+class Pace:
+    """Advances ``task``, whose total are the seconds that are ``planned``.
+
+    Args:
+        limit_s: after which the measurement ends, whatever is left.
+        cases: that are left. case_s: seconds that each is thought to take at first.
+    """
+
+    def __init__(
+        self,
+        task: ProgressTask,
+        planned: float,
+        limit_s: float,
+        *,
+        cases: int,
+        case_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._task, self._planned, self._clock = task, max(planned, 1e-3), clock
+        self._begun = clock()
+        self._deadline = self._begun + limit_s
+        self._left, self._done, self._case_s = cases, 0, case_s
+        self._first: float | None = None  # when cases began to be timed
+        self._shown = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left: by the cases so far, and at most until the deadline."""
+        now = self._clock()
+        if self._first is None:
+            expected = self._planned - (now - self._begun)
+        else:
+            took = now - self._first + _GUESSED * self._case_s
+            expected = self._left * took / (self._done + _GUESSED)
+        return max(min(expected, self._deadline - now), 0.0)
+
+    def case(self, detail: str) -> None:
+        """One more was timed, or failed."""
+        self._first = self._clock() if self._first is None else self._first
+        self._done, self._left = self._done + 1, max(self._left - 1, 0)
+        self.tick(detail)
+
+    def tick(self, detail: str = "") -> None:
+        """Show how far it is; it never goes back."""
+        passed = self._clock() - self._begun
+        self._show(self._planned * passed / max(passed + self.left_s, 1e-9), detail)
+
+    def end(self) -> None:
+        """Nothing is left."""
+        self._show(self._planned, "")
+
+    def _show(self, amount: float, detail: str) -> None:
+        if amount > self._shown:
+            self._task.advance(amount - self._shown, detail=detail)
+            self._shown = amount

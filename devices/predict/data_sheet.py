@@ -5,11 +5,9 @@ of it that measured machines reach. What no sheet says is not predicted.
 from __future__ import annotations
 
 from ..target import Share, Target
-from .memory import sizes
-from .prediction import Prediction, Quantity
+from .prediction import Prediction, Quantity, sizes
 from .run import Run
-from .subject import Subject
-from .workload import RATES, PredictedWork
+from .subject import RATES, PredictedWork, Subject
 
 # The share of the bandwidth at which weights are read when a token is decoded, by the bytes that a token
 # reads: the median of the processors that were measured, and the band within which nine in ten lines of all

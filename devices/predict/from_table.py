@@ -10,12 +10,10 @@ from ...runtime.engine.decoder import PREFILL_CHUNK
 from ..kernel_table.operation import in_float16
 from ..kernel_table.table import KernelTable
 from .graph_operations import CARRIED
-from .memory import GUESS, encoder_batches, sizes
-from .prediction import Prediction, Quantity
+from .prediction import GUESS, Prediction, Quantity, encoder_batches, sizes
 from .run import Operations, Run
-from .subject import Subject
+from .subject import RATES, PredictedWork, Subject
 from .table_cost import NotMeasured, TableCost
-from .workload import RATES, PredictedWork
 
 # Within these bands of the prediction nine in ten measurements lie: benchmarks/lab/results/predictions.md.
 # Decoding waits for memory: what its rate moved by while the table was made comes to its band.

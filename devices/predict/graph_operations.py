@@ -16,9 +16,8 @@ from ..kernel_table.operation import (
     encoder_attention,
     plain_attention,
 )
-from .node_products import PACKED, PRODUCTS, convolution
+from .node_products import PACKED, PRODUCTS, convolution, split_widths
 from .run import Operations, Run
-from .split_widths import split_widths
 
 KEEP = "logits_to_keep"
 _PASSES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
+from ...errors import BundleError
 from ...runtime.bundle.graph_file import GraphFile, Node
 from ..kernel_table.operation import (
     Operation,
@@ -78,3 +79,21 @@ def convolution(graph: GraphFile, node: Node, rows: int) -> tuple[Operation, int
     outputs, *kernel = weight.shape
     left = max(rows // max(node.attributes.get("strides", 1), 1) ** (len(kernel) - 1), 1)
     return float_product(left, prod(kernel), outputs), left
+
+
+def split_widths(graph: GraphFile, node: Node, width: int) -> list[int]:
+    """Of each output of ``node``, which splits rows of ``width`` numbers; equal ones where it says no
+    sizes.
+    """
+    count = len(node.outputs)
+    if len(node.inputs) < 2 or not node.inputs[1]:
+        return [width // max(count, 1)] * count
+    weight = graph.weights.get(node.inputs[1])
+    sizes = () if weight is None else weight.values
+    if len(sizes) != count or min(sizes) < 0 or not sum(sizes):
+        raise BundleError(
+            f"a Split into {count} parts has the sizes {list(sizes)}",
+            why="what follows each part is predicted from its size",
+            fix="export the model again",
+        )
+    return [width * size // sum(sizes) for size in sizes]

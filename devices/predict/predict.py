@@ -9,10 +9,9 @@ from dataclasses import replace
 
 from ...errors import InputError, MissingDependency, UnknownName
 from ...runtime.session.session import PROVIDERS
-from ..kernel_table.kept import HERE, machines, newest_table
 from ..kernel_table.plan import this_key
 from ..kernel_table.submission import submissions
-from ..kernel_table.table import KernelTable, Key
+from ..kernel_table.table import HERE, KernelTable, Key, machines, newest_table
 from ..own_devices import HERE as WORDS
 from ..own_devices import own_devices
 from ..target import Target, target, target_names
@@ -20,8 +19,7 @@ from .data_sheet import MODELLED, modelled_joules, predict_from_sheet
 from .from_table import TablePrediction
 from .prediction import Prediction
 from .run import Run
-from .subject import Subject
-from .workload import PredictedWork
+from .subject import PredictedWork, Subject
 
 CPU = "cpu"
 # By the rate that they follow from.

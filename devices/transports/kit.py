@@ -12,7 +12,7 @@ from ...files.storage import write_json
 from ...runtime.bundle.bundle import Bundle
 from ...terminal.progress import Progress
 from . import wheels
-from .platforms import NAMED, Platform
+from .fitness import NAMED, Platform
 from .sending import bundle_files, require_operators
 from .ssh import PYTHONS
 

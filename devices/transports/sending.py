@@ -10,8 +10,7 @@ from ...runtime.bundle.directory import MANIFEST
 from ...terminal.progress import Progress
 from . import wheels
 from .answers import DeviceError, Facts, Folder, Have, Stored, refused
-from .fitness import clock_note, require_fit, require_provider, require_room
-from .platforms import Platform
+from .fitness import Platform, clock_note, require_fit, require_provider, require_room
 from .ssh import Link
 from .wheels import Wheel
 

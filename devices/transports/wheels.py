@@ -27,7 +27,7 @@ from ...errors import InputError, MissingDependency
 from ...files.disk import make_folder
 from ...files.storage import cache_directory, read_json, sha256_file, sha256_json, write_atomic, write_json
 from ...runtime.kernels.library import library
-from .platforms import Platform
+from .fitness import Platform
 
 NEEDED = (
     *("numpy", "onnxruntime", "tokenizers", "psutil", "pydantic", "pydantic-core"),

@@ -8,10 +8,22 @@ follows from the place in the list. Lists that were made of SentencePiece's scor
 
 Kudo and Richardson, SentencePiece: A simple and language independent subword tokenizer and detokenizer for
 Neural Text Processing, 2018, arXiv 1808.06226.
+
+A WordPiece tokenizer (BERT) in llama.cpp's form: what begins a word has ▁ before it, and what goes on with
+one has not.
+
+llama.cpp cuts text into words as BERT does: by spaces, punctuation and Chinese characters. Schuster and
+Nakajima, Japanese and Korean Voice Search, 2012; Devlin et al., BERT, 2018, arXiv 1810.04805.
+
+A unigram tokenizer (XLM-R, T5) in llama.cpp's form: each piece has a score, and of all ways to cut a text
+that with the largest sum is taken. Characters are replaced by the table that SentencePiece compiled.
+
+Kudo, Subword Regularization, 2018, arXiv 1804.10959.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +40,12 @@ _REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _PREPENDED = {"type": "Prepend", "prepend": SPACE}
 _BY_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 _UNCUT = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "never", "split": False}
-
 Pair = tuple[str, str]
+_INSIDE = "##"  # before what goes on with a word
+_LOWERCASE, _STRIP_ACCENTS = (f"tokenizer.ggml.normalizer.{step}" for step in ("lowercase", "strip_accents"))
+_SPACES: Any = {"type": "Replace", "pattern": {"Regex": " {2,}"}}
+_SPLIT = {"type": "WhitespaceSplit"}
+_STRIP = {"type": "Strip", "strip_left": False, "strip_right": True}
 
 
 @dataclass(frozen=True)
@@ -134,3 +150,80 @@ def _scores(
 
 def _refused(what: str, why: str) -> InputError:
     return InputError(f"the tokenizer {what}, and llama.cpp would give other tokens", why=why, fix=WAY_OUT)
+
+
+def add_steps(writer: Any, content: dict[str, Any]) -> None:
+    """Add whether words are in small letters, and without accents; refuses a ``tokenizer.json`` of WordPiece
+    that is another than llama.cpp's.
+    """
+    steps = content.get("normalizer") or {}
+    if steps.get("type") != "BertNormalizer" or not (steps["clean_text"] and steps["handle_chinese_chars"]):
+        raise refused(
+            "normalizes text in another way than BERT",
+            "llama.cpp drops control characters and takes each Chinese character for a word in any case",
+        )
+    if content.get("pre_tokenizer") != {"type": "BertPreTokenizer"}:
+        raise refused("cuts text into words in another way than BERT", "llama.cpp knows that way alone")
+    if content["model"].get("continuing_subword_prefix") != _INSIDE:
+        raise refused(
+            f"marks what goes on with a word by something else than {_INSIDE}", "a file has no mark"
+        )
+    if any(token.get("normalized") or token.get("single_word") for token in content.get("added_tokens", [])):
+        raise refused("looks for tokens in text that is normalized", "llama.cpp looks for them as they are")
+    lowercase, accents = bool(steps["lowercase"]), steps.get("strip_accents")
+    writer.add_bool(_LOWERCASE, lowercase)
+    writer.add_bool(_STRIP_ACCENTS, lowercase if accents is None else bool(accents))
+
+
+def word_piece(token: str) -> str:
+    """What a token is called in the file."""
+    return token.removeprefix(_INSIDE) if token.startswith(_INSIDE) else SPACE + token
+
+
+def refused(what: str, why: str) -> InputError:
+    """A tokenizer that llama.cpp has not."""
+    return InputError(f"the tokenizer {what}, and llama.cpp would give other tokens", why=why, fix=WAY_OUT)
+
+
+@dataclass(frozen=True)
+class Unigram:
+    """``pieces`` with their scores, the id of the ``unknown`` one, and the table of ``characters``."""
+
+    pieces: list[tuple[str, float]]
+    unknown: int
+    characters: bytes
+
+
+def unigram_of(content: dict[str, Any]) -> Unigram:
+    """The pieces of a ``tokenizer.json``."""
+    model, normalizer = content["model"], content.get("normalizer") or {}
+    if model.get("byte_fallback") or model.get("unk_id") is None:
+        raise refused(
+            "has single bytes, or no token for what is unknown", "llama.cpp has one for all that is"
+        )
+    steps = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+    first, rest = steps[0], steps[1:]
+    if first.get("type") != "Precompiled" or not _spaces_alike(rest, content.get("pre_tokenizer") or {}):
+        raise refused(
+            "treats spaces, or characters, in a way that llama.cpp has no setting for",
+            "it follows SentencePiece's table of characters, joins spaces and puts one before a text",
+        )
+    added = content.get("added_tokens", [])
+    changed = (token for token in added if token.get("normalized") and not token["content"].isascii())
+    if any(changed) or any(token.get("single_word") for token in added):
+        raise refused("looks for tokens in text that is normalized", "llama.cpp looks for them as they are")
+    pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
+    return Unigram(pieces, int(model["unk_id"]), b64decode(first["precompiled_charsmap"]))
+
+
+def _spaces_alike(steps: list[dict[str, Any]], pre_tokenizer: dict[str, Any]) -> bool:
+    """Whether spaces around a text are dropped, several are one, and each text begins with one."""
+    several = pre_tokenizer.get("type") == "Sequence"
+    cuts = pre_tokenizer["pretokenizers"] if several else [pre_tokenizer]
+    spaces = [{**_SPACES, "content": content} for content in (" ", SPACE)]
+    whole = len(cuts) == 1 and any(steps == [_STRIP, one] for one in spaces)
+    words = cuts[:-1] == [_SPLIT] and (not steps or any(steps == [one] for one in spaces))
+    last = cuts[-1]
+    marked = last.get("type") == "Metaspace" and last.get("replacement") == SPACE
+    scheme = last.get("prepend_scheme", "always" if last.get("add_prefix_space", True) else "never")
+    return (whole or words) and marked and scheme == "always"

@@ -13,9 +13,7 @@ from ...compress.model.gguf.architecture import WAY_OUT
 from ...errors import InputError
 from ...files.storage import read_json
 from ...runtime.text.tokenizer import Tokenizer
-from ._gguf_pieces import Pieces, pieces_of
-from ._gguf_unigram import unigram_of
-from ._gguf_word_pieces import add_steps, refused, word_piece
+from ._gguf_pieces import Pieces, add_steps, pieces_of, refused, unigram_of, word_piece
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 

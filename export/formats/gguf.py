@@ -1,8 +1,11 @@
 """The ``gguf`` format: one file for llama.cpp and all that read its files, of the families in
 :mod:`edgepress.compress.model.gguf.families`.
 
-Quantized matrices keep their codes where GGUF has a type for them (:mod:`._gguf_blocks`); so do the embedding
+Quantized matrices keep their codes where GGUF has a type for them (:mod:`.gguf`); so do the embedding
 and the head. What is float stays so.
+
+Weights as GGUF keeps them: its own types as they are, ternary ones as ``TQ2_0`` or ``TQ1_0``, groups of
+4, 5 and 8 bits as ``Q4_0``, ``Q5_0`` and ``Q8_0``, which are of 32 and repeat the scale of a larger one.
 """
 
 from __future__ import annotations
@@ -16,18 +19,19 @@ from numpy.typing import NDArray
 
 from ...compress.bill_of_materials import license_name
 from ...compress.model.checkpoint.gguf_settings.positions import DIVISORS, divisors
+from ...compress.model.checkpoint.packed_codes import pack_blocks
 from ...compress.model.gguf.entry import Entry, Part
 from ...compress.model.gguf.features import architecture_of, refuse_rounded
 from ...compress.model.gguf.places import entries
+from ...compress.model.gguf.types import BLOCK, WAY_OUT, type_of
 from ...compress.numbers.qtensor import QTensor
 from ...errors import GateFailed, ShapeError, require
 from ...files.escaping import one_line
 from ..format import ExportFormat, OpenedBy, OutputKind, Prepared, read_back
 from ..job import ExportJob
-from ._gguf_blocks import packed
-from ._gguf_encoder import check_pairs, describe_encoder
-from ._gguf_settings import describe
+from ._gguf_settings import check_pairs, describe, describe_encoder
 from ._gguf_tokenizer import add_tokenizer
+from ._ternary import block_scales, codes_and_scales, is_ternary, tq1_0, tq2_0
 
 # The checkpoint may store in 8 bits what the file holds in 32.
 _COPIES = 4
@@ -139,3 +143,41 @@ def _dense(job: ExportJob, part: Part) -> NDArray[np.float32]:
 
 
 FORMAT: ExportFormat[Prepared] = GgufFormat("TQ2_0")
+
+
+def packed(tensor: QTensor, part: Part, ternary: str) -> tuple[NDArray[np.uint8], Any]:
+    """Rows of bytes, and their type."""
+    from gguf import GGMLQuantizationType as Kind
+
+    if tensor.scheme.of_gguf:
+        return np.ascontiguousarray(part.of(pack_blocks(tensor).numpy())), Kind[tensor.scheme.name]
+    codes, scales = (part.of(array) for array in codes_and_scales(tensor))
+    if is_ternary(tensor):
+        pack = {"TQ1_0": tq1_0, "TQ2_0": tq2_0}[ternary]
+        return pack(codes, block_scales(scales, codes.shape[1], part.stored)), Kind[ternary]
+    return _groups(tensor, codes, scales, part.stored)
+
+
+def _groups(
+    tensor: QTensor, codes: NDArray[np.int8], scales: NDArray[np.float32], name: str
+) -> tuple[NDArray[np.uint8], Any]:
+    from gguf import GGMLQuantizationType as Kind
+
+    kind = type_of(tensor.scheme, codes.shape[1])
+    if kind not in ("Q4_0", "Q5_0", "Q8_0"):
+        raise ShapeError(
+            f"{name.removesuffix('.weight')} is {tensor.scheme.name}, which GGUF has no type for here",
+            fix=WAY_OUT,
+        )
+    repeated = np.repeat(scales, codes.shape[1] // scales.shape[1] // BLOCK, axis=1)
+    ends = repeated.astype(np.float16)[..., None].view(np.uint8)
+    if kind == "Q8_0":
+        grouped = codes.reshape(*repeated.shape, BLOCK).view(np.uint8)
+        return np.concatenate([ends, grouped], -1).reshape(len(codes), -1), Kind.Q8_0
+    digits = (codes.reshape(*repeated.shape, 2, BLOCK // 2) + (1 << tensor.scheme.bits - 1)).astype(np.uint8)
+    low = digits & 15
+    parts = [ends, low[..., 0, :] | low[..., 1, :] << 4]
+    if kind == "Q5_0":  # the fifth bits of the 32 before the others
+        fifth = digits.reshape(*repeated.shape, BLOCK) >> 4
+        parts.insert(1, np.packbits(fifth, axis=-1, bitorder="little"))
+    return np.concatenate(parts, -1).reshape(len(codes), -1), Kind[kind]

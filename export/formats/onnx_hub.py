@@ -20,8 +20,8 @@ from ...files.storage import read_json, write_json
 from ...runtime.text.tokenizer import chat_template_of
 from ..format import ExportFormat, OpenedBy, OutputKind
 from ..graph.attention.cache_io import FLOAT
-from ..graph.forms.plain_rows import to_plain_rows
 from ..graph.forms.providers import CPU, provider_form
+from ..graph.forms.standard import to_plain_rows
 from ..job import ExportJob
 from ..proof.hub_driver import HUB
 from ..proof.parity import prove

@@ -22,15 +22,13 @@ from ...compress.model.block_anatomy import Rope
 from ...compress.model.graph_limits import require_graph
 from .attention.attention import CausalInputs, factor_in_rope
 from .attention.cache_io import cast
-from .attention.linear_bias import linear_biases
 from .attention.padding import columns, kept_places, packed
-from .attention.positions import learned_positions, rope_weights
+from .attention.positions import learned_positions, linear_biases, rope_weights
 from .block_nodes import add_and_enter, decoder_block, entering
 from .build import Build
-from .caches import pasts, presents
 from .linear.embedding import embed_scaled, head
 from .norm import normalize
-from .states import row_states
+from .states import pasts, presents, row_states
 
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 

@@ -3,7 +3,7 @@
 The encoder's reads a batch of texts, padded on the right, or of sounds, and gives the keys and values that
 each block of the decoder reads of them: the cache of what was read. The decoder's is given those and the
 cache of what was written so far, which ``Attention`` extends; both may be in codes or in half precision,
-:mod:`.attention.compact_cache`. All its rows are equally long, since all answers begin at once. Other clients
+:mod:`.cache_io`. All its rows are equally long, since all answers begin at once. Other clients
 know another layout, :mod:`.hub_stacks`.
 """
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Attention, BlockAnatomy
 from ...compress.model.graph_limits import require_graph
-from .attention.compact_cache import KINDS, cache_dtype, read, stored, stored_width, weighted
+from .attention.cache_io import KINDS, cache_dtype, read, stored, stored_width, weighted
 from .audio_nodes import sound_states, spectra_of_sound
 from .build import Build
 from .encoder_decoder_nodes import (

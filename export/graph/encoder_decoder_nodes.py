@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ...compress.model.block_anatomy import Attention, BlockAnatomy, Norm
 from .attention.attention import factor
-from .attention.compact_cache import KINDS, CacheKind, is_compact, read, stored, stored_width, weighted
+from .attention.cache_io import KINDS, CacheKind, is_compact, read, stored, stored_width, weighted
 from .attention.distance_bias import causal_biases
 from .attention.encoder_attention import PADDING_SCORE
 from .attention.encoder_attention import encoder_inputs as attention_inputs

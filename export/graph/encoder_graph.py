@@ -20,13 +20,11 @@ from .attention.encoder_attention import EncoderInputs, encoder_attention
 from .attention.encoder_attention import encoder_inputs as attention_inputs
 from .block_nodes import finished
 from .build import BEHIND, ENTRANCE, Build
+from .encoder_ends import patch_embeddings, pool, tokens_axis, tower_nodes, unit, vector_size
 from .linear.embedding import embed_scaled
 from .linear.linear import project_without_bias, transposed_product
 from .mlp_nodes import activate, mlp
 from .norm import add_and_normalize, normalize
-from .patch_nodes import patch_embeddings
-from .pooling_nodes import pool, tokens_axis, unit
-from .tower_nodes import tower_nodes, vector_size
 
 LOGITS = "logits"
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT

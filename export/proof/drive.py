@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.bundle.cache_names import grows, is_past, is_present, present_of
+from ...runtime.bundle.graph_contract import grows, is_past, is_present, present_of
 from ...runtime.session.session import graph_errors_are_typed
 
 Ids = NDArray[np.int64]

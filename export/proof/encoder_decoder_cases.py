@@ -19,7 +19,7 @@ from ...compress.text.spectra import spectra
 from ...compress.text.token_batch import TokenBatch
 from ...runtime.audio.wav_file import filled
 from ...runtime.bundle.graph_sections import EncoderDecoderSection
-from ...runtime.bundle.sound import Sound
+from ...runtime.bundle.preprocessing import Sound
 from ...runtime.engine.encoder_decoder import EncoderDecoder
 from ..job import ExportJob
 from .part_distances import Case as PartCase

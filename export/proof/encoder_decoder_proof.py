@@ -28,7 +28,7 @@ from .drive import Floats
 from .encoder_decoder_cases import Case, case_of, sentences, texts_of
 from .pair_parts_proof import PairPartsProof, PairStreams
 from .part_graphs import PartGraphs
-from .streamed_pair import StreamedPair
+from .streamed_stacks import StreamedPair
 from .whole_proof import LogitRows
 
 _ANSWERS, _TOKENS = 3, 32
@@ -40,7 +40,7 @@ Parts = tuple[tuple[GraphPart, ...], tuple[GraphPart, ...]]
 @dataclass(frozen=True)
 class Layout:
     """How two graphs hold a model: the ``encoder`` and ``decoder`` that are built, and who ``drives`` them
-    with a section of the manifest; ``by_head`` as :class:`.pair_crossings.PairCrossings` has it.
+    with a section of the manifest; ``by_head`` as :class:`.pair_inputs_proof.PairCrossings` has it.
     """
 
     encoder: Stack

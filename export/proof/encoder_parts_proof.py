@@ -19,11 +19,10 @@ from torch import Tensor
 from ...terminal.progress import ProgressTask
 from .distances import elementwise_bound
 from .drive import Floats
-from .part_distances import Difference, allowed, largest
-from .part_findings import CODES, FLOAT, PartFindings
+from .part_distances import CODES, FLOAT, Difference, PartFindings, allowed, largest
 from .part_graphs import PartGraphs, PartRunner
 from .streamed import ROUNDINGS, States
-from .streamed_encoder import Feeds, StreamedEncoder
+from .streamed_stacks import Feeds, StreamedEncoder
 
 Graph = Callable[[int], AbstractContextManager[PartRunner]]
 Outputs = dict[str, Floats]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...compress.model.anatomy import Anatomy
 from ...compress.text.drawn_files import probe_images
-from ...runtime.engine.label_form import LabelForm
+from ...runtime.engine.encoder_answers import LabelForm
 from ...runtime.session.session import graph_errors_are_typed, open_session
 from ...terminal.progress import ProgressTask
 from ..graph.build import GraphPart
@@ -36,7 +36,7 @@ from .encoder_parts_proof import EncoderPartsProof, largest_difference, mask_of,
 from .part_graphs import PartGraphs
 from .proof_text import padded, token_rows, token_sentences
 from .streamed import States
-from .streamed_encoder import Feeds, Given, StreamedEncoder, hidden_states, label_logits, vectors_of_tower
+from .streamed_stacks import Feeds, Given, StreamedEncoder, hidden_states, label_logits, vectors_of_tower
 
 Floats = NDArray[np.float32]
 BATCHES, LENGTHS = (1, 3), (1, 7, 33)

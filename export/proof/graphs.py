@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...runtime.bundle.cache_names import is_past, present_of
+from ...runtime.bundle.graph_contract import is_past, present_of
 from ...runtime.session.session import open_session
 from ..graph.attention.cache_io import CODE_ATTRIBUTES, FLOAT, SCALES_AT
 from ..graph.build import GraphPart, WeightView

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ...compress.model.skeleton import Head
 from .drive import Floats, Ids
-from .part_distances import Difference, Expected, differences, largest_differences
-from .part_findings import CODES, FLOAT
+from .part_distances import CODES, FLOAT, Difference, Expected, differences, largest_differences
 from .part_graphs import PartGraphs
 from .streamed import StreamedModel
 

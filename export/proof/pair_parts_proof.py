@@ -19,14 +19,12 @@ from .distances import compare_caches
 from .drive import Floats
 from .encoder_decoder_cases import Case
 from .head_proof import HeadProof
-from .pair_crossings import PairCrossings
-from .pair_entrances import PairEntrances
+from .pair_inputs_proof import PairCrossings, PairEntrances
+from .part_distances import CODES, FLOAT, Expected, PartFindings, differences, distances, spread
 from .part_distances import Case as PartCase
-from .part_distances import Expected, differences, distances, spread
-from .part_findings import CODES, FLOAT, PartFindings
 from .part_graphs import PartGraphs
 from .streamed import ROUNDINGS, Change
-from .streamed_pair import PairStates, StreamedPair
+from .streamed_stacks import PairStates, StreamedPair
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class PairStreams:
 class PairPartsProof:
     """The proof of the parts of ``graphs``, the encoder's and the decoder's, of ``model`` on ``case``; the
     states of ``others`` are computed with it. ``rounds``: anything in the graphs does; ``by_head`` as
-    :class:`.pair_crossings.PairCrossings` has it.
+    :class:`.pair_inputs_proof.PairCrossings` has it.
     """
 
     def __init__(

@@ -18,8 +18,7 @@ from ...compress.model.block_anatomy import Norm
 from ...terminal.progress import ProgressTask
 from .drive import Floats, Ids
 from .head_proof import HeadProof
-from .part_distances import Case, Expected, differences, distances, spread
-from .part_findings import CODES, FLOAT, PartFindings
+from .part_distances import CODES, FLOAT, Case, Expected, PartFindings, differences, distances, spread
 from .part_graphs import PartGraphs
 from .streamed import ROUNDINGS, States, StreamedModel
 

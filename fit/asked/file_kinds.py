@@ -9,7 +9,7 @@ from ...compress.model.hearing.feature_extractor import require_log_mel
 from ...compress.model.weights import WeightSource
 from ...compress.text.calibration_audio import said_in
 from ...runtime.audio.wav_file import read_sound, sound_files
-from ...runtime.bundle.sound import Sound
+from ...runtime.bundle.preprocessing import Sound
 from ...runtime.images.image_file import image_files, open_image
 from .file_parts import FileKind
 

@@ -15,8 +15,8 @@ from ...compress.model.anatomy import Anatomy
 from ...compress.model.weights import WeightSource
 from ...devices.predict.caches import Place
 from ...devices.predict.from_table import TablePrediction
+from ...devices.predict.subject import RATES
 from ...devices.predict.table_cost import NotMeasured, TableCost
-from ...devices.predict.workload import RATES
 from ...errors import CheckpointError, InputError
 from ..quantities import DECODE, FIRST_TOKEN
 from .products import Products, Schemes

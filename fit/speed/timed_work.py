@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ...compress.model.anatomy import Anatomy
 from ...compress.sample_length import filled_length
-from ...devices.predict.workload import PredictedWork
+from ...devices.predict.subject import PredictedWork
 from ...runtime.bundle.bundle import Bundle
 
 PROMPT, NEW_TOKENS, BATCH = 128, 128, 32

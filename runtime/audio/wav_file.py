@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...files.storage import read_at_most
 from ...files.third_party_errors import third_party_errors_are_typed
-from ..bundle.sound import Sound
+from ..bundle.preprocessing import Sound
 
 SUFFIX = ".wav"
 MOST_BYTES = 64 << 20

@@ -15,8 +15,12 @@ from typing import Any
 from ...errors import InputError
 from ...files.storage import sha256_mapped
 from .directory import (
+    BUNDLE_SCHEMA,
     MANIFEST,
+    BundleManifest,
+    Kind,
     manifest_json,
+    parse,
     read_manifest,
     readable,
     refuse,
@@ -26,7 +30,6 @@ from .directory import (
     refuse_short_data,
 )
 from .graph_sections import DecoderSection, EncoderDecoderSection, EncoderSection
-from .manifest import BUNDLE_SCHEMA, BundleManifest, Kind, parse
 from .onnx_wire import external_locations
 
 # What asks an encoder–decoder.

@@ -2,6 +2,11 @@
 
 Buffers are made from the manifest's numbers and written by the graph, so the two must agree before the
 first run.
+
+What a decoder graph calls its caches: keys and values of blocks that attend, and states of fixed size of
+those that do not. Each goes in as ``past…`` and comes out, extended, as ``present…``.
+
+The names are those of onnxruntime-genai and transformers.js: ``past_key_values.3.key``, ``past_conv.4``.
 """
 
 from __future__ import annotations
@@ -12,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import BundleError
-from .cache_names import is_past, present_of
 from .graph_sections import DecoderSection
 
 TYPES = {
@@ -22,6 +26,8 @@ TYPES = {
     "uint8": "tensor(uint8)",
 }
 _NUMPY: dict[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+KEYS_AND_VALUES = "past_key_values."
+_PAST, _PRESENT = "past_", "present"
 
 
 def logits_dtype(session: Any, section: DecoderSection) -> type[np.floating]:
@@ -68,3 +74,25 @@ def _type(nodes: dict[str, Any], name: str) -> str:
 def _agree(dims: Sequence[object], sizes: Sequence[int]) -> bool:
     """Whether fixed dimensions equal ``sizes``; symbolic ones (strings or None) agree with anything."""
     return all(dim == size for dim, size in zip(dims, sizes, strict=False) if isinstance(dim, int))
+
+
+def is_past(name: str) -> bool:
+    """Whether the graph input ``name`` is a cache."""
+    return name.startswith(_PAST)
+
+
+def is_present(name: str) -> bool:
+    """Whether the graph output ``name`` is a cache."""
+    return name.startswith((f"{_PRESENT}.", f"{_PRESENT}_"))
+
+
+def grows(name: str) -> bool:
+    """Whether the cache ``name`` that goes in has room for each token: its third axis."""
+    return name.startswith(KEYS_AND_VALUES)
+
+
+def present_of(name: str) -> str:
+    """The output that extends the input ``name``."""
+    if grows(name):
+        return f"{_PRESENT}.{name.removeprefix(KEYS_AND_VALUES)}"
+    return f"{_PRESENT}_{name.removeprefix(_PAST)}"

@@ -8,8 +8,7 @@ from math import prod
 from typing import Annotated, Literal
 
 from ...errors import UnknownName
-from .preprocessing import Preprocessing
-from .sound import Sound
+from .preprocessing import Preprocessing, Sound
 from .typed_json import by_name, choice, flag, integer, items, optional, section, text
 
 PACKED = "uint8"  # a cache of 4-bit codes

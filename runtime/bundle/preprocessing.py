@@ -1,17 +1,21 @@
-"""``Preprocessing``: how images become the numbers that a model reads, as a manifest has it."""
+"""``Preprocessing``: how images become the numbers that a model reads, as a manifest has it.
+
+``Sound``: what a model hears, as a manifest has it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-from .typed_json import choice, integer, items, number, optional
+from .typed_json import Unusable, by_name, choice, integer, items, number, optional, text
 
 _SIDE = integer(1, 4096)  # a longer one is no model's
 _SIZE = items(_SIDE, at_least=2, at_most=2)
 _CHANNELS = items(number(-1e6, 1e6), at_least=3, at_most=3)
 # Pillow's filters by the numbers that configs have.
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+_ID = integer(0, 2**31 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +54,24 @@ class Preprocessing:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+
+def _word(value: Any, key: str) -> str:
+    found = str(text()(value, key))
+    if not found.isprintable() or not 0 < len(found) <= 40:
+        raise Unusable(key, "must be a short word")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """Sounds of ``samples`` numbers from -1 to 1, ``rate`` a second; shorter ones have silence behind them.
+
+    Attributes:
+        languages, tasks: by their names the tokens that ask for them, which stand in front of an answer.
+    """
+
+    rate: Annotated[int, integer(1, 1 << 20)]
+    samples: Annotated[int, integer(1, 1 << 26)]
+    languages: Annotated[dict[str, int], by_name(_word, _ID)] = field(default_factory=dict)
+    tasks: Annotated[dict[str, int], by_name(_word, _ID)] = field(default_factory=dict)

@@ -12,15 +12,20 @@ from typing import Any, Literal
 from ...errors import InputError
 from ...files.hashed_tree import check_tree
 from ...files.storage import sha256_file
-from .directory import CHECKPOINT_MANIFEST, MANIFEST, manifest_json, read_manifest, readable, unlisted
-from .manifest import (
+from .directory import (
     BUNDLE_SCHEMA,
+    CHECKPOINT_MANIFEST,
     CHECKPOINT_SCHEMA,
+    MANIFEST,
     PACKAGE_SCHEMA,
     SAVED_SCHEMA,
     BundleManifest,
     HashedTree,
+    manifest_json,
     parse,
+    read_manifest,
+    readable,
+    unlisted,
 )
 from .onnx_wire import link_problems
 

@@ -17,9 +17,8 @@ from ...errors import InputError
 from ..bundle.graph_contract import logits_dtype
 from ..bundle.graph_sections import DecoderSection
 from ..session.session import graph_errors_are_typed
-from .decoder import CAPACITY_STEP, PREFILL_CHUNK, Logits, bind_keep, bind_logits
+from .decoder import CAPACITY_STEP, PREFILL_CHUNK, Ids, Logits, TokenLimits, bind_keep, bind_logits
 from .kv_cache import CacheBuffers
-from .token_limits import Ids, TokenLimits
 
 
 class BatchDecoder:

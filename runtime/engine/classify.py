@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...terminal.progress import Progress
-from .encoder import BATCH_SIZE
+from .encoder import BATCH_SIZE, EncoderModel
 from .encoder_answers import Vectors
-from .encoder_model import EncoderModel
 
 HALF = 0.5
 

@@ -2,11 +2,14 @@
 
 One graph serves prefill and decode. Everything that does not change from step to step stays bound; a step
 binds the attention mask's new length, writes one token id and runs.
+
+What a decoder takes: ids of its vocabulary, and no more of them than its context holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,6 @@ from ..bundle.graph_sections import DecoderSection
 from ..session.session import device_of, graph_errors_are_typed, owned_value
 from .kv_cache import CacheBuffers
 from .load import load_graph
-from .token_limits import Ids, TokenLimits
 
 # Long prompts go through in chunks, which bound the memory of activations. The products reach their speed at
 # this length; longer chunks take more memory and no less time (benchmarks/lab/results/kernels.md).
@@ -28,8 +30,8 @@ PREFILL_CHUNK = 256
 # Capacity grows in steps of this many tokens at least, so that a chat does not reallocate at each turn; a
 # multiple of 16, the block of our own attention.
 CAPACITY_STEP = 256
-
 Logits = npt.NDArray[np.floating]
+Ids = npt.NDArray[np.int64]
 
 
 class Decoder:
@@ -213,3 +215,37 @@ def bind_keep(binding: Any, positions: int) -> None:
 def bind_logits(binding: Any, array: Logits) -> None:
     """Have the graph write its logits into ``array [batch, positions, vocab]``."""
     binding.bind_output("logits", "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+@dataclass(frozen=True)
+class TokenLimits:
+    """The limits of one model."""
+
+    vocab_size: int
+    context_length: int
+
+    def row(self, ids: Sequence[int]) -> Ids:
+        """``ids`` as an array ``[1, n]``."""
+        array = np.asarray(ids, dtype=np.int64).reshape(1, -1)
+        if array.shape[1] == 0:
+            raise InputError("there are no tokens to run", fix="give a prompt that is not empty")
+        self.check_range(array)
+        return array
+
+    def check_range(self, ids: Ids) -> None:
+        """Raise :class:`InputError` when one of ``ids`` (at least one) is outside the vocabulary."""
+        lowest, highest = int(ids.min()), int(ids.max())
+        if lowest < 0 or highest >= self.vocab_size:
+            raise InputError(
+                f"token id {lowest if lowest < 0 else highest} is outside the model's vocabulary of "
+                f"{self.vocab_size}",
+                why="the tokenizer belongs to another model, or the ids were not made with it",
+            )
+
+    def check_room(self, tokens: int) -> None:
+        """Raise :class:`InputError` when a sequence of ``tokens`` exceeds the context."""
+        if tokens > self.context_length:
+            raise InputError(
+                f"{tokens} tokens do not fit the model's context of {self.context_length}",
+                fix="shorten the prompt or ask for fewer new tokens",
+            )

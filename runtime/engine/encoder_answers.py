@@ -4,16 +4,25 @@ A batch is padded to its longest text and no further. Texts are sorted by length
 of one size and little is spent on padding; the results come back in the order of the texts. On a CPU many
 texts are read by a batch a core, each on one thread: the cores then never wait for each other, as they do
 after every node of a batch that they share.
+
+The span of a text that answers a question: the likeliest pair of a first and a last token.
+
+Devlin et al., BERT, 2018, arXiv 1810.04805, section 4.2. The probability is the product of that of the first
+token and that of the last among the text's tokens, as transformers' pipeline has it.
+
+``LabelForm``: how a classifier's logits are read, as rows of which one entry each holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import MutableSequence, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
 from ...errors import BundleError, InputError
 from ...terminal.progress import ProgressTask
@@ -25,9 +34,9 @@ from .encoder_batches import TOKENS_PER_CORE, WorkerThreads, length_buckets
 _TOKENS_ELSEWHERE = 16384
 POOLED = "sentence_embedding"
 LOGITS = "logits"
-
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
+LONGEST = 30  # tokens of an answer
 
 
 class EncoderAnswers:
@@ -146,3 +155,61 @@ def _filled(rows: Sequence[Sequence[int]], width: int, value: int) -> Ids:
     for index, row in enumerate(rows):
         found[index, : len(row)] = row
     return found
+
+
+def answer_span(logits: Vectors, starts: Sequence[int], ends: Sequence[int]) -> tuple[int, int, float] | None:
+    """The characters where the answer begins and ends, and its probability; None where no token is of the
+    text.
+
+    Args:
+        logits: ``[tokens, 2]`` of the first and the last token of the answer.
+        starts, ends: characters of the text where each token begins and ends, −1 outside of it.
+    """
+    inside = np.flatnonzero(np.asarray(starts) >= 0)
+    if not len(inside):
+        return None
+    first, last = (_probabilities(logits[inside, part].astype(np.float64)) for part in range(2))
+    pairs = np.triu(np.outer(first, last))
+    pairs -= np.triu(pairs, LONGEST)
+    begin, end = np.unravel_index(pairs.argmax(), pairs.shape)
+    return starts[inside[begin]], ends[inside[end]], float(pairs[begin, end])
+
+
+def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    odds = np.exp(logits - logits.max())
+    found: NDArray[np.float64] = odds / odds.sum()
+    return found
+
+
+@dataclass(frozen=True)
+class LabelForm:
+    """What is ``labelled``: texts, tokens, or the span that is an answer; with ``several``, each label of a
+    text holds or not, whatever the others do.
+    """
+
+    labelled: Literal["text", "token", "span", "image"] = "text"
+    several: bool = False
+
+    @property
+    def by_token(self) -> bool:
+        """Whether each token has logits, and not the text or image."""
+        return self.labelled in ("token", "span")
+
+    def rows(self, logits: Vectors) -> Vectors:
+        """The logits of one text, ``[labels]`` or ``[tokens, labels]``, as ``[rows, choices]``: a row for the
+        text, for each label, for each token; of a span one for its first token and one for its last.
+        """
+        if self.labelled == "span":
+            return logits.T
+        if self.several:
+            return with_opposite(logits.reshape(-1, 1))
+        return with_opposite(np.atleast_2d(logits))
+
+
+def with_opposite(logits: Vectors) -> Vectors:
+    """``logits [rows, labels]`` whose softmax are probabilities: beside a single label stands 0, that it does
+    not hold.
+    """
+    if logits.shape[-1] > 1:
+        return logits
+    return np.concatenate([logits, np.zeros_like(logits)], axis=-1)

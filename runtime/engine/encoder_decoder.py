@@ -20,9 +20,8 @@ from ..bundle.bundle import Bundle
 from ..bundle.graph_contract import TYPES
 from ..bundle.graph_sections import EncoderDecoderSection
 from ..session.session import graph_errors_are_typed, owned_value
-from .decoder import Logits
+from .decoder import Ids, Logits, TokenLimits
 from .load import load_graph
-from .token_limits import Ids, TokenLimits
 
 _PAST, _PRESENT = "past_key_values.", "present."
 SOUND = "audio"  # what the encoder's graph calls it

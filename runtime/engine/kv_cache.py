@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import OutOfResource
-from ..bundle.cache_names import KEYS_AND_VALUES, grows, present_of
+from ..bundle.graph_contract import KEYS_AND_VALUES, grows, present_of
 from ..bundle.graph_sections import DecoderSection
 from ..session.allocator import return_freed_memory
 from ..session.session import onnxruntime

@@ -15,10 +15,8 @@ import numpy as np
 
 from ...errors import InputError
 from ...terminal.progress import Progress
-from .answer_span import answer_span
-from .encoder import BATCH_SIZE, WINDOW
-from .encoder_answers import Vectors
-from .encoder_model import EncoderModel
+from .encoder import BATCH_SIZE, WINDOW, EncoderModel
+from .encoder_answers import Vectors, answer_span
 
 NONE = "O"
 ANSWER = "answer"

@@ -27,8 +27,7 @@ from edgepress.devices.checks import (
     writable,
 )
 from edgepress.devices.energy import Counter, Meter, NoMeter
-from edgepress.devices.nvidia import Gpu
-from edgepress.devices.probe import OnnxRuntime
+from edgepress.devices.probe import Gpu, OnnxRuntime
 
 GPU = Gpu(name="NVIDIA L4", memory_mib=23034, driver="550", power_limit_w=72, ecc=None, mig=None)
 CPU_RUNTIME = OnnxRuntime(

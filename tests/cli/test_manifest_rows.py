@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from edgepress.cli.manifest_rows import brief, described, rows_as_they_are, rows_in_words
+from edgepress.cli.manifest_rows import brief, described, rows_as_they_are, rows_in_words, shown_distances
 
 CACHE = {"head_dim": 64, "kv_heads": 3}
 SECTIONS: dict[str, tuple[Any, str]] = {
@@ -134,3 +134,24 @@ def test_described(value: Any, lines: str) -> None:
 def test_brief_is_one_line_that_fits_two_rows() -> None:
     assert brief("a: 1\nb: 2") == "a: 1; b: 2"
     assert len(brief("word " * 100)) == 116 and brief("word " * 100).endswith("…")
+
+
+def test_distances_are_words_with_their_bounds() -> None:
+    found = {
+        "kl_mean": 0.006795,
+        "kl_of_rounding": 0.0003571,
+        "top1_agreement": 0.9722,
+        "top1_agreement_where_clear": 1.0,
+        "perplexity_ratio": 1.017,
+        "positions": 180,
+        "bounds": {"kl_mean": 0.05, "top1_agreement_where_clear": 0.98},
+    }
+    assert shown_distances(found) == (
+        "KL 0.006795 (bound 0.05), perplexity × 1.017, same likeliest token 97.2 %, "
+        "where its choice is clear 100.0 %"
+    )
+
+
+def test_distances_of_a_classifier() -> None:
+    found = {"cosine_distance_mean": 1e-3, "cosine_min": 0.99, "label_kl_mean": 2e-4, "label_agreement": 1.0}
+    assert shown_distances(found) == "cosine distance 0.001, KL of labels 0.0002, same labels 100.0 %"

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from edgepress.devices.nvidia import parse_gpus, read_gpus
-from edgepress.devices.probe import installed, is_emulated, probe, read_limits, read_memory
+from edgepress.devices.probe import (
+    installed,
+    is_emulated,
+    parse_gpus,
+    probe,
+    read_gpus,
+    read_limits,
+    read_memory,
+)
 from edgepress.devices.processor import read_processor
 from edgepress.runtime.session.threads import memory_limit, thread_budget
 

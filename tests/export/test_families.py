@@ -18,7 +18,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.errors import RecipeError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
-from edgepress.export.proof.streamed_encoder import hidden_states
+from edgepress.export.proof.streamed_stacks import hidden_states
 from edgepress.files.storage import read_json
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.session.session import open_session

@@ -85,7 +85,7 @@ def features(path: Path, sounds: list[Path]) -> torch.Tensor:
 
 
 def open_sound(how: Any) -> Any:
-    from edgepress.runtime.bundle.sound import Sound
+    from edgepress.runtime.bundle.preprocessing import Sound
 
     return Sound(rate=how.rate, samples=how.samples)
 

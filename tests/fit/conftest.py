@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from edgepress.benchmarks.speed.protocol import Protocol
-from edgepress.devices.kernel_table import kept
+from edgepress.devices.kernel_table import table as kept
 from edgepress.devices.predict import predict
 from edgepress.fit import trials
 

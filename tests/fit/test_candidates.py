@@ -16,10 +16,9 @@ from edgepress.compress.pipeline.block_shards import Masks
 from edgepress.compress.pipeline.stage import Stage
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.compress.text.token_batch import rows_of
-from edgepress.devices.predict.memory import sizes
+from edgepress.devices.predict.prediction import sizes
 from edgepress.devices.predict.run import Operations
-from edgepress.devices.predict.subject import Subject
-from edgepress.devices.predict.workload import PredictedWork
+from edgepress.devices.predict.subject import PredictedWork, Subject
 from edgepress.fit import table_losses as tables_module
 from edgepress.fit.candidates import space_of
 from edgepress.fit.losses import Losses, known_losses, losses_file, measure_losses

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from edgepress.benchmarks.records import record as records
 from edgepress.cli.entry import run
-from edgepress.devices.kernel_table import kept
+from edgepress.devices.kernel_table import table
 from edgepress.fit import search as search_module
 
 from ..devices.kernel_table.tables import small_table
@@ -31,7 +31,7 @@ def pi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDGEPRESS_WHEELS", str(installed_wheels(tmp_path / "wheels")))
     assert run(["devices", "add", "pi", "--ssh", "loopback", "--no-measure"]) == 0
-    kept.keep_table("pi", small_table())
+    table.keep_table("pi", small_table())
     yield
     device.stop()
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ....devices.nvidia import Gpu, read_gpus
+from ....devices.probe import Gpu, read_gpus
 from ....errors import EdgepressError, GateFailed, MissingDependency, require
 from ....terminal.progress import Progress, Terminal
 from ..study.page import write_table

@@ -168,9 +168,8 @@ def kernels(plan: GpuPlan, work: Path, progress: Progress) -> list[list[str]]:
 def _as_predicted(table: KernelTable, work: Path) -> list[list[str]]:
     """What the profile measured, in parts of what the table predicts of the same bundle."""
     from ....devices.predict.from_table import TablePrediction
-    from ....devices.predict.subject import bundle_subject
+    from ....devices.predict.subject import PredictedWork, bundle_subject
     from ....devices.predict.table_cost import NotMeasured
-    from ....devices.predict.workload import PredictedWork
     from ...records.record import read
 
     record = (work / BUNDLE).with_suffix(".jsonl")

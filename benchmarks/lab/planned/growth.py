@@ -10,7 +10,7 @@ from markupsafe import Markup
 from ....files.storage import write_atomic
 from ...page import plot_layout
 from ...page.svg import element
-from ...records import numerals
+from ...records import conditions
 from ..makers.random_llama import Size
 from ..study.page import write_table
 from .cases import COMMAND, SHAPES, VERBS, Taken, weights_of
@@ -100,11 +100,13 @@ def plot(title: str, series: Series) -> str:
     for tick in y.ticks:
         height = spot((every[0][0], tick))[1]
         marks.append(element("path", d=f"M{LEFT:.1f} {height:.1f}H{right:.1f}"))
-        marks.append(element("text", text=numerals.tick(tick), x=LEFT - 8, y=height + 4, text_anchor="end"))
+        marks.append(element("text", text=conditions.tick(tick), x=LEFT - 8, y=height + 4, text_anchor="end"))
     for tick in x.ticks:
         across = spot((tick, every[0][1]))[0]
         marks.append(element("path", d=f"M{across:.1f} {bottom:.1f}v5"))
-        marks.append(element("text", text=numerals.tick(tick), x=across, y=bottom + 18, text_anchor="middle"))
+        marks.append(
+            element("text", text=conditions.tick(tick), x=across, y=bottom + 18, text_anchor="middle")
+        )
     marks += _lines({case: [spot(point) for point in points] for case, points in series.items()})
     drawn = element(
         "svg",

@@ -20,11 +20,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ....devices.kernel_table.kept import newest_table
+from ....devices.kernel_table.table import newest_table
 from ....devices.predict.from_table import TablePrediction
-from ....devices.predict.subject import bundle_subject
+from ....devices.predict.subject import PredictedWork, bundle_subject
 from ....devices.predict.table_cost import NotMeasured
-from ....devices.predict.workload import PredictedWork
 from ....files.storage import append_line, lines_of, write_json
 from ....runtime.bundle.bundle import Bundle
 from ...speed.latency import measure_arms, summarize_arm

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..row_statistics import quotient
+from ..scores import quotient
 from .perplexity import per_token as negative_log_likelihood
 
 Array = NDArray[np.float64]

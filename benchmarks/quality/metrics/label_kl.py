@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..row_statistics import mean
+from ..scores import mean
 from .kl import per_token
 
 Array = NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.text.greedy_loops import ends_in_loop
-from ..row_statistics import mean
+from ..scores import mean
 
 Array = NDArray[np.float64]
 

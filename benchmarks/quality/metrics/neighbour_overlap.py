@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..row_statistics import mean
+from ..scores import mean
 from .cosine import unit_rows
 
 Array = NDArray[np.float64]

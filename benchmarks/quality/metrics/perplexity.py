@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..row_statistics import quotient
+from ..scores import quotient
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..row_statistics import mean
+from ..scores import mean
 from .retrieval_at_1 import rank_of_target
 
 Array = NDArray[np.float64]

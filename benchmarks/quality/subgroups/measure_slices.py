@@ -16,12 +16,11 @@ from ....errors import InputError, MissingDependency
 from ....terminal.progress import Progress, Silent
 from ...records.subjects import OpenModel
 from .group_harm import LEAST, MORE, GroupHarm, harms
-from .items import PACKAGE, Kind, load_slice
+from .items import PACKAGE, SUFFIX, Kind, load_slice
 from .kept_rows import KeptRows
 from .measured_items import by_confidence
 from .significance import LEVEL, corrected, one_way, smallest_seen, smallest_share_seen
 from .slice_run import Given, SliceRun
-from .user_slice import SUFFIX
 
 ALL = "all"
 FLIPS = "group_flips"  # the metric that has the share of :func:`most_flips`

@@ -9,8 +9,7 @@ from typing import Literal
 
 from .loaded_work import Sample
 from .timed_answer import TimedAnswer
-from .timed_images import TimedImages
-from .timed_work import TimedGeneration, Workload
+from .timed_work import TimedGeneration, TimedImages, Workload
 
 
 @dataclass(frozen=True)

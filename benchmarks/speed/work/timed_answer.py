@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ....errors import InputError
 from ....runtime.bundle.bundle import Bundle
 from ....runtime.engine.encoder_decoder import EncoderDecoder
-from ....runtime.engine.spoken_prompt import prompt_of
+from ....runtime.engine.speech_to_text import prompt_of
 from ....runtime.text.tokenizer import Tokenizer
 from .loaded_work import BRIEF_TOKENS, Sample, Work
 

@@ -3,6 +3,10 @@ encoder–decoders have files of their own. Forced lengths, greedy, batch as ask
 
 Token ids are drawn at random from a seed, so that both arms see the same prompt and no tokenizer is
 inside the time. Nothing stops early: an end-of-text token is fed on like any other.
+
+``TimedImages``: the unit of work of an encoder of images: one batch, then images alone.
+
+Numbers are drawn at random from a seed as prepared pixels are: reading and resizing files is not in the time.
 """
 
 from __future__ import annotations
@@ -19,10 +23,53 @@ from ....errors import InputError
 from ....runtime.bundle.bundle import Bundle
 from ....runtime.engine.decoder import Decoder
 from ....runtime.engine.encoder import Encoder
+from ....runtime.engine.image_encoder import ImageModel
 from ....runtime.text.tokenizer import Tokenizer
 from .loaded_work import BatchWork, GenerationWork, Work
 from .timed_answer import TimedAnswer
-from .timed_images import TimedImages
+
+
+@dataclass(frozen=True)
+class TimedImages:
+    """Read one batch of ``batch`` images, then ``singles`` alone; ``units`` as of
+    :class:`.timed_work.TimedGeneration`.
+    """
+
+    units: ClassVar[dict[str, str]] = {"batch": "image"}
+    batch: int = 32
+    singles: int = 8
+    seed: int = 0
+
+    def check(self, bundle: Bundle) -> None:
+        """Raise InputError when the bundle cannot do this: it reads texts, or the sizes are below 1."""
+        if min(self.batch, self.singles) < 1:
+            raise InputError("batch and singles must be at least 1")
+        _size(bundle)
+
+    def open(self, bundle: Bundle, *, threads: int, provider: str, profile: Path | None = None) -> Work:
+        """Load the bundle, ready to work."""
+        model = ImageModel(bundle, threads=threads, provider=provider, profile=profile)
+        shape = (self.batch, 3, *_size(bundle))
+        pixels = np.random.default_rng(self.seed).standard_normal(shape, dtype=np.float32)
+        return BatchWork(model.session, model.answers, pixels, self.singles)
+
+    def describe(self, bundle: Bundle) -> dict[str, Any]:
+        """JSON for the record."""
+        return {
+            "kind": "see",
+            "scenario": "offline and single",
+            "batch": self.batch,
+            "size": list(_size(bundle)),
+            "seed": self.seed,
+            "includes": {"decode": False, "resize": False, "load": False},
+        }
+
+
+def _size(bundle: Bundle) -> tuple[int, int]:
+    image = bundle.encoder.image
+    if image is None or image.size is None:
+        raise InputError(f"{bundle.path} reads texts, and no images")
+    return image.size
 
 
 def _random_ids(shape: tuple[int, ...], vocab_size: int, seed: int) -> npt.NDArray[np.int64]:

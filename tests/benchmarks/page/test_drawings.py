@@ -8,8 +8,7 @@ from itertools import combinations
 
 import pytest
 from edgepress.benchmarks.page import svg
-from edgepress.benchmarks.page.bars import HorizontalBar, bars, text_width
-from edgepress.benchmarks.page.heat_grid import Grid, heat_grid
+from edgepress.benchmarks.page.heat_grid import Grid, HorizontalBar, bars, heat_grid, text_width
 from edgepress.benchmarks.page.plot_layout import POINT_RADIUS, Box, fit, linear_ticks, place
 from hypothesis import assume, example, given
 from hypothesis import strategies as st

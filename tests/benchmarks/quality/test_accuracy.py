@@ -17,7 +17,7 @@ from edgepress.benchmarks.quality.accuracy import (
     score_windows,
     text_bytes,
 )
-from edgepress.benchmarks.quality.comparable import is_cut
+from edgepress.benchmarks.quality.held_out_text import is_cut
 from edgepress.benchmarks.quality.scores import Scores, log_softmax, metric_files
 from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records.record import Subject as Record

@@ -12,8 +12,7 @@ import pytest
 import torch
 from edgepress.benchmarks.quality import measured_pairs
 from edgepress.benchmarks.quality.acceptance import Gate
-from edgepress.benchmarks.quality.held_out_pairs import chosen_pairs
-from edgepress.benchmarks.quality.measured_pairs import OF_ORIGINAL
+from edgepress.benchmarks.quality.measured_pairs import OF_ORIGINAL, chosen_pairs
 from edgepress.benchmarks.quality.validate import plan_validation, validate_bundle
 from edgepress.benchmarks.records.conditions import describe
 from edgepress.benchmarks.records.record import Measurement

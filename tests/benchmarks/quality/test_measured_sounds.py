@@ -20,7 +20,7 @@ from edgepress.errors import CalibrationError, InputError
 from edgepress.export.api import export_bundle
 from edgepress.runtime.audio.wav_file import filled, read_sound
 from edgepress.runtime.bundle.bundle import Bundle
-from edgepress.runtime.bundle.sound import Sound
+from edgepress.runtime.bundle.preprocessing import Sound
 from edgepress.runtime.engine.speech_to_text import SpeechToTextModel
 from edgepress.terminal.progress import Silent
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgepress.benchmarks.records import answer_cache
-from edgepress.benchmarks.records.answer_cache import FOLDER, AnswerCache
+from edgepress.benchmarks.records.answer_cache import FOLDER, AnswerCache, arithmetic_of
 from edgepress.compress.pipeline.journal import sealed
 from edgepress.terminal.progress import Silent
 from safetensors.numpy import save
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
+RUNTIME = {"name": "torch", "threads": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +136,37 @@ def test_what_was_used_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
         cache.use(what)
     cache.say(notes)
     assert said == ["from the cache, of the original: replies, rows"]
+
+
+def test_it_is_the_same_for_the_same() -> None:
+    assert arithmetic_of("a", RUNTIME) == arithmetic_of("a", dict(RUNTIME))
+
+
+def test_model_and_runtime_count() -> None:
+    others = [("b", RUNTIME), ("a", {**RUNTIME, "threads": 2}), ("a", {**RUNTIME, "streamed": True})]
+    found = {arithmetic_of(model, runtime) for model, runtime in [("a", RUNTIME), *others]}
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "EDGEPRESS_KERNELS"]
+)
+def test_variables_that_choose_instructions_count(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(name, raising=False)
+    before = arithmetic_of("a", RUNTIME)
+    monkeypatch.setenv(name, "avx2")
+    assert arithmetic_of("a", RUNTIME) != before
+
+
+def test_a_missing_library_is_none() -> None:
+    assert answer_cache._version("edgepress-of-nowhere") is None
+    assert answer_cache._version("numpy")
+
+
+@pytest.mark.parametrize("part", ["_version", "_processor", "_code", "library"])
+def test_libraries_processor_and_code_count(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = arithmetic_of("a", RUNTIME)
+    monkeypatch.setattr(answer_cache, part, lambda *_: None)
+    if part == "library" and arithmetic_of("a", RUNTIME) == before:
+        pytest.skip("there is no library of operators here")
+    assert arithmetic_of("a", RUNTIME) != before

@@ -24,7 +24,7 @@ from edgepress.benchmarks.speed import elsewhere
 from edgepress.benchmarks.speed.elsewhere import Request, measure_kernels_on, profile_on
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
-from edgepress.devices.kernel_table.kept import newest_table
+from edgepress.devices.kernel_table.table import newest_table
 from edgepress.devices.own_devices import OwnDevice, keep
 from edgepress.devices.transports.answers import DeviceError, Facts
 from edgepress.errors import EdgepressError, OutOfResource, OutputBusy, RefusedByPolicy

@@ -15,18 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgepress.benchmarks.page.account_table import energy_remark, energy_tables
-from edgepress.benchmarks.page.carbon import parse_grid
+from edgepress.benchmarks.page.account_table import energy_remark, energy_tables, parse_grid
 from edgepress.benchmarks.page.compare import as_text, compare_runs, document
 from edgepress.benchmarks.page.join import join
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.page.sections import not_measured
 from edgepress.benchmarks.records import record
-from edgepress.benchmarks.records.energy_metrics import energy_metrics
+from edgepress.benchmarks.records.energy_metrics import energy_metrics, import_meter
 from edgepress.benchmarks.records.energy_record import Energy, EnergyWindow
-from edgepress.benchmarks.records.meter_log import import_meter
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject, Validity
-from edgepress.benchmarks.speed import bundle_roofs
+from edgepress.benchmarks.speed import profile
 from edgepress.benchmarks.speed.profile import profile_bundle
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
@@ -50,7 +48,7 @@ def decoder(pico_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fast_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that no rate exceeds, and that takes no time to measure."""
     found = Bandwidth(1e15, 1 << 20, 1, (1e15,))
-    monkeypatch.setattr(bundle_roofs, "measure_both", lambda *_, **__: (found, found))
+    monkeypatch.setattr(profile, "measure_both", lambda *_, **__: (found, found))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from edgepress.benchmarks.records.record import Measurement, Metric, Subject
 from edgepress.benchmarks.speed.foreseen import apart, foreseen, foreseen_on
 from edgepress.benchmarks.speed.work.timed_work import TimedGeneration
-from edgepress.devices.kernel_table.kept import keep_table
+from edgepress.devices.kernel_table.table import keep_table
 from edgepress.devices.predict.prediction import Prediction, Quantity
 from edgepress.export.api import export_bundle
 

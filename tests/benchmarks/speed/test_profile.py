@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from edgepress.benchmarks.page.report import render_report
 from edgepress.benchmarks.records import record
-from edgepress.benchmarks.speed import bundle_roofs
+from edgepress.benchmarks.speed import profile
 from edgepress.benchmarks.speed.profile import profile_bundle
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
@@ -44,8 +44,8 @@ def encoder(pico_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def set_bandwidth(monkeypatch: pytest.MonkeyPatch, bytes_per_second: float) -> None:
     found = Bandwidth(bytes_per_second, 1 << 20, 1, (bytes_per_second,))
-    monkeypatch.setattr(bundle_roofs, "measure_both", lambda *_, **__: (found, found))
-    monkeypatch.setattr(bundle_roofs, "measure_bandwidth", lambda *_, **__: found)
+    monkeypatch.setattr(profile, "measure_both", lambda *_, **__: (found, found))
+    monkeypatch.setattr(profile, "measure_bandwidth", lambda *_, **__: found)
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from edgepress.benchmarks.speed.arm import Arm, typed_error
-from edgepress.benchmarks.speed.memory import drop_from_cache, peak_rss
 from edgepress.benchmarks.speed.work.timed_work import Embedding, TimedGeneration, from_json, to_json
+from edgepress.benchmarks.speed.worker import drop_from_cache, peak_rss
 from edgepress.compress.api import compress_model
 from edgepress.errors import (
     BundleError,
@@ -168,7 +168,7 @@ def test_workloads_cross_the_pipe(workload: TimedGeneration | Embedding) -> None
 
 def test_peak_counts_what_was_freed() -> None:
     code = (
-        "from edgepress.benchmarks.speed.memory import peak_rss; before = peak_rss()[0];"
+        "from edgepress.benchmarks.speed.worker import peak_rss; before = peak_rss()[0];"
         "block = bytearray(96 << 20); del block; print(peak_rss()[0] - before)"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -177,7 +177,7 @@ def test_peak_counts_what_was_freed() -> None:
 
 def test_peak_does_not_inherit_the_parents() -> None:
     block = b"x" * (256 << 20)
-    code = "from edgepress.benchmarks.speed.memory import peak_rss; print(peak_rss()[0])"
+    code = "from edgepress.benchmarks.speed.worker import peak_rss; print(peak_rss()[0])"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(child.stdout) < len(block)
 

@@ -11,10 +11,9 @@ from edgepress.cli.entry import run
 from edgepress.devices.kernel_table import gpu, gpu_timing
 from edgepress.devices.kernel_table.gpu import gpu_cases, gpu_key, gpu_table_path, measure_gpu
 from edgepress.devices.kernel_table.gpu_timing import DeviceChain
-from edgepress.devices.kernel_table.kept import newest_table
 from edgepress.devices.kernel_table.node_kinds import Fed
-from edgepress.devices.kernel_table.table import Key, read_table
-from edgepress.devices.nvidia import Gpu
+from edgepress.devices.kernel_table.table import Key, newest_table, read_table
+from edgepress.devices.probe import Gpu
 from edgepress.errors import BundleError, InputError, MissingDependency, UnknownName
 from edgepress.terminal.progress import Silent
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from edgepress.cli.entry import run
 from edgepress.devices.bandwidth import Bandwidth
-from edgepress.devices.kernel_table import measure, timing_process
+from edgepress.devices.kernel_table import measure
 from edgepress.devices.kernel_table import plan as planned
 from edgepress.devices.kernel_table.measure import measure_kernels
 from edgepress.devices.kernel_table.plan import plan, thread_counts
@@ -59,7 +59,7 @@ def test_too_little_memory_is_refused_before_anything_is_written(
 
 
 def test_a_process_that_ends_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing_process, "__package__", "edgepress.nothing")
+    monkeypatch.setattr(measure, "__package__", "edgepress.nothing")
     with pytest.raises(EdgepressError, match="ended"):
         measure_kernels(Silent(), folder=tmp_path, limit_s=20)
 

@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
-from edgepress.devices.kernel_table.kept import keep_table, machines, newest_table
-from edgepress.devices.kernel_table.table import KernelTable, read_table, write_table
+from edgepress.devices.kernel_table.table import (
+    KernelTable,
+    keep_table,
+    machines,
+    newest_table,
+    read_table,
+    write_table,
+)
 from edgepress.errors import InputError
 
 from .tables import small_table

@@ -12,9 +12,8 @@ from edgepress.devices.predict.data_sheet import predict_from_sheet
 from edgepress.devices.predict.from_table import TablePrediction
 from edgepress.devices.predict.prediction import Prediction
 from edgepress.devices.predict.run import Operations, Run
-from edgepress.devices.predict.subject import Subject, bundle_subject
+from edgepress.devices.predict.subject import PredictedWork, Subject, bundle_subject
 from edgepress.devices.predict.table_cost import NotMeasured
-from edgepress.devices.predict.workload import PredictedWork
 from edgepress.devices.target import target
 from edgepress.errors import InputError
 from edgepress.export.api import export_bundle

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from edgepress.cli.entry import run
 from edgepress.compress.api import compress_model
-from edgepress.devices.kernel_table import gpu, kept
-from edgepress.devices.kernel_table.families import families_of
+from edgepress.devices.kernel_table import gpu
+from edgepress.devices.kernel_table import table as kept
+from edgepress.devices.kernel_table.cases import families_of
 from edgepress.devices.kernel_table.gpu import gpu_cases
 from edgepress.devices.kernel_table.submission import submissions
 from edgepress.devices.kernel_table.table import KernelTable, Key, write_table
@@ -18,9 +19,8 @@ from edgepress.devices.predict import predict as module
 from edgepress.devices.predict.data_sheet import SHARES, predict_from_sheet
 from edgepress.devices.predict.predict import predict
 from edgepress.devices.predict.run import Run
-from edgepress.devices.predict.subject import Subject, bundle_subject
+from edgepress.devices.predict.subject import PredictedWork, Subject, bundle_subject
 from edgepress.devices.predict.table_cost import NotMeasured
-from edgepress.devices.predict.workload import PredictedWork
 from edgepress.devices.target import Share, target
 from edgepress.errors import InputError, UnknownName
 from edgepress.export.api import export_bundle

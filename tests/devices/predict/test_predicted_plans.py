@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from edgepress.cli.entry import run
-from edgepress.devices.kernel_table import kept
+from edgepress.devices.kernel_table import table as kept
 from edgepress.devices.kernel_table.table import write_table
 from edgepress.devices.predict import predict as module
 from edgepress.runtime.kernels.library import library

@@ -18,8 +18,8 @@ from edgepress.benchmarks.speed.foreign_line import import_lines
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
 from edgepress.devices.transports import kit as kit_module
+from edgepress.devices.transports.fitness import NAMED
 from edgepress.devices.transports.kit import make_kit
-from edgepress.devices.transports.platforms import NAMED
 from edgepress.errors import InputError, MissingDependency, OutputExists, RefusedByPolicy
 from edgepress.export.api import export_bundle
 from edgepress.terminal.progress import Silent

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from edgepress.devices.transports import wheels
-from edgepress.devices.transports.platforms import NAMED, Platform
+from edgepress.devices.transports.fitness import NAMED, Platform
 from edgepress.devices.transports.wheels import Wheel, environment, key, own_wheel, pins
 from edgepress.errors import InputError, MissingDependency, UnknownName
 from edgepress.files.storage import sha256_file

@@ -9,7 +9,7 @@ from edgepress.compress.model.gguf.entry import Part
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.errors import ShapeError
-from edgepress.export.formats._gguf_blocks import packed
+from edgepress.export.formats.gguf import packed
 from gguf.quants import dequantize
 
 

@@ -18,7 +18,7 @@ from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
 from edgepress.export.proof import encoder_proof
 from edgepress.export.proof.distances import KL_MEAN, noise_bound
 from edgepress.export.proof.encoder_proof import compare_labels
-from edgepress.export.proof.streamed_encoder import label_logits
+from edgepress.export.proof.streamed_stacks import label_logits
 from edgepress.runtime.api import open_bundle
 from edgepress.runtime.bundle.bundle import Bundle
 from edgepress.runtime.engine.classify import ClassifierModel

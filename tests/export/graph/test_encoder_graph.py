@@ -13,7 +13,7 @@ from edgepress.compress.model.pooling import Pooling
 from edgepress.errors import CheckpointError
 from edgepress.export.api import export_bundle
 from edgepress.export.graph.forms.providers import CPU, OWN, ProviderForm
-from edgepress.export.proof.streamed_encoder import hidden_states
+from edgepress.export.proof.streamed_stacks import hidden_states
 from edgepress.runtime.session.session import open_session
 
 from ..exact import exact_session

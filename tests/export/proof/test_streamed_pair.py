@@ -13,7 +13,7 @@ from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.token_batch import TokenBatch
 from edgepress.export.proof.streamed import in_float64
-from edgepress.export.proof.streamed_pair import StreamedPair
+from edgepress.export.proof.streamed_stacks import StreamedPair
 
 pytestmark = pytest.mark.chain
 

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from edgepress.benchmarks.speed.planned_subject import subject_of
 from edgepress.compress.model.weights import WeightSource
-from edgepress.devices.kernel_table.kept import keep_table
+from edgepress.devices.kernel_table.table import keep_table
 from edgepress.devices.predict.caches import Place
 from edgepress.devices.predict.from_table import TablePrediction
+from edgepress.devices.predict.subject import PredictedWork
 from edgepress.devices.predict.table_cost import TableCost
-from edgepress.devices.predict.workload import PredictedWork
 from edgepress.errors import InputError
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import Space, space_of

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from edgepress.errors import InputError
 from edgepress.runtime.audio.wav_file import MOST_BYTES, filled, read_sound, sound_files
-from edgepress.runtime.bundle.sound import Sound
+from edgepress.runtime.bundle.preprocessing import Sound
 
 from ...conftest import save_wav
 

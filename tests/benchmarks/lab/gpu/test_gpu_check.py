@@ -25,7 +25,7 @@ from edgepress.benchmarks.lab.gpu.gpu_parts import (
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.compress.api import compress_model
 from edgepress.devices.kernel_table import gpu
-from edgepress.devices.nvidia import Gpu
+from edgepress.devices.probe import Gpu
 from edgepress.errors import InputError, MissingDependency
 from edgepress.terminal.progress import Progress, Silent
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from edgepress.export.graph.forms.plain_rows import to_plain_rows
+from edgepress.export.graph.forms.standard import to_plain_rows
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from edgepress.errors import BundleError, EdgepressError
-from edgepress.runtime.engine.background import BackgroundTask
+from edgepress.runtime.engine.load import BackgroundTask
 
 
 def test_both_run_at_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.quality.subgroups.user_slice import pairs_of, read_slice
+from edgepress.benchmarks.quality.subgroups.items import pairs_of, read_slice
 from edgepress.errors import InputError
 
 TEXT = '{"group": "a", "text": "one"}'

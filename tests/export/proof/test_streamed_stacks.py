@@ -21,7 +21,7 @@ from edgepress.errors import GateFailed
 from edgepress.export.api import export_bundle
 from edgepress.export.graph import whole_graph
 from edgepress.export.graph.build import Build
-from edgepress.export.proof.streamed_encoder import Feeds, StreamedEncoder, hidden_states
+from edgepress.export.proof.streamed_stacks import Feeds, StreamedEncoder, hidden_states
 from edgepress.files.storage import read_json
 from edgepress.runtime.kernels.library import library
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from edgepress.benchmarks.records import numerals
+from edgepress.benchmarks.records import conditions
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,12 +13,12 @@ from hypothesis import strategies as st
     [(170.2, "170"), (43.06, "43.1"), (0.14234, "0.142"), (9.996, "10.0"), (12400, "12\u202f400"), (0, "0")],
 )
 def test_three_significant_digits(value: float, text: str) -> None:
-    assert numerals.significant(value) == text
+    assert conditions.significant(value) == text
 
 
 @given(st.floats(1e-5, 1e8))
 def test_significant_digits_keep_the_value(value: float) -> None:
-    read = float(numerals.significant(value, 4).replace("\u202f", ""))
+    read = float(conditions.significant(value, 4).replace("\u202f", ""))
     assert read == pytest.approx(value, rel=6e-4)
 
 
@@ -33,14 +33,14 @@ def test_significant_digits_keep_the_value(value: float) -> None:
     ],
 )
 def test_fixed(value: float, decimals: int, text: str) -> None:
-    assert numerals.fixed(value, decimals) == text
+    assert conditions.fixed(value, decimals) == text
 
 
 def test_the_rest() -> None:
-    assert numerals.perplexity(26.9) == "26.90"
-    assert numerals.perplexity(132.34) == "132.3"
-    assert numerals.perplexity(71234) == "71\u202f200"
-    assert numerals.megabytes(83_120_000) == "83.1"
-    assert numerals.percent(0.797) == "79.7"
-    assert [numerals.times(6.51), numerals.times(12.2)] == ["6.5×", "12×"]
-    assert [numerals.tick(x) for x in (10.0, 0.1, 0.01, 2000.0)] == ["10", "0.1", "0.01", "2\u202f000"]
+    assert conditions.perplexity(26.9) == "26.90"
+    assert conditions.perplexity(132.34) == "132.3"
+    assert conditions.perplexity(71234) == "71\u202f200"
+    assert conditions.megabytes(83_120_000) == "83.1"
+    assert conditions.percent(0.797) == "79.7"
+    assert [conditions.times(6.51), conditions.times(12.2)] == ["6.5×", "12×"]
+    assert [conditions.tick(x) for x in (10.0, 0.1, 0.01, 2000.0)] == ["10", "0.1", "0.01", "2\u202f000"]

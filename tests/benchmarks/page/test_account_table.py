@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from edgepress.benchmarks.page.carbon import parse_grid
+from edgepress.benchmarks.page.account_table import parse_grid
 from edgepress.errors import InputError
 
 

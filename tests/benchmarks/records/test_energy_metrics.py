@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.records import record
+from edgepress.benchmarks.records.energy_metrics import import_meter
 from edgepress.benchmarks.records.energy_record import Energy, EnergyWindow
-from edgepress.benchmarks.records.meter_log import import_meter
 from edgepress.benchmarks.records.record import Measurement
 from edgepress.cli.entry import run
 from edgepress.devices.energy import Meter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgepress.devices.kernel_table.pace import Pace
+from edgepress.devices.kernel_table.plan import Pace
 
 
 class Shown:

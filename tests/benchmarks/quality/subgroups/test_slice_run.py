@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from edgepress.benchmarks.quality.slices import associations
-from edgepress.benchmarks.quality.subgroups.associations import association_harms
 from edgepress.benchmarks.quality.subgroups.items import Association
 from edgepress.benchmarks.quality.subgroups.measure_slices import measure_slices
-from edgepress.benchmarks.quality.subgroups.slice_run import Given
+from edgepress.benchmarks.quality.subgroups.slice_run import Given, association_harms
 from edgepress.benchmarks.quality.subgroups.slice_table import render, worst
 from edgepress.terminal.progress import Silent
 from rich.console import Console
