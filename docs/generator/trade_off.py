@@ -67,23 +67,24 @@ def _y(kl: float) -> float:
     return TOP + (HEIGHT - TOP - BOTTOM) * (high - math.log(kl)) / (high - low)
 
 
-def _text(x: float, y: float, text: str, **attributes: str) -> str:
-    said = "".join(f' {key.replace("_", "-")}="{value}"' for key, value in attributes.items())
-    return f'<text x="{x:.1f}" y="{y:.1f}"{said}>{text}</text>'
+def text(x: float, y: float, said: str, **attributes: str) -> str:
+    """An SVG text at a place; ``text_anchor`` becomes ``text-anchor``."""
+    stated = "".join(f' {key.replace("_", "-")}="{value}"' for key, value in attributes.items())
+    return f'<text x="{x:.1f}" y="{y:.1f}"{stated}>{said}</text>'
 
 
 def _axes() -> list[str]:
     lines = []
     for kl in (0.1, 0.2, 0.5, 1, 2):
         lines.append(f'<path d="M{LEFT} {_y(kl):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        lines.append(_text(LEFT - 8, _y(kl) + 4, f"{kl:g}", text_anchor="end"))
+        lines.append(text(LEFT - 8, _y(kl) + 4, f"{kl:g}", text_anchor="end"))
     lines += [
-        _text(_x(bits), HEIGHT - BOTTOM + 20, f"{bits:g}", text_anchor="middle")
+        text(_x(bits), HEIGHT - BOTTOM + 20, f"{bits:g}", text_anchor="middle")
         for bits in (2.5, 3, 3.5, 4, 4.5)
     ]
-    lines.append(_text(8, 18, "KL divergence from the original, nats per token (lower is closer)"))
+    lines.append(text(8, 18, "KL divergence from the original, nats per token (lower is closer)"))
     lines.append(
-        _text(WIDTH - RIGHT, HEIGHT - 8, "stored bits a weight (fewer is smaller)", text_anchor="end")
+        text(WIDTH - RIGHT, HEIGHT - 8, "stored bits a weight (fewer is smaller)", text_anchor="end")
     )
     return lines
 
@@ -110,7 +111,7 @@ def _names(series: dict[str, Points]) -> list[str]:
         x = _x(series[tool][-1][0])
         line = f"M{x + 5:.1f} {wanted:.1f}L{WIDTH - RIGHT + 8} {y:.1f}"
         marks.append(f'<path d="{line}" stroke="#bbb" stroke-dasharray="2 3"/>')
-        marks.append(_text(WIDTH - RIGHT + 12, y + 4, tool, fill=TOOLS[tool], font_weight=weight))
+        marks.append(text(WIDTH - RIGHT + 12, y + 4, tool, fill=TOOLS[tool], font_weight=weight))
     return marks
 
 
