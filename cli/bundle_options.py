@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InputError
+from ..errors import InputError, MissingDependency, UnknownName
 from ..files.limits import LARGEST_SEED, MOST_THREADS
 from ..files.storage import lines_of, read_regular
 
@@ -56,6 +56,9 @@ class OutputDirectory(click.Path):
 
 
 COUNT = click.IntRange(1, 1 << 20)
+DEVICES = ("auto", "cpu", "cuda", "mps")
+# What a driver of NVIDIA's makes: on Linux, on a Jetson, in the Linux of Windows.
+DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap", "/dev/dxg")
 SEED = click.IntRange(0, LARGEST_SEED)
 LIMIT = Number(0)
 SHARE = Share(0, 1)
@@ -65,6 +68,25 @@ threads = click.option(
     type=click.IntRange(1, MOST_THREADS),
     help="Threads that compute. [default: the cores this process may use]",
 )
+
+
+def torch_device(default: str, said: str) -> Callable[[Command], Command]:
+    """``--device``; what cannot be is refused before torch is imported."""
+    return click.option("--device", default=default, show_default=True, callback=_known_device, help=said)
+
+
+def _known_device(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    kind = name.partition(":")[0]
+    if kind not in DEVICES:
+        raise UnknownName("device", name, DEVICES, fix=f"--device is torch's: {', '.join(DEVICES)}")
+    if kind == "cuda" and sys.platform == "linux" and not any(Path(one).exists() for one in DRIVERS):
+        raise MissingDependency(
+            f"device {name!r} is not available: no driver of NVIDIA's here",
+            fix="see `edgepress doctor`, or use --device cpu",
+        )
+    return name
+
+
 provider = click.option(
     "--provider", default="cpu", show_default=True, help="What runs it; edgepress doctor lists them."
 )

@@ -11,10 +11,8 @@ from typing import Any
 
 import click
 
-from ..errors import require
 from ..terminal.progress import Terminal
 from .help_sections import write_commands, write_examples, write_options
-from .verb_list import NEEDS
 
 Function = Callable[..., Any]
 GIVEN = "edgepress.given"  # of a context: the words after the program's name
@@ -34,11 +32,6 @@ class Verb(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         return super().parse_args(ctx, [*map(self._today, args[:end]), *args[end:]])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        for module, extra in NEEDS.get(self.name or "", ()):
-            require(module, extra)
-        return super().invoke(ctx)
 
     def _today(self, word: str) -> str:
         name, equals, value = word.partition("=")

@@ -54,14 +54,6 @@ ELSEWHERE = {
     "serve": "vllm serve CHECKPOINT (edgepress has no server; it measures that one: profile --engine vllm)",
     "tflite": "edgepress export CHECKPOINT --for standard -o BUNDLE (ONNX; there is no TFLite)",
 }
-# What a verb cannot begin without: a module, and the extra that brings it.
-NEEDS = {
-    "compress": (("torch", "compress"), ("transformers", "compress")),
-    "demo": (("torch", "compress"), ("onnxruntime", "cpu")),
-    "export": (("torch", "compress"),),
-    "fit": (("torch", "compress"), ("onnxruntime", "cpu"), ("scipy", "fit")),
-}
-
 FIRST_STEPS = (
     "edgepress compress smollm2 --scheme W4A16 -o small",
     "edgepress export small -o bundle",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..benchmarks.quality.subgroups.measure_slices import largest_kl
 from ..benchmarks.records.record import Measurement
 from ..errors import MissingDependency
 from .budgets import Budget
@@ -18,6 +17,8 @@ def qualities(line: Measurement, budgets: Sequence[Budget]) -> dict[str, float]:
         value = _value(quantity, line) if quantity.of_quality else None
         if value is not None:
             found[quantity.name] = value
+    from ..benchmarks.quality.subgroups.measure_slices import largest_kl  # imports torch
+
     for budget in budgets:
         if budget.slice is not None:
             found[budget.key] = largest_kl((line.compare or {})["slices"], budget.slice)

@@ -180,10 +180,6 @@ def serve() -> None:
         print(json.dumps(answer), file=channel, flush=True)
 
 
-if __name__ == "__main__":
-    serve()
-
-
 def drop_from_cache(paths: list[Path]) -> bool:
     """Drop ``paths`` from the page cache; True only when every probe shows that the bytes must come from
     the disk.
@@ -234,3 +230,7 @@ def peak_rss(proc: Path = Path("/proc")) -> tuple[int, str]:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10, "ru_maxrss"
+
+
+if __name__ == "__main__":
+    serve()

@@ -19,6 +19,7 @@ from ..bundle_options import (
     max_memory,
     named_model,
     threads,
+    torch_device,
 )
 from ..bundle_options import dry_run as dry_run_option
 from ..measurement_table import in_words
@@ -120,9 +121,7 @@ def _predicted(
     type=click.Path(file_okay=False),
     help="Directory in which teacher logits are cached, for other runs that learn from them.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, help="Where torch computes: auto, cpu, cuda or mps."
-)
+@torch_device("auto", "Where torch computes: auto, cpu, cuda or mps.")
 @threads
 @download
 @dry_run_option

@@ -8,7 +8,7 @@ import click
 
 from ...terminal.progress import Terminal
 from .. import completion
-from ..bundle_options import SEED, Number, OutputDirectory, limit_torch, named_model, threads
+from ..bundle_options import SEED, Number, OutputDirectory, limit_torch, named_model, threads, torch_device
 from ..bundle_options import download as download_option
 from ..bundle_options import dry_run as dry_run_option
 from ..fit_summary import plan_text, summary_text
@@ -111,9 +111,7 @@ from ..verb import Verb, output
     help="Where the trials of --trials run: in this process and workers, or on a Ray cluster too.",
 )
 @click.option("--worker", is_flag=True, help="Join the search with --trials that is at work on OUT.")
-@click.option(
-    "--device", default="auto", show_default=True, help="Where torch computes: auto, cpu, cuda or mps."
-)
+@torch_device("auto", "Where torch computes: auto, cpu, cuda or mps.")
 @threads
 @download_option
 @dry_run_option
@@ -157,18 +155,19 @@ def command(
     budgets = [
         one for quantity, text in given.items() if text is not None for one in parse(quantity, text, devices)
     ]
-    progress = terminal.progress  # a clock that ticks while torch is imported
-    from ...fit.api import fit_model, plan_fit
     from ...fit.asked.wish import Wish
 
     wish = Wish(model, tuple(budgets), text, threads=threads, **options)
+    if target is None and not dry_run:
+        raise click.UsageError("missing -o DIRECTORY: where should the artifact go?")
+    wish.check()
+    progress = terminal.progress  # a clock that ticks while torch is imported
+    from ...fit.api import fit_model, plan_fit
+
     if dry_run:
         planned = plan_fit(wish, output=target, progress=progress)
         terminal.document(planned, plan_text(planned))
         return
-    if target is None:
-        raise click.UsageError("missing -o DIRECTORY: where should the artifact go?")
-    wish.check()
     limit_torch(threads)
     found = fit_model(wish, output=target, overwrite=overwrite, executor=executor, progress=progress)
     terminal.document({"output": target, **found}, summary_text(target, found))

@@ -11,7 +11,18 @@ import click
 
 from ...terminal.progress import Terminal
 from .. import completion
-from ..bundle_options import COUNT, LIMIT, SEED, SHARE, Number, max_memory, named_model, print_plan, threads
+from ..bundle_options import (
+    COUNT,
+    LIMIT,
+    SEED,
+    SHARE,
+    Number,
+    max_memory,
+    named_model,
+    print_plan,
+    threads,
+    torch_device,
+)
 from ..bundle_options import download as download_option
 from ..bundle_options import dry_run as dry_run_option
 from ..run_file import RunFile
@@ -113,9 +124,7 @@ or the "group" of the rows of a .jsonl text; the model card with what was found 
     help="Whom the compression harms more: all, or names with commas (languages, syntax, people, …), or "
     ".jsonl files of your own.",
 )
-@click.option(
-    "--device", default="cpu", show_default=True, help="Where torch runs checkpoints: auto, cpu, cuda, mps."
-)
+@torch_device("cpu", "Where torch runs checkpoints: auto, cpu, cuda, mps.")
 @threads
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap intervals.")
 @click.option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from typing import TypeVar
 from ...errors import CalibrationError, InputError, UnknownName, nearest
 from ...files.storage import read_regular, sha256_file, sha256_json
 from .demo_corpora import DUMP, Split, articles, data_file
-from .jsonl_rows import FIELD, Document, Label, TextRow, json_rows
+from .jsonl_rows import FIELD, Document, Label, TextRow, json_documents, json_rows
 
 LIMIT = 64 << 20
 
@@ -108,12 +108,22 @@ def read_corpus(
 
 
 def require_text(source: str, field: str = FIELD) -> None:
-    """Refuse what names no text: raises as :func:`read_corpus` does then, and reads nothing."""
+    """Refuse what names no text, and files without any: raises as :func:`read_corpus` does. It stops at the
+    first document that holds text.
+    """
     _require_rows(source, field)
     if source in CORPORA:
         data_file(DUMP)
-    else:
-        _require_size(_files(source), source)
+        return
+    files = _files(source)
+    _require_size(files, source)
+    if not any(plain(document).strip() for file in files for document in _documents(file, field)):
+        raise CalibrationError(f"{source} holds no text")
+
+
+def _documents(file: Path, field: str) -> Iterable[Document]:
+    text = _decoded(file)
+    return [text] if file.suffix != ".jsonl" else json_documents(file, text, field)
 
 
 def _require_rows(source: str, field: str) -> None:

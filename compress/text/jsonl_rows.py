@@ -44,6 +44,13 @@ def json_rows(file: Path, text: str, field: str, *, paired: bool = False) -> Ite
         yield TextRow(_document(row, named, where), known, _text(row.get("group")), target)
 
 
+def json_documents(file: Path, text: str, field: str) -> Iterator[Document]:
+    """The documents alone, whether rows are paired or not."""
+    for number, row in json_objects(file, text, CalibrationError):
+        named = _INPUT if field == FIELD and _has_input_alone(row) else field
+        yield _document(row, named, f"{file}:{number}")
+
+
 def json_objects(file: Path, text: str, error: type[EdgepressError]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and object of every row of ``text``, which is that of ``file``; empty lines are none."""
     # Not splitlines(): a JSON string may hold U+2028, which is no end of a row.

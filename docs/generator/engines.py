@@ -2,7 +2,7 @@
 
     python -m edgepress.docs.generator.engines     # writes docs/engines.svg
 
-Drawn from the committed tables of the engines on a Zen 5 processor, each with its default cache and two threads.
+Drawn from the committed tables of a Zen 5 processor; each engine has its default cache and two threads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def measured() -> dict[str, tuple[float, float]]:
 
 
 def _column(part: str, heading: str) -> dict[str, float]:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if "|" in line]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if "|" in line
+    ]
     at = rows[0].index(heading)
     return {row[0]: float(row[at]) for row in rows[2:]}
 
@@ -54,7 +56,9 @@ def picture() -> str:
         f'height="{height}" font-family="sans-serif" font-size="13" fill="#333" role="img">'
     )
     title = "<title>Tokens per second and memory of five engines on SmolLM2-135M</title>"
-    return "\n".join([head, title, f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>', *drawn, "</svg>\n"])
+    return "\n".join(
+        [head, title, f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>', *drawn, "</svg>\n"]
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from ...runtime.images.image_file import image_files
 from ..budgets import Budget
 from ..figures import no_meter
 from ..quantities import ENERGY, QUANTITIES
-from ..speed.device_times import costs_of
 
 # By what a model reads, with which option that is given.
 OPTIONS: Mapping[Reads, str] = {"text": "--text", "images": "--images", "sounds": "--audio"}
@@ -58,14 +57,16 @@ class Wish:
         for budget in self.budgets:
             if budget.slice is not None:
                 require_slice(budget.slice)
-        costs_of(self.budgets, self.threads)
-        self._refuse_uncounted()
         require_seed(self.seed)
         reads = read_by_model(self.model)
         if reads == "text":
-            require_text(self.text)
+            require_text(self.text, self.field)
         else:
             self._check_files(reads)
+        from ..speed.device_times import costs_of  # imports torch
+
+        costs_of(self.budgets, self.threads)
+        self._refuse_uncounted()
 
     def _check_files(self, reads: Reads) -> None:
         if reads == "images":

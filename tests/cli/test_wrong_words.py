@@ -35,6 +35,10 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(pico_llama: Path, tmp_path:
     option.write_text("passes: [{pass: gptq, scheme: W4A16, dampin: 0.1}]")
     training = tmp_path / "t.yaml"
     training.write_text("{passes: [{pass: tune}], training: {epoch: 2}}")
+    blank, bytes_, rows = (tmp_path / name for name in ("blank.txt", "bytes.txt", "rows.jsonl"))
+    blank.write_text(" \n\n")
+    bytes_.write_bytes(b"\xff\xfe text")
+    rows.write_text('{"words": "one"}\n')
     out = ["-o", str(tmp_path / "out")]
     cases = {
         "did you mean 'smollm2'": ["compress", "smollm", "--scheme", "W4A16", *out],
@@ -54,6 +58,11 @@ def test_nothing_heavy_is_imported_for_what_is_wrong(pico_llama: Path, tmp_path:
         "not both: best and W4A16": ["compress", "smollm2", "-r", "best", "--scheme", "W4A16", *out],
         "the recipe best needs calibration text": ["compress", "smollm2", "-r", "best", *out],
         "no text at nofile.txt": ["compress", "smollm2", "-r", "best", "--calibration", "nofile.txt", *out],
+        "blank.txt holds no text": ["compress", "smollm2", "-r", "best", "--calibration", str(blank), *out],
+        "bytes.txt is not UTF-8": ["fit", "smollm2", "--max-disk", "75MB", "--text", str(bytes_), *out],
+        "rows.jsonl:1 has no field": ["validate", "smollm2", "--against", "smollm2", "--text", str(rows)],
+        "unknown device 'tpu'": ["compress", "smollm2", "-r", "best", "--device", "tpu", *out],
+        "unknown text 'nofile'": ["fit", "smollm2", "--max-disk", "75MB", "--text", "nofile", *out],
         "no file or directory ./absent": ["compress", "./absent", "--scheme", "int4", "--dry-run"],
         "unknown model 'bundel'": ["validate", "bundel", "--against", "smollm2"],
         "group size 128 does not divide": ["compress", str(pico_llama), "--scheme", "W4A16-g128", *out],

@@ -11,7 +11,7 @@ import pytest
 from edgepress.cli.verb_list import VERBS
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.recipe_files import names
-from edgepress.docs.generator import copied_pages, reference, trade_off, tree
+from edgepress.docs.generator import copied_pages, engines, reference, trade_off, tree
 
 ROOT = Path(edgepress.__file__).parent
 FLOORS = ("files", "terminal", "runtime", "compress", "export", "devices", "benchmarks", "fit", "cli")
@@ -66,6 +66,7 @@ def test_links_arrive_in_the_repository_and_on_the_site() -> None:
 
 def test_the_picture_is_that_of_the_measurements() -> None:
     assert trade_off.PICTURE.read_text(encoding="utf-8") == trade_off.picture()
+    assert engines.PICTURE.read_text(encoding="utf-8") == engines.picture()
 
 
 @pytest.mark.chain

@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from .... import plugins
 from ....compress.text.corpus import Corpus, labelled_texts
 from ....compress.text.jsonl_rows import json_objects
-from ....compress.text.protected_text import ProtectedText, read_protected
 from ....errors import InputError
 from ....files.storage import read_regular
 from ....runtime.text.tokenizer import Tokenizer
 from ..token_damage import TokenDamage
+
+if TYPE_CHECKING:
+    from ....compress.text.protected_text import ProtectedText
 
 Kind = Literal["decoder", "encoder", "classifier"]
 PROTECTED = "slice="
@@ -134,6 +136,8 @@ def protected_text(name: str, field: str = "text") -> ProtectedText:
     """What ``compress --protect`` reads of ``slice=NAME``, or of the name alone: the text that a slice keeps
     for calibration, which is never measured, or a file, of pairs both sentences.
     """
+    from ....compress.text.protected_text import ProtectedText, read_protected  # imports torch
+
     name = name.removeprefix(PROTECTED)
     if Path(name).suffix or Path(name).exists():
         pairs = pairs_of(Path(name), field)
@@ -156,6 +160,8 @@ def with_calibration() -> list[str]:
 
 def kept_for_calibration(name: str) -> ProtectedText | None:
     """The text that the slice ``name`` keeps for calibration; None where it has none."""
+    from ....compress.text.protected_text import ProtectedText
+
     texts = getattr(load_slice(name), "calibration", None)
     return None if texts is None else ProtectedText.of(name, [(one.group, one.text) for one in texts()])
 
