@@ -168,7 +168,7 @@ def import_record(record: Path, into: Path | None, name: str | None, terminal: T
     if record.suffix == ".csv":
         _import_meter(record, into, terminal)
         return
-    from ..benchmarks.speed.foreign_line import import_lines
+    from ..benchmarks.speed.elsewhere import import_lines
     from ..devices.own_devices import require_free_name
 
     if name is not None:

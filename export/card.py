@@ -22,7 +22,7 @@ from .bundle_manifest import FLOAT_SCHEME, manifest_of, saved_manifest, scheme_l
 from .format import ExportFormat, OpenedBy
 from .graph.forms.providers import status_of
 from .job import ExportJob
-from .proof.replies import lost_text
+from .proof.parity import lost_text
 
 # The same as tokenizer.json in another form: a bundle carries it once.
 _REDUNDANT = frozenset(

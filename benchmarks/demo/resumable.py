@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import OutputExists
 from ...files.storage import read_json, sha256_json, write_json
-from ...terminal.progress import Progress
+from ...terminal.progress import Progress, ProgressTask
 
 # How far the planned seconds are believed before the first step has shown what this machine does.
 PRIOR_SECONDS = 60.0
@@ -88,3 +89,19 @@ class _Clock:
         left = self.left * pace
         rest = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
         return f"{int(self.spent) // 60}:{int(self.spent) % 60:02d}, about {rest} left"
+
+
+class StepProgress:
+    """Bars of a step, and none of its notes: the step's own line says what it is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    @contextmanager
+    def task(self, label: str, total: float) -> Iterator[ProgressTask]:
+        """As the progress of the whole has it."""
+        with self._progress.task(label, total) as task:
+            yield task
+
+    def note(self, text: str) -> None:
+        """Nothing to show."""

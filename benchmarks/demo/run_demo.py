@@ -17,8 +17,7 @@ from ...files.output_lock import OutputLock
 from ...terminal.progress import Progress, Silent
 from .demo_plan import FULL, MODELS, DemoModel, DemoSize
 from .model_steps import ModelSteps
-from .resumable import run_steps
-from .step_progress import StepProgress
+from .resumable import StepProgress, run_steps
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from ..records.conditions import describe
 from ..records.record import Measurement, read
 from . import results_table as table
 from .account_table import why_uncounted
-from .columns import COLUMNS, DEVICE, ENERGY
 from .join import join
-from .result_groups import MetricReading, ResultGroup, ResultRow, aspect_of
+from .result_groups import COLUMNS, DEVICE, ENERGY, MetricReading, ResultGroup, ResultRow, aspect_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

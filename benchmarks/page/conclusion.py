@@ -11,10 +11,9 @@ from typing import Any
 from ..records import conditions
 from ..records.conditions import clip, machine
 from ..records.record import Measurement
-from .columns import COLUMNS, Column
 from .headline import LOSS, headline, loss_of, speed, text_lost
 from .heat_grid import bits_of
-from .result_groups import ASPECT_NAMES, OF_IMAGES, ResultGroup, ResultRow, aspect_of
+from .result_groups import ASPECT_NAMES, COLUMNS, OF_IMAGES, Column, ResultGroup, ResultRow, aspect_of
 from .slice_chart import worst_sentence
 
 SPEED = {

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from ..records import conditions
 from ..records.conditions import clip, describe, machine, threads
 from . import results_table as table
-from .columns import SIZE
 from .conclusion import AGREE, SPEED, column
 from .headline import LOSS, headline, speed, why
 from .predicted import PredictedDevice, banded
-from .result_groups import ResultGroup, ResultRow
+from .result_groups import SIZE, ResultGroup, ResultRow
 from .results_table import Cell
 
 LONGEST_NAME = 80

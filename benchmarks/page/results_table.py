@@ -14,9 +14,18 @@ from typing import Literal
 
 from ..records.conditions import clip, measured_with
 from ..records.record import Measurement, Metric
-from .columns import COLUMNS, DEVICE, FRONT, Column
 from .headline import pareto_front
-from .result_groups import ASPECT_NAMES, MetricReading, ResultGroup, ResultRow, aspect_of
+from .result_groups import (
+    ASPECT_NAMES,
+    COLUMNS,
+    DEVICE,
+    FRONT,
+    Column,
+    MetricReading,
+    ResultGroup,
+    ResultRow,
+    aspect_of,
+)
 
 CellStatus = Literal["valid", "suspect", "invalid", "missing"]
 MARKS: dict[str, str] = {"valid": "", "suspect": "≈", "invalid": "✗", "missing": ""}

@@ -18,12 +18,11 @@ from .breakdowns import (
     time_figures,
     width_figures,
 )
-from .columns import ENERGY
 from .conclusion import sentences
 from .device_table import DeviceTable, device_names, device_table, views
 from .headline import headline
 from .plots import plots, predicted_plots
-from .result_groups import OF_IMAGES, ResultGroup, aspect_of
+from .result_groups import ENERGY, OF_IMAGES, ResultGroup, aspect_of
 from .slice_chart import slice_figures
 from .svg import Figure
 from .tiles import Tile, tiles

@@ -8,10 +8,9 @@ from typing import Any
 
 from ..records import conditions
 from ..records.conditions import clip
-from .columns import RSS
 from .conclusion import AGREE, SPEED, column, loss_text, original, signed_percent
 from .headline import LOSS, headline, speed
-from .result_groups import OF_IMAGES, MetricReading, ResultGroup, ResultRow
+from .result_groups import OF_IMAGES, RSS, MetricReading, ResultGroup, ResultRow
 from .slice_chart import worst_group
 
 # The other speed, whose comparison stands beside the main one's.

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
+from ...runtime.engine.batch_decoder import REPLIES_AT_ONCE
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS, prompt_ids
 from ...terminal.progress import Progress, ProgressTask, Silent
 from ..records.conditions import clip

@@ -4,29 +4,97 @@ Candidates are compared with one original on one text, and half of the work is t
 to prompts is kept, an encoder's embeddings and a classifier's logits are, and of a decoder's windows and own
 replies the states behind its blocks: its head makes the same logits of them. What depends on a candidate, its
 replies as the original reads them, is not, and neither is what slices ask.
+
+Answers of an original that are computed once: rows of numbers, and replies. What the cache holds in their
+place is looked at before it is taken for them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.engine.batch_decoder import REPLIES_AT_ONCE
 from ...runtime.engine.encoder_answers import LabelForm
 from ...runtime.text.greedy_loops import prompt_ids
 from ..records import record
-from ..records.answer_cache import LARGEST, AnswerCache
+from ..records.answer_cache import LARGEST, AnswerCache, arithmetic_of
 from ..records.answer_subjects import AnswerModel, BehindBlocks
 from ..records.subjects import OpenModel, Step
-from .known_answers import is_finite, known_replies, known_rows
 
+Replies = list[list[int]]
+REPLIES = "replies"
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float32]
 STATES, EMBEDDINGS, LABELS = "last states", "embeddings", "logits of labels"
+
+
+class Computing(Protocol):
+    """A model that is open: the hash of all that its answers are made of, and what runs it."""
+
+    runtime: dict[str, Any]
+
+    @property
+    def content_sha256(self) -> str: ...
+
+
+def cache_of(model: Computing) -> AnswerCache:
+    """That of ``model``; it keeps nothing on a GPU, which may sum in another order each time."""
+    here = model.runtime.get("device", "cpu") == "cpu"
+    return AnswerCache(arithmetic_of(model.content_sha256, model.runtime) if here else None)
+
+
+def known_rows(
+    cache: AnswerCache, what: str, asked: Any, count: int, compute: Callable[[], Numbers]
+) -> Numbers:
+    """So many rows of numbers, as the answer to what is ``asked``."""
+    found = (cache.read(what, asked) or {}).get("rows")
+    if is_finite(found) and found.ndim > 1 and len(found) == count:
+        cache.use(what)
+        return found
+    rows = compute()
+    cache.write(what, asked, {"rows": rows})
+    return rows
+
+
+def known_replies(
+    cache: AnswerCache, asked: Any, count: int, limits: tuple[int, int], write: Callable[[], Replies]
+) -> Replies:
+    """So many replies; ``limits`` are the tokens of one, and above which no id is."""
+    question = [asked, *limits, REPLIES_AT_ONCE]
+    known = _ragged(cache.read(REPLIES, question) or {}, count, *limits)
+    if known is not None:
+        cache.use(REPLIES)
+        return known
+    replies = write()
+    if replies:
+        lengths = np.array([len(reply) for reply in replies], np.int64)
+        ids = np.array([token for reply in replies for token in reply], np.int64)
+        cache.write(REPLIES, question, {"ids": ids, "lengths": lengths})
+    return replies
+
+
+def _ragged(found: dict[str, NDArray[Any]], count: int, new_tokens: int, vocabulary: int) -> Replies | None:
+    """So many replies, where the arrays hold such."""
+    ids, lengths = found.get("ids"), found.get("lengths")
+    if ids is None or lengths is None or ids.dtype != np.int64 or lengths.dtype != np.int64:
+        return None
+    fits = ids.ndim == 1 and lengths.shape == (count,) and lengths.sum() == len(ids) > 0
+    if not fits or lengths.min() < 1 or lengths.max() > new_tokens:
+        return None
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        return None
+    return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
+
+
+def is_finite(rows: NDArray[Any] | None) -> TypeGuard[Numbers]:
+    """Whether they are numbers in float32, all of them finite."""
+    return rows is not None and rows.dtype == np.float32 and bool(np.isfinite(rows).all())
 
 
 class KnownOriginal:

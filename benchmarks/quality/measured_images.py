@@ -23,7 +23,7 @@ from ..records.subjects import NamedModel
 from .accuracy import require_finite
 from .embedding_scores import of_vectors
 from .held_out_text import Placement, chosen, require_labels
-from .known_answers import cache_of, known_rows
+from .known_original import cache_of, known_rows
 from .measured_kinds import Measured
 from .metrics import neighbour_overlap
 from .needs import validate_needs

@@ -33,7 +33,7 @@ from ..records.sound_subjects import SoundSubject, open_sound_subject
 from ..records.subjects import NamedModel
 from .greedy_text import Replying, Written, answer_scores, reply_scores, sample_replies, score_written
 from .held_out_text import Placement, chosen
-from .known_answers import cache_of, known_replies
+from .known_original import cache_of, known_replies
 from .measured_images import FileSample
 from .measured_kinds import Measured
 from .measured_pairs import NEW_TOKENS

@@ -28,8 +28,7 @@ from ...terminal.progress import Progress
 from ..records.record import Measurement, Metric
 from ..records.subjects import NamedModel, OpenModel, open_subject
 from .held_out_text import require_alike, require_windows
-from .known_answers import cache_of
-from .known_original import KnownOriginal
+from .known_original import KnownOriginal, cache_of
 from .measured_kinds import Measured, MeasuredPart, measured
 from .measured_pairs import (
     NEW_TOKENS,

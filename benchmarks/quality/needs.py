@@ -11,7 +11,7 @@ from ...compress.costs import LIBRARIES, block_bytes
 from ...compress.pipeline.advance import FORWARD, Work, block_weights
 from ...compress.rates import measured_rates
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
+from ...runtime.engine.batch_decoder import REPLIES_AT_ONCE
 from ...runtime.session.needs import Needs
 from ...runtime.text.greedy_loops import NEW_TOKENS, PROMPTS
 from ...terminal.progress import Progress

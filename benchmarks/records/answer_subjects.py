@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.engine.batch_decoder import greedy_answers
 from ...runtime.engine.encoder_decoder import EncoderDecoder
-from ...runtime.engine.greedy_replies import greedy_answers
 from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...files.storage import read_json
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.engine.batch_decoder import greedy_replies
 from ...runtime.engine.decoder import Decoder
 from ...runtime.engine.encoder import Encoder
 from ...runtime.engine.encoder_answers import LabelForm
-from ...runtime.engine.greedy_replies import greedy_replies
 from ...runtime.kernels.library import instructions
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.tokenizer import Tokenizer

@@ -16,7 +16,7 @@ from torch import nn
 
 from ...compress.model.generation_tokens import GenerationTokens
 from ...compress.model.weights import WeightSource
-from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
+from ...runtime.engine.batch_decoder import REPLIES_AT_ONCE
 from ...runtime.text.tokenizer import Tokenizer
 from .answer_subjects import Numbers
 

@@ -20,8 +20,8 @@ from ...compress.pipeline.device import choose_device
 from ...errors import InputError
 from ...files.limits import require_threads
 from ...files.storage import sha256_file
+from ...runtime.engine.batch_decoder import REPLIES_AT_ONCE
 from ...runtime.engine.encoder_answers import LabelForm
-from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.session.threads import thread_budget
 from ...runtime.text.greedy_loops import prompt_ids
 from ...runtime.text.tokenizer import Tokenizer

@@ -17,8 +17,8 @@ from ...runtime.audio.wav_file import Samples, filled
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.directory import MANIFEST
 from ...runtime.bundle.preprocessing import Sound
+from ...runtime.engine.batch_decoder import REPLIES_AT_ONCE
 from ...runtime.engine.encoder_answers import LabelForm
-from ...runtime.engine.greedy_replies import REPLIES_AT_ONCE
 from ...runtime.engine.speech_to_text import SpeechToTextModel
 from ...runtime.session.threads import thread_budget
 from ...terminal.progress import Progress

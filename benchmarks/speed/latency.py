@@ -22,8 +22,7 @@ from ..records.summary import summarize
 from .arm import Arm
 from .protocol import WIDE, Protocol
 from .work.loaded_work import Sample
-from .work.quantities import Quantity, quantities, speeds
-from .work.timed_work import Workload
+from .work.timed_work import Quantity, Workload, quantities, speeds
 
 # Beyond this the single observations stay out of the record: its line would grow to megabytes.
 KEPT_OBSERVATIONS = 5000

@@ -17,8 +17,7 @@ from ..records.record import Measurement, Metric, Subject, Validity
 from .latency import ArmSamples, half_width, summarize_arm
 from .protocol import WIDE, Protocol, timer_overhead_ns
 from .roofline import Roofline, impossible
-from .work.quantities import quantities
-from .work.timed_work import Workload
+from .work.timed_work import Workload, quantities
 
 # Fewer blocks than this, and the numbers are a hint.
 ENOUGH_BLOCKS = 5

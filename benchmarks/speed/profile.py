@@ -38,7 +38,7 @@ from .profile_task import ProfileTask, profile_needs
 from .protocol import Protocol
 from .roofline import Roofline, best, measure_both
 from .sitting import Sitting, Watch
-from .work.quantities import quantities
+from .work.timed_work import quantities
 
 # Over a working set of the weights' size, and over one that only main memory can hold; None of a bundle that
 # has no roofline: an encoder, a manifest without sizes, and where memory is not the CPU's.

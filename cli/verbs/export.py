@@ -155,7 +155,7 @@ class _Faster:
 
 def _summary(path: Any, manifest: dict[str, Any]) -> str:
     from ...export.graph.forms.providers import status_of
-    from ...export.proof.replies import lost_text
+    from ...export.proof.parity import lost_text
 
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     lines = [

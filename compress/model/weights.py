@@ -23,10 +23,15 @@ from ..numbers.table_scheme import TableScheme, table_scheme
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy
 from .checkpoint.block_sizes import check_section
-from .checkpoint.logical_tensors import coded_by_others, coded_linears, logical_shapes, stored_parts
+from .checkpoint.logical_tensors import (
+    coded_by_others,
+    coded_linears,
+    is_transposed,
+    logical_shapes,
+    stored_parts,
+)
 from .checkpoint.quantization_config import INTEGER, PACKED, TRANSPOSED
 from .checkpoint.reader import CheckpointReader
-from .checkpoint.stated_schemes import is_transposed
 from .checkpoint.stored_tensors import restored, restored_input_scale
 from .checkpoint.tensor_check import TORCH_TYPES, check_types, refuse_non_finite
 from .checkpoint.vocabulary_check import check_vocabulary

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .number_format import block_scales, nearest, power_of_two, unit_of
+from .qtensor import block_scales, nearest, power_of_two, unit_of
 from .scheme import E2M1_LARGEST, E4M3_LARGEST, Scheme
 
 

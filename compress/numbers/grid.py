@@ -20,8 +20,7 @@ from torch import Tensor
 
 from ...terminal.progress import Tick, unseen
 from .block_types import BLOCK_TYPES, SEARCHED
-from .number_format import DOUBLED, block_scales, code_type, nearest, power_of_two, unit_of
-from .qtensor import QTensor, row_tiles
+from .qtensor import DOUBLED, QTensor, block_scales, code_type, nearest, power_of_two, row_tiles, unit_of
 from .scheme import Scheme
 from .super_blocks import quantize_blocks
 

@@ -4,7 +4,7 @@ Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouc
 ``W4A16_ASYM`` has zero points, ``W8A8`` adds dynamic per-token int8 activations, ``W8A8_STATIC`` those of one
 scale found in calibration. A group size is appended after a dash: ``W4A16-g64``. ``FP8_DYNAMIC``, ``FP8``,
 ``NVFP4``, ``NVFP4A16``, ``MXFP4`` and ``MXFP4A16`` are floats, whose groups are part of the format
-(:mod:`.number_format`), as are those of GGUF's ``Q2_K`` to ``Q6_K`` and ``IQ4_NL`` (:mod:`.block_types`).
+(:mod:`.qtensor`), as are those of GGUF's ``Q2_K`` to ``Q6_K`` and ``IQ4_NL`` (:mod:`.block_types`).
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ...terminal.progress import Tick, unseen
 from ..numbers.grid import round_to_grid
-from ..numbers.number_format import code_type
-from ..numbers.qtensor import QTensor
+from ..numbers.qtensor import QTensor, code_type
 from ..numbers.scheme import Scheme
 from ..pipeline.advance import Work
 from .damped_cholesky import InverseFactor

@@ -16,8 +16,7 @@ from ..kernel_table.operation import (
     encoder_attention,
     plain_attention,
 )
-from .node_products import PACKED, PRODUCTS, convolution, split_widths
-from .run import Operations, Run
+from .run import PACKED, PRODUCTS, Operations, Run, convolution, split_widths
 
 KEEP = "logits_to_keep"
 _PASSES = {

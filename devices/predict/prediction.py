@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ...runtime.engine.decoder import PREFILL_CHUNK
-from ...runtime.engine.encoder_batches import TOKENS_PER_CORE, WORTH
+from ...runtime.engine.encoder_answers import TOKENS_PER_CORE, WORTH
 from .run import Run
 from .subject import PredictedWork, Subject
 

@@ -12,8 +12,8 @@ from ...compress.model.anatomy import Anatomy
 from ...compress.model.block_anatomy import Attention, Rope
 from ...compress.model.generation_tokens import GenerationTokens
 from ...compress.model.gguf.architecture import LOCAL_ROPE, WAY_OUT
+from ...compress.model.gguf.entry import sizes_of
 from ...compress.model.gguf.features import architecture_of
-from ...compress.model.gguf.mixers import sizes_of
 from ...errors import InputError
 from ..job import ExportJob
 

@@ -16,12 +16,12 @@ from ...compress.model.block_parts.mixer_anatomy import HeadedStateSpace, StateS
 from .attention.attention import CausalInputs, causal_attention
 from .attention.padding import keep
 from .build import Build
-from .convolution_nodes import short_convolution
 from .expert_nodes import mixture
 from .linear.linear import project, project_without_bias
 from .mlp_nodes import mlp
 from .norm import add_and_normalize, normalize
 from .state_space_nodes import headed_state_space, state_space
+from .states import short_convolution
 
 
 @dataclass(frozen=True)

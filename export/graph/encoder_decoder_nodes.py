@@ -12,8 +12,7 @@ import onnx_ir as ir
 from ...compress.model.block_anatomy import Attention, BlockAnatomy, Norm
 from .attention.attention import factor
 from .attention.cache_io import KINDS, CacheKind, is_compact, read, stored, stored_width, weighted
-from .attention.distance_bias import causal_biases
-from .attention.encoder_attention import PADDING_SCORE
+from .attention.encoder_attention import PADDING_SCORE, causal_biases
 from .attention.encoder_attention import encoder_inputs as attention_inputs
 from .build import Build
 from .decoder_graph import logits_of

@@ -17,12 +17,11 @@ import onnx_ir as ir
 from ...compress.model.block_anatomy import Norm
 from ...compress.model.block_parts.mixer_anatomy import HeadedStateSpace, StateSpace
 from .build import Build
-from .convolution_nodes import convolved
 from .graph_writer import Array
 from .linear.linear import project, transposed_product
 from .mlp_nodes import activate
 from .norm import normalize
-from .states import RowStates, known
+from .states import RowStates, convolved, known
 
 Mixed = tuple[ir.Value, tuple[ir.Value, ...]]
 _TIME = 1

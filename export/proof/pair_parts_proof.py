@@ -18,11 +18,11 @@ from ..graph.attention.cache_io import CODES as CACHED_CODES
 from .distances import compare_caches
 from .drive import Floats
 from .encoder_decoder_cases import Case
-from .head_proof import HeadProof
 from .pair_inputs_proof import PairCrossings, PairEntrances
 from .part_distances import CODES, FLOAT, Expected, PartFindings, differences, distances, spread
 from .part_distances import Case as PartCase
 from .part_graphs import PartGraphs
+from .parts_proof import HeadProof
 from .streamed import ROUNDINGS, Change
 from .streamed_stacks import PairStates, StreamedPair
 

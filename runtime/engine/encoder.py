@@ -16,8 +16,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.graph_sections import EncoderSection
 from ..session.threads import thread_budget
 from ..text.tokenizer import Tokenizer
-from .encoder_answers import EncoderAnswers, Ids, Vectors
-from .encoder_batches import WorkerThreads
+from .encoder_answers import EncoderAnswers, Ids, Vectors, WorkerThreads
 from .load import LoadingGraph, load_graph
 
 BATCH_SIZE = 32

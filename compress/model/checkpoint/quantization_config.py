@@ -1,5 +1,5 @@
 """``quantization_config`` of a compressed-tensors checkpoint: in which form each scheme is stored, and what
-the file says of it; :mod:`.stated_schemes` reads it.
+the file says of it; :mod:`.logical_tensors` reads it.
 
 Weight-only layers are ``pack-quantized`` (``weight_packed``, ``weight_scale``, ``weight_shape``,
 ``weight_zero_point``), W8A8 layers ``int-quantized`` (``weight`` int8, ``weight_scale``); a model that mixes

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ....errors import CheckpointError
 from ...numbers.grid import storable
-from ...numbers.number_format import E4M3, unit_of
-from ...numbers.qtensor import QTensor
+from ...numbers.qtensor import E4M3, QTensor, unit_of
 from ...numbers.scheme import Scheme
 from .packed_codes import pack, pack_blocks, pack_e2m1, unpack, unpack_blocks, unpack_e2m1, unpack_e8m0
 from .quantization_config import INTEGER, PUBLISHED, TRANSPOSED, UNPACKED

@@ -12,8 +12,8 @@ from ..block_anatomy import Attention, BlockAnatomy, Experts, Mlp, Norm
 from ..families._latent_attention import temperature
 from . import architecture as names
 from .architecture import WAY_OUT, GgufArchitecture
+from .entry import features_of
 from .families import ARCHITECTURES, WITHOUT
-from .mixers import features_of
 
 _NEAR = 1e-6
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Linear, Mlp
-from . import mixers
 from .architecture import GgufArchitecture
-from .entry import Entry, Part, Rows
+from .entry import Entry, Part, Rows, mixer_folded, mixer_modules, mixer_single
 
 
 def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[Entry]:
@@ -33,9 +32,9 @@ def entries(anatomy: Anatomy, shapes: Shapes, known: GgufArchitecture) -> list[E
         found += [*_of_linears(block, known, name_of), *_of_experts(block)]
         single += _single(block)
         if not isinstance(block.mixer, Attention):
-            folded |= mixers.folded(block.mixer)
-            found += [Entry(name_of(name), (Part(name),)) for name in mixers.modules(block.mixer)]
-            single += mixers.single(block.mixer, name_of)
+            folded |= mixer_folded(block.mixer)
+            found += [Entry(name_of(name), (Part(name),)) for name in mixer_modules(block.mixer)]
+            single += mixer_single(block.mixer, name_of)
     times = (
         {anatomy.final_norm: anatomy.logit_form.scale} if known.folds_logits and anatomy.logit_form else {}
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.benchmarks.demo.resumable import ResumableStep, run_steps
-from edgepress.terminal.progress import Silent
+from edgepress.benchmarks.demo.resumable import ResumableStep, StepProgress, run_steps
+from edgepress.terminal.progress import Lines, Silent
 
 
 class Bench:
@@ -86,3 +86,13 @@ def test_each_step_is_titled_with_what_is_left(bench: Bench) -> None:
     assert notes[1].startswith("[2/2] second  (0:00, about ")
     bench.run(Notes())
     assert notes[2] == "[1/2] first: already there and verified, skipped"
+
+
+def test_tasks_are_shown_and_notes_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = StepProgress(Lines(interval=0))
+    progress.note("plan: 0.84 GB of memory")
+    with progress.task("proving the graph", 1) as task:
+        task.advance(1)
+    assert capsys.readouterr().err.startswith("proving the graph: 100 %")
+    progress.note("published")
+    assert capsys.readouterr().err == ""

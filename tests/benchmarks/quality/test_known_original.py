@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgepress.benchmarks.quality import greedy_text
-from edgepress.benchmarks.quality.known_answers import REPLIES, cache_of
-from edgepress.benchmarks.quality.known_original import KnownOriginal
+from edgepress.benchmarks.quality.known_original import REPLIES, KnownOriginal, cache_of
 from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records import answer_cache, streamed_subject
 from edgepress.benchmarks.records.answer_cache import AnswerCache

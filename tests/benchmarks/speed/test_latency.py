@@ -19,8 +19,7 @@ from edgepress.benchmarks.speed.latency import (
 )
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.benchmarks.speed.work.loaded_work import Sample
-from edgepress.benchmarks.speed.work.quantities import quantities
-from edgepress.benchmarks.speed.work.timed_work import Embedding, TimedGeneration
+from edgepress.benchmarks.speed.work.timed_work import Embedding, TimedGeneration, quantities
 from edgepress.terminal.progress import Silent
 
 MS = 1_000_000

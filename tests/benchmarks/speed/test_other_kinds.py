@@ -12,9 +12,8 @@ from edgepress.benchmarks.records.record import read
 from edgepress.benchmarks.speed.profile import plan_profile, profile_bundle
 from edgepress.benchmarks.speed.profile_task import workload_of
 from edgepress.benchmarks.speed.protocol import Protocol
-from edgepress.benchmarks.speed.work.quantities import quantities
 from edgepress.benchmarks.speed.work.timed_answer import TimedAnswer
-from edgepress.benchmarks.speed.work.timed_work import TimedImages, from_json, to_json
+from edgepress.benchmarks.speed.work.timed_work import TimedImages, from_json, quantities, to_json
 from edgepress.cli.measurement_table import measurement_table
 from edgepress.errors import InputError
 from edgepress.export.api import export_bundle

@@ -10,8 +10,7 @@ import pytest
 from edgepress.benchmarks.records import record
 from edgepress.benchmarks.records.record import Measurement
 from edgepress.benchmarks.speed import side_by_side
-from edgepress.benchmarks.speed.elsewhere import Request
-from edgepress.benchmarks.speed.foreign_line import import_lines
+from edgepress.benchmarks.speed.elsewhere import Request, import_lines
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.benchmarks.speed.side_by_side import SideBySide
 from edgepress.devices.own_devices import OwnDevice

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from edgepress.compress.numbers.fake_quant import input_scale_of, rounding_of
-from edgepress.compress.numbers.number_format import E4M3
+from edgepress.compress.numbers.qtensor import E4M3
 from edgepress.compress.numbers.scheme import Format, Scheme
 
-from .test_number_format import naive
+from .test_qtensor import naive
 
 
 def rows() -> torch.Tensor:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from edgepress.benchmarks.lab.same_bytes.pico_embedders import save_embedder
 from edgepress.compress.api import compress_model
-from edgepress.devices.predict.node_products import split_widths
-from edgepress.devices.predict.run import Run
+from edgepress.devices.predict.run import Run, split_widths
 from edgepress.devices.predict.subject import bundle_subject
 from edgepress.errors import BundleError
 from edgepress.export.api import export_bundle

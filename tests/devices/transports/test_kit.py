@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from edgepress.benchmarks.records import record
-from edgepress.benchmarks.speed.foreign_line import import_lines
+from edgepress.benchmarks.speed.elsewhere import import_lines
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
 from edgepress.devices.transports import kit as kit_module

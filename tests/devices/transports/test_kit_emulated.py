@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.speed.foreign_line import import_lines
+from edgepress.benchmarks.speed.elsewhere import import_lines
 from edgepress.devices.transports.kit import make_kit
 from edgepress.errors import MissingDependency
 from edgepress.export.api import export_bundle

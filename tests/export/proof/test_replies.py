@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from edgepress.cli.entry import run
 from edgepress.export.api import export_bundle
-from edgepress.export.proof import replies
-from edgepress.export.proof.replies import lost_text
+from edgepress.export.proof import parity
+from edgepress.export.proof.parity import lost_text
 from edgepress.files.storage import read_json
 
 
@@ -43,8 +43,8 @@ def test_what_lost_much_is_asked(
     )
     export_bundle(compressed, output=tmp_path / "little")
     assert "replies" not in read_json(tmp_path / "little" / "manifest.json")["parity"]
-    monkeypatch.setattr(replies, "_MUCH", -1.0)
-    monkeypatch.setattr(replies, "MANY", 0.0)
+    monkeypatch.setattr(parity, "_MUCH", -1.0)
+    monkeypatch.setattr(parity, "MANY", 0.0)
     capsys.readouterr()
     assert run(["export", str(compressed), "-o", str(tmp_path / "much")]) == 0
     said = "of 20 greedy replies end in a loop"

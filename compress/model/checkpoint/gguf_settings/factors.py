@@ -12,7 +12,7 @@ from pathlib import Path
 from .....errors import CheckpointError
 from ...anatomy import Anatomy
 from ...block_anatomy import Attention, Experts
-from ...gguf.mixers import sizes_of
+from ...gguf.entry import sizes_of
 
 _SLOPES = 8.0  # the exponent of the least bias by distance, in every family that has them
 _SOFTMAX, _SIGMOID = 1, 2  # what becomes of the scores of experts, by llama.cpp's number

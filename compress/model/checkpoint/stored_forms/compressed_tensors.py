@@ -23,8 +23,8 @@ from .....errors import CheckpointError
 from ....numbers.qtensor import row_tiles
 from ..coded_weights import CodedWeight, Read, StoredForm
 from ..header import TensorEntry
+from ..logical_tensors import group_of, schemes_of
 from ..packed_codes import unpack, unpack_e2m1, unpack_e8m0
-from ..stated_schemes import group_of, schemes_of
 from ._marlin import SCALES as MARLIN
 from ._marlin import SPARSE, marlin_weight, sparse_codes, take_sparse
 from ._parts import FLOATS, WORD, Block, Parts, block_of, modules_with, whole

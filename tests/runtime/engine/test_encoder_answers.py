@@ -7,7 +7,7 @@ import time
 
 import pytest
 from edgepress.errors import BundleError
-from edgepress.runtime.engine.encoder_batches import WorkerThreads, length_buckets
+from edgepress.runtime.engine.encoder_answers import WorkerThreads, length_buckets
 from hypothesis import example, given
 from hypothesis import strategies as st
 

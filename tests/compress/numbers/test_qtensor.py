@@ -10,7 +10,7 @@ from compressed_tensors.quantization.quant_args import FP4_E2M1_DATA
 from compressed_tensors.quantization.utils import generate_mx_scales
 from edgepress.compress.model.checkpoint.packed_codes import pack_e2m1, unpack_e2m1
 from edgepress.compress.numbers.grid import fit_grid, quantize, storable
-from edgepress.compress.numbers.number_format import E4M3, block_scales, nearest, power_of_two, unit_of
+from edgepress.compress.numbers.qtensor import E4M3, block_scales, nearest, power_of_two, unit_of
 from edgepress.compress.numbers.scheme import Format, Scheme
 from hypothesis import given
 from hypothesis import strategies as st
