@@ -1,6 +1,6 @@
 """Plug-ins are files: a folder is listed, a name is a file, a broken plug-in raises its own error.
 
-This one small loader serves passes, families, export formats and metrics. No decorators, no tables to edit.
+This one small loader serves passes, families, export formats and slices. No decorators, no tables to edit.
 """
 
 from __future__ import annotations

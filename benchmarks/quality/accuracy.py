@@ -20,8 +20,8 @@ from ...errors import GateFailed
 from ...runtime.text.tokenizer import Tokenizer
 from ...terminal.progress import Progress, Silent
 from ..records.subjects import OpenModel, TokenModel
-from .metrics import perplexity
-from .scores import Scores, log_softmax, metric_files
+from .metrics import METRICS, metrics_of, negative_log_likelihood
+from .scores import Scores, log_softmax
 from .token_damage import Chunk, Ids, TokenDamage, both_logits, chunks, finite_logits, joined, lost
 
 
@@ -38,7 +38,7 @@ def score_windows(
     token lost is added to ``damage``, where that is asked for. In messages windows are counted from
     ``first``.
     """
-    metrics = metric_files("tokens")
+    metrics = metrics_of("tokens")
     mine_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
     their_rows: dict[str, list[tuple[float, int, int]]] = {name: [] for name in metrics}
     with (progress or Silent()).task("validating", len(windows)) as task:
@@ -66,8 +66,8 @@ def score_windows(
 def _chunk_sums(metric: Any, chunk: Chunk) -> tuple[float, float]:
     """The sum over a chunk's tokens of a metric, of the subject and of the original."""
     log_probs, reference, targets = chunk
-    ours = metric.per_token(log_probs, reference, targets).sum()
-    return float(ours), float(metric.per_token(reference, reference, targets).sum())
+    ours = metric.each(log_probs, reference, targets).sum()
+    return float(ours), float(metric.each(reference, reference, targets).sum())
 
 
 def text_bytes(tokenizer: Tokenizer, window: Ids) -> int:
@@ -99,8 +99,8 @@ def score_labels(
         mine = theirs if subject is original else _log_probs(subject, texts, "the compressed model")
         task.advance(1)
     scores: dict[str, Scores] = {}
-    for name, metric in metric_files("labels").items():
-        ours, own = (metric.per_text(rows.values, theirs.values, targets) for rows in (mine, theirs))
+    for name, metric in metrics_of("labels").items():
+        ours, own = (metric.each(rows.values, theirs.values, targets) for rows in (mine, theirs))
         if ours is not None:
             scores[name] = Scores(metric, mine.of_texts(ours)[:, None], theirs.of_texts(own)[:, None])
     return scores
@@ -151,12 +151,12 @@ def score_across(
             mine.append(text_bits(subject, np.asarray(own, np.int64), "the compressed model", number))
             theirs.append(text_bits(original, window, "the original", number))
             task.advance(1)
-    metric = metric_files("tokens")["bits_per_byte"]
+    metric = METRICS["bits_per_byte"]
     return {"bits_per_byte": Scores(metric, np.array(mine, np.float64), np.array(theirs, np.float64))}
 
 
 def text_bits(model: TokenModel, ids: Ids, whose: str, number: int) -> tuple[float, int, int]:
     """Bits of all tokens but the first, how many they are, and the bytes of their text."""
     (logits,) = finite_logits(model, [ids], whose, number)
-    parts = [perplexity.per_token(*chunk).sum() / math.log(2) for chunk in chunks(logits, logits, ids[1:])]
+    parts = [negative_log_likelihood(*chunk).sum() / math.log(2) for chunk in chunks(logits, logits, ids[1:])]
     return float(sum(parts)), len(ids) - 1, text_bytes(model.tokenizer, ids)

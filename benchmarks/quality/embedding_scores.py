@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ...terminal.progress import Progress, Silent
 from ..records.subjects import OpenModel
 from .accuracy import require_finite
-from .scores import Rows, Scores, metric_files
+from .metrics import Rows, metrics_of
+from .scores import Scores
 from .token_damage import require_same_width
 
 WordPairs = Sequence[tuple[str, str, float]]
@@ -54,8 +55,8 @@ def score_embeddings(
         task.advance(1)
         if len(given.texts):
             mine, theirs = _embeddings(subject, original, given.texts)
-            for name, metric in metric_files("classes").items():
-                ours, own = (metric.per_text(vectors, given.classes)[:, None] for vectors in (mine, theirs))
+            for name, metric in metrics_of("classes").items():
+                ours, own = (metric.each(vectors, given.classes)[:, None] for vectors in (mine, theirs))
                 scores[name] = Scores(metric, ours, own)
         task.advance(1)
         for label, pairs in given.word_pairs.items():
@@ -67,10 +68,8 @@ def score_embeddings(
 def of_vectors(mine: Vectors, theirs: Vectors) -> dict[str, Scores]:
     """Every metric of vectors ``[n, size]`` of the same sentences or images."""
     return {
-        name: Scores(
-            metric, metric.per_sentence(mine, theirs)[:, None], metric.per_sentence(theirs, theirs)[:, None]
-        )
-        for name, metric in metric_files("sentences").items()
+        name: Scores(metric, metric.each(mine, theirs)[:, None], metric.each(theirs, theirs)[:, None])
+        for name, metric in metrics_of("sentences").items()
     }
 
 
@@ -82,13 +81,13 @@ def _of_passages(
     )
     mine, theirs = (firsts[0], seconds[0]), (firsts[1], seconds[1])
     scores = {}
-    for name, metric in metric_files("passages").items():
-        ours, own = metric.per_passage(mine, theirs), metric.per_passage(theirs, theirs)
+    for name, metric in metrics_of("passages").items():
+        ours, own = metric.each(mine, theirs), metric.each(theirs, theirs)
         scores[name] = Scores(metric, ours[:, None], own[:, None])
     # Pairs that belong together, and as many that do not, rated by the original.
-    for name, metric in metric_files("pairs").items():
+    for name, metric in metrics_of("pairs").items():
         ours, own = (
-            np.concatenate([metric.per_pair(*found), metric.per_pair(found[0], np.roll(found[1], 1, axis=0))])
+            np.concatenate([metric.each(*found), metric.each(found[0], np.roll(found[1], 1, axis=0))])
             for found in (mine, theirs)
         )
         scores[f"{name}_sentences"] = Scores(metric, _beside(ours, own), _beside(own, own))
@@ -102,8 +101,8 @@ def _of_words(subject: OpenModel, original: OpenModel, label: str, pairs: WordPa
     left, right = [place[word] for word, _, _ in pairs], [place[word] for _, word, _ in pairs]
     ratings = np.array([rating for _, _, rating in pairs])
     scores = {}
-    for name, metric in metric_files("pairs").items():
-        ours, own = (metric.per_pair(v[left], v[right]) for v in (mine, theirs))
+    for name, metric in metrics_of("pairs").items():
+        ours, own = (metric.each(v[left], v[right]) for v in (mine, theirs))
         scores[f"{name}_{label}"] = Scores(metric, _beside(ours, ratings), _beside(own, ratings))
     return scores
 

@@ -22,7 +22,8 @@ from ..records.record import SampleAnswer
 from ..records.subjects import OpenModel, TokenModel
 from .accuracy import score_windows, text_bits
 from .held_out_text import is_cut
-from .scores import Scores, log_softmax, metric_files
+from .metrics import METRICS, metrics_of
+from .scores import Scores, log_softmax
 from .token_damage import Ids, TokenDamage
 
 Replies = Sequence[Sequence[int]]
@@ -66,8 +67,8 @@ def reply_scores(
     in the original are ``nats`` and ``own``; None where it reads other tokens.
     """
     scores = {}
-    for name, metric in metric_files("greedy").items():
-        ours, reference = metric.per_reply(mine, nats), metric.per_reply(theirs, own)
+    for name, metric in metrics_of("greedy").items():
+        ours, reference = metric.each(mine, nats), metric.each(theirs, own)
         if ours is not None:
             scores[name] = Scores(metric, ours[:, None], reference[:, None])
     return scores
@@ -76,8 +77,8 @@ def reply_scores(
 def answer_scores(mine: Sequence[str], theirs: Sequence[str]) -> dict[str, Scores]:
     """Every metric that compares both models' replies to the same inputs, as they are read."""
     scores = {}
-    for name, metric in metric_files("answers").items():
-        rows = metric.per_answer(mine, theirs)[:, None]
+    for name, metric in metrics_of("answers").items():
+        rows = metric.each(mine, theirs)[:, None]
         scores[name] = Scores(metric, rows, np.ones_like(rows))
     return scores
 
@@ -215,5 +216,5 @@ def score_written_across(
             mine.append(text_bits(one.subject, one.tokens, "the compressed model", number))
             theirs.append(text_bits(one.original, one.original_tokens, "the original", number))
             task.advance(1)
-    metric = metric_files("tokens")["bits_per_byte"]
+    metric = METRICS["bits_per_byte"]
     return {"bits_per_byte": Scores(metric, np.array(mine, np.float64), np.array(theirs, np.float64))}

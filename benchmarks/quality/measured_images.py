@@ -25,10 +25,10 @@ from .embedding_scores import of_vectors
 from .held_out_text import Placement, chosen, require_labels
 from .known_original import cache_of, known_rows
 from .measured_kinds import Measured
-from .metrics import neighbour_overlap
+from .metrics import METRICS, NEIGHBOURS, metrics_of, neighbour_overlap
 from .needs import validate_needs
 from .quality_run import QualityRun
-from .scores import Scores, log_softmax, metric_files
+from .scores import Scores, log_softmax
 from .token_damage import require_same_width
 
 LEAST = 2  # images, so that there are neighbours
@@ -115,11 +115,9 @@ def measured_images(
 
 def _of_embeddings(mine: Vectors, theirs: Vectors) -> dict[str, Scores]:
     scores = of_vectors(mine, theirs)
-    if len(mine) > neighbour_overlap.NEIGHBOURS + 1:  # else all others are the nearest
-        ours, own = (
-            neighbour_overlap.per_passage((rows, rows), (theirs, theirs))[:, None] for rows in (mine, theirs)
-        )
-        scores["neighbour_overlap"] = Scores(metric_files("passages")["neighbour_overlap"], ours, own)
+    if len(mine) > NEIGHBOURS + 1:  # else all others are the nearest
+        ours, own = (neighbour_overlap((rows, rows), (theirs, theirs))[:, None] for rows in (mine, theirs))
+        scores["neighbour_overlap"] = Scores(METRICS["neighbour_overlap"], ours, own)
     return scores
 
 
@@ -129,8 +127,8 @@ def _of_labels(original: ImageSubject, mine: Vectors, theirs: Vectors) -> dict[s
         for rows in (mine, theirs)
     )
     scores = {}
-    for name, metric in metric_files("labels").items():
-        of_mine, of_theirs = (metric.per_text(rows, own, None) for rows in (ours, own))
+    for name, metric in metrics_of("labels").items():
+        of_mine, of_theirs = (metric.each(rows, own, None) for rows in (ours, own))
         if of_mine is not None:
             shape = len(mine), -1
             averages = [values.reshape(shape).mean(1)[:, None] for values in (of_mine, of_theirs)]

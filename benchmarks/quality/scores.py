@@ -7,14 +7,14 @@ from paired resampling: a hard window is hard for both and does not widen it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import plugins
 from ..records.record import Metric
 from ..records.summary import bootstrap_ci
+from .metrics import MetricRow, Rows
 
 Array = NDArray[np.float64]
 
@@ -27,32 +27,11 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     return shifted
 
 
-Rows = NDArray[np.float64]
-MeasuredOn = Literal["tokens", "greedy", "sentences", "passages", "classes", "pairs", "labels", "answers"]
-PACKAGE = f"{__package__}.metrics"
-
-
-class MetricFile(Protocol):
-    """What every file in ``benchmarks/metrics`` has."""
-
-    unit: str
-    better: Literal["lower", "higher"]
-    measured_on: MeasuredOn
-
-    def value(self, rows: Rows) -> Rows: ...
-
-
-def metric_files(measured_on: MeasuredOn) -> dict[str, Any]:
-    """The metrics of one kind by name."""
-    loaded = {name: plugins.load(PACKAGE, name, "metric") for name in plugins.names(PACKAGE)}
-    return {name: file for name, file in loaded.items() if file.measured_on == measured_on}
-
-
 @dataclass(frozen=True)
 class Scores:
     """Rows ``[n, k]`` of the subject and, in the same order, of the original."""
 
-    metric: MetricFile
+    metric: MetricRow
     subject: Rows
     original: Rows
 
@@ -86,7 +65,7 @@ class Scores:
         return [float(number) for number in self.metric.value(self.subject[:, None])]
 
 
-def _metric(metric: MetricFile, rows: Rows, seed: int) -> Metric:
+def _metric(metric: MetricRow, rows: Rows, seed: int) -> Metric:
     summary = Metric(
         value=float(metric.value(rows)),
         unit=metric.unit,
@@ -101,13 +80,3 @@ def _metric(metric: MetricFile, rows: Rows, seed: int) -> Metric:
     if len(alone) > 1:
         spread["sd"] = alone.std(ddof=1)
     return summary.model_copy(update={name: float(number) for name, number in spread.items()})
-
-
-def mean(rows: NDArray[Any]) -> Array:
-    """Mean of the first column."""
-    return np.asarray(rows[..., 0].mean(axis=-1))
-
-
-def quotient(rows: NDArray[Any], column: int = 1) -> Array:
-    """Sum of the first column over that of another."""
-    return np.asarray(rows[..., 0].sum(axis=-1) / rows[..., column].sum(axis=-1))

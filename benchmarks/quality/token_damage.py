@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import GateFailed, InputError
 from ..records.subjects import TokenModel
-from .metrics import kl, perplexity, top1_agreement
+from .metrics import kl_divergence, negative_log_likelihood, same_choice
 from .scores import log_softmax
 
 Ids = NDArray[np.int64]
@@ -121,10 +121,10 @@ def lost(chunk: Chunk) -> tuple[Numbers, ...]:
     """The rows of :class:`TokenDamage` for the positions of a chunk."""
     likely = np.exp(chunk.reference)
     return (
-        kl.per_token(*chunk),
-        1 - top1_agreement.per_token(*chunk),
-        perplexity.per_token(*chunk),
-        perplexity.per_token(chunk.reference, chunk.reference, chunk.targets),
+        kl_divergence(*chunk),
+        1 - same_choice(*chunk),
+        negative_log_likelihood(*chunk),
+        negative_log_likelihood(chunk.reference, chunk.reference, chunk.targets),
         likely.max(axis=1),
         -np.einsum("tv,tv->t", likely, chunk.reference),
     )

@@ -18,7 +18,8 @@ from edgepress.benchmarks.quality.accuracy import (
     text_bytes,
 )
 from edgepress.benchmarks.quality.held_out_text import is_cut
-from edgepress.benchmarks.quality.scores import Scores, log_softmax, metric_files
+from edgepress.benchmarks.quality.metrics import METRICS, metrics_of
+from edgepress.benchmarks.quality.scores import Scores, log_softmax
 from edgepress.benchmarks.quality.validate import validate_bundle
 from edgepress.benchmarks.records.record import Subject as Record
 from edgepress.benchmarks.records.subjects import open_subject
@@ -86,7 +87,7 @@ def test_sums_equal_the_whole_calculation(windows: np.ndarray, monkeypatch: pyte
     assert scores["kl"].of_subject().value == pytest.approx(divergence)
     agreement = (mine.argmax(1) == theirs.argmax(1)).mean()
     assert scores["top1_agreement"].of_subject().value == pytest.approx(agreement)
-    assert set(scores) == set(metric_files("tokens"))
+    assert set(scores) == set(metrics_of("tokens"))
 
 
 def test_a_model_against_itself_runs_once(windows: np.ndarray) -> None:
@@ -121,7 +122,7 @@ def test_paired_difference_is_tighter_than_the_two_apart() -> None:
     hardness = np.random.default_rng(1).uniform(1, 5, size=40)
     rows = np.stack([hardness * 100, np.full(40, 100.0), np.full(40, 300.0)], axis=1)
     worse = rows * [1.01, 1, 1]
-    scores = Scores(metric_files("tokens")["perplexity"], worse, rows)
+    scores = Scores(METRICS["perplexity"], worse, rows)
     low, high = scores.delta()["ci95"]
     alone = scores.of_subject().ci95
     assert alone is not None

@@ -6,25 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from edgepress import plugins
-from edgepress.benchmarks.quality.metrics import (
-    bits_per_byte,
-    cosine,
-    distinct_2,
-    kl,
-    label_accuracy,
-    label_agreement,
-    label_kl,
-    loops,
-    neighbour_overlap,
-    perplexity,
-    probe_accuracy,
-    reciprocal_rank,
-    repetition,
-    retrieval_at_1,
-    spearman,
-    top1_agreement,
-)
+from edgepress.benchmarks.quality.metrics import METRICS, rank_of_target
 from edgepress.benchmarks.quality.scores import log_softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +17,9 @@ pytestmark = pytest.mark.chain
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(2, 9))
 LOGITS = arrays(np.float32, SHAPES, elements=st.floats(-80, 80, width=32))
-PACKAGE = "edgepress.benchmarks.quality.metrics"
+perplexity, bits_per_byte, kl = METRICS["perplexity"], METRICS["bits_per_byte"], METRICS["kl"]
+top1_agreement, cosine, spearman = METRICS["top1_agreement"], METRICS["cosine"], METRICS["spearman"]
+retrieval, reciprocal_rank = METRICS["retrieval_at_1"], METRICS["reciprocal_rank"]
 
 
 def random_logits(seed: int, tokens: int = 7, vocab: int = 11) -> np.ndarray:
@@ -47,29 +31,9 @@ def naive_softmax(row: list[float]) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-@pytest.mark.parametrize("name", plugins.names(PACKAGE))
-def test_every_metric_says_what_it_is(name: str) -> None:
-    metric = plugins.load(PACKAGE, name, "metric")
-    assert isinstance(metric.unit, str)
-    assert metric.better in ("lower", "higher")
-    functions = {
-        "tokens": "per_token",
-        "greedy": "per_reply",
-        "sentences": "per_sentence",
-        "passages": "per_passage",
-        "classes": "per_text",
-        "pairs": "per_pair",
-        "answers": "per_answer",
-        "labels": "per_text",
-    }
-    function = functions[metric.measured_on]
-    assert callable(getattr(metric, function))
-    assert callable(metric.value)
-
-
-@pytest.mark.parametrize("name", plugins.names(PACKAGE))
+@pytest.mark.parametrize("name", METRICS)
 def test_many_sets_of_rows_have_each_the_number_that_it_has_alone(name: str) -> None:
-    metric = plugins.load(PACKAGE, name, "metric")
+    metric = METRICS[name]
     sets = np.random.default_rng(3).lognormal(size=(5, 40, 3))
     alone = [float(metric.value(rows)) for rows in sets]
     np.testing.assert_array_equal(metric.value(sets), alone)
@@ -99,15 +63,15 @@ def test_perplexity_and_bits_per_byte_match_the_naive_ones() -> None:
     probabilities = map(naive_softmax, logits.astype(float).tolist())
     likelihoods = [row[target] for row, target in zip(probabilities, targets, strict=True)]
     log_probs = log_softmax(logits)
-    rows = np.array([[perplexity.per_token(log_probs, log_probs, targets).sum(), 7, 29]])
+    rows = np.array([[perplexity.each(log_probs, log_probs, targets).sum(), 7, 29]])
     assert perplexity.value(rows) == pytest.approx(math.prod(likelihoods) ** (-1 / 7))
-    rows[0, 0] = bits_per_byte.per_token(log_probs, log_probs, targets).sum()
+    rows[0, 0] = bits_per_byte.each(log_probs, log_probs, targets).sum()
     assert bits_per_byte.value(rows) == pytest.approx(-sum(map(math.log2, likelihoods)) / 29)
 
 
 def test_uniform_model_has_perplexity_of_its_vocabulary() -> None:
     log_probs = log_softmax(np.zeros((5, 13)))
-    nats = perplexity.per_token(log_probs, log_probs, np.arange(5)).sum()
+    nats = perplexity.each(log_probs, log_probs, np.arange(5)).sum()
     assert perplexity.value(np.array([[nats, 5, 1]])) == pytest.approx(13)
 
 
@@ -119,7 +83,7 @@ def test_kl_matches_the_naive_one() -> None:
             original.astype(float).tolist(), compressed.astype(float).tolist(), strict=True
         )
     ]
-    found = kl.per_token(log_softmax(compressed), log_softmax(original), np.zeros(7, int))
+    found = kl.each(log_softmax(compressed), log_softmax(original), np.zeros(7, int))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -128,9 +92,9 @@ def test_kl_is_never_negative_and_zero_for_equal_models(logits: np.ndarray, seed
     original = log_softmax(logits)
     noise = np.random.default_rng(seed).normal(size=logits.shape)
     targets = np.zeros(len(logits), int)
-    assert (kl.per_token(log_softmax(logits + noise), original, targets) >= 0).all()
-    np.testing.assert_array_equal(kl.per_token(original.copy(), original, targets), 0)
-    np.testing.assert_array_equal(kl.per_token(original, original, targets), 0)
+    assert (kl.each(log_softmax(logits + noise), original, targets) >= 0).all()
+    np.testing.assert_array_equal(kl.each(original.copy(), original, targets), 0)
+    np.testing.assert_array_equal(kl.each(original, original, targets), 0)
 
 
 @given(LOGITS, st.integers(0, 1000))
@@ -143,15 +107,15 @@ def test_token_metrics_do_not_depend_on_the_order_of_the_vocabulary(logits: np.n
     order = generator.permutation(vocab)
     moved = np.argsort(order)[targets]
     for metric in (perplexity, bits_per_byte, kl, top1_agreement):
-        straight = metric.per_token(compressed, original, targets)
-        shuffled = metric.per_token(compressed[:, order], original[:, order], moved)
+        straight = metric.each(compressed, original, targets)
+        shuffled = metric.each(compressed[:, order], original[:, order], moved)
         np.testing.assert_allclose(straight, shuffled, atol=1e-9)
 
 
 def test_top1_agreement_counts_equal_choices() -> None:
     original = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.4, 0.5, 0.1]]))
     compressed = np.log(np.array([[0.5, 0.3, 0.2], [0.6, 0.2, 0.2], [0.1, 0.8, 0.1]]))
-    agreements = top1_agreement.per_token(compressed, original, np.zeros(3, int))
+    agreements = top1_agreement.each(compressed, original, np.zeros(3, int))
     np.testing.assert_array_equal(agreements, [1, 0, 1])
     assert top1_agreement.value(np.array([[2, 3, 9], [1, 1, 4]])) == pytest.approx(3 / 4)
 
@@ -162,15 +126,15 @@ def test_cosine_matches_the_naive_one() -> None:
         sum(a * b for a, b in zip(x, y, strict=True)) / math.hypot(*x) / math.hypot(*y)
         for x, y in zip(left.astype(float).tolist(), right.astype(float).tolist(), strict=True)
     ]
-    found = cosine.per_sentence(left, right)
+    found = cosine.each(left, right)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     assert cosine.value(found[:, None]) == pytest.approx(sum(expected) / 7)
 
 
 def test_cosine_of_a_vector_with_itself_and_with_nothing() -> None:
     vectors = random_logits(6)
-    np.testing.assert_allclose(cosine.per_sentence(vectors, 3 * vectors), 1)
-    np.testing.assert_array_equal(cosine.per_sentence(vectors, np.zeros_like(vectors)), 0)
+    np.testing.assert_allclose(cosine.each(vectors, 3 * vectors), 1)
+    np.testing.assert_array_equal(cosine.each(vectors, np.zeros_like(vectors)), 0)
 
 
 def naive_spearman(left: list[float], right: list[float]) -> float:
@@ -203,7 +167,7 @@ def test_spearman_sees_ranks_only() -> None:
 
 def test_pairs_are_compared_by_cosine() -> None:
     left, right = random_logits(8), random_logits(9)
-    np.testing.assert_array_equal(spearman.per_pair(left, right), cosine.per_sentence(left, right))
+    np.testing.assert_array_equal(spearman.each(left, right), cosine.each(left, right))
 
 
 def test_metrics_of_labels_match_the_naive_ones() -> None:
@@ -215,17 +179,17 @@ def test_metrics_of_labels_match_the_naive_ones() -> None:
         for left, right in zip(ours, own, strict=True)
     ]
     log_probs, reference = log_softmax(mine), log_softmax(theirs)
-    found = label_kl.per_text(log_probs, reference, None)
+    found = METRICS["label_kl"].each(log_probs, reference, None)
     np.testing.assert_allclose(found, nats, atol=1e-12)
-    assert label_kl.value(found[:, None]) == pytest.approx(sum(nats) / 9)
+    assert METRICS["label_kl"].value(found[:, None]) == pytest.approx(sum(nats) / 9)
     picks = [(row.index(max(row)), other.index(max(other))) for row, other in zip(ours, own, strict=True)]
-    same = label_agreement.per_text(log_probs, reference, None)
-    assert label_agreement.value(same[:, None]) == pytest.approx(sum(a == b for a, b in picks) / 9)
-    right = label_accuracy.per_text(log_probs, reference, targets)
+    same = METRICS["label_agreement"].each(log_probs, reference, None)
+    assert METRICS["label_agreement"].value(same[:, None]) == pytest.approx(sum(a == b for a, b in picks) / 9)
+    right = METRICS["label_accuracy"].each(log_probs, reference, targets)
     assert right is not None
     hits = sum(a == target for (a, _), target in zip(picks, targets.tolist(), strict=True))
-    assert label_accuracy.value(right[:, None]) == pytest.approx(hits / 9)
-    assert label_accuracy.per_text(log_probs, reference, None) is None
+    assert METRICS["label_accuracy"].value(right[:, None]) == pytest.approx(hits / 9)
+    assert METRICS["label_accuracy"].each(log_probs, reference, None) is None
 
 
 def naive_cosine(left: list[float], right: list[float]) -> float:
@@ -239,17 +203,17 @@ def test_retrieval_matches_the_naive_one() -> None:
     for place, query in enumerate(queries.astype(float).tolist()):
         similar = [naive_cosine(query, other) for other in targets.astype(float).tolist()]
         ranks.append(1 + sum(other > similar[place] for other in similar))
-    np.testing.assert_array_equal(retrieval_at_1.rank_of_target(queries, targets), ranks)
+    np.testing.assert_array_equal(rank_of_target(queries, targets), ranks)
     pair, other = (queries, targets), (targets, queries)
-    first = retrieval_at_1.per_passage(pair, other)
-    assert retrieval_at_1.value(first[:, None]) == pytest.approx(sum(rank == 1 for rank in ranks) / 12)
-    found = reciprocal_rank.per_passage(pair, other)
+    first = retrieval.each(pair, other)
+    assert retrieval.value(first[:, None]) == pytest.approx(sum(rank == 1 for rank in ranks) / 12)
+    found = reciprocal_rank.each(pair, other)
     assert reciprocal_rank.value(found[:, None]) == pytest.approx(sum(1 / rank for rank in ranks) / 12)
 
 
 def test_a_target_that_others_equal_is_not_found_first() -> None:
     same = np.ones((3, 2), np.float32)
-    np.testing.assert_array_equal(retrieval_at_1.rank_of_target(same, same), 3)
+    np.testing.assert_array_equal(rank_of_target(same, same), 3)
 
 
 def test_neighbours_match_the_naive_ones() -> None:
@@ -261,30 +225,30 @@ def test_neighbours_match_the_naive_ones() -> None:
         return set(sorted(others, key=lambda other: -naive_cosine(listed[place], listed[other]))[:10])
 
     expected = [len(nearest(mine, place) & nearest(theirs, place)) / 10 for place in range(15)]
-    found = neighbour_overlap.per_passage((theirs, mine), (mine, theirs))
+    found = METRICS["neighbour_overlap"].each((theirs, mine), (mine, theirs))
     np.testing.assert_allclose(found, expected)
-    np.testing.assert_array_equal(neighbour_overlap.per_passage((mine, theirs), (mine, theirs)), 1)
+    np.testing.assert_array_equal(METRICS["neighbour_overlap"].each((mine, theirs), (mine, theirs)), 1)
 
 
 def test_a_probe_learns_classes_that_lie_apart_and_no_others() -> None:
     classes = np.repeat(np.arange(4), 20)
     apart = np.eye(4)[classes] + random_logits(14, 80, 4) / 100
-    np.testing.assert_array_equal(probe_accuracy.per_text(apart, classes), 1)
-    alike = probe_accuracy.per_text(random_logits(15, 80, 4), classes)
-    assert 0 <= probe_accuracy.value(alike[:, None]) < 0.6
+    np.testing.assert_array_equal(METRICS["probe_accuracy"].each(apart, classes), 1)
+    alike = METRICS["probe_accuracy"].each(random_logits(15, 80, 4), classes)
+    assert 0 <= METRICS["probe_accuracy"].value(alike[:, None]) < 0.6
 
 
 def test_a_loop_is_what_is_said_three_times_and_takes_twelve_tokens() -> None:
     lead = [9, 8, 7, 6, 5]
     looped = [[*lead, *[1, 2, 3, 4] * 3], [3] * 12, list(range(21)) * 3]
     plain = [[3] * 11, [*lead, *[1, 2, 3, 4] * 2], [*[1, 2, 3, 4] * 3, 5], [], [1], list(range(64))]
-    assert loops.per_reply(looped, None).tolist() == [1, 1, 1]
-    assert loops.per_reply(plain, None).tolist() == [0] * len(plain)
-    assert loops.value(np.array([[1.0], [0.0], [0.0], [1.0]])) == 0.5
+    assert METRICS["loops"].each(looped, None).tolist() == [1, 1, 1]
+    assert METRICS["loops"].each(plain, None).tolist() == [0] * len(plain)
+    assert METRICS["loops"].value(np.array([[1.0], [0.0], [0.0], [1.0]])) == 0.5
 
 
 def test_what_replies_repeat_is_counted_in_runs_of_tokens() -> None:
     # Of the five runs of four in the first, 1 2 3 4 comes twice; nothing repeats in the second.
     replies = [[1, 2, 3, 4, 1, 2, 3, 4], [1, 2, 3, 4], [7, 7, 7], []]
-    assert repetition.per_reply(replies, None) == pytest.approx([1 / 5, 0, 0, 0])
-    assert distinct_2.per_reply(replies, None) == pytest.approx([4 / 7, 1, 1 / 2, 1])
+    assert METRICS["repetition"].each(replies, None) == pytest.approx([1 / 5, 0, 0, 0])
+    assert METRICS["distinct_2"].each(replies, None) == pytest.approx([4 / 7, 1, 1 / 2, 1])

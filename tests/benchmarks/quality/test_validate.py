@@ -13,7 +13,7 @@ import torch
 from edgepress.benchmarks.quality import greedy_text, quality_table
 from edgepress.benchmarks.quality.acceptance import Gate, failure
 from edgepress.benchmarks.quality.greedy_text import verdict
-from edgepress.benchmarks.quality.metrics import loops as loops_metric
+from edgepress.benchmarks.quality.metrics import METRICS
 from edgepress.benchmarks.quality.scores import Scores
 from edgepress.benchmarks.quality.validate import plan_validation, validate_bundle
 from edgepress.benchmarks.records import record
@@ -228,13 +228,13 @@ def test_a_model_that_loops_where_its_original_does_not_has_lost_its_text(
         return (np.arange(20) < looped).astype(np.float64)[:, None]
 
     def said(mine: int, theirs: int) -> str:
-        found = verdict({"loops": Scores(loops_metric, replies(mine), replies(theirs))})
+        found = verdict({"loops": Scores(METRICS["loops"], replies(mine), replies(theirs))})
         assert found is not None
         return str(found["verdict"])
 
     strange = replies(0) + 9
     scores = {"loops": replies(0), "reply_nats": strange}
-    found = verdict({name: Scores(loops_metric, mine, replies(0)) for name, mine in scores.items()})
+    found = verdict({name: Scores(METRICS["loops"], mine, replies(0)) for name, mine in scores.items()})
     assert found is not None and found["verdict"] == "strays"
     assert [said(20, 0), said(12, 4), said(2, 0), said(10, 9), said(0, 12)] == [
         *("loops", "loops", "keeps", "keeps", "keeps")
