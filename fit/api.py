@@ -18,15 +18,14 @@ from ..files.staging import Staging
 from ..terminal.progress import Progress, ProgressTask, Silent
 from .asked.wish import Wish
 from .candidates import Space, space_of
+from .choices import recipe_of
 from .corrections import Corrections, objective_of
-from .cuts.profile import Profile
-from .found_recipe import recipe_of
+from .cuts.possible import Profile
 from .job import Job, refuse_impossible
 from .kept_trials import take_kept
 from .losses import known_losses, losses_file
 from .methods import METHODS, SOLVED
-from .outer.ray_workers import RayWorkers
-from .outer.worker import outer_search, refuse_budgets, share
+from .outer.worker import RayWorkers, outer_search, refuse_budgets, share
 from .planned_time import seconds_with_room
 from .quantities import DISK
 from .report import deliver, reasons

@@ -19,8 +19,7 @@ from ..compress.numbers.scheme import Scheme
 from ..compress.solve.scheme_costs import divides
 from ..compress.solve.table_solving import gains
 from ..devices.predict.prediction import ENCODER_ACTIVATIONS, activation_bytes, process_bytes
-from .losses import Losses, linear_schemes
-from .packaged import Given
+from .losses import Given, Losses, linear_schemes
 from .quantities import CLASSIFIER, COSINE, DECODER, IMAGE_CLASSIFIER, IMAGE_ENCODER, KL, Quantity
 from .solve import total
 from .speed.times import Times

@@ -36,7 +36,7 @@ CUTS: dict[str, dict[str, Any]] = {
     for one in ({"pass": "narrow", "widths": "uniform"}, {"pass": "layers"})
     for percent in (90, 80, 70)
 }
-# Or what the solver chooses beside the bits under the budgets (:mod:`.cuts.solved_cut`); and once more
+# Or what the solver chooses beside the bits under the budgets (:mod:`.cut_space`); and once more
 # where what it chose is not fast enough as measured.
 SOLVED = "cut as solved"
 AGAIN = "cut as solved again"

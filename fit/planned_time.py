@@ -19,7 +19,7 @@ from ..compress.sample_length import sample_length
 from ..errors import OutOfResource
 from ..files.disk import require_disk
 from ..runtime.session.needs import lacking
-from .cuts.solved_cut import CORRECTED
+from .cuts.cut_space import CORRECTED
 from .losses import LINEAR_SCHEMES, linear_schemes
 
 

@@ -21,8 +21,7 @@ from .planned_time import cutting_seconds, planned_seconds
 from .quantities import DISK, TIMED
 from .setting import Setting
 from .solve import Infeasible, Solution
-from .trial_clock import TrialClock
-from .trials import Trial, directory_of, is_made, quality_of, run_trial
+from .trials import Trial, TrialClock, directory_of, is_made, quality_of, run_trial
 
 ROUNDS = 3  # of each method
 _WORTH = 0.02  # of the objective: what a further trial must promise

@@ -1,6 +1,6 @@
 """``Spaces``: the candidates of a model, and those of what each cut leaves of it, or a packaged recipe.
 
-What goes is solved beside the bits (:mod:`.cuts.solved_cut`), or how much of it is a choice of methods
+What goes is solved beside the bits (:mod:`.cut_space`), or how much of it is a choice of methods
 (:data:`.methods.CUTS`) and which heads, channels and blocks the pruning passes solve themselves. What is
 left, which may learn from the original, is a model like any other, with losses of its own beside the damage
 so far.
@@ -29,13 +29,10 @@ from ..terminal.progress import Progress
 from .budgets import Budget
 from .candidates import Space, space_of
 from .corrections import Corrections, objective_of
-from .cuts.cut_space import CutSpace, lost, with_cuts
-from .cuts.possible import Cuts, cuts_of
-from .cuts.profile import Profile
-from .cuts.solved_cut import solved_profile
-from .losses import Losses, known_losses, losses_file, measure_losses
+from .cuts.cut_space import CutSpace, lost, solved_profile, with_cuts
+from .cuts.possible import Cuts, Profile, cuts_of
+from .losses import Losses, given_by, known_losses, losses_file, measure_losses
 from .methods import CACHE, CUTS, METHODS, RECOVERED, RECOVERY, SOLVED, SOLVED_CUTS
-from .packaged import given_by
 from .quantities import DISK, MEMORY
 from .solve import Limit, Table
 from .speed.device_times import times_of

@@ -5,9 +5,11 @@ last one, and none runs twice.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,11 @@ from .figures import of_device, originals, qualities
 from .methods import Method
 from .quantities import DISK
 from .setting import RECIPE, Setting
-from .speed.timed_work import BATCH, NEW_TOKENS, timed_lengths
-from .trial_clock import TrialClock
+from .speed.products import BATCH, NEW_TOKENS, timed_lengths
 
 BUNDLE, CHOICE = "bundle", "choice.json"
 _SENTENCES = 256  # of a text, or rows with labels
+_FILE = "seconds.json"
 
 
 @dataclass(frozen=True)
@@ -195,3 +197,39 @@ def _on_devices(setting: Setting, trial: Trial, progress: Progress) -> dict[str,
             )
             found[name] = line
     return found
+
+
+class TrialClock:
+    """Of the trial in ``directory``.
+
+    Attributes:
+        seconds: so far; of a run that was killed until the last file that it wrote.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / _FILE
+        known = read_sealed(self._file) or {}
+        self.seconds = float(known.get("seconds", 0.0))
+        if "begun" in known:
+            self.seconds += max(0.0, _newest(directory) - float(known["begun"]))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What is done meanwhile counts, whatever ends it."""
+        write_sealed(self._file, {"seconds": self.seconds, "begun": time.time()})
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds += time.monotonic() - begun
+            write_sealed(self._file, {"seconds": self.seconds})
+
+
+def _newest(directory: Path) -> float:
+    """When the last file below ``directory`` was written; another process may remove files meanwhile."""
+    times = [0.0]
+    for folder, _, names in os.walk(directory):  # which passes over what is not there any more
+        for name in names:
+            with suppress(FileNotFoundError):
+                times.append(Path(folder, name).stat().st_mtime)
+    return max(times)

@@ -1,4 +1,4 @@
-"""What is sampled of methods, and which come first: packaged recipes (:mod:`.packaged`), then the usual ways.
+"""What is sampled of methods, and which come first: packaged recipes (:mod:`.losses`), then the usual ways.
 
 Cheap before dear: of the trials two thirds round alone and draw the front of size and damage; the last third
 learns too, at the whole budget.
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..losses import packaged_methods
 from ..methods import CUTS, QAT, ROUNDINGS, SOLVED, TUNE, Method
-from ..packaged import packaged_methods
 from ..quantities import DECODE, DISK, MEMORY
 from ..search import Search
 from ..solve import Infeasible

@@ -19,8 +19,7 @@ from ...devices.predict.subject import RATES
 from ...devices.predict.table_cost import NotMeasured, TableCost
 from ...errors import CheckpointError, InputError
 from ..quantities import DECODE, FIRST_TOKEN
-from .products import Products, Schemes
-from .timed_work import timed_work
+from .products import Products, Schemes, timed_work
 
 
 class _At(TableCost):

@@ -4,6 +4,9 @@ Decoding a token is a product with one row, the first token one with the prompt'
 one with all of theirs. Of an encoder–decoder the prompt is what its encoder reads, a text or a sound, once,
 and with it the keys and values that the decoder makes of that; the decoder has one row, for the first token
 too.
+
+What is measured of a bundle, and predicted before: tokens of a prompt or a sentence, if a model reads so
+many, new ones after a prompt, if it writes so many, and sentences of a batch.
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ from ...compress.numbers.table_scheme import rows_of
 from ...compress.sample_length import filled_length
 from ...devices.kernel_table.operation import float_product, integer_product, quantized_product
 from ...devices.predict.caches import Place
+from ...devices.predict.subject import PredictedWork
 from ...devices.predict.table_cost import NotMeasured, TableCost
+from ...runtime.bundle.bundle import Bundle
 from ..candidates import Unit
 from ..quantities import ENCODER_DECODER, FIRST_TOKEN, SENTENCES, Quantity
-from .timed_work import BATCH, prompt_tokens
 
 Schemes = Mapping[str, Scheme | None]  # by the names of modules
+PROMPT, NEW_TOKENS, BATCH = 128, 128, 32
 
 
 @dataclass(frozen=True)
@@ -114,3 +119,29 @@ class Products:
             return self.cost.seconds(float_product(rows, inputs, outputs), place)
         except NotMeasured:  # a head in float32, which no one chooses for its speed: its bytes, from memory
             return 4 * inputs * outputs / self.cost.far
+
+
+def prompt_tokens(most: int, *, filled: bool = False) -> int:
+    """Tokens of what is read by a model that reads at most so many; or always, texts being ``filled`` up."""
+    return most if filled else min(PROMPT, most)
+
+
+def timed_lengths(bundle: Bundle) -> tuple[int, int]:
+    """Tokens that are read, and new ones that are written, where ``bundle`` is timed: a decoder has one
+    context for both.
+    """
+    if bundle.kind == "encoder":
+        return prompt_tokens(bundle.encoder.max_length, filled=bundle.encoder.filled), NEW_TOKENS
+    if bundle.kind == "decoder":
+        half = bundle.decoder.context_length // 2
+        return prompt_tokens(half), min(NEW_TOKENS, half)
+    both = bundle.encoder_decoder
+    return prompt_tokens(both.max_length), min(NEW_TOKENS, both.context_length - len(both.prompt))
+
+
+def timed_work(anatomy: Anatomy) -> PredictedWork:
+    """The same of a model without a bundle."""
+    decoder = anatomy.kind == "decoder"
+    most = anatomy.max_positions // 2 if decoder else anatomy.max_positions
+    read = prompt_tokens(most, filled=not decoder and filled_length(anatomy) is not None)
+    return PredictedWork(read, min(NEW_TOKENS, most), BATCH)

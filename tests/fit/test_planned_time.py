@@ -15,7 +15,7 @@ from edgepress.fit.api import plan_fit
 from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
-from edgepress.fit.found_recipe import recipe_of
+from edgepress.fit.choices import recipe_of
 from edgepress.fit.methods import METHODS, Method
 from edgepress.fit.planned_time import (
     cutting_seconds,

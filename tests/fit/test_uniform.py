@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.fit.candidates import Option, Space, Unit
+from edgepress.fit.choices import solve_uniform
 from edgepress.fit.solve import Infeasible, Limit, Solution
-from edgepress.fit.uniform import solve_uniform
 
 
 def unit(name: str, *options: tuple[str | None, float, float], is_table: bool = False) -> Unit:

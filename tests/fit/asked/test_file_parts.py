@@ -13,8 +13,8 @@ from edgepress.compress.model.weights import WeightSource
 from edgepress.errors import CalibrationError, InputError
 from edgepress.files.storage import sha256_file
 from edgepress.fit.asked import file_parts
-from edgepress.fit.asked.file_kinds import files_of
 from edgepress.fit.asked.file_parts import FileKind, split_files
+from edgepress.fit.asked.given import files_of
 from edgepress.fit.asked.texts import Texts
 from edgepress.runtime.images.image_file import image_files, open_image
 from edgepress.terminal.progress import Silent

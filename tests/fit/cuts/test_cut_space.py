@@ -18,8 +18,7 @@ from edgepress.fit.candidates import Option, space_of
 from edgepress.fit.cuts import cut_space as cut_space_module
 from edgepress.fit.cuts.cut_losses import part_name
 from edgepress.fit.cuts.cut_space import CutSpace, lost, with_cuts
-from edgepress.fit.cuts.possible import BLOCK, cuts_of
-from edgepress.fit.cuts.profile import Profile
+from edgepress.fit.cuts.possible import BLOCK, Profile, cuts_of
 from edgepress.fit.losses import LINEAR_SCHEMES, Losses
 from edgepress.fit.solve import GAP, Limit, Solution, solve
 from edgepress.fit.table_losses import TABLE_SCHEMES

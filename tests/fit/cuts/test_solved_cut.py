@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from edgepress.compress.model.weights import WeightSource
 from edgepress.fit.candidates import Space, space_of
-from edgepress.fit.cuts.cut_space import lost, with_cuts
-from edgepress.fit.cuts.possible import cuts_of
-from edgepress.fit.cuts.profile import Profile
-from edgepress.fit.cuts.solved_cut import solved_profile
+from edgepress.fit.cuts.cut_space import lost, solved_profile, with_cuts
+from edgepress.fit.cuts.possible import Profile, cuts_of
 from edgepress.fit.solve import Limit, Table
 
 from .test_cut_space import losses_of

@@ -28,8 +28,7 @@ from edgepress.fit.budgets import Budget
 from edgepress.fit.job import Job
 from edgepress.fit.methods import CUTS, Method
 from edgepress.fit.outer.outer_search import OuterSearch, _Claim
-from edgepress.fit.outer.ray_workers import RayWorkers
-from edgepress.fit.outer.worker import outer_search, share
+from edgepress.fit.outer.worker import RayWorkers, outer_search, share
 from edgepress.fit.quantities import DECODE, DISK
 from edgepress.terminal.progress import Silent
 

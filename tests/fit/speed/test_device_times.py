@@ -24,13 +24,12 @@ from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import Space, space_of
 from edgepress.fit.corrections import Corrections
 from edgepress.fit.cuts.cut_space import with_cuts
-from edgepress.fit.cuts.possible import cuts_of
-from edgepress.fit.cuts.profile import Profile
+from edgepress.fit.cuts.possible import Profile, cuts_of
 from edgepress.fit.methods import METHODS
 from edgepress.fit.quantities import DECODE, DISK, FIRST_TOKEN, Quantity
 from edgepress.fit.solve import Infeasible, Solution, Table, solve_any
 from edgepress.fit.speed.device_times import costs_of, times_of
-from edgepress.fit.speed.timed_work import timed_lengths
+from edgepress.fit.speed.products import timed_lengths
 from edgepress.runtime.bundle.bundle import Bundle
 
 from ...devices.kernel_table.tables import COMPUTING, plain_seconds, small_table

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from edgepress.errors import InputError
-from edgepress.fit.outer.ray_workers import RayWorkers
-from edgepress.fit.outer.worker import work_on
+from edgepress.fit.outer.worker import RayWorkers, work_on
 from edgepress.terminal.progress import Silent
 
 

@@ -12,7 +12,7 @@ import pytest
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.calibration import Calibration, calibration_from
 from edgepress.errors import CalibrationError
-from edgepress.fit.asked.kept_calibration import kept_calibration
+from edgepress.fit.asked.given import kept_calibration
 from edgepress.runtime.text.tokenizer import Tokenizer
 
 SETTINGS = {"samples": 6, "length": 16, "seed": 1, "batch_size": 4}

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from edgepress.compress.model.weights import WeightSource
-from edgepress.fit.cuts import profile
-from edgepress.fit.cuts.possible import cuts_of
-from edgepress.fit.cuts.profile import Profile
+from edgepress.fit.cuts import possible
+from edgepress.fit.cuts.possible import Profile, cuts_of
 
 
 @pytest.mark.parametrize(
@@ -29,5 +28,5 @@ def test_many_blocks_are_counted(
     cuts = cuts_of(WeightSource.open(pico_llama))
     found = Profile(kept, removed)
     assert found.line(cuts) == "; ".join(found.lines(cuts))
-    monkeypatch.setattr(profile, "_SAID", 1)
+    monkeypatch.setattr(possible, "_SAID", 1)
     assert found.line(cuts) == said

@@ -14,12 +14,12 @@ from edgepress.compress.recipe_files import FOLDER
 from edgepress.fit.asked.wish import Wish
 from edgepress.fit.budgets import Budget
 from edgepress.fit.candidates import space_of
-from edgepress.fit.found_recipe import recipe_of
+from edgepress.fit.choices import recipe_of
 from edgepress.fit.job import Job
+from edgepress.fit.losses import given_by, packaged_methods, packaged_recipe
 from edgepress.fit.methods import Method
 from edgepress.fit.outer.method_space import PRESETS, first_of
 from edgepress.fit.outer.outer_search import OuterSearch
-from edgepress.fit.packaged import given_by, packaged_methods, packaged_recipe
 from edgepress.fit.quantities import DISK
 from edgepress.terminal.progress import Silent
 
