@@ -69,7 +69,7 @@ def test_a_broken_plugin_raises_its_own_error(folder: Path) -> None:
     ("package", "expected"),
     [
         ("compress.passes", {"rtn", "gptq", "prune", "awq"}),
-        ("compress.model.families", {"llama", "bert"}),
+        ("compress.model.families", {"gemma", "bert"}),
         ("export.formats", {"awq", "bitnet", "gguf", "gptq", "onnx", "onnx_hub"}),
     ],
 )

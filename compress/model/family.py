@@ -1,4 +1,4 @@
-"""From a config and tensor shapes to an ``Anatomy``, through the family file that ``model_type`` names."""
+"""From a config and tensor shapes to an ``Anatomy``, through the row or file of its ``model_type``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ...errors import CheckpointError, UnknownName
 from .anatomy import Anatomy, Shapes
 from .families._config import SizeKeys
 from .families._experts import ExpertNames
+from .families._llama_rows import ROWS, LlamaRow
 from .pooling import STAGES
 
 Reads = Literal["text", "images", "sounds"]
@@ -130,13 +131,18 @@ def size_keys(config: Mapping[str, Any]) -> SizeKeys:
     return keys
 
 
-def _family(config: Mapping[str, Any]) -> ModuleType:
+def family_names() -> list[str]:
+    """Every ``model_type`` that has a row or a file."""
+    return sorted({*ROWS, *plugins.names(FAMILIES)})
+
+
+def _family(config: Mapping[str, Any]) -> ModuleType | LlamaRow:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise CheckpointError(
-            "config.json has no model_type", fix=f"known families: {', '.join(plugins.names(FAMILIES))}"
+            "config.json has no model_type", fix=f"known families: {', '.join(family_names())}"
         )
-    known = plugins.names(FAMILIES)
+    known = family_names()
     if model_type in PAIRS:
         raise CheckpointError(
             f"a {model_type} model is two encoders, of texts and of images, which are compressed one by one",
@@ -145,4 +151,4 @@ def _family(config: Mapping[str, Any]) -> ModuleType:
     if model_type.replace("-", "_") not in known:
         # Without the nearest: a family of a similar name is another network.
         raise UnknownName("model family", model_type, known, fix=f"known: {', '.join(known)}")
-    return plugins.load(FAMILIES, model_type, "model family")
+    return ROWS.get(model_type.replace("-", "_")) or plugins.load(FAMILIES, model_type, "model family")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from ..anatomy import Anatomy, Shapes
 from ._config import FULL, SLIDING, alternating_windows, head_size, rope_of_kind
 from ._llama_like import llama_like
+from ._llama_rows import ROWS
 from ._tensors import Config, integer, number
-from .olmo2 import FAMILY
 
 DEFAULT_WINDOW, INTERVAL = 4096, 4
 THETA = 500_000.0
@@ -21,4 +21,4 @@ def anatomy(config: Config, shapes: Shapes) -> Anatomy:
     theta, size = number(config, "rope_theta", THETA), head_size(config)
     local, whole = (rope_of_kind(config, kind, theta, size) for kind in (SLIDING, FULL))
     turned = [whole if window is None else local for window in windows]
-    return llama_like(config, shapes, FAMILY, windows=windows, ropes=turned)
+    return llama_like(config, shapes, ROWS["olmo2"].form, windows=windows, ropes=turned)

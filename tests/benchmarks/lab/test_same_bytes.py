@@ -12,6 +12,7 @@ from edgepress.benchmarks.lab.same_bytes.hash_comparison import compare_records
 from edgepress.benchmarks.lab.same_bytes.pico_families import MODELS
 from edgepress.benchmarks.lab.same_bytes.pico_models import make_subjects
 from edgepress.compress.model.families import __path__ as families
+from edgepress.compress.model.families._llama_rows import ROWS
 from edgepress.compress.passes import __path__ as passes
 from edgepress.compress.pipeline.pass_names import PASS_ALIASES
 
@@ -54,7 +55,7 @@ def test_every_pass_and_every_family_has_a_case() -> None:
     used = {str(step["pass"]) for case in cases for step in case.passes}
     used |= {PASS_ALIASES[name].name for name in used & PASS_ALIASES.keys()}
     assert plug_ins(passes) <= used
-    assert plug_ins(families) <= {MODELS[case.model][0].replace("-", "_") for case in cases}
+    assert plug_ins(families) | set(ROWS) <= {MODELS[case.model][0].replace("-", "_") for case in cases}
     assert {case.model for case in demo_cases()} == {"smollm2", "minilm"}
     assert len({case.name for case in cases}) == len(cases)
 
