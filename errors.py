@@ -6,8 +6,6 @@ device or execution provider, 5 refused by policy, 6 out of disk, RAM or VRAM, 7
 signal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 This one small loader serves passes, families, export formats and slices. No decorators, no tables to edit.
 """
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a shell completes beside options: recipes, schemes, passes, formats, targets and models, by name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -5,8 +5,6 @@ A verb under a limit of address space runs in a child process, whose death is an
 Where native code cannot allocate it aborts, exits or crashes, and nothing in its process can catch that.
 """
 
-from __future__ import annotations
-
 import atexit
 import errno
 import io

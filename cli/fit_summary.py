@@ -1,7 +1,5 @@
 """What ``edgepress fit`` says of a plan, and of what it found."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..terminal.progress import time_in_words

@@ -2,8 +2,6 @@
 all verbs share comes last.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import click

@@ -2,8 +2,6 @@
 export writes it, and what there are no words for, is shown as it is.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import groupby

@@ -3,8 +3,6 @@
 A floor is imported only when its verb runs, so that ``--help`` answers at once.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

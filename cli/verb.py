@@ -2,8 +2,6 @@
 old spellings of options, which work and are not shown.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Mapping
 from functools import wraps

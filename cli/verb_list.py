@@ -1,7 +1,5 @@
 """The verbs and what each does, in groups as a user looks for them, and the variables that all read."""
 
-from __future__ import annotations
-
 import click
 
 # In the order in which a model goes through them; the four that most people need come first.

@@ -4,8 +4,6 @@ that fit the model.
 ``--max-time``: one bound for all passes of a recipe that learn, in the place of those that they have.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Sequence

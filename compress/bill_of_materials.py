@@ -5,8 +5,6 @@ with their versions. What is not known is said to be. Nothing in it depends on t
 input, recipe and versions give the same bytes, and the serial number is derived from them.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Mapping
 from functools import cache

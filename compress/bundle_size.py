@@ -1,7 +1,5 @@
 """What a planned checkpoint will take as a bundle: codes with float16 scales, all else in float32."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import prod
 

@@ -3,8 +3,6 @@
 Nothing in it depends on the clock or the machine: the same input, recipe and seed give the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ codes, the statistics of its inputs, and the larger of two working sets, the for
 a pass says it needs for its largest group of layers.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate

@@ -2,8 +2,6 @@
 that these are prepared.
 """
 
-from __future__ import annotations
-
 from .model.hearing.feature_extractor import require_log_mel
 from .model.hearing.speech_prompt import words_of
 from .model.image_processor import require_preprocessing

@@ -2,8 +2,6 @@
 its groups, for which config and headers of the model suffice: torch need not be there yet.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path

@@ -5,8 +5,6 @@ task. Names and texts come from a model's files: in the front matter they are va
 links or HTML. A card prints only commands that work where it lies.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether the passes of a recipe can work on a model of such shapes, such a kind and such a cache."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -2,8 +2,6 @@
 schema of a file.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """The plan of a compression: what it does and will cost in memory, disk and time, before it all runs."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate

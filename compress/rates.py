@@ -2,8 +2,6 @@
 the user's cache, so that the same command has the same plan.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import inspect

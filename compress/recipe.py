@@ -12,8 +12,6 @@ head: W4A16-g32             # a head that is not the embedding, where it differs
 calibration: {source: wikipedia, samples: 128, length: 512, seed: 0}
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

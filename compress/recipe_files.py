@@ -1,7 +1,5 @@
 """Recipes as files and names, without torch: what a misspelt one should have been is said at once."""
 
-from __future__ import annotations
-
 import ast
 import difflib
 from collections.abc import Mapping, Sequence

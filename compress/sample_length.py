@@ -2,8 +2,6 @@
 the model reads at once; and what else of the model decides which text it is given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypedDict
 

@@ -13,8 +13,6 @@ that fits in it. One that main memory must serve is eight such caches, but no mo
 megabytes that a virtual machine is shown are a server's, and most of them serve others.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

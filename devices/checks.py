@@ -3,8 +3,6 @@
 Nothing heavy is imported and nothing is fetched: packages are read from their metadata.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

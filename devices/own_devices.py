@@ -3,8 +3,6 @@
 They are kept in one file of the user's configuration, ``devices.json``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -6,8 +6,6 @@ NVIDIA GPUs as ``nvidia-smi`` reports them. No GPU or no tool is an empty list; 
 loaded.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

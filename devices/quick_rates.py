@@ -2,8 +2,6 @@
 second in a child process, as time of the processor, in which other work does not count.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -8,8 +8,6 @@ Waits until a machine is cool and quiet, for a bounded time, and says what speak
 A sensor that is missing is a doubt, not a reason to wait.
 """
 
-from __future__ import annotations
-
 import os
 import time
 import warnings

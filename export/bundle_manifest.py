@@ -2,8 +2,6 @@
 every file is added when all are there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

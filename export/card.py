@@ -4,8 +4,6 @@ What every export has beside what its format writes: the files that go with the 
 of materials, and the manifest with the hash of every file.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

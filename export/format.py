@@ -4,8 +4,6 @@ First ``prepare``, before anything is written; then ``write``; then ``check``, u
 proof. The output is staged and published whole after that, or not at all.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar

@@ -1,7 +1,5 @@
 """``ExportJob``: one export as every format sees it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ with the components, which for an encoder–decoder are its two graphs. Beside i
 the hash of every file, and each variant is the whole bundle, which edgepress runs too.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``open_job``: the checkpoint that is exported, found and checked before anything is written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What an export needs of the machine, found from the checkpoint's shapes before any weight is read."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import prod
 

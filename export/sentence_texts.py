@@ -2,8 +2,6 @@
 adds, held against ``tokenizer.json``, whose ids are those of a bundle, and the prompts in front of a text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

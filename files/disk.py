@@ -6,8 +6,6 @@ A rename may reach the disk before the bytes of what is renamed. Who publishes a
 its files and directories first, and afterwards for the directory that holds the new name.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

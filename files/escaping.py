@@ -5,8 +5,6 @@ cursor that moves up), a right-to-left override shows another order than the one
 knows links and HTML.
 """
 
-from __future__ import annotations
-
 import re
 
 LINE_LIMIT = 4000

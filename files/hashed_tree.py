@@ -1,7 +1,5 @@
 """Directories by the hashes of their files: as a manifest lists them, and held against it."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping

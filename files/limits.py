@@ -1,7 +1,5 @@
 """Bounds that every floor must keep to: of numbers that a caller chooses, and of this process's memory."""
 
-from __future__ import annotations
-
 import sys
 
 from ..errors import InputError

@@ -5,8 +5,6 @@ is somebody's own: it is refused, and stays as it is. The system frees the lock 
 the file that it leaves is taken over.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

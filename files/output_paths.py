@@ -5,8 +5,6 @@ What an earlier run left in an output, for ``--overwrite`` to replace: the manif
 names as they were written. Anything else in there is somebody's own.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping

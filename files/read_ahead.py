@@ -3,8 +3,6 @@
 A GPU computes a block while the weights of the next come from disk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar

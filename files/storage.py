@@ -1,7 +1,5 @@
 """Files: hashes, contained names, regular files alone, and atomic writes."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

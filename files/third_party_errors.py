@@ -5,8 +5,6 @@ Some libraries raise bare ``Exception`` for a broken file, and a panic in native
 What says of itself that memory ran out is no bad input: native code says it in words.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """``fit_model``: budgets in, the best artifact out, whole or not at all; ``plan_fit``: the plan of that."""
 
-from __future__ import annotations
-
 import platform
 import tempfile
 import time

@@ -2,8 +2,6 @@
 ``100 tok/s``, ``here=100,pi=20``, ``0.2J@raspberry-pi-5``.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

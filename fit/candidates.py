@@ -4,8 +4,6 @@ A unit is a group of linears that read the same inputs, which get one scheme sin
 one matrix; the embedding; or a head of its own. What makes states of an image stays in float.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf

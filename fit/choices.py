@@ -7,8 +7,6 @@ A choice as a plain recipe, which ``compress -r`` repeats: the scheme of every l
 head, and how the codes are found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -5,8 +5,6 @@ Damage is predicted of one change at a time, linears rounded by GPTQ; what learn
 changes do to one another, is a factor that the first trial of each method measures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf

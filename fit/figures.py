@@ -1,7 +1,5 @@
 """What a measurement line says of the quantities that are bounded, by the keys of their budgets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..benchmarks.records.record import Measurement

@@ -1,7 +1,5 @@
 """``Job``: what is known of a wish before anything is measured."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 those of other processes, of a run that was stopped, or for other budgets of the same model and text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

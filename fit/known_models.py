@@ -1,7 +1,5 @@
 """Which models there are figures for, so that budgets of them mean something; all others are refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from ..compress.model.anatomy import Anatomy

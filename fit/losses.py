@@ -12,8 +12,6 @@ Those whose passes change nothing but how weights are stored, in schemes that ar
 damage are predicted as of any choice, of one option for each part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``Method``: how the codes of a choice are found, which does not add up over the parts of a model."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

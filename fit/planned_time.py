@@ -2,8 +2,6 @@
 this machine. No text is read, and the model is not opened again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``Quantity``: what can be bounded, of which models, and in which units people write it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Why the choice is what it is: which unit got what, and what more or less of each budget would bring.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

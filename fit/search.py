@@ -2,8 +2,6 @@
 is predicted, or rounds or time end.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

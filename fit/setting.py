@@ -1,7 +1,5 @@
 """``Setting``: what all trials of a run share, and by what a trial is identified."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ exactly by HiGHS (Huangfu and Hall 2018, "Parallelizing the dual revised simplex
 What no choice can keep is answered too: how far each limit alone would have to give way.
 """
 
-from __future__ import annotations
-
 import ctypes
 import math
 import os

@@ -6,8 +6,6 @@ left, which may learn from the original, is a model like any other, with losses 
 so far.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property

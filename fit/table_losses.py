@@ -7,8 +7,6 @@ the rows of frequent tokens are rounded alone, too: what a table in two parts
 the scheme of the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

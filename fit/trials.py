@@ -3,8 +3,6 @@ the hash of all that decides on it. Each step of it is whole or not there: a kil
 last one, and none runs twice.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

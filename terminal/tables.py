@@ -1,7 +1,5 @@
 """Tables on a terminal: where it is too narrow for the words of one, a line or more for each row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from rich.console import Console, ConsoleOptions, RenderableType

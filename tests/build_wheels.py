@@ -7,8 +7,6 @@ read back from it. A processor other than this one needs a cross compiler: ``aar
 The URLs of the metadata come from whoever publishes: ``make wheel ADDRESS=https://HOST/OWNER/edgepress``.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -5,8 +5,6 @@ Where no service of vulnerabilities answers, it says that nothing was audited: p
 a success.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

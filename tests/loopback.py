@@ -4,8 +4,6 @@
 no option for tests. Where there is no sshd, the tests that need one are skipped and say so.
 """
 
-from __future__ import annotations
-
 import getpass
 import os
 import shlex

@@ -1,7 +1,5 @@
 """What `make wheel` refuses to call a wheel for every Linux."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The changelog has the form of Keep a Changelog, and its newest version is the one that is installed."""
 
-from __future__ import annotations
-
 import re
 from datetime import date
 from pathlib import Path

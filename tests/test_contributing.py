@@ -1,7 +1,5 @@
 """The guide's examples are used as it says: each is written into a copy of the package and run there."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

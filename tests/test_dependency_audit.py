@@ -1,7 +1,5 @@
 """The audit fails on known holes and on exceptions that have ended; without an answer there is none."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The typed tree: exit codes, messages of three parts, the nearest name, the missing extra."""
 
-from __future__ import annotations
-
 import json
 
 import edgepress

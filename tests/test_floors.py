@@ -4,8 +4,6 @@ Also the rules that keep a house safe: nothing swallows unknown errors, nothing 
 model's own code.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass

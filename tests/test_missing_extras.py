@@ -1,7 +1,5 @@
 """A machine with the core install alone: every verb that needs more says which extra brings it."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

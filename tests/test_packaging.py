@@ -1,7 +1,5 @@
 """What is packaged is what the folders hold; the command line loads a verb's floor only when it runs."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Plug-ins are files: listed, loaded by name, and broken ones speak for themselves."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The README is short, and held to the code: its commands, its Python names and its links exist."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/threats.md: fifty bars in order, each with tests and programs that exist."""
 
-from __future__ import annotations
-
 import ast
 import re
 from functools import cache

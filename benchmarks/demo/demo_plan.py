@@ -1,7 +1,5 @@
 """What the demo runs: its models with the versions that are made of them, and how much is measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any

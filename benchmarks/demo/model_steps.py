@@ -1,7 +1,5 @@
 """The steps of one of the demo's models, from recipes to measurements; each call is the public API's."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict

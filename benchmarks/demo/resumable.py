@@ -5,8 +5,6 @@ inputs. A step whose identity is unchanged and whose result still verifies is sk
 again.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ MiniLM becomes versions of 8 and 4 bits, and SmolLM2 of 8, 4 and 3. Each is comp
 compared with the fp32 export of the original on held-out text; last, all of a model take turns being timed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ are. Files for texts that no package carries are named by --text; where one is m
 is left out.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

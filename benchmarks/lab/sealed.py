@@ -9,8 +9,6 @@ other authors' on other matters: 293 news items of the Australian Broadcasting C
 package of the demo corpus carries and nothing else here reads. Its hash is committed. Passes are refused it.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path

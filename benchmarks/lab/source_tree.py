@@ -7,8 +7,6 @@ Made to compare two checkouts. A checkout is read as text; nothing of it is run 
 passes and options.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import json

@@ -1,7 +1,5 @@
 """What the report draws of one version alone: error and bits by layer, time by operator, learning curves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

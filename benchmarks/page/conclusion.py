@@ -4,8 +4,6 @@ Speed is called faster or slower only from an interleaved comparison (``compare`
 separate runs are set side by side with their numbers, and the sentence says that the runs were separate.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..records import conditions

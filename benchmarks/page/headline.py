@@ -1,7 +1,5 @@
 """Which versions no other beats, which one a report speaks about first, and how much faster it is."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

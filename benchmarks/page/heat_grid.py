@@ -3,8 +3,6 @@
 Horizontal bars as inline SVG: a label, a length and a number each.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

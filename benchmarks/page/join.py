@@ -8,8 +8,6 @@ the same conditions the newest line of a subject replaces the older ones whole, 
 best number of several runs.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

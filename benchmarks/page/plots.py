@@ -1,7 +1,5 @@
 """What the report plots: accuracy against size and accuracy against speed, each with its Pareto front."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ They have columns, a table and plots of their own, and never stand in one column
 file of predictions is read as a stranger's text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ A number from an invalid line keeps its digits but carries the mark, and counts 
 column nor for the Pareto front.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The report's sections as plain data, worked out before the template runs, and what they do not say."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The few large numbers beside the verdict, each with its interval, and with a mark where it is noisy."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Gates on quality: limits that a measurement must keep, so that a build fails when a model got worse."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -6,8 +6,6 @@ memory is bounded by one window of each. The first token of a window has no pred
 independent of each other. Models that split a text differently are compared by bits per byte alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ linear probe come first: single words say little about sentences, and deleting b
 Rated pairs of words are measured as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -2,8 +2,6 @@
 repository. The hub shows results on data sets that are benchmarks there, which the user alone can know.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -6,8 +6,6 @@ records the verdict in ``compare["text"]``.
 Every metric of tokens on what decoders write of something that their encoders read, sounds or texts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 

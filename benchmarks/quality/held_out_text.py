@@ -6,8 +6,6 @@ Spread over the whole text by default: sixteen windows of one article would say 
 Whether two models can be compared on a text, by their headers: before anything of them is loaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Protocol
 

@@ -9,8 +9,6 @@ Answers of an original that are computed once: rows of numbers, and replies. Wha
 place is looked at before it is taken for them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

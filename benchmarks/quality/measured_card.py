@@ -5,8 +5,6 @@ anything was measured. So the directory stays as it was written, and the card th
 file of its own, for the model's repository.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

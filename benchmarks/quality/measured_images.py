@@ -2,8 +2,6 @@
 agreement of its labels, of the same image files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ What an encoder or a classifier does with a few built-in sentences, beside its o
 nearest neighbours of each, or its label.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field

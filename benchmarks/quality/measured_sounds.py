@@ -2,8 +2,6 @@
 sounds, whose words both are given one after the other.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ the labels on paragraphs, or on the rows of a ``.jsonl`` file that have a ``labe
 right ones. Encoder–decoders: :mod:`.measured_pairs`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

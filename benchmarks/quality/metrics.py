@@ -19,8 +19,6 @@ for its interval. A row is a window's ``(sum, tokens, bytes)``, a sentence's or 
 pair's ``(number, rating)``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a validation needs of this machine, from the shapes of both models: nothing of them is loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod

@@ -2,8 +2,6 @@
 original's and the subject's, from one pass over one input.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Both are kept row by row (a window, a sentence, a word pair), so that the interv
 from paired resampling: a hard window is hard for both and does not widen it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

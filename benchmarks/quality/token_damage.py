@@ -1,8 +1,6 @@
 """What each token of a text lost: both models read it once, and metrics and slices take their sums from
 that."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

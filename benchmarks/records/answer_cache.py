@@ -9,8 +9,6 @@ What decides on the bits of a model's answers: its files, the code and the libra
 them, and the processor.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

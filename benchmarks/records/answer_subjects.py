@@ -6,8 +6,6 @@ States are as wide as the model and logits as its vocabulary, of SmolLM2 85 time
 remembered by the former (:mod:`..quality.known_original`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """A bundle under measurement: its logits and embeddings come from the runtime that ships, without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path

@@ -3,8 +3,6 @@
 transformers' decoders cut in front of their heads: see :mod:`.answer_subjects`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """A checkpoint under measurement, dense or compressed: its logits, embeddings and labels come from torch."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 Numbers as people read them: as many digits as they carry, thin thousands, one unit for a column.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ against them.
 came afterwards.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Sequence
 from itertools import pairwise

@@ -3,8 +3,6 @@
 Joules stand as they were counted, window by window, so that every figure of energy can be worked out again.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,7 +1,5 @@
 """A bundle or checkpoint of a model that reads images, under measurement: its embeddings or labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path

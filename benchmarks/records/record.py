@@ -4,8 +4,6 @@ A run is a ``.jsonl`` file, or a directory of them. Lines about the same artifac
 ``subject.manifest_sha256``; a quality line and a latency line of one bundle are joined by it.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import uuid

@@ -1,7 +1,5 @@
 """A bundle or checkpoint of a model that hears, under measurement: logits of what it writes of a sound."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path

@@ -5,8 +5,6 @@ not stated goes alone, at the cost of reading the whole model. It writes no repl
 pass for every token.
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ A percentile p of n samples rests on n·(1 - p) of them. Below ten it is an anec
 samples and p99 for 1000; otherwise they are null and the reason is given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Literal
 

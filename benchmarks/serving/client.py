@@ -4,8 +4,6 @@ Answers are read as a stranger's text: lines, replies and their number of events
 another form is an error. A slow drip within these bounds ends with the run's own limit of time.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 import time

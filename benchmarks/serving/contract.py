@@ -4,8 +4,6 @@ The server speaks OpenAI's API over HTTP on the loopback: ``/v1/models``, and ``
 prompt of token ids, as a stream of events; and ``/version``.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ Ctrl-C reaches the measurement alone, which then ends it; and nothing of this Py
 may be another's.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import select

@@ -5,8 +5,6 @@ while all are still busy, so that nothing is counted that ran under less load. P
 from a seed and all differ, so that no server finds one in its cache.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The measurement line of one level of load: its metrics, its conditions, and whether they may be used."""
 
-from __future__ import annotations
-
 from statistics import fmean
 from typing import Any
 

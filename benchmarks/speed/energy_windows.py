@@ -6,8 +6,6 @@ turn is a fresh process, first idle with the model loaded and then warm; two arm
 :mod:`.latency`. Joules for a token or sentence follow, in all and above idle.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

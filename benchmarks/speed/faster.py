@@ -4,8 +4,6 @@ The two are measured interleaved as ``profile`` does; a decoder is judged by its
 throughput. A failure lists what the graph, the CPU and a trace say about its cause.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What was measured against what the machine's kernel table foresaw, where there is one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

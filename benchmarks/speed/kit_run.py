@@ -4,8 +4,6 @@ table, for predictions.
 ``python -m edgepress.benchmarks.speed.kit_run KIT``
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each process gives one block, its peak memory, and last one warm load, whose sec
 count in the peak. Loads with the page cache dropped, where that can be proven, are a step of their own.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The measurement line of one arm: its metrics, its conditions, and whether the numbers may be used."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any

@@ -5,8 +5,6 @@ witnesses over the pairs: a bootstrap interval of the median ratio that leaves o
 assumes nothing about the noise and holds its level with few pairs, where a bootstrap is too bold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import comb

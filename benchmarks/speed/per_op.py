@@ -6,8 +6,6 @@ accounts for is the runtime's and the driver's own time between nodes. Each node
 the steps, so that one disturbed step does not speak for all.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

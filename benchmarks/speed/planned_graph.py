@@ -1,7 +1,5 @@
 """The nodes that the exporter will write for a model, with edgepress's own operators, as operations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby

@@ -3,8 +3,6 @@
 decoder, their attention is the standard operator.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ...compress.model.block_anatomy import Attention, BlockAnatomy

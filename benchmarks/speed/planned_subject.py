@@ -4,8 +4,6 @@ its anatomy and schemes, for a checkpoint as it is or for a model after a recipe
 The nodes are those that the exporter writes with edgepress's own operators.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from pathlib import Path

@@ -10,8 +10,6 @@ fastest product of the same kind reaches in the same run: what reads its weights
 be judged by bandwidth.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod

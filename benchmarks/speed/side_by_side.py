@@ -3,8 +3,6 @@
 What a place gives is recorded as it ends; one that fails does not stop the others.
 """
 
-from __future__ import annotations
-
 import tempfile
 import threading
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 The time of a node that runs a subgraph (``If``) is its own: what its inner nodes took is taken off.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

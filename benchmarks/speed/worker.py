@@ -15,8 +15,6 @@ On Linux ``ru_maxrss`` survives ``exec`` and so begins at the size of whoever st
 ``VmHWM`` belongs to the new address space and does not.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

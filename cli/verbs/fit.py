@@ -1,7 +1,5 @@
 """``edgepress fit MODEL --max-disk 60MB … -o OUT``: budgets in, the best artifact out."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

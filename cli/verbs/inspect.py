@@ -1,7 +1,5 @@
 """``edgepress inspect PATH``: what a checkpoint or bundle holds, without loading its weights."""
 
-from __future__ import annotations
-
 from collections import Counter
 from math import prod
 from pathlib import Path

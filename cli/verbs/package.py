@@ -1,7 +1,5 @@
 """``edgepress package BUNDLE… -o NAME.ortpackage``: an ONNX Runtime model package of several bundles."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """``edgepress report``: one self-contained HTML page from measured runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """``edgepress sign``: a signature over every file of a bundle or checkpoint, the manifest included."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

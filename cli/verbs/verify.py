@@ -1,7 +1,5 @@
 """``edgepress verify``: every file that edgepress wrote into a directory, and the signature over them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

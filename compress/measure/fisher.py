@@ -6,8 +6,6 @@ distance. The gradients come from :mod:`edgepress.compress.pipeline.backward_swe
 other files of this room say what is added up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable

@@ -4,8 +4,6 @@ float16 has few exponents: where it is computed in, a loop has to scale its loss
 has no such loop does not choose it.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 

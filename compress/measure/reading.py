@@ -5,8 +5,6 @@ Names that begin with ``maps.`` are attention modules, whose maps are read; they
 transformers' eager form, which the model has for as long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any

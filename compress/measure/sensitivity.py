@@ -27,8 +27,6 @@ there of the loss of :mod:`.fisher`:
   2015, arXiv 1503.05671): ``½ Σ_o E[d_o²] E[Δy_o²]``. A model-wide choice of widths goes by it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -2,8 +2,6 @@
 are known ones, and sizes are those that the tensors have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

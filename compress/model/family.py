@@ -1,7 +1,5 @@
 """From a config and tensor shapes to an ``Anatomy``, through the row or file of its ``model_type``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Literal

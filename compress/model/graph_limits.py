@@ -1,7 +1,5 @@
 """Which models a graph can be built of: asked before one is compressed, and again before it is exported."""
 
-from __future__ import annotations
-
 from ...errors import CheckpointError, ShapeError, UnknownName
 from .anatomy import Anatomy
 from .block_anatomy import Attention, BlockAnatomy, Rope

@@ -2,8 +2,6 @@
 the newer ``processor_config.json``. Older files leave out what their processor's class decides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

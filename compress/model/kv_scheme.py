@@ -14,8 +14,6 @@ Attention modules call ``update`` of a cache object if they are given one. A hoo
 passes on what it gets to the cache that the caller brought, if any.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass

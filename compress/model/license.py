@@ -2,8 +2,6 @@
 word. Where they say nothing it is None, and card and bill of materials call it unknown.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import asdict, dataclass

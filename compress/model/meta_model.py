@@ -4,8 +4,6 @@ device, so that any family runs as its authors wrote it.
 Layers whose stored shapes differ from the config (pruned models) are resized.
 """
 
-from __future__ import annotations
-
 from inspect import signature
 from pathlib import Path
 from typing import Any

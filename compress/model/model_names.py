@@ -2,8 +2,6 @@
 ``.gguf`` file, a demo's name, or a hub id whose files lie in the local Hugging Face cache.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

@@ -13,8 +13,6 @@ dequantized off their old grid, where a quantizer of the same kind would reprodu
 every measurement would be a fiction.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace

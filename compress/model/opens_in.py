@@ -3,8 +3,6 @@
 Answers are of transformers 5.24 with compressed-tensors 0.20; the tests open every family in every scheme.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

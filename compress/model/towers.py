@@ -2,8 +2,6 @@
 transformers saves it by itself, in the cache.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ integers; where the codes begin at 0 the groups also have a minimum, counted in 
 subtracted. ``IQ4_NL`` has 16 uneven points, and one float16 scale for 32 inputs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -8,8 +8,6 @@ found in calibration. Gradients pass by the straight-through estimator: Bengio, 
 "Estimating or Propagating Gradients Through Stochastic Neurons", arXiv 1308.3432.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -10,8 +10,6 @@ weights (99 %, or ``percentile-99.5``) and clips the others. Scales are rounded 
 stored in before any code is computed.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch

@@ -1,7 +1,5 @@
 """What people call schemes: any case, dashes for underscores, and the names that other tools made known."""
 
-from __future__ import annotations
-
 import re
 
 # What other tools call a scheme that is one here. Q4_0, Q5_0 and Q8_0 are GGUF's own groups of 32.

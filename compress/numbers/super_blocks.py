@@ -6,8 +6,6 @@ largest; then alternately for each group the best of the neighbouring integers, 
 units that fit its codes best. What is kept is the best that was seen, as it will be stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product

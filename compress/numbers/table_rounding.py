@@ -6,8 +6,6 @@ is as it was rounded once. For that the scales of the pass are short (:func:`sho
 times each code is a number that the table's own type holds.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

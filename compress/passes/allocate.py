@@ -9,8 +9,6 @@ are kept in the manifest: the costs can be given again for another budget, and t
 in its place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 

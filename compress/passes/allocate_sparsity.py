@@ -7,8 +7,6 @@ Weighed Layerwise Sparsity", arXiv 2310.05175; the choice is a multiple-choice k
 kept in the manifest, and can be given to that pass again as its ``per_layer``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 

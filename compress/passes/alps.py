@@ -9,8 +9,6 @@ entries of ``B + V/ρ``, and ``V`` gathers what still parts them. Channels are s
 Of the pruning passes the slowest and the closest: two matrix products a round.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

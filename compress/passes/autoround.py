@@ -15,8 +15,6 @@ Batches and targets are read from disk one at a time and nothing of the whole ca
 a block whose batches do not fit the device is learned that way in any case.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar

@@ -21,8 +21,6 @@ has one set of factors, searched for the sum over the experts and a shared one, 
 tokens; what comes before down is scaled for each expert by itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import reduce
 

@@ -10,8 +10,6 @@ With ``distance: fisher`` an error of the output counts by its Fisher informatio
 al. 2021, arXiv 2102.05426) but between dimensions too. That is measured ahead, on the whole model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial

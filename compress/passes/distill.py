@@ -28,8 +28,6 @@ random with the shape of that ``config.json``. ``student_layers`` of an encoderâ
 With ``on_policy`` a share of the text is the student's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self

@@ -5,8 +5,6 @@ How: :mod:`edgepress.compress.solve.table_solving`. What is stored is each table
 on the grid, which exports round to the same codes (:mod:`edgepress.compress.numbers.table_rounding`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

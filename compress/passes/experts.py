@@ -7,8 +7,6 @@ rows. Where the router chooses groups first (DeepSeek-V3), each keeps as many. E
 keep their codes, if they have any, and their zeros. One block is in memory at a time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

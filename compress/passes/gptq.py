@@ -22,8 +22,6 @@ factor is damped ten times stronger, step by step; and a layer that still fails 
 so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self

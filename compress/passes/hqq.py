@@ -11,8 +11,6 @@ as it would be stored: a group keeps the one with the least ``Σ|e|ᵖ``, which 
 With ``power: 2`` and a strength of at most 1 nothing is set apart: plain least squares.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -11,8 +11,6 @@ expert of a mixture that is the mean over the tokens that come to it.
 checkpoint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar
 

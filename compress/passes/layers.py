@@ -6,8 +6,6 @@ or one by one by measured damage; what comes before a cut is refitted in closed 
 in plain transformers.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -11,8 +11,6 @@ The widths of all blocks are needed before the first is cut, so it is a barrier 
 that is asked for, solve, and sweep with ``UnitPruning``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self

@@ -7,8 +7,6 @@ calibration tokens, one pass and no matrix. A channel that never fired counts by
 all that did.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 

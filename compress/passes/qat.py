@@ -8,8 +8,6 @@ training ended: a layer that is quantized keeps its scheme, and its codes are th
 float are rounded to ``scheme``. What training computes with is to the bit what is stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 

@@ -17,8 +17,6 @@ cannot give their scales away (BERT, Gemma 2, BART) are refused, save with ``res
 the value heads to rotate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path

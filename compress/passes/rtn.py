@@ -7,8 +7,6 @@ ZeroQuant, Yao et al. 2022, arXiv 2206.01861): an outlier token hurts only itsel
 calibration text only schemes with static activations take something: how large these become.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar

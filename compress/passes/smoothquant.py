@@ -10,8 +10,6 @@ or one for all tokens that calibration finds: ``W8A8_STATIC``.
 ``quantize: false`` only folds, for a quantization that follows: ``gptq`` with ``scheme: W8A8``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -10,8 +10,6 @@ Beyond the paper, what is left is fitted once more with the zeros held (``fit_st
 channel absorb only what was pruned before it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 

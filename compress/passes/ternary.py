@@ -12,8 +12,6 @@ of the stored scheme are float: int8 is what training gets the weights used to, 
 in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Literal, Self

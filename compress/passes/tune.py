@@ -8,8 +8,6 @@ the last hidden states, and for a classifier of texts the KL of its labels too. 
 is held out, and the parameters that do best there are kept: at worst those the model came with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

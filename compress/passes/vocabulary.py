@@ -6,8 +6,6 @@ any other is split into shorter tokens. A decoder can no longer say what was cut
 what is written counts as what is read; a model that hears reads none, and what it writes begins with a space.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar

@@ -15,8 +15,6 @@ configs derive the size of a head from the hidden size. A head that is the embed
 norm's scales cannot be folded, and a basis of ``pca`` leaves alone the channels whose scales are unusual.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal

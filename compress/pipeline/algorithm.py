@@ -4,8 +4,6 @@ A ``BlockPass`` works on one block of the sweep; a ``ModelPass`` needs the whole
 A file in ``passes/`` defines one subclass and names it ``PASS``; the fields are the keys a recipe may set.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ writes. Each block of that adds its gradient at the encoder's states to those of
 wait beside the gradient at its inputs; through the encoder's norm their sum is that of what left the encoder.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext

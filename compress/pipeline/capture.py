@@ -5,8 +5,6 @@ Of an encoder–decoder both stacks are called at once: its decoder is given wha
 token that answers begin with, and no real state of the encoder.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Finished stages survive a kill; the last one's parts become the result.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import asdict

@@ -7,8 +7,6 @@ what it is compared with. Rows that are not finite are left out. Of experts, eac
 tokens, statuses say how many.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -10,8 +10,6 @@ A training loop takes and frees the same small blocks in every step. If the free
 every time, as it does with a fixed size, an eighth of the loop's CPU time would be page faults.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -2,8 +2,6 @@
 the encoder of an encoder–decoder makes of it can be kept, for models that differ in the decoder alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

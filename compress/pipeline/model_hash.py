@@ -2,8 +2,6 @@
 sample of the bytes that it had.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ All aliases stand here, as data: a pass that merged into another keeps its name 
 that make the other one do the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

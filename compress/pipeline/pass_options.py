@@ -3,8 +3,6 @@
 Options that moved into ``training`` are accepted where they stood.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ shards of the next, so that any pass may follow any other. :func:`assemble` join
 directory; its manifest is not written here.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field

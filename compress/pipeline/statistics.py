@@ -4,8 +4,6 @@ A statistic sees the inputs of a linear as rows ``[tokens, in]`` and keeps a fix
 is ``paired`` also sees the rows that the original model has at the same place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Protocol
 

@@ -6,8 +6,6 @@ the inputs of the next. Activations live on disk between blocks: peak memory is 
 one batch, whatever the model's size.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Mapping, Sequence

@@ -7,8 +7,6 @@ status. A Gram that does not factor is damped ten times stronger, step by step; 
 pruned by magnitude and says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar

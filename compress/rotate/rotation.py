@@ -20,8 +20,6 @@ front make it as good on average for every direction. A size ``2ᵏ · m`` gets 
 random orthogonal matrix of order m (576 = 64 · 9). All are float64.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

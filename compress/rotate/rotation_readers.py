@@ -5,8 +5,6 @@ rotated model, where scales are fused into the readers. One block is in memory a
 reader: rows that some of them read, and rows of the weights of all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -12,8 +12,6 @@ to optimality (:mod:`.knapsack`); with protected groups of text the choice that 
 (:mod:`.knapsack`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

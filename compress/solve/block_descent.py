@@ -4,8 +4,6 @@ An iterate is judged by its loss beside that of the first iterate on the same ba
 harder than others do not decide what is best.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

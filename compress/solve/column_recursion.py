@@ -6,8 +6,6 @@ A column changes only a few behind it by itself, since a vector times a row is s
 columns change the rest of a block that fits the cache, and those of a block all columns behind it.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -7,8 +7,6 @@ the factorization and the triangular inverse are done in place, and U is read of
 rows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

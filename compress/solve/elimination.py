@@ -16,8 +16,6 @@ the last stage of Meng et al. 2024, "ALPS: Improved Optimization for Highly Spar
 Language Models", arXiv 2406.07831). A step costs one matrix product, and no step makes the error larger.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -17,8 +17,6 @@ Readers of one link may read different tokens: each expert those that come to it
 then the sum over the groups of readers, each by its own statistics and as its share of all tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 

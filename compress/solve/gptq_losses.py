@@ -15,8 +15,6 @@ bits is often what they help most. Here each linear has the factors of its own G
 the pass searches them for all readers of a link together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

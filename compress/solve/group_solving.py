@@ -29,8 +29,6 @@ and up of all of them are there in one run, and in another those of down, as far
 room: beside the block as much as its experts weigh in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch

@@ -13,8 +13,6 @@ for each of them the best choice is exact. The best choice that was met is retur
 weights prove: no choice whatever has a smaller largest loss.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ A large layer is worked on a few rows at a time, and an anchor is found again wh
 in memory beside the weight is its offsets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -16,8 +16,6 @@ There the first may be divided by a factor and the second multiplied by it
 - where a norm stands between the two, that norm and o, or down.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

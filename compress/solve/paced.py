@@ -1,7 +1,5 @@
 """Progress through a call that cannot be looked into, as one of LAPACK: at the pace of such work here."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

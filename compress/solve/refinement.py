@@ -13,8 +13,6 @@ inputs, ``(w − q) H (w − q)ᵀ`` for each row, and neither can make it large
   cannot be stored, or is no better once rounded, keep their scales.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -2,8 +2,6 @@
 (:mod:`edgepress.compress.measure.sensitivity`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor

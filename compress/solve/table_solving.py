@@ -16,8 +16,6 @@ An encoder–decoder reads one table in both stacks: ``F`` is the sum over both,
 written, of which there is at least as much text as of a decoder's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

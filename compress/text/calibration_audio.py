@@ -3,8 +3,6 @@ decoder writes. The words to ``NAME.wav`` are in ``NAME.txt``; where they begin 
 in ``<|de|><|transcribe|><|notimestamps|> Guten Tag``, these stand in front and not those of the settings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which rows of a text a model is calibrated with: windows of its whole stream, or texts of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 

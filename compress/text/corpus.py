@@ -5,8 +5,6 @@ A ``.jsonl`` file holds a document per line (:mod:`.jsonl_rows`). Any other file
 (separated by blank lines) are its documents. A directory is all its ``.txt`` and ``.jsonl`` files, by name.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence

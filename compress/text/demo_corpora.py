@@ -7,8 +7,6 @@ by article: no sentence of a held-out article is ever calibrated with. WordSim-3
 arXiv:1408.3456, 2014) rates similarity proper. Both are on a scale from 0 to 10.
 """
 
-from __future__ import annotations
-
 import bz2
 import html
 import re

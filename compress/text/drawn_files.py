@@ -3,8 +3,6 @@
 Calibration with images: so many of a folder's, drawn by seed, as the model's processor prepares them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ It may have the ``label`` of its text, its ``group``, or the ``target`` that a m
 a model that reads one text and writes another, rows may as well call the two ``input`` and ``output``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``LogMel``: the spectra that a model is given of a sound, as numbers that a config has."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 RATE = 16_000  # samples a second, of every model that is known here

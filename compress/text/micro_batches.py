@@ -6,8 +6,6 @@ What is held out is never learned from: it shows when training stopped to help.
 may look at first, so that what is chosen on one is judged on the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ Nothing calibrates with it or learns from it, so that one number says what a ste
 read; a calibration text that holds it is refused. The first :data:`TOKENS` tokens of each text are taken.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The spectra that a model is given of a sound, in the numbers of transformers' extractor."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

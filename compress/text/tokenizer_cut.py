@@ -11,8 +11,6 @@ Token ids in a model's settings: which it cannot do without, and what they becom
 begins and ends with, what is never written, and of a Whisper its languages and tasks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

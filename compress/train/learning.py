@@ -5,8 +5,6 @@ from the original's outputs. Part of the calibration text is held out, and the p
 are kept: at worst those that the model came with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

@@ -9,8 +9,6 @@ rate; where losses are scaled, a gradient that overflows only passes over its st
 learns from its share of every step.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence

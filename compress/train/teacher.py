@@ -2,8 +2,6 @@
 memory; or asked again every time, where its answers are larger than it is worth to keep.
 """
 
-from __future__ import annotations
-
 import gc
 import hashlib
 from collections.abc import Iterator, Sequence

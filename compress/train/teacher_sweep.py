@@ -6,8 +6,6 @@ How much memory a student needs that is held whole, and one whose blocks are rea
 teacher before it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext

@@ -9,8 +9,6 @@ corrected where its own leads. For a share of the micro-batches the text after a
 student's own, sampled as it is at the time, and the loss is that of the tokens that it wrote.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Sequence

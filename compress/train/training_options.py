@@ -1,7 +1,5 @@
 """``TrainingOptions``: the ``training`` section of a recipe, which every pass that learns reads."""
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -3,8 +3,6 @@ prediction interpolates. Those of the bundles that are exported most come first,
 stopped serves already: weights of 4 and 8 bits, caches of float32, encoders of 8 bits and of floats.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, product

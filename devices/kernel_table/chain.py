@@ -4,8 +4,6 @@ One node alone would be lost in the cost of a run. Weights and caches of each no
 read them from far away, each pass takes others of it, and the stock is larger than the last-level cache.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The cases are those of decoders that are exported for CUDA: the runtime's own op
 codes of 8 bits and less. Tested with the CPU as the device; not run on a GPU yet.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from dataclasses import replace

@@ -4,8 +4,6 @@ lies in the provider's memory before.
 Tested with the CPU as the device; not run on a GPU yet.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@ number of threads, then of the others; what one of these leaves of its time is f
 The process that times: its request, its answers line by line, and its end.
 """
 
-from __future__ import annotations
-
 import json
 import queue
 import subprocess

@@ -4,8 +4,6 @@ Weights and caches are each node's ``own``, so that a chain of nodes reads as ma
 activations are shared by all. Where the runtime packs weights when it opens a model, they are ``packed``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod

@@ -5,8 +5,6 @@ gate), and its sizes along the axes of its kind. Bytes and multiply-adds follow 
 are the only place where they are counted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 OUTPUTS = 16  # of a tile of edgepress's own weights

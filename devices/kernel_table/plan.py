@@ -5,8 +5,6 @@ timed, and about how long they take.
 than its deadline leaves.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

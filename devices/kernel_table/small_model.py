@@ -4,8 +4,6 @@ Protobuf's wire format is written directly; the numbers of fields are those of o
 :mod:`~edgepress.runtime.bundle.graph_file` reads.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ working sets of up to twelve last-level caches or 1 GiB; the stock is twice the 
 is more than a tenth above that of the largest, with any number of threads.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

@@ -5,8 +5,6 @@ Products of one row stream weights, as a model does for each token. Beside them 
 between them costs, whose code and numbers have left the caches, and what a token costs in Python.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path

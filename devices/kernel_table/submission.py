@@ -4,8 +4,6 @@ A submission is a file ``submissions/NAME.json``; adding one is adding the file.
 the place of what a data sheet claims, and is marked as measured, with the file's name.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

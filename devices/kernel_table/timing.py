@@ -4,8 +4,6 @@
 each result. Libraries that print to stdout cannot break this: the answers have a descriptor of their own.
 """
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

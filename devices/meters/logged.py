@@ -6,8 +6,6 @@ counts is the whole machine's. Only a file that grows is believed. Where the var
 moments of the work are recorded and the file is imported afterwards (``devices import``).
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import os

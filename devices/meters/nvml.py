@@ -4,8 +4,6 @@ The counter moves about every 100 ms. It belongs to the whole board, so that a s
 and where several GPUs are at hand the one that CUDA takes must be certain.
 """
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from importlib import import_module

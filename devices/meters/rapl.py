@@ -4,8 +4,6 @@ Domains overlap: psys holds the packages, and a package holds its cores, so that
 Memory (dram) and the whole board (psys) are read beside them.
 """
 
-from __future__ import annotations
-
 import sys
 from functools import partial
 from pathlib import Path

@@ -2,8 +2,6 @@
 Chowdhury, NSDI 2023): the CPU counts, and what lies beside it is shown. Not yet run on such a machine.
 """
 
-from __future__ import annotations
-
 import platform
 import sys
 from functools import partial

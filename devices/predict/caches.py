@@ -1,7 +1,5 @@
 """``Caches``: what a graph finds in a machine's caches, by the bytes that it reads, from its kernel table."""
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections.abc import Iterable, Sequence

@@ -2,8 +2,6 @@
 of it that measured machines reach. What no sheet says is not predicted.
 """
 
-from __future__ import annotations
-
 from ..target import Share, Target
 from .prediction import Prediction, Quantity, sizes
 from .run import Run

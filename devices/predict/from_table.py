@@ -1,7 +1,5 @@
 """Predictions from a kernel table: latency as a sum over the nodes of each run, memory from their sizes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

@@ -2,8 +2,6 @@
 file and the manifest alone.
 """
 
-from __future__ import annotations
-
 from math import prod
 
 from ...runtime.bundle.bundle import Bundle

@@ -2,8 +2,6 @@
 was measured there with the same provider, or the data sheet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

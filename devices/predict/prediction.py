@@ -4,8 +4,6 @@ measures the same.
 What a model will take of memory and disk on any machine, from its sizes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

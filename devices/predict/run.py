@@ -3,8 +3,6 @@
 ``Run``: one run of a graph, and ``Operations``: what it does.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ bundle has them in its files; a plan may say them before there is one.
 What a model is predicted to do, and the same limits that hold when it is measured.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

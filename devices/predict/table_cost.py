@@ -10,8 +10,6 @@ far (in memory), and stands between the two as a product stands there among so m
 bytes of. What is small, and so not read ahead, is driven out of the caches sooner, as Python's own code is.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

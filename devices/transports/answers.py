@@ -1,7 +1,5 @@
 """What a device answers, read as the text of a stranger: bounded in size, plain JSON, of exactly one form."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Annotated, Any, NoReturn, TypeVar

@@ -5,8 +5,6 @@ stdout, a JSON line each; an empty line is a heartbeat. When the link ends, or i
 too. The last request makes the process another one: ``become`` runs a module of what was sent.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

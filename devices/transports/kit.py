@@ -1,7 +1,5 @@
 """A kit: one folder with bundle, packages and a start file, for a machine that no link reaches."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ It is copied into the kit as ``kit.py`` and imports nothing of edgepress: it unp
 Python beside itself, and runs the measurement with them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Brings a bundle and the environment that measures it to a device; what is there by its hash is not sent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ...errors import InputError

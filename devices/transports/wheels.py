@@ -4,8 +4,6 @@ here, as wheels for its platform; and edgepress itself, made of the very files t
 They come from the folder ``EDGEPRESS_WHEELS`` where it has them, else from pip's package index, by hash.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

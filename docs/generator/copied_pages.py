@@ -4,8 +4,6 @@ A page links to other files as they lie in the repository, so that its links arr
 they lead to the copies.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from pathlib import Path

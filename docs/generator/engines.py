@@ -5,8 +5,6 @@
 Drawn from the committed tables of a Zen 5 processor; each engine has its default cache and two threads.
 """
 
-from __future__ import annotations
-
 from .trade_off import ROOT, text
 
 MEASURED = ROOT / "benchmarks/lab/results/peers-decoders.md"

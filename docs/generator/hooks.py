@@ -1,7 +1,5 @@
 """MkDocs' hooks: pages that are made from the code or copied from the repository, and links between them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from edgepress.docs.generator import copied_pages, reference, tree

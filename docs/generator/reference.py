@@ -1,7 +1,5 @@
 """The reference, read from the code: verbs, passes, recipes and their schema, Python API, targets, errors."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

@@ -5,8 +5,6 @@
 Drawn from the committed table of quality on sealed text; for each tool the best of its methods at each size.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

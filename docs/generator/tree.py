@@ -1,7 +1,5 @@
 """What the page of the architecture shows of the folders: what each contains, and which imports which."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import Counter

@@ -12,8 +12,6 @@ Sizes of the cache are read from the graph, layer by layer. A sliding window is 
 a cache of full length: the configuration's own ``sliding_window`` is for caches that slide, and stays out.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

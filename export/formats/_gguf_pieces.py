@@ -21,8 +21,6 @@ that with the largest sum is taken. Characters are replaced by the table that Se
 Kudo, Subword Regularization, 2018, arXiv 1804.10959.
 """
 
-from __future__ import annotations
-
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

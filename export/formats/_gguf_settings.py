@@ -4,8 +4,6 @@ What a GGUF file says of an encoder: that tokens see those behind them too, how 
 and what its labels are called; and of one before a decoder how that begins, and how many biases there are.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ...compress.model.anatomy import Anatomy

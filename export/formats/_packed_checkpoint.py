@@ -6,8 +6,6 @@ the weights are its own bit by bit: scales that float16 does not hold are refuse
 memory.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

@@ -8,8 +8,6 @@ A byte of ``TQ1_0`` holds its number as a fraction of 3⁵, rounded up to 256ths
 multiplication by 3 and the carry out of eight bits.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,8 +6,6 @@ lowest; ``qzeros [groups, out / 8]`` the zero points in the same way, ``scales [
 count from 0, so that the zero point of symmetric weights is 8.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -2,8 +2,6 @@
 to a byte and activations rounded to int8 as it computes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -8,8 +8,6 @@ Weights as GGUF keeps them: its own types as they are, ternary ones as ``TQ2_0``
 4, 5 and 8 bits as ``Q4_0``, ``Q5_0`` and ``Q8_0``, which are of 32 and repeat the scale of a larger one.
 """
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 to store than ``TQ2_0``, and slower to compute with.
 """
 
-from __future__ import annotations
-
 from ..format import ExportFormat, Prepared
 from .gguf import GgufFormat
 

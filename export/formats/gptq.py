@@ -8,8 +8,6 @@ take the first version of the form, which every reader knows and whose zero poin
 second one (``gptq_v2``), since the first has no room for a zero point of 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@ runtime reads, and for a decoder onnxruntime-genai too; of an encoder–decoder 
 ONNX graph holds is refused before writing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

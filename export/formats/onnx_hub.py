@@ -7,8 +7,6 @@ else ``model.onnx``; large weights are in ``NAME_data``. Of an encoder–decoder
 ``encoder_model….onnx`` and ``decoder_model_merged….onnx``.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

@@ -5,8 +5,6 @@ A spectrum is a product with cosines and sines under a Hann window, which one co
 operators that every client has, where the standard one for a Fourier transform is missing in most.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import onnx_ir as ir
 

@@ -4,8 +4,6 @@ It lies between the norm that precedes it and the residual addition that follows
 to the caller, who fuses it with the norm of the next block.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -10,8 +10,6 @@ from the start of the cache, with positions from 0. A batch of prompts is padded
 a time at batch 1 only.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -7,8 +7,6 @@ cache of what was written so far, which ``Attention`` extends; both may be in co
 know another layout, :mod:`.hub_stacks`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -2,8 +2,6 @@
 decoder, which read what was written and what the encoder read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

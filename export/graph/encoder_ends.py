@@ -6,8 +6,6 @@ of all; as it is or of length 1.
 What one of two encoders makes of its last states: a vector that is compared with the other's.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import onnx_ir as ir
 import torch

@@ -5,8 +5,6 @@ Biases are handed to the node that follows where it can add them on its way (``B
 norm).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

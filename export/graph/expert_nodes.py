@@ -5,8 +5,6 @@ experts, and what comes of them is put back in the order of the tokens and added
 product without rows reads no weights, so that a step of one token reads those of its own experts alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

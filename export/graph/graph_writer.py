@@ -8,8 +8,6 @@ Decoders need opset 21 (block-wise ``QuantizeLinear``), encoders 23 (``Attention
 oldest version that does the work is the one that most runtimes read, so a newer runtime does not raise it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ Names and shapes as in huggingface/optimum-onnx (``ORTDecoderForSeq2Seq``) and h
 (``getCacheNames``).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import onnx_ir as ir
 

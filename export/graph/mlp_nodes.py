@@ -1,7 +1,5 @@
 """The MLP of a transformer block as nodes, and the functions in it."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx_ir as ir
 

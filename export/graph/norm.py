@@ -1,7 +1,5 @@
 """Norms, alone or with the residual addition that precedes them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

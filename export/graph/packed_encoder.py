@@ -4,8 +4,6 @@ after the other without padding, and every node computes on ``[tokens, …]``.
 Inputs and outputs are those of :mod:`.encoder_graph`; the states of padding are zero.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import onnx_ir as ir
 

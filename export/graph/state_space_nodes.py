@@ -6,8 +6,6 @@ Behind a row's last token the step is zero, which leaves the state as it is: ``e
 ONNX's ``Scan`` over the tokens of a batch: one state goes in and out, and each token gives a row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

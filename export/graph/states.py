@@ -10,8 +10,6 @@ A token's sum has as many terms as the convolution is wide, three or four: each 
 columns with a row of weights, so that the states of a prompt need not be transposed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

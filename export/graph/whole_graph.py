@@ -3,8 +3,6 @@
 Weights stream into one file beside the graph, which also lifts protobuf's limit of 2 GB.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -9,8 +9,6 @@ agreement and perplexity. Two independent roundings of one size lie twice as far
 each lies from the model without rounding; so a graph may be ``NOISE`` times that far from torch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

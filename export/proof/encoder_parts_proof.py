@@ -6,8 +6,6 @@ A graph may pack the tokens of a batch, one row after the other without padding:
 its parts read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any

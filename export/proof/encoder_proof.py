@@ -3,8 +3,6 @@ every part alone, then the graph as it ships: token states, sentence vectors and
 nothing is rounded; else vectors by cosine and labels by KL.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

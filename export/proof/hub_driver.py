@@ -4,8 +4,6 @@ The first step is given an empty cache of the sizes that a config has, the other
 gave; keys and values of what was read are those of the first.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

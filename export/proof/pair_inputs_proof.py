@@ -5,8 +5,6 @@ The keys and values that the decoder of an encoder–decoder makes of what was r
 of the encoder's graph for each block, or one of the decoder's for all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@ stacks, the keys and values that the decoder reads, head) against torch's own, o
 or sound: with float weights, with the stored weights and exact arithmetic, and as it ships.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -20,8 +20,6 @@ The checkpoint knows how far its last pass left it from the original. Only where
 prompts answered here, by the graph as it ships; ``validate`` puts them beside the original's replies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

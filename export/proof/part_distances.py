@@ -8,8 +8,6 @@ What a proof part by part has found so far: the largest differences, and of the 
 largest distance.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace

@@ -2,8 +2,6 @@
 arithmetic, and as it ships.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property

@@ -6,8 +6,6 @@ Attention is causal, so that the outputs of a prefix are a prefix of the outputs
 depth of the cache.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Without a text of the user it is plain prose, near what models are trained on.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from itertools import cycle

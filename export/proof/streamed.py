@@ -1,7 +1,5 @@
 """The torch side of a proof: the decoder as transformers runs it, one block in memory at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Images or sounds in three parts, as :mod:`.texts` parts a text: a folder each, no file in two of them."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

@@ -8,8 +8,6 @@ It is kept under the hash of all that decides on it, and sealed. Of other models
 tokenised alone, which takes no time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass

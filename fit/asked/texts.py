@@ -3,8 +3,6 @@ and what nothing sees until the result is there (held out). No document is in tw
 first counts.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

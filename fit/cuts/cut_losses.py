@@ -5,8 +5,6 @@ Heads and channels by the second order: the Fisher-weighted error that is left w
 Whole blocks, which second order does not reach, by running the model without each of them, nothing repaired.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from math import isfinite
 

@@ -11,8 +11,6 @@ left is measured, and with what that says of all losses of cuts the programme is
 The best of the profiles that were measured is taken, where it is better than bits alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf

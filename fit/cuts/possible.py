@@ -7,8 +7,6 @@ is cut.
 ``Profile``: how many heads and channels each block keeps, and which blocks go; as passes, and in words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property

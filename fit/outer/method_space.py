@@ -4,8 +4,6 @@ Cheap before dear: of the trials two thirds round alone and draw the front of si
 learns too, at the whole budget.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -8,8 +8,6 @@ its trial for as long as it lives: a trial that is running, and whose lock is fr
 and the next one takes it up where it stopped.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

@@ -4,8 +4,6 @@
 directory of the output. Moritz et al. 2018, "Ray: A Distributed Framework for Emerging AI Applications".
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import socket

@@ -5,8 +5,6 @@ It is what is predicted of a bundle of the smallest options less the products of
 nothing is predicted, nothing.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 from ...benchmarks.speed.planned_graph import PlannedModel

@@ -9,8 +9,6 @@ What is measured of a bundle, and predicted before: tokens of a prompt or a sent
 many, new ones after a prompt, if it writes so many, and sentences of a batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ Products of few rows wait for their weights, which come faster to a core where t
 machine's caches: what a choice takes follows from its size too.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass

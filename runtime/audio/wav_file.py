@@ -4,8 +4,6 @@ The standard library's ``wave`` reads it: one channel of 16-bit PCM. Nothing is 
 many right answers, which ``ffmpeg`` and its like know better.
 """
 
-from __future__ import annotations
-
 import wave
 from collections.abc import Sequence
 from io import BytesIO

@@ -9,8 +9,6 @@ those that do not. Each goes in as ``past…`` and comes out, extended, as ``pre
 The names are those of onnxruntime-genai and transformers.js: ``past_key_values.3.key``, ``past_conv.4``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is needed to drive a bundle's graphs: a section of its manifest for each kind of model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod

@@ -4,8 +4,6 @@ Protobuf's wire format gives the fields of a message as numbers and spans of the
 every file that the graph would open.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 from collections import Counter

@@ -3,8 +3,6 @@
 ``Sound``: what a model hears, as a manifest has it.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 

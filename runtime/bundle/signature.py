@@ -4,8 +4,6 @@
 manifest among them. It is made offline with an elliptic-curve key, or by Sigstore, with no key to keep.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

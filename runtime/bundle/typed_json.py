@@ -5,8 +5,6 @@ A start of a few hundred milliseconds cannot afford a validation library of a hu
 was found at, and returns the value or raises :class:`Unusable`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Whether what edgepress wrote is as it was published: every byte of a directory against its manifest."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shlex

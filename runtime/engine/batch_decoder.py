@@ -5,8 +5,6 @@ computed, and prompts, chunks and continuations of unequal length are one case. 
 token at once, so that the weights are read once for all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

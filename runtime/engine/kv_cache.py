@@ -7,8 +7,6 @@ of ``head_dim`` where two 4-bit codes share a byte.
 States of blocks without attention have a fixed size, which no capacity changes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from math import prod
 from typing import Any

@@ -5,8 +5,6 @@ Repetition penalty: Keskar et al. 2019 (CTRL), arXiv 1909.05858. They apply in t
 top-k, top-p. Equal logits are ranked by id, so that a seed gives the same text everywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

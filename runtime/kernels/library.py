@@ -5,8 +5,6 @@ bundles of standard operators run. ``EDGEPRESS_KERNELS_LIBRARY`` names another b
 sanitizers does.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 from functools import cache

@@ -4,8 +4,6 @@ A block that is freed between others stays with the process: its pages count as 
 again or given back.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

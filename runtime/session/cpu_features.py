@@ -1,7 +1,5 @@
 """The CPU as the runtime sees it: whether its 8-bit products are exact."""
 
-from __future__ import annotations
-
 import platform
 from pathlib import Path
 

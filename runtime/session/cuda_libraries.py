@@ -5,8 +5,6 @@ system: they are found where something has loaded them before, torch or this. Wi
 session for the CPU.
 """
 
-from __future__ import annotations
-
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any

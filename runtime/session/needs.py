@@ -1,7 +1,5 @@
 """What work needs of this machine: planned before anything is loaded, and held against what is there."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ may run on the CPU. What a graph computes about shapes, masks and positions is s
 on the CPU on purpose.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 # Recorded while a session is made, which costs a little: asked for where there is something to tell.

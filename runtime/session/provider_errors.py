@@ -1,7 +1,5 @@
 """The errors of an execution provider that this ONNX Runtime lacks, or has and cannot start."""
 
-from __future__ import annotations
-
 from ...errors import MissingDependency
 
 CUDA_LIBRARIES = 'pip install "onnxruntime-gpu[cuda,cudnn]"'

@@ -4,8 +4,6 @@ Threads are explicit, spinning stays on (28 % of decode speed), int8 kernels are
 graphs, and a provider that is not there is an error, where the library would quietly use the CPU.
 """
 
-from __future__ import annotations
-
 import importlib
 import mmap
 import sys

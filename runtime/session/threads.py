@@ -5,8 +5,6 @@ of a core share its one multiplier, and the slowest core sets the pace of a spli
 are left out), and the CPU quota of every control group above the process, version 1 or 2.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ So the template runs in a child process (``chat_worker.py``) with a clock, a mem
 output, and the parent only ever sees text or a typed error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

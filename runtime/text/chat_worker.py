@@ -6,8 +6,6 @@ controls, and the ``generation`` tag, which marks the assistant's turns for trai
 body.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 from functools import lru_cache

@@ -4,8 +4,6 @@ A model that is compressed too far falls into a loop: it says the same words ove
 Perplexity hides it, since that is measured on text that somebody else wrote.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from .tokenizer import Tokenizer

@@ -5,8 +5,6 @@ the rest. So each step decodes a short window that begins where text was last kn
 on what is new.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

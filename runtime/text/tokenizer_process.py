@@ -1,7 +1,5 @@
 """A tokenizer whose cost nothing bounds but a process: the library in a child with limits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

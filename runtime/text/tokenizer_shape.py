@@ -5,8 +5,6 @@ backtrack for ever. The tokenizers of published models are made of few parts, an
 all others run in a child process with limits. A known part wrongly left out costs a start of that process.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

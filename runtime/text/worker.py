@@ -6,8 +6,6 @@ it, that of memory on top of what the handler took to start; an exception that t
 the process, and the parent reads why from stderr.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Synthetic measurements with the magnitudes of real ones: a decoder and an encoder, some lines doubtful."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Callable

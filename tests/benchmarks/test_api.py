@@ -1,7 +1,5 @@
 """The public Python API in the README's order, on a pico model: strings where a user would write strings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import edgepress

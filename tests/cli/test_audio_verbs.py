@@ -1,7 +1,5 @@
 """From a folder of sounds to words, through the command line's own entry."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

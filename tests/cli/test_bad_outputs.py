@@ -3,8 +3,6 @@
 The model is a directory that no loader takes, so an error about the output comes before any about the model.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

@@ -3,8 +3,6 @@
 A shell that is not installed is skipped, and says so.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty

@@ -1,7 +1,5 @@
 """What `edgepress compress` says at the end about each step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``edgepress devices``: tables for people, one document for programs."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

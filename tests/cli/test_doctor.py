@@ -1,7 +1,5 @@
 """Doctor's findings one by one, and the verb's exit code and document."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

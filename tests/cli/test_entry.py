@@ -1,7 +1,5 @@
 """The command line's edge: every failure is a message, an exit code, and under ``--json`` one document."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """What `edgepress fit` says of a plan and of what it found claims no more than was measured."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

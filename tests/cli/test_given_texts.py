@@ -1,7 +1,5 @@
 """Texts that a verb is given in a file or on its input: one a line, whatever they hold."""
 
-from __future__ import annotations
-
 import io
 import sys
 from pathlib import Path

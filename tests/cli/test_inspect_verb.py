@@ -1,7 +1,5 @@
 """``edgepress inspect`` of bundles: their manifest in lines, whatever is in it."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

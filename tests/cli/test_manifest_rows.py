@@ -1,7 +1,5 @@
 """A bundle's manifest in words, and as it is where there are none for it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What metrics are called on the terminal."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.cli import measurement_table
 from edgepress.cli.measurement_table import in_words

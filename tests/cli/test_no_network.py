@@ -1,7 +1,5 @@
 """``--help``, ``--version`` and ``doctor`` reach for no network."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Numbers on the command line that cannot be: each is refused by every verb that takes it, with the bound."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.cli.entry import run
 

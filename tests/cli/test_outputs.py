@@ -1,7 +1,5 @@
 """What leaves the process: one document under ``--json`` whatever happens, no secret of the environment."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``--dry-run`` of export, validate and profile: what they need, and what does not fit is refused."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verbs ``generate``, ``encode`` and ``verify`` through the command line's own entry."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

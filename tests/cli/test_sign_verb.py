@@ -1,7 +1,5 @@
 """The verbs ``sign`` and ``verify --key`` through the command line's own entry."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import socket

@@ -1,7 +1,5 @@
 """One vocabulary in every verb: options say what they are, old spellings work, shells complete names."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is misspelt or missing is said before anything heavy is imported, hashed or made."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

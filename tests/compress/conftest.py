@@ -1,7 +1,5 @@
 """What tests of passes share: a block of one layer, and runs that are watched or killed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path

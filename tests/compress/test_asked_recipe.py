@@ -1,7 +1,5 @@
 """The recipe that is asked for, for one model and another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

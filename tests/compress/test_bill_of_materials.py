@@ -1,7 +1,5 @@
 """The bill of materials: valid CycloneDX that says what a checkpoint was made of, and what is not known."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The sweep on a CUDA device: the same results as on the CPU, resumable, and content with little memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path

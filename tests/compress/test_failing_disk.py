@@ -1,7 +1,5 @@
 """A disk that fails at any one write: the error is typed, the old output is whole, the next run goes on."""
 
-from __future__ import annotations
-
 import errno
 import io
 import itertools

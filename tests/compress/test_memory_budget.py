@@ -1,7 +1,5 @@
 """What does not fit the machine is refused before anything is loaded, and what would fit is named."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from contextlib import contextmanager

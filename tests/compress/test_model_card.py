@@ -1,7 +1,5 @@
 """The card of a checkpoint: what a model hub reads of it, and what a person may do with it."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Types of GGUF's own beside what such a file cannot hold: refused by the plan, before any work."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

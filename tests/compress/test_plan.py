@@ -1,7 +1,5 @@
 """What a plan says of a bundle's size, and of a machine that is busy."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

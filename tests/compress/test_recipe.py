@@ -1,7 +1,5 @@
 """Recipes: the right key is suggested, defaults are filled in, and equal recipes have equal hashes."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """The keys that are read from the source of a pass are those that the pass takes."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type

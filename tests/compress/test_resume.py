@@ -1,7 +1,5 @@
 """A resumed run goes on with its own work and with no other's: all that decides its bytes is in its key."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """How many tokens a sample has: at most all places, and all where a model reads them whatever it is given."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

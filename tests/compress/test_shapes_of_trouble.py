@@ -4,8 +4,6 @@ Sound is: read back by our loader, finite on other text, pruned weights still ze
 original than ``BOUND`` times what the same bits (or zeros) cost when no data are used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field

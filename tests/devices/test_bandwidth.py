@@ -1,7 +1,5 @@
 """The bandwidth measurement: its plan, its errors and that a child really measures."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """Which meter is chosen, and what is said where there is none."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

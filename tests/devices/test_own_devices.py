@@ -1,7 +1,5 @@
 """Devices that a user adds: kept in the user's configuration, shown in the list, forgotten on request."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

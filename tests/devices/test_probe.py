@@ -1,7 +1,5 @@
 """The probe on made-up machines, and on this one."""
 
-from __future__ import annotations
-
 import getpass
 import platform
 from pathlib import Path

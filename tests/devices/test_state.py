@@ -1,7 +1,5 @@
 """Snapshots of the machine and what two of them prove."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Targets: every file loads, every number has its evidence, and the ceilings are those of arithmetic."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ A block of ``sh``, ``console`` or ``python`` that cannot run here says why in th
 ``<!-- not run: REASON -->``. Names of models and texts stand for the pico ones, and budgets are cut.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """The notebook: every cell runs, on a pico model and a few tokens."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

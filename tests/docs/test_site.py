@@ -1,7 +1,5 @@
 """The site: pages made from the code and copied from the repository, and links between them."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checkpoints quantized in memory, layer by layer as a test asks, with the torch model they stand for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

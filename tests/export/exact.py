@@ -1,7 +1,5 @@
 """Sessions over graphs that never round activations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Bundles as users get them: whole, proven, readable by the runtime; or not at all."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

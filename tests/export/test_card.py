@@ -1,7 +1,5 @@
 """The card of a bundle: names of strangers are words in it, never its links, its HTML or its commands."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -2,8 +2,6 @@
 past a window, padded on either side, in every scheme, and pruned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 of unequal rows, by greedy tokens, in every scheme, and pruned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Every file of the folder of formats follows the protocol; all are published one way, or not at all."""
 
-from __future__ import annotations
-
 import inspect
 from pathlib import Path
 from typing import Any, get_args

@@ -2,8 +2,6 @@
 one writes the bytes of an export that nobody disturbed.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import subprocess

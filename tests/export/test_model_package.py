@@ -2,8 +2,6 @@
 bundle does; what cannot be put together is refused before anything is written.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What an export needs is known from shapes, and not far from what it takes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

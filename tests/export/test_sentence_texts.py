@@ -1,7 +1,5 @@
 """A text is read as sentence-transformers reads it, or it is said that it is not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 what is asked for that cannot be.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

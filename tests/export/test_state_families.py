@@ -2,8 +2,6 @@
 take, and what only states ask of a runtime, which is to begin again and to go back.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

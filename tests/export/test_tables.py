@@ -1,7 +1,5 @@
 """An embedding and a head of its own, each with a scheme: from the recipe into the bundle."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -2,8 +2,6 @@
 transformers, in batches, in every scheme, pruned; and their similarities.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

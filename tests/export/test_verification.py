@@ -2,8 +2,6 @@
 compressed checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -2,8 +2,6 @@
 batches, in every scheme, pruned, killed and resumed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The disk that is written to: what is too little room, and the file system's errors as typed ones."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

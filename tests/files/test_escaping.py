@@ -1,7 +1,5 @@
 """Text of strangers: what a terminal or a Markdown page would obey is written out, all else stays."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

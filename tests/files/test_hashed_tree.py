@@ -1,7 +1,5 @@
 """Directories held against the hashes of their files: every difference is a sentence."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -1,7 +1,5 @@
 """Seeds and threads that cannot be are typed errors of the Python interface too."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Locks of outputs: one holder at a time, and nothing of a user's is taken for one."""
 
-from __future__ import annotations
-
 import os
 import socket
 import threading

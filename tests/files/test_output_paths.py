@@ -1,7 +1,5 @@
 """Outputs against inputs, and files that are not edgepress's to replace."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is needed next is read while something else is used."""
 
-from __future__ import annotations
-
 import threading
 
 import torch

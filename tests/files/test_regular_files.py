@@ -1,7 +1,5 @@
 """Pipes, sockets, devices and directories in the place of files: refused at once, and never opened."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import socket

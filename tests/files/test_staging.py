@@ -1,7 +1,5 @@
 """Outputs appear whole or not at all whatever ends a run: an error, a full disk, a kill, another process."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Hashes, contained names, atomic files, and what the file system says as typed errors."""
 
-from __future__ import annotations
-
 import ast
 import errno
 import hashlib

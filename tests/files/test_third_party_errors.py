@@ -1,7 +1,5 @@
 """Whatever a library raises becomes the typed error; interrupts and typed errors pass."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.errors import BundleError, EdgepressError, OutOfResource, RefusedByPolicy, SigTerm
 from edgepress.files.third_party_errors import (

@@ -1,7 +1,5 @@
 """Hostile and ordinary YAML through the loader that recipes and targets share."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

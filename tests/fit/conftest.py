@@ -1,7 +1,5 @@
 """A kernel table of this machine, for budgets of speed, and short measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace

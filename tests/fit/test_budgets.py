@@ -1,7 +1,5 @@
 """Budgets as people type them, and what is no budget: with the value, and what one writes in its place."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.errors import InputError, UnknownName
 from edgepress.fit.budgets import Budget, parse, refuse_other_kinds

@@ -1,7 +1,5 @@
 """Candidates: their bytes are those of the bundle, their damage is that of the whole model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

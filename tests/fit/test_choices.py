@@ -1,7 +1,5 @@
 """The type of the cache is chosen with the bits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -2,8 +2,6 @@
 other, before and after a trial has corrected them.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from itertools import product

@@ -2,8 +2,6 @@
 what nothing keeps is answered; kills and interrupts lose nothing.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """``fit`` on encoder–decoders: budgets hold as measured on pairs; what it has no figures for is refused."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

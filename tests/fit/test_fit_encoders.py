@@ -1,7 +1,5 @@
 """``fit`` on encoders and classifiers: budgets of what they are judged by hold as measured."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """``fit`` on encoders of images: budgets of cosine, KL and bytes hold on images that decided nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from math import prod

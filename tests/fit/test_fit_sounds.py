@@ -1,7 +1,5 @@
 """``fit`` on models that hear: budgets of KL, bytes and speed hold on sounds that decided nothing."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """``fit`` on the encoder of texts of two encoders: budgets hold of what is compared with images."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Packaged recipes in a search: word for word, as one choice of the candidates, and first of all trials."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

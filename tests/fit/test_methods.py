@@ -1,7 +1,5 @@
 """Steps and rates at which ``fit`` learns are those of packaged recipes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

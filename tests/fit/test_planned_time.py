@@ -1,7 +1,5 @@
 """What a method takes is what ``compress`` plans for its recipe, without the model being opened again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

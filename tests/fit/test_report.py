@@ -1,7 +1,5 @@
 """What a report says of the trials that were not made."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

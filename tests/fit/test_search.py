@@ -1,7 +1,5 @@
 """What learns and what is cut is rounded as the best so far, and a better cut learns too."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The programme against trying every choice: the same least damage, and the same answer to what cannot be."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from itertools import product

@@ -1,7 +1,5 @@
 """What a cut leaves of a model is chosen among, built and measured as the whole one is."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What trials have in common: slices that a budget bounds are calibrated with, where text is read at all."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

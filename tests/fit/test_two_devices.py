@@ -1,7 +1,5 @@
 """Budgets of two devices at once: this machine, and one behind a real sshd on the loopback."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """One scheme for all linears, against trying each."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.fit.candidates import Option, Space, Unit

@@ -1,7 +1,5 @@
 """Toy bundles for the runtime's tests; read-only ones are made once a session."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

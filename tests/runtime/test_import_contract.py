@@ -1,7 +1,5 @@
 """A bundle runs with numpy, onnxruntime, tokenizers and jinja2: nothing of the training world is imported."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Nothing is sent anywhere: ONNX Runtime, which would by itself, leaves no device id and no events."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

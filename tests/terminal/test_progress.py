@@ -1,7 +1,5 @@
 """What is shown: lines and bars with an ETA on stderr, one document on stdout, nothing under ``quiet``."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

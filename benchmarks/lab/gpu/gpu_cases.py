@@ -2,8 +2,6 @@
 machine without a GPU.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -10,8 +10,6 @@ in the end. The model is the demo's SmolLM2 and the text the demo's; where their
 name a Llama and a text file.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """A limit of time for a part of a program that runs in this process."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

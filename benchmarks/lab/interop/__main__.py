@@ -1,7 +1,5 @@
 """The command line of the matrix: make what is missing, run the cells, write the table."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Iterator

@@ -3,8 +3,6 @@ OpenVINO, the layout of hubs, GPTQ's and AWQ's checkpoints and GGUF where these 
 answers.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

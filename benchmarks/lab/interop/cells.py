@@ -1,7 +1,5 @@
 """Cells of the matrix: a client opens an artifact of a family, and its answers are held against ours."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import math

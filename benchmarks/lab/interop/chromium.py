@@ -4,8 +4,6 @@ a script of ``scripts/`` and sends back what it answers.
 WebGPU computes on SwiftShader's adapter, in software, also where there is a GPU. Standard library only.
 """
 
-from __future__ import annotations
-
 import json
 import queue
 import shutil

@@ -1,7 +1,5 @@
 """What the card or manifest of an artifact says about a client, so that a cell can be held against it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ....files.storage import read_json

@@ -4,8 +4,6 @@
 Standard library only, as everything that runs in the environment of a client.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

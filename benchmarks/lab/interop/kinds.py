@@ -4,8 +4,6 @@ gives vectors or tags; and what reads first and writes then.
 Clients name those that they can be asked about. Standard library only.
 """
 
-from __future__ import annotations
-
 DECODER, MIXTURE, STATES = "decoder", "mixture", "states"
 ENCODER, TAGGER, IMAGES, IMAGE_TOWER, TEXT_TOWER = (
     *("encoder", "tagger"),  # a tagger classifies tokens

@@ -1,7 +1,5 @@
 """What the matrix has no cell of, each with what was found when it was tried."""
 
-from __future__ import annotations
-
 NOT_MEASURED: dict[str, str] = {
     "Environments in the same go": "all 912 cells took 27 minutes 37 seconds one after another, with their "
     "models and forms made from nothing and one of the two cores busy with other work (2026-12-01; the bar "

@@ -1,7 +1,5 @@
 """What clients are asked of a model, and what we answer, by torch from the checkpoint, each row alone."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from pathlib import Path

@@ -2,8 +2,6 @@
 kind of model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

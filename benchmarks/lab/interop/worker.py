@@ -6,8 +6,6 @@ with ``FAILS_FOR_GOOD``, whose last line is the refusal then. Standard library o
 installed where this runs, and this folder is the package that a client imports from.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

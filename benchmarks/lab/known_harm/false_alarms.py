@@ -7,8 +7,6 @@ Both models read everything once, and what they made of each item is kept in ``W
 random half of what the groups share (articles, sentences, windows), with its own bootstrap.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from collections.abc import Sequence

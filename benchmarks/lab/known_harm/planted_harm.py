@@ -8,8 +8,6 @@ looks for what followed the same token before (an induction head, Olsson et al. 
 is rows which repeat themselves, among four kinds. A killed run goes on where it was.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -10,8 +10,6 @@ it to float32. The rows of a matrix repeat after 32, so that a packed file is sm
 ask for an importance matrix are not among them. This file imports nothing of edgepress.
 """
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import hashlib

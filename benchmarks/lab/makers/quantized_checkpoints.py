@@ -11,8 +11,6 @@ dequantizes it to float32, and ``written.json`` who wrote it and the digests of 
 is computed on the CPU. This file imports nothing of edgepress.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

@@ -1,7 +1,5 @@
 """The command line of the comparison with the peers: ``setup``, ``prepare``, ``measure``, ``table``."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

@@ -5,8 +5,6 @@ with a head of 4 bits is held against peers that have one. A ratio is ours over 
 better, and the best peer's over ours where less is: at or above the target is met.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

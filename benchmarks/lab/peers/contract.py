@@ -14,8 +14,6 @@ A job is JSON: ``kind``, ``peer``, ``variant``, and the fields of the task by th
 only: this file runs in every peer's environment.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

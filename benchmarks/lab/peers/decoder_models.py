@@ -3,8 +3,6 @@
 What an engine runs is made once, so that a measurement only measures.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ What is made stays below PLACE. All variants are loaded at once, a process each,
 round each embeds the same sentences, tokenizing included. Raw lines are kept beside the table.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -5,8 +5,6 @@ next from the quantized weights), and the Gram of every group of layers that rea
 half is enough since it is symmetric. The recursion itself, loading, tokenizing and writing are not counted.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

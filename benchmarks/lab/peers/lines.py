@@ -1,7 +1,5 @@
 """The raw lines of a comparison of decoders: one for the run, one a round, one for each process."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The comparison of decoders: interleaved engines, a fresh process each, for some rounds in one run."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import sys

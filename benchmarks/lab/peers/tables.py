@@ -1,7 +1,5 @@
 """The results of a comparison of decoders: rates, start and memory, and the bars, from its raw lines."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 

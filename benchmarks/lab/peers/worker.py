@@ -6,8 +6,6 @@ of this process too. An encoder that is measured stays loaded: its reply is foll
 line of stdin. Standard library only: edgepress is not installed where this runs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

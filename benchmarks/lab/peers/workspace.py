@@ -6,8 +6,6 @@ is listed with its error. The settings of pip apply: where torch should be the b
 PIP_EXTRA_INDEX_URL names its index.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

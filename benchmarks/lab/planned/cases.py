@@ -1,7 +1,5 @@
 """The cases of ``programs/planned_and_taken.py``: models, recipes and verbs, and what a finished case is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 from ..makers.random_llama import Size

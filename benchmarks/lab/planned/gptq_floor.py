@@ -1,7 +1,5 @@
 """GPTQ's processor time by kinds of work, beside the floor of its arithmetic."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How peak memory and processor time grow with a model, as plots, and what they would be of larger ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The pages of ``programs/planned_and_taken.py``: what was planned beside what it took, and how both grow."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -2,8 +2,6 @@
 took, and what the whole model would take where only some of its blocks were measured.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace

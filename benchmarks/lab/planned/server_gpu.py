@@ -6,8 +6,6 @@ How often every weight is copied to the device is counted, on a small Llama with
 what a plan counts for the shapes of the large ones; rates are of a data sheet.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import shutil

@@ -7,8 +7,6 @@ tokens that are new; all variants interleaved in one process. What
 :mod:`edgepress.export.graph.attention.attention` chooses by.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

@@ -8,8 +8,6 @@ in WORK: a recipe that another seed or the other search has tried is read, not b
 goes on. With ``--sentences N`` so many short ones, spread over TEXT, are the text: these are soon measured.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import re

@@ -10,8 +10,6 @@ mutant costs; the rest of the time is split so that all readers get as many. Eac
 alone. The first seed comes from the date, so that no two nights see the same.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import faulthandler

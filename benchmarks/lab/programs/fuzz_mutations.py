@@ -2,8 +2,6 @@
 file too), its values swapped for hostile ones.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterator, Sequence

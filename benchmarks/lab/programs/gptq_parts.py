@@ -6,8 +6,6 @@ Runs the command in this process under Python's profiler, whose clock is the pro
 how fast products of this size are, and writes the seconds of each kind and that rate as JSON to ``FILE``.
 """
 
-from __future__ import annotations
-
 import cProfile
 import json
 import runpy

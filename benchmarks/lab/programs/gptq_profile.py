@@ -6,8 +6,6 @@ One `compress` runs in this process on one thread under Python's profiler, whose
 process: what other programs take does not count.
 """
 
-from __future__ import annotations
-
 import argparse
 import cProfile
 import tempfile

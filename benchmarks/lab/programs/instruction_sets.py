@@ -7,8 +7,6 @@ set, every other round in reverse order, and takes of each prompt the fastest of
 logits than the first ends it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

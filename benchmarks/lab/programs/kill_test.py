@@ -8,8 +8,6 @@ imports included; the time from the sweep on; and the assembling, which is short
 otherwise. Every run ends in the same command, undisturbed.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import shutil

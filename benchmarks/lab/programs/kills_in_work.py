@@ -7,8 +7,6 @@ export, once undisturbed and once killed. A process counts the steps of that wor
 and ends itself by SIGKILL in the middle of a random one; the next process goes on from what it left.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

@@ -5,8 +5,6 @@
 Needs 5 GB of disk below the work directory, which it removes in the end.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

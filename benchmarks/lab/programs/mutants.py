@@ -7,8 +7,6 @@ must notice. They run in a copy of the tree, unchanged first, then once for each
 longer there, or is there twice, ends the program before any test runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

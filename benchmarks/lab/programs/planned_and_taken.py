@@ -10,8 +10,6 @@ a process of its own, on one thread, under a hard limit of memory. Needs about t
 disk.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

@@ -8,8 +8,6 @@ processes, from a copy that was just written. Each number has a table of its own
 moves by the hour on a shared machine. What is measured stays in WORK, so that a run that was stopped goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

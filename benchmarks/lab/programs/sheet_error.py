@@ -8,8 +8,6 @@ and of small models apart. A machine is a processor with its extensions: virtual
 generations by one name.
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Iterable

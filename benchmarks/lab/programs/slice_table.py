@@ -8,8 +8,6 @@ moves KL by about 1e-6. A line each goes to ``WORK/NAME.slices.json``; a killed 
 of them are sections of a page.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

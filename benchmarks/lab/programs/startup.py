@@ -7,8 +7,6 @@ they are not there. Steps are CPU time, taken one after another in a process of 
 is what a user types, where hashing, session and tokenizer run side by side.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

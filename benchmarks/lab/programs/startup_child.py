@@ -6,8 +6,6 @@ Prints one JSON document: CPU milliseconds by step, and memory in MB at the firs
 before its own step.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -8,8 +8,6 @@ bits. A round takes all three one after the other, in this process, so that othe
 times as fast a bundle is, is the median over the rounds.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

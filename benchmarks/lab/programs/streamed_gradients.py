@@ -7,8 +7,6 @@ backward sweep, from which Fisher information and all that is derived from it co
 learns, whose frozen matrices are read when a block runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 from collections.abc import Callable, Mapping, Sequence

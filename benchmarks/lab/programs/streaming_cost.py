@@ -4,8 +4,6 @@ that of the whole model; alone, and in passes that measure with them.
     python -m edgepress.benchmarks.lab.programs.streaming_cost WORK [RESULTS]
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import time

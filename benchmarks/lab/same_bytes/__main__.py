@@ -7,8 +7,6 @@
 in it are made once, and their paths stand in what is written.
 """
 
-from __future__ import annotations
-
 import argparse
 import fnmatch
 import json

@@ -1,7 +1,5 @@
 """Run cases through the public API and record what they wrote, or with which error they were refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What is compressed and exported: the recipes of ``recipes.yaml`` on the models, as a list of cases."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

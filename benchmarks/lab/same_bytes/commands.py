@@ -4,8 +4,6 @@ Each verb runs as a user has it, in a process of its own: its exit code, the cod
 its JSON document, and the hashes of the files it writes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

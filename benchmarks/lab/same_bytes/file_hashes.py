@@ -6,8 +6,6 @@ numbers, in the layers and steps of manifests and in ``train.jsonl``, the hash w
 the other: a pass that was merged into another has another name there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -7,8 +7,6 @@ refusals. Only that fails a comparison, but for the refusal of recipes that set 
 constant.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -2,8 +2,6 @@
 with a token of its own and pads on the left, tensors are named as those of a model without a head.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 and how it is saved.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 DECODER: dict[str, Any] = {

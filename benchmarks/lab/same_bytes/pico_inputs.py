@@ -1,7 +1,5 @@
 """What the pico models read: texts, images and sounds, made of fixed seeds unless they are there."""
 
-from __future__ import annotations
-
 import json
 import random
 import wave

@@ -2,8 +2,6 @@
 it.
 """
 
-from __future__ import annotations
-
 POOLERLESS = ("deberta-v2", "distilbert", "electra", "eurobert", "modernbert")
 POOLED = ("albert", "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "nomic_bert", "gte")
 ENCODERS = (*POOLERLESS, *POOLED)

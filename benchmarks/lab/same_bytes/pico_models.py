@@ -2,8 +2,6 @@
 folder, so that every state of the code reads the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

@@ -2,8 +2,6 @@
 WordPiece for encoders, words for T5; and those that encoders and T5 are published with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -3,8 +3,6 @@ form: a double-array trie of bytes (Aoe, An Efficient Digital Search Algorithm b
 Structure, 1989), each entry the place of the text that its characters are replaced by.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 

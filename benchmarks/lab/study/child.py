@@ -3,8 +3,6 @@
 The parent must be small itself: on Linux a child's peak begins with what its parent held when it was started.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

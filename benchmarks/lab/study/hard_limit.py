@@ -1,7 +1,5 @@
 """A child under a hard limit of memory, and how much a directory grows meanwhile."""
 
-from __future__ import annotations
-
 import os
 import resource
 import threading

@@ -15,8 +15,6 @@ median of several: the speed of a shared machine drifts within seconds, and the 
 each other.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

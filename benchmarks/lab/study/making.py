@@ -4,8 +4,6 @@ Everything stays below the work directory, and what is there is not made again: 
 where it was. A row whose recipe changed since is an error, not a mixture.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ passes is joined to it. Several axes make every combination. What the study's ``
 the one value of an axis.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ people say of a section stands under its heading in a file of the page's name in
 after the notes that the program makes.
 """
 
-from __future__ import annotations
-
 import datetime
 import re
 from collections.abc import Sequence

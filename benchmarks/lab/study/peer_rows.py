@@ -1,7 +1,5 @@
 """Rows of other tools: made in their own environments, from the same tokens, measured as all other rows."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from types import ModuleType

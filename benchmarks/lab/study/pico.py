@@ -4,8 +4,6 @@ What is run is what the study runs: the same commands, passes, exports and colum
 groups become as narrow as the models.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """How many times another row's figure a row's is, with its interval: windows are resampled in pairs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

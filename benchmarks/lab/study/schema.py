@@ -14,8 +14,6 @@ what it is measured on, how it is exported and timed.
             passes: [{pass: gptq, scheme: "W{bits}A16-g64"}]
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from pathlib import Path

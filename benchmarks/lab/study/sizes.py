@@ -1,7 +1,5 @@
 """Columns that are read from a row's files: what it stores, what is left, and what making it cost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from ....compress.model.models import resolve

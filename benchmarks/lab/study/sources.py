@@ -1,7 +1,5 @@
 """The models and texts that a study names: packaged ones, files of the user's, and what makers make."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys

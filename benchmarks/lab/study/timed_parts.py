@@ -7,8 +7,6 @@ work counts once, where it is done. For recipes that read no text: of others the
 calibration are among those of the probe.
 """
 
-from __future__ import annotations
-
 import json
 import runpy
 import sys

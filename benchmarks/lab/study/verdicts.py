@@ -1,7 +1,5 @@
 """What a study asked for beside what was measured: a target of a table is met or missed."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 
 from .cells import Known, KnownRows, described

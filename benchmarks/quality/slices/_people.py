@@ -1,7 +1,5 @@
 """The word lists and sentences of the slices about people."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from typing import Any
 

@@ -4,8 +4,6 @@ language corpora contain human-like biases" (WEAT, arXiv:1608.07187, 2017), on w
 sentences as May et al. have it (SEAT, arXiv:1903.10561, 2019). The sentences are our own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final

@@ -2,8 +2,6 @@
 sure, in every compressed model; this says how many, and is no alarm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

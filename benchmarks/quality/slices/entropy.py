@@ -2,8 +2,6 @@
 says where answers change, and is no alarm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

@@ -6,8 +6,6 @@ cuts a script into many tokens does not hide what is lost; scripts with many byt
 for it, which is why tokens are shown beside it.
 """
 
-from __future__ import annotations
-
 import json
 import lzma
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ Up to a fifth of such answers flip under quantization while averages stay (Hua, 
 arXiv:2602.06181).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

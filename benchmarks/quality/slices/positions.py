@@ -1,8 +1,6 @@
 """Position in the context: how far from its beginning a token stands, so from how much text it is
 predicted."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

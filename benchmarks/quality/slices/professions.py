@@ -2,8 +2,6 @@
 by profession, and whether it does so one way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

@@ -2,8 +2,6 @@
 2022, built from eight kinds of text): 3 is once in a million words, 6 once in a thousand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final

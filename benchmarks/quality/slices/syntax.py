@@ -4,8 +4,6 @@ The method is that of Warstadt et al., "BLiMP: The Benchmark of Linguistic Minim
 (arXiv:1912.00582, 2020); the templates and words are our own.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from importlib.resources import files

@@ -2,8 +2,6 @@
 classifiers.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from ..subgroups.items import Kind

@@ -1,7 +1,5 @@
 """The harm of every group of one slice: a ratio of sums over its items, beside that of all other groups."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ All tests of all slices are one family: a group is an alarm where its corrected 
 than is of no concern, and a quarter more than the others do.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

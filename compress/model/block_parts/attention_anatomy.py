@@ -1,7 +1,5 @@
 """``Attention``: where its projections are, and what becomes of their rows and scores."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from .linear_anatomy import Linear, Norm, Rope

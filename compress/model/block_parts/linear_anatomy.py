@@ -1,7 +1,5 @@
 """What blocks are made of: linears, norms, ropes, MLPs and experts in their place, by the stored tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -6,8 +6,6 @@ model loads in plain transformers. Otherwise they stay as they were, the sizes o
 disagree.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ The reader shows such a weight under its plain name (``X.weight``), so that noth
 form; one at a time is in memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod

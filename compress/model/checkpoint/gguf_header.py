@@ -4,8 +4,6 @@ Magic, version, two counts, then key–value pairs and tensor records, then the 
 bits wide and the file's word for them is worth nothing: each is held against the bytes that are left.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import struct

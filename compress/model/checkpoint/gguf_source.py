@@ -5,8 +5,6 @@ The directory is what everything else reads, so nothing further on knows about G
 renamed whole.
 """
 
-from __future__ import annotations
-
 import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator

@@ -5,8 +5,6 @@ Another way gives other tokens for the same text, of numbers and punctuation fir
 file that gives no name is read as GPT-2's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ then the data. Nothing is trusted until checked: sizes, ranks, names, types, and
 tensors tile the rest of the file exactly, so that no tensor can overlap another or reach past the end.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 For forms that store a matrix without its sizes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

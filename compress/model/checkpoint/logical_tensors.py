@@ -4,8 +4,6 @@ quantized one is stored.
 The schemes that a ``quantization_config`` of compressed-tensors states, by the names of modules.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from typing import Any

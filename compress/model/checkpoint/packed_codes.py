@@ -13,8 +13,6 @@ Bytes hold several codes: of a run of the row, the codes that lie ``width`` apar
 Products of a unit and an integer are exact in float32, so that the units are found again from the scales.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -8,8 +8,6 @@ hub repository.
 The files that belong to a model beside its config and weights: tokenizer, settings, licences.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -20,8 +20,6 @@ random weights and only warn, the first target of a group is no regular expressi
 So it is with types of GGUF, which compressed-tensors does not know.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -2,8 +2,6 @@
 one they are the shards, without a second copy on disk.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -6,8 +6,6 @@ every shard agrees: nothing missing, nothing extra, nothing twice, and no file o
 file is opened once: its header is checked and its tensors are read through the same descriptor.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

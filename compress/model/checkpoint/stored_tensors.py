@@ -8,8 +8,6 @@ plus 127) or E4M3, and for NVFP4 what the scales are multiplied by, ``weight_glo
 ``input_global_scale``. Types of GGUF: ``weight_blocks``, as :mod:`.packed_codes` says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -4,8 +4,6 @@ Types are in the headers. Values are looked at when they are first read, in the 
 into: one pass over it, a fifteenth of a second for a gigabyte.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 

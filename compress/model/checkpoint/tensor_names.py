@@ -8,8 +8,6 @@ reader knows them by the new ones alone.
 Where transformers makes several matrices of one, each is so many of its rows, and so many of its bytes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

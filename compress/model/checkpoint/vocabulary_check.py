@@ -1,7 +1,5 @@
 """A vocabulary lives in tokenizer, embedding and head, and they must agree before work begins."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

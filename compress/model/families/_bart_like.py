@@ -3,8 +3,6 @@ table of tokens for both stacks and the head, and positions that are added to it
 with their norms in front.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -4,8 +4,6 @@ BERT, RoBERTa, DistilBERT, ELECTRA and MPNet differ in names, in the first posit
 embedding and in whether scores are biased by distance, so a family is a table of names.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields, replace
 
 from ....errors import CheckpointError

@@ -12,8 +12,6 @@ Since transformers 5 there is ``rope_parameters`` with everything in it; before,
 Which layers see a sliding window, as Qwen configs say it: a switch, then layer types or a threshold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@ and any other is named, so that none is left out silently. A masked language mod
 pretraining are encoders: their head served to learn by.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Mixtures of experts in blocks of Llama's form: how a family stores router and experts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ....errors import CheckpointError

@@ -5,8 +5,6 @@ DeepSeek-AI, DeepSeek-V2: A Strong, Economical, and Efficient Mixture-of-Experts
 2405.04434.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import log
 

@@ -5,8 +5,6 @@ attention and MLP follow one another or stand side by side: a family is a table.
 tensors.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

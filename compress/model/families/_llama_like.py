@@ -5,8 +5,6 @@ only: the kind of the norms and where they stand, whether q, k and v, gate and u
 layers see a sliding window or turn q and k by which rope. Biases are found in the tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import chain, repeat

@@ -1,7 +1,5 @@
 """Families that differ from Llama in data alone, a row each by ``model_type``; all others have a file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

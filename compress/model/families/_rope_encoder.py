@@ -4,8 +4,6 @@ They differ in names, in the kind of the norms and where they stand, in what is 
 blocks see a window of the text by which rope: a family is a table. Biases are found in the tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -5,8 +5,6 @@ Causal depthwise convolutions as checkpoints store them: ``[channels, 1, width]`
 Decoders whose blocks are a norm and a state space, and nothing else: Mamba and Mamba 2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, inf, isfinite

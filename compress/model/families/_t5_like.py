@@ -5,8 +5,6 @@ One table serves both stacks, and the head where no matrix of its own is stored:
 ties is what transformers wrote there, and it writes the same for all.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ....errors import CheckpointError

@@ -2,8 +2,6 @@
 whether the head is that of a causal language model, and a matrix of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -8,8 +8,6 @@ One of two encoders whose vectors are compared, of texts or of images (CLIP, Sig
 each by itself. A model of both is cut in two first: :mod:`..towers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ Lan et al., ALBERT: A Lite BERT for Self-supervised Learning of Language Represe
 1909.11942.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, BlockNames, bert_like

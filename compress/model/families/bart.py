@@ -4,8 +4,6 @@ Lewis et al., BART: Denoising Sequence-to-Sequence Pre-training for Natural Lang
 and Comprehension, 2019, arXiv 1910.13461.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._bart_like import LOOKS_AT_WEIGHTS as LOOKS_AT_WEIGHTS
 from ._bart_like import SIZES as SIZES

@@ -3,8 +3,6 @@
 Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, 2018, arXiv 1810.04805.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, bert_like
 from ._config import SizeKeys

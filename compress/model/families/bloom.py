@@ -4,8 +4,6 @@ BigScience Workshop, BLOOM: A 176B-Parameter Open-Access Multilingual Language M
 2211.05100.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

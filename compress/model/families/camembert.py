@@ -3,8 +3,6 @@
 Martin et al., CamemBERT: a Tasty French Language Model, 2019, arXiv 1911.03894.
 """
 
-from __future__ import annotations
-
 from .roberta import SIZES, anatomy
 
 __all__ = ["SIZES", "anatomy"]

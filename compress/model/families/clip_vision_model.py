@@ -3,8 +3,6 @@
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ..outer_anatomy import Tower
 from ._config import SizeKeys

@@ -4,8 +4,6 @@ LayerNorm without bias, a rope over neighbouring channels, and a factor on the l
 Cohere, Command R: retrieval-augmented generation at production scale, 2024.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

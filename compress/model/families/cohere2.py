@@ -4,8 +4,6 @@ and neither in the fourth.
 Cohere, Command A: An Enterprise-Ready Large Language Model, 2025, arXiv 2504.00698.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes

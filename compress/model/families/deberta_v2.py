@@ -4,8 +4,6 @@ He et al., DeBERTa: Decoding-enhanced BERT with Disentangled Attention, 2020, ar
 2021, arXiv 2111.09543.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

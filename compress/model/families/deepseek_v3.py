@@ -4,8 +4,6 @@ beside one that every token goes through.
 DeepSeek-AI, DeepSeek-V3 Technical Report, 2024, arXiv 2412.19437.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys
 from ._experts import ExpertNames, RouterNames

@@ -3,8 +3,6 @@
 Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, 2023, arXiv 2304.07193.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys
 from ._encoder_head import HeadNames

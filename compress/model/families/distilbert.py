@@ -3,8 +3,6 @@
 Sanh et al., DistilBERT, a distilled version of BERT, 2019, arXiv 1910.01108.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, BlockNames, bert_like
 from ._config import SizeKeys

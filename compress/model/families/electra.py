@@ -4,8 +4,6 @@ Clark et al., ELECTRA: Pre-training Text Encoders as Discriminators Rather Than 
 2003.10555.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, bert_like
 from ._config import SizeKeys

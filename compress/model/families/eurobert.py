@@ -3,8 +3,6 @@
 Boizard et al., EuroBERT: Scaling Multilingual Encoders for European Languages, 2025, arXiv 2503.05500.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes

@@ -4,8 +4,6 @@ others have no rope.
 LG AI Research, EXAONE 4.0: Unified Large Language Models, 2025, arXiv 2507.11407.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._config import alternating_windows, head_size, rope
 from ._llama_like import BEHIND, LlamaLike, llama_like

@@ -4,8 +4,6 @@ and v, and in the 7B form one key/value head serves all.
 Almazrouei et al., The Falcon Series of Open Language Models, 2023, arXiv 2311.16867.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

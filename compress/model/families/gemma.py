@@ -3,8 +3,6 @@
 Gemma Team, Gemma: Open Models Based on Gemini Research and Technology, 2024, arXiv 2403.08295.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config

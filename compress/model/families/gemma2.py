@@ -4,8 +4,6 @@ window in every other layer.
 Gemma Team, Gemma 2: Improving Open Language Models at a Practical Size, 2024, arXiv 2408.00118.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, LogitForm, Shapes

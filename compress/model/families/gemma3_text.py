@@ -4,8 +4,6 @@ its own for the layers that see a sliding window, five of six.
 Gemma Team, Gemma 3 Technical Report, 2025, arXiv 2503.19786.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, LogitForm, Shapes

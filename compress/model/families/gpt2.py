@@ -3,8 +3,6 @@
 Radford et al., Language Models are Unsupervised Multitask Learners, 2019.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

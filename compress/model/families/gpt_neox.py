@@ -4,8 +4,6 @@ the other in one matrix; rotary positions in part of a head.
 Black et al., GPT-NeoX-20B: An Open-Source Autoregressive Language Model, 2022, arXiv 2204.06745.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes

@@ -4,8 +4,6 @@ layer sees a window; each head of attention has a sink, which takes part in the 
 OpenAI, gpt-oss-120b & gpt-oss-20b Model Card, 2025, arXiv 2508.10925.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

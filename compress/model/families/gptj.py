@@ -4,8 +4,6 @@ each head.
 Wang and Komatsuzaki, GPT-J-6B: A 6 Billion Parameter Autoregressive Language Model, 2021.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Rope

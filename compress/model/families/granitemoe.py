@@ -3,8 +3,6 @@
 Granite Team, Granite 3.0 Language Models, 2024.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes

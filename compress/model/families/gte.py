@@ -4,8 +4,6 @@ Zhang et al., mGTE: Generalized Long-Context Text Representation and Reranking M
 Retrieval, 2024, arXiv 2407.19669.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes

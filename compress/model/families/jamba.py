@@ -4,8 +4,6 @@ a gated MLP, or in every so many a mixture of experts.
 Lieber et al., Jamba: A Hybrid Transformer-Mamba Language Model, 2024, arXiv 2403.19887.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

@@ -3,8 +3,6 @@
 Liquid AI, LFM2 Technical Report, 2025, arXiv 2511.23404.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..block_anatomy import Attention, BlockAnatomy, Mlp, Norm

@@ -3,8 +3,6 @@
 Gu, Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023, arXiv 2312.00752.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from ..anatomy import Anatomy, Shapes

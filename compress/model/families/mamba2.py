@@ -4,8 +4,6 @@ Dao, Gu, Transformers are SSMs: Generalized Models and Efficient Algorithms Thro
 Duality, 2024, arXiv 2405.21060.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from ..anatomy import Anatomy, Shapes

@@ -3,8 +3,6 @@
 Junczys-Dowmunt et al., Marian: Fast Neural Machine Translation in C++, 2018, arXiv 1804.00344.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._bart_like import LOOKS_AT_WEIGHTS as LOOKS_AT_WEIGHTS
 from ._bart_like import SIZES as SIZES

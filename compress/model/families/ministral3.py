@@ -4,8 +4,6 @@ graph is for that length.
 Mistral AI, Introducing Mistral 3, 2025.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes

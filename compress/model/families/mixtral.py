@@ -3,8 +3,6 @@
 Jiang et al., Mixtral of Experts, 2024, arXiv 2401.04088.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes

@@ -3,8 +3,6 @@
 Warner et al., Smarter, Better, Faster, Longer, 2024, arXiv 2412.13663.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

@@ -3,8 +3,6 @@
 Song et al., MPNet: Masked and Permuted Pre-training for Language Understanding, 2020, arXiv 2004.09297.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, BlockNames, bert_like
 from ._config import SizeKeys

@@ -3,8 +3,6 @@
 MosaicML, Introducing MPT-7B: A New Standard for Open-Source, Commercially Usable LLMs, 2023.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys

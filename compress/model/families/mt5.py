@@ -3,8 +3,6 @@
 Xue et al., mT5: A Massively Multilingual Pre-trained Text-to-Text Transformer, 2020, arXiv 2010.11934.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._t5_like import T5Like, t5_like
 from ._tensors import Config

@@ -3,8 +3,6 @@
 Nussbaum et al., Nomic Embed: Training a Reproducible Long Context Text Embedder, 2024, arXiv 2402.01613.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys
 from ._encoder_head import HeadNames

@@ -3,8 +3,6 @@
 OLMo Team, OLMo 3, 2025.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._config import FULL, SLIDING, alternating_windows, head_size, rope_of_kind
 from ._llama_like import llama_like

@@ -3,8 +3,6 @@
 Muennighoff et al., OLMoE: Open Mixture-of-Experts Language Models, 2024, arXiv 2409.02060.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys

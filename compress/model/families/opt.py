@@ -3,8 +3,6 @@
 Zhang et al., OPT: Open Pre-trained Transformer Language Models, 2022, arXiv 2205.01068.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys

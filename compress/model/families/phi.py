@@ -3,8 +3,6 @@
 Li et al., Textbooks Are All You Need II: phi-1.5 technical report, 2023, arXiv 2309.05463.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ._config import rope

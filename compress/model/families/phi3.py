@@ -4,8 +4,6 @@ the angles up to the length of the pretraining are used, which is as far as such
 Abdin et al., Phi-3 Technical Report, 2024, arXiv 2404.14219.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._llama_like import LlamaLike, llama_like
 from ._tensors import Config, integer

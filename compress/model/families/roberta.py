@@ -3,8 +3,6 @@
 Liu et al., RoBERTa: A Robustly Optimized BERT Pretraining Approach, 2019, arXiv 1907.11692.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._bert_like import BertLike, bert_like, first_position
 from ._config import SizeKeys

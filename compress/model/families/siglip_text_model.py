@@ -3,8 +3,6 @@
 Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv 2303.15343.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ..outer_anatomy import Tower
 from ._config import SizeKeys

@@ -3,8 +3,6 @@
 Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv 2303.15343.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ..outer_anatomy import Tower

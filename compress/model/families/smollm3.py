@@ -4,8 +4,6 @@ Bakouch et al., SmolLM3: smol, multilingual, long-context reasoner, 2025; Yang e
 Again, 2025, arXiv 2501.18795.
 """
 
-from __future__ import annotations
-
 from ....errors import CheckpointError
 from ..anatomy import Anatomy, Shapes
 from ._config import rope, windows_of_types

@@ -3,8 +3,6 @@
 Bellagente et al., Stable LM 2 1.6B Technical Report, 2024, arXiv 2402.17834.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

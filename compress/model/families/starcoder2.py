@@ -3,8 +3,6 @@
 Lozhkov et al., StarCoder 2 and The Stack v2: The Next Generation, 2024, arXiv 2402.19173.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..anatomy import Anatomy, Shapes

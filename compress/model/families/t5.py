@@ -4,8 +4,6 @@ Raffel et al., Exploring the Limits of Transfer Learning with a Unified Text-to-
 1910.10683; Shazeer, GLU Variants Improve Transformer, 2020, arXiv 2002.05202.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys
 from ._t5_like import T5Like, t5_like

@@ -3,8 +3,6 @@
 Dosovitskiy et al., An Image is Worth 16x16 Words, 2020, arXiv 2010.11929.
 """
 
-from __future__ import annotations
-
 from ..anatomy import Anatomy, Shapes
 from ._config import SizeKeys
 from ._encoder_head import HeadNames

@@ -3,8 +3,6 @@
 Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, arXiv 2212.04356.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ....errors import CheckpointError

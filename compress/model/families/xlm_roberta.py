@@ -3,8 +3,6 @@
 Conneau et al., Unsupervised Cross-lingual Representation Learning at Scale, 2019, arXiv 1911.02116.
 """
 
-from __future__ import annotations
-
 from .roberta import SIZES, anatomy
 
 __all__ = ["SIZES", "anatomy"]

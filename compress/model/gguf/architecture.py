@@ -5,8 +5,6 @@ would leave it out without a word; so is a model that lacks what llama.cpp compu
 tensors come from the gguf package.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal

@@ -4,8 +4,6 @@ What a row leaves out has transformers' default; the anatomy that comes of it is
 computes of the family, and against the numbers and the tensors of the file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any

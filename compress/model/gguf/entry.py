@@ -11,8 +11,6 @@ What mixes tokens in the place of attention, as llama.cpp has it: sizes by the n
 tensors that are of no linear, and what its arithmetic of them leaves out.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The families that are written as GGUF, a row each, and why others are not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from .architecture import (

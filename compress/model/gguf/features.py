@@ -1,7 +1,5 @@
 """The row of a model among the families that are written as GGUF, and whether it is what the row computes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from math import isclose, sqrt
 from typing import Any

@@ -3,8 +3,6 @@
 ``llama`` with experts is Mixtral.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from pathlib import Path

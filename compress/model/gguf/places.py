@@ -2,8 +2,6 @@
 of a block, stacked as ``[experts, out, in]``, or q, k and v in a row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any

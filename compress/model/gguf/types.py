@@ -1,7 +1,5 @@
 """In which of GGUF's types the codes of a scheme are kept as they are."""
 
-from __future__ import annotations
-
 from ...numbers.scheme import Scheme
 
 BLOCK = 32  # weights that share a scale in Q4_0, Q5_0 and Q8_0, which repeat that of a larger group

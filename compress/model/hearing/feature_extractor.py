@@ -1,7 +1,5 @@
 """How the sounds of a model become spectra, as the file of its feature extractor says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

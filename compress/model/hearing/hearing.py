@@ -1,7 +1,5 @@
 """``Hearing``: how an encoder of sound reads it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ...text.log_mel import LogMel

@@ -8,8 +8,6 @@ weights once and multiplying ``tokens`` rows with them; attention adds the produ
 sentence by arithmetic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self

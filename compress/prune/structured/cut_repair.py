@@ -4,8 +4,6 @@ other, with all that earlier cuts have changed counted in.
 A cut at the beginning of a stack has nothing before it: both models begin behind it there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

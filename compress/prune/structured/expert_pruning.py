@@ -11,8 +11,6 @@ Mixture-of-Experts via Hierarchical Clustering", arXiv 2410.08589, whose router 
 experts that were removed leave it, so that the result is a plain model).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 

@@ -20,8 +20,6 @@ there already; here it is that matrix itself that is fitted, from its inputs on.
 Streams run through one loaded block after another; no more than that is in memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal

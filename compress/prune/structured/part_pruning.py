@@ -12,8 +12,6 @@ at once, so that the next block sees the refitted outputs. Which units stay goes
   (:mod:`edgepress.compress.solve.elimination`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal

@@ -10,8 +10,6 @@ are longer by as much, for which the refit compensates. At the ends are the embe
 begins, and the final norm and the head.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from math import sqrt

@@ -7,8 +7,6 @@ narrow stream comes closest to the original's (:mod:`.residual_fit`). States wai
 memory are the block twice, one batch, and the sums of one fit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace

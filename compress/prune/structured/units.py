@@ -8,8 +8,6 @@ same number of query heads out of every group, so that the rest still shares eve
 arXiv 2305.13245). ``head_dim`` stays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial

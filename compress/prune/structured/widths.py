@@ -14,8 +14,6 @@ What the model loses without units: each alone, and the worst of them together, 
 refitted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

@@ -5,8 +5,6 @@ before it learns. Every row of a micro-batch counts alike, and all of them toget
 tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -12,8 +12,6 @@ teacher does most (Gu et al. 2023, MiniLLM, arXiv 2306.08543); Jensen–Shannon 
 ``Term``: one loss of a micro-batch's tokens, and what the teacher is asked for it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal

@@ -1,7 +1,5 @@
 """Which losses ``distill`` knows, which of them a kind of model has, and the terms that they stand for."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

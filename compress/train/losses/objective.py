@@ -5,8 +5,6 @@ encoder by its last hidden states; a
 classifier by these and the KL of its labels, which count alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 

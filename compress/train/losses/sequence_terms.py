@@ -14,8 +14,6 @@ What stands in front of an answer is given: a language that the settings leave o
 teacher hears, and is learned, since the student will be asked for it too.
 """
 
-from __future__ import annotations
-
 from copy import deepcopy
 from typing import Any
 

@@ -17,8 +17,6 @@ from the teacher's, a token and head at a time, in the last attention of both mo
 different numbers of heads, their means over heads are compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -9,8 +9,6 @@ families pad the embedding of each size differently, so that logits are not equa
 go on where the other ends. Anything else would compare the chance of one word with that of another.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace

@@ -12,8 +12,6 @@ gradients are, with those of the rounding passed straight through,
 With ``codes`` the linear keeps to fewer of them than its scheme has: −1, 0 and 1.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -7,8 +7,6 @@ the backward pass. With ``weight = (codes − zero_point) · scale`` and ``G = g
 ``∂scale = Σ_group G · (codes − zero_point)`` and ``∂zero_point = −scale · Σ_group G``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

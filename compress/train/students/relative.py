@@ -16,8 +16,6 @@ it are kept. Optimizer, averages and snapshots work on the rows alone. What is o
 in every process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

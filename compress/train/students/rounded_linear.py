@@ -14,8 +14,6 @@ Activations, keys and values are rounded in training as a runtime will round the
 head), and a gradient that passes straight through.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Literal

@@ -14,8 +14,6 @@ A block that stays is read once, and is not computed again on the way back, whic
 of a step. Of a small model all blocks may stay; of one with billions of parameters one or none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

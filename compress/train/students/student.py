@@ -5,8 +5,6 @@ the norms, the biases, and the embedding with what is tied to it. The weights of
 are a sixth, and the codes themselves a seventh; pruned weights stay zero.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial

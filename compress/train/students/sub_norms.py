@@ -7,8 +7,6 @@ size alone: what attention or MLP adds for a token keeps its direction and has t
 The rest is to be learned.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Iterator, Sequence

@@ -17,8 +17,6 @@ The kernels know one width of heads: values are padded to it with zeros, and wha
 cut off again. The cache holds keys and values of all heads, many times the narrow states.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -15,8 +15,6 @@ in each step; what it saves is memory. int4 is two codes a
 byte along the channels, the even one in the low half, each stored as code + 8, as in decoders.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -8,8 +8,6 @@ What is added to the scores of an encoder by the distance between two tokens: on
 whose rows serve more tokens each the farther they are (Raffel et al., T5, 2019, arXiv 1910.10683).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -2,8 +2,6 @@
 says which. Within the graph the tokens of a row lie side by side from its start, as the cache holds them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

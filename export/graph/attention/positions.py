@@ -8,8 +8,6 @@ What a decoder's scores lose by distance (ALiBi): edgepress's own operator takes
 ``GroupQueryAttention`` what is added to each score.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

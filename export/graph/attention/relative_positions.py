@@ -5,8 +5,6 @@ What q and k make of each distance does not depend on the text, and is stored. A
 ``[seq, seq]`` by leaving out as many numbers as each row is shifted by, without an index.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ The builders know one form, that of the CPU; the others, of standard operators, 
 rewriting it. What a provider does not support (``GroupQueryAttention`` in TensorRT) runs on the next one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 

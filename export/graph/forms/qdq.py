@@ -7,8 +7,6 @@ Standard ``Gather`` knows no code below a byte, so that a table that is tied to 
 time, a byte a code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ The look-up of a quantized embedding in operators of ONNX alone, on the same pac
 one that transformers.js brings, where it computes in WebAssembly. ``MatMulNBits`` and attention are in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

@@ -3,8 +3,6 @@ or with edgepress's own operators one for the rows of frequent tokens and one fo
 (:mod:`edgepress.compress.numbers.table_scheme`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ That kernel is exact with VNNI; older CPUs saturate in it unless ``session.x64qu
 the runtime sets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

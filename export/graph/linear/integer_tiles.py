@@ -5,8 +5,6 @@ The codes lie in tiles of 16 outputs, in the order in which a processor reads th
 inputs for each output, as ``runtime/kernels/src/encoder.h`` says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Packing needs one storage for all: neighbours of the same scheme become one prod
 by one and concatenated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 

@@ -8,8 +8,6 @@ a byte; at 3, 5 and 6 bits lines of the low 2 or 4 bits are followed by one of t
 the scheme, or a part of it: activations are rounded by groups of at most 128.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """The whole chain on pico models: every step, the resume, and the page at its end."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

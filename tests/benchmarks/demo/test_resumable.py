@@ -1,7 +1,5 @@
 """Steps run once, and again exactly when their identity or their result changed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

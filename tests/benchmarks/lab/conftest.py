@@ -1,7 +1,5 @@
 """A sentence encoder for the tests of the lab."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -3,8 +3,6 @@ recipe one that it reads, every function that a profile looks for in its file. T
 nothing else would find a name that was changed.
 """
 
-from __future__ import annotations
-
 import ast
 import shlex
 import subprocess

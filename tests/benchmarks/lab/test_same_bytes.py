@@ -1,7 +1,5 @@
 """The comparison of bytes before and after a change: what it records, and what it calls a difference."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

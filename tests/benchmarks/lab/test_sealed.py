@@ -1,7 +1,5 @@
 """The sealed text: made from a file whose hash is committed, measured on, and never learned from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

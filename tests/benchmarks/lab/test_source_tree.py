@@ -1,7 +1,5 @@
 """The figures of a source tree, on one made for it."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every study of the lab runs to its end on pico models, and every row of it is a valid recipe."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

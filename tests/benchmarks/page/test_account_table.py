@@ -1,7 +1,5 @@
 """Grams of CO₂: a factor with its source and year, or none at all."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.benchmarks.page.account_table import parse_grid
 from edgepress.errors import InputError

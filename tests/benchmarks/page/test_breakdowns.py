@@ -1,7 +1,5 @@
 """Learning curves: from the manifest of a pass that learned to a drawing of every measurement."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The page in a real browser: it fits phones and desks, its text can be read, and it prints on few sheets."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

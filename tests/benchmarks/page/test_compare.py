@@ -1,7 +1,5 @@
 """The terminal table: readable at 100 columns, and no doubtful number without its mark."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verdict says what was measured and no more."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

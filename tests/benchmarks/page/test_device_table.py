@@ -1,7 +1,5 @@
 """Every version beside every device, and which one is recommended where."""
 
-from __future__ import annotations
-
 from edgepress.benchmarks.page.conclusion import sentences
 from edgepress.benchmarks.page.device_table import device_names, device_table
 from edgepress.benchmarks.page.join import join

@@ -1,7 +1,5 @@
 """Axes, labels and drawings: ticks inside, labels apart, nothing unescaped."""
 
-from __future__ import annotations
-
 import math
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Bits by layer: the grid of a mixed plan, none for one width, and the page that shows it."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.benchmarks.page.heat_grid import SHADES, bits_of, widths
 from edgepress.benchmarks.page.report import render_report

@@ -1,7 +1,5 @@
 """Lines → rows: what is merged, what replaces what, and what is never put side by side."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 

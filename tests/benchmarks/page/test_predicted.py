@@ -1,7 +1,5 @@
 """Predictions on a page: columns, points and tables of their own, and a stranger's file is refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

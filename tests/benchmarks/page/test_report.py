@@ -1,7 +1,5 @@
 """The page: complete, small, self-contained and inert."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable

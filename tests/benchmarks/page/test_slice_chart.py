@@ -1,7 +1,5 @@
 """The chart of slices: a dot a group, the worst named in chart, verdict and tile; odd lines draw nothing."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Scoring: one-pass sums equal a calculation over all logits; broken models and other vocabularies."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

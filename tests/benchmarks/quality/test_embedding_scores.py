@@ -1,7 +1,5 @@
 """Embeddings of two encoders on the same sentences, passages, classes and pairs of words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

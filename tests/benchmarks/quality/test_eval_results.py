@@ -1,7 +1,5 @@
 """The file for ``.eval_results/`` of a model's repository, as the hub's own library reads it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What is measured: spread windows reach the end of the text, first ones start it, and both come whole."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An original that answers from the cache: every number is what it was without one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

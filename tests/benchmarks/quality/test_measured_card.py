@@ -1,7 +1,5 @@
 """The card that names who loses more, beside the run file; the directory's own stays as it was written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

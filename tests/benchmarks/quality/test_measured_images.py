@@ -1,7 +1,5 @@
 """Models of images under validation: against themselves, rounded, as bundles, and what cannot be compared."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Encoder–decoders under validation, on pairs of texts and on inputs alone, beside plain transformers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Models that hear under validation: against themselves, rounded, as bundles, and what cannot be compared."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every metric against a reference in plain Python, and the laws it must obey."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

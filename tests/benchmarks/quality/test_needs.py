@@ -1,7 +1,5 @@
 """What a validation is planned to take: rows of an embedding are looked up, not multiplied."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Validation end to end on pico models: the numbers, the record, the table, the gates and the verb."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

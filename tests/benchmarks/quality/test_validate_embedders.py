@@ -1,7 +1,5 @@
 """``validate`` of decoders that embed sentences: the figures of encoders, of checkpoint and bundle."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Validation of classifiers: agreement, KL and accuracy of labels, on prose and on rows with labels."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

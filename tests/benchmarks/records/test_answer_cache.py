@@ -1,7 +1,5 @@
 """The cache of an original's answers: what was written is read, and nothing else is taken for it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A meter's log that comes after the measurement: its joules go to the lines that wait for it alone."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

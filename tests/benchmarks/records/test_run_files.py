@@ -1,7 +1,5 @@
 """Run files grow by whole lines; files of a user's are none."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

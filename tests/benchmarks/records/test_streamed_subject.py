@@ -1,7 +1,5 @@
 """A decoder read block by block gives the logits of the one in memory, and is taken when memory is short."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The two kinds of subject give the same numbers for the same weights, whatever runs them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Summaries and bootstrap intervals against plain definitions; percentiles only where the count allows."""
 
-from __future__ import annotations
-
 import statistics
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The fake server as the program that an environment variable names."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 Standard library only: it runs as a server runs, in a process of its own, without edgepress.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

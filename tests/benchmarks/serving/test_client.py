@@ -1,7 +1,5 @@
 """A client of hostile servers: whatever is not a reply of so many tokens is a typed error."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

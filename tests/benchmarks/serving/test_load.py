@@ -1,7 +1,5 @@
 """The closed loop: what is counted, and when it ends."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

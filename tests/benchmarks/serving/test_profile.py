@@ -1,7 +1,5 @@
 """``profile --engine`` from the command line to the page, with a server that is honest, and with others."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

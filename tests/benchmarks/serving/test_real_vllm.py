@@ -1,7 +1,5 @@
 """vLLM itself, where it is installed: it opens our checkpoint, and its figures are a line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

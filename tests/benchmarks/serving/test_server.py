@@ -1,7 +1,5 @@
 """A server's life and death: what it started always ends, and whatever it does is a typed error."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """``profile --on`` over a real sshd on the loopback: the line, faults at every stage, hostile far ends."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -3,8 +3,6 @@
 Each reading moves the counter on by two joules, so that every window has two, however long it lasted.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

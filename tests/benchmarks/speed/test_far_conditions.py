@@ -1,7 +1,5 @@
 """What a device's line says of the device's own conditions, and that a slow link is none of them."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

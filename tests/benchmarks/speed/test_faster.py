@@ -1,7 +1,5 @@
 """The speed acceptance test around a made-up measurement, and each reason for a slow graph, planted alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Prediction and measurement: said where they are a quarter apart, and nowhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Metrics from hand-made nanoseconds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace

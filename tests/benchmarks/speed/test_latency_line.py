@@ -1,7 +1,5 @@
 """Whether a line's numbers may be used: planted faults, one at a time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

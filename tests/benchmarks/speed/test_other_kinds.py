@@ -1,7 +1,5 @@
 """``profile`` of encoders of images and of encoder–decoders, which read texts or sounds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

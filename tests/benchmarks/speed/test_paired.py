@@ -1,7 +1,5 @@
 """Verdicts on synthetic arms: equal, faster, slower, noisy, too few."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

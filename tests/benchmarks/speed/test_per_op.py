@@ -1,7 +1,5 @@
 """The account of made-up kernels, where every sum is known, and its tables."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

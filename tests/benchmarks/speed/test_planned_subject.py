@@ -1,7 +1,5 @@
 """What a plan says of a graph, against the graph that is exported: the same operations, as often."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

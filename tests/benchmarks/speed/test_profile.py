@@ -1,7 +1,5 @@
 """``profile`` end to end on pico bundles: the line, its validity, the comparison, the verb."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

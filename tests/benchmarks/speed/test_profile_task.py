@@ -1,7 +1,5 @@
 """The plan of a profile: its time is from the rates of the machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The plan, the warm-up rule and the clocks, on made-up time."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import islice
 

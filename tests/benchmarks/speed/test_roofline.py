@@ -1,7 +1,5 @@
 """Ten planted impossibilities, the ceiling under the best bandwidth seen, and bytes of single kernels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

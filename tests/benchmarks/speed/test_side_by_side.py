@@ -1,7 +1,5 @@
 """Several places at once: what one gives is recorded whatever becomes of the others."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 from typing import Any

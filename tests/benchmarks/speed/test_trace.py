@@ -1,7 +1,5 @@
 """Kernels from a made-up profile: the last unit alone, and the time of a subgraph counted once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

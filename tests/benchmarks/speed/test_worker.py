@@ -1,7 +1,5 @@
 """Workers over their pipe: real work, typed errors that cross it, and every way to die."""
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

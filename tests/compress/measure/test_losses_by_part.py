@@ -1,7 +1,5 @@
 """Losses of units and of weights: against gradients taken by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

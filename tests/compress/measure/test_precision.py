@@ -1,7 +1,5 @@
 """Precision is chosen by hardware: bfloat16, else float16 on CUDA with tensor cores, else float32."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import pytest

@@ -1,7 +1,5 @@
 """Sensitivities against a naive loop over tokens, and against the damage that was really done."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

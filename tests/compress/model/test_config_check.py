@@ -2,8 +2,6 @@
 traceback, a hang or gigabytes.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil

@@ -1,7 +1,5 @@
 """``--download``: the real client of the Hugging Face Hub, against a hub on the loopback."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What embeds sentences is read as an encoder: a decoder's tokens see those before them alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

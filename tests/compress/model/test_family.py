@@ -1,7 +1,5 @@
 """The anatomy of each family against the modules that transformers builds from the same checkpoint."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of image processors, old and new, and what they may not say."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which licence a model's own files state: what they say, and texts that are known word for word."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """LoRA adapters: what is merged is W + s · B A, and what cannot be merged so is refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the word MODEL may be, and what is said when it is none of it."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Callable

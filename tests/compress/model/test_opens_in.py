@@ -3,8 +3,6 @@ writer has on each form of linears. A model that opens has all its weights, bit 
 random ones.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Pooling: the files decide, padding never counts, and what is unknown is refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What stands outside the blocks, as a checkpoint stores it and as its exports do, some rows at a time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

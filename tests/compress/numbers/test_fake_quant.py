@@ -1,7 +1,5 @@
 """Rounded inputs: against loops over all points, and what static scales are made of."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The grid: against loops over single groups, and the properties that every quantizer relies on."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.numbers.grid import fit_grid, quantize, storable

@@ -1,7 +1,5 @@
 """Float formats: against brute force over all points, the library's own numbers, and what always holds."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

@@ -1,7 +1,5 @@
 """Schemes: names round-trip, and what a name cannot mean is refused."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.compress.numbers.scheme import BITS, GROUP_SIZES, Scheme
 from edgepress.errors import UnknownName

@@ -1,7 +1,5 @@
 """The search for the scales of GGUF's types, held against llama.cpp's own on the same weights."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Tables on a grid keep it, in every type that a checkpoint stores."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.numbers.grid import fit_grid, quantize

@@ -1,7 +1,5 @@
 """Tables in two parts: a name that reads back, rows on a grid of both schemes, and what is refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

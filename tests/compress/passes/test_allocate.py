@@ -1,7 +1,5 @@
 """``allocate``: within the budget, no worse by its own measure than any uniform scheme, and repeatable."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

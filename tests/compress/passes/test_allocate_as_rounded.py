@@ -2,8 +2,6 @@
 pass; by them its choice is the better one; the plan counts it, and a killed run goes on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """``allocate_sparsity``: the budget holds, fragile layers keep more, and what makes no sense is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """ALPS: against a loop that solves a linear system a round, the recursion, and shapes of trouble."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """SignRound: against a plain autograd loop, and what always holds: closer than the start, masks kept."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

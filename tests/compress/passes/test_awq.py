@@ -1,7 +1,5 @@
 """AWQ: its search against a loop on the inputs themselves, and whole sweeps with and without quantization."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

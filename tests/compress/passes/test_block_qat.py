@@ -1,7 +1,5 @@
 """``block_qat``: each block nearer to its original's output, and a start for training from end to end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Passes on a classifier of texts: the head stays with what is cut, and its labels are learned from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The pass ``vocabulary`` on encoder–decoders and on models that hear: every form of table and head."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``distill``: a smaller model comes closer to the one it was cut from, by every loss."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The pass ``embedding``: nearer than rounding to nearest under its own Hessians, and exported as it is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

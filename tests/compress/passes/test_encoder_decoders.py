@@ -1,7 +1,5 @@
 """Encoder–decoders: their anatomy and logits against transformers, and what refuses them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

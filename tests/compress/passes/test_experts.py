@@ -1,7 +1,5 @@
 """Mixtures of experts: how they are read, which experts go, and where the result loads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """GPTQ: against a column-by-column loop on the full inverse, its objective, and twelve shapes of trouble."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """HQQ: against a loop over single groups, its own objective, and masks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

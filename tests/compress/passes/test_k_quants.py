@@ -1,7 +1,5 @@
 """K-quants from recipe to file: what the pass found is what the GGUF file holds, and nobody else opens it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

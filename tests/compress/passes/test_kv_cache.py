@@ -1,8 +1,6 @@
 """Quantized key/value caches in compression: the range search against brute force, what is stored, and what
 the torch reading of a checkpoint computes."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

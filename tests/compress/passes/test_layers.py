@@ -1,7 +1,5 @@
 """Fewer layers: which go, what compensates for them, and what the result is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path

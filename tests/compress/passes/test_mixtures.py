@@ -1,7 +1,5 @@
 """What learns or shares out a budget, on mixtures of experts: every expert is a unit of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Models that hear: every pass that works block by block goes through both stacks, calibrated with sounds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Passes that make blocks narrower: shapes, budgets, what is left, and where the results load."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

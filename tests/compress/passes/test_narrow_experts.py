@@ -1,7 +1,5 @@
 """Experts with fewer channels, each its own and all as many, and fewer heads: the config says so."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,6 @@
 """``--protect``: its text is calibrated with and recorded, and ``allocate`` spares the group that loses
 most."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pruning by a score: Wanda against a loop over rows, and inputs without any size."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.passes.prune import Prune

@@ -1,7 +1,5 @@
 """Encoder–decoders that lose layers, heads and channels: what goes in each stack, and what the result is."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``qat``: better than the codes it began with, and stored to the bit as it was trained."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -2,8 +2,6 @@
 pruned weights at zero, the same bytes after a kill.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager

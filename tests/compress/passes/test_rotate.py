@@ -1,7 +1,5 @@
 """Rotations: orthogonal matrices, the same function for every family, and activations that round better."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

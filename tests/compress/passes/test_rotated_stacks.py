@@ -1,7 +1,5 @@
 """Rotations of encoder–decoders: both stacks by one matrix, the same function, and what refuses them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """AWQ and SmoothQuant of mixtures: each expert by the tokens that come to it, and the routing as it was."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

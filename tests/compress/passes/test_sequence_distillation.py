@@ -1,7 +1,5 @@
 """``distill`` of encoder–decoders from end to end: students learn to write what the teacher writes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

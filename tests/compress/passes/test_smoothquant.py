@@ -1,7 +1,5 @@
 """SmoothQuant: the rule against a loop, and whole sweeps on models with outlier channels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

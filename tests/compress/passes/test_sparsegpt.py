@@ -1,7 +1,5 @@
 """SparseGPT: against a loop on the full inverse, its objective, and shapes of trouble."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

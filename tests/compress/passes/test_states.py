@@ -2,8 +2,6 @@
 which settings are refused.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """``W8A8_STATIC`` from the recipe to the bundle: read the same way in torch and in ONNX Runtime."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

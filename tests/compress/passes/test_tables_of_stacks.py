@@ -1,7 +1,5 @@
 """The pass ``embedding`` on encoder–decoders and on models that hear: one table that both stacks read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

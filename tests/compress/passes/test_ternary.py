@@ -1,7 +1,5 @@
 """``ternary``: three codes, led there step by step, the checkpoint and the export what training computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

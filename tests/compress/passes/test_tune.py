@@ -1,7 +1,5 @@
 """``tune``: closer to the original than before on text it never learned from, the codes untouched."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Encoder–decoders that learn: from the original's distribution on the targets of the text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

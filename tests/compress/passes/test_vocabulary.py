@@ -1,7 +1,5 @@
 """The pass ``vocabulary``: the rows that stay compute what they did, in torch and in the bundle."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A narrower residual stream: what stays, how it is repaired, and where the result loads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``width`` of mixtures: routers, gates and all experts lose the channels that the residual stream loses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

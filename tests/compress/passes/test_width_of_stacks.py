@@ -1,7 +1,5 @@
 """``width`` of encoder–decoders: channels that both stacks leave idle go, and the model stays what it was."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

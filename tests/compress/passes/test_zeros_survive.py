@@ -1,7 +1,5 @@
 """A weight that was pruned is exactly zero after every pass that may follow, in a stage of its own or not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

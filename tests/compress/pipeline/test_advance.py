@@ -1,7 +1,5 @@
 """Progress inside a block: no step of it is a large part of the block, whatever the pass."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

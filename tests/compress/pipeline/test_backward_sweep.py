@@ -1,7 +1,5 @@
 """The backward sweep: gradients as autograd finds them in the whole model, and kills that leave no trace."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

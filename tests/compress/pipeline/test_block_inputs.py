@@ -1,7 +1,5 @@
 """Block inputs: passes that stream hold one block at a time, whatever the criterion."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Masks on disk, and the statistic that compares two models."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.pipeline.block_shards import packed, unpacked

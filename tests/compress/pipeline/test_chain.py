@@ -1,7 +1,5 @@
 """Stages of a recipe: barriers, what survives a kill between them, masks and codes that pass through."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Statistics that compare the partly compressed model with the original, through a whole sweep."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What experts are compared with: what the original's would have made of the tokens that come to ours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """The damage of each step, against whole models in memory, on text that no pass reads."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Freed arrays leave the process: large ones at once, small ones when that is asked for."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys

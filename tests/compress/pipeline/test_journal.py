@@ -1,7 +1,5 @@
 """The journal of a sweep: what it says is either whole and of this work, or not believed."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every family: a compression that is killed at work goes on, and ends with the bytes of one that was not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Several processes: the losses of one, one result, and it goes on after a kill."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

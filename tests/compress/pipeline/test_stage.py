@@ -1,7 +1,5 @@
 """What passes prepare ahead of a sweep: for each kind once, and read again where it is stored."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

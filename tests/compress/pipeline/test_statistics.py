@@ -1,7 +1,5 @@
 """Statistics of a layer's inputs, beside sums written out by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.pipeline.statistics import Gram, mean_square_of_outputs

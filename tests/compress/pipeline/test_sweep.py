@@ -1,7 +1,5 @@
 """The sweep: against the whole model in memory, resumable at every unit, the same bytes every time."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """Encoder–decoders in the sweep: what streams through both stacks is what transformers computes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path

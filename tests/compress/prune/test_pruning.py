@@ -1,7 +1,5 @@
 """Every pass that prunes single weights: shares, patterns, and zeros that survive what follows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

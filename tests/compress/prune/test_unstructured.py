@@ -1,7 +1,5 @@
 """Which weights stay: against a sort in plain Python; shares, N:M groups and masks of before are exact."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.prune.unstructured import Pattern, keep_highest, keep_pattern

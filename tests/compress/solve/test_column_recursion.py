@@ -1,7 +1,5 @@
 """The recursion on grids in types of GGUF: against a loop over single weights, and against plain rounding."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The factor of the inverse Gram: against dense linear algebra, in place, at every panel boundary."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.solve.damped_cholesky import (

@@ -1,7 +1,5 @@
 """Which units go, and what is left of a linear: against least squares in numpy and greedy search by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

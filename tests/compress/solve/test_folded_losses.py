@@ -1,7 +1,5 @@
 """Losses behind factors that awq would fold: those of the weight and the inputs as the factors make them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

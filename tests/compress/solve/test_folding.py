@@ -1,7 +1,5 @@
 """Links and folding: any positive factors leave the function of the whole model, for every family."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Losses of codes that GPTQ finds: those of the pass's own codes, and less than of rounding to nearest."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

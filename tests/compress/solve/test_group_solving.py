@@ -2,8 +2,6 @@
 GPTAQ's recursion.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.numbers.grid import fit_grid, round_to_grid

@@ -1,7 +1,5 @@
 """The knapsack against every choice there is."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

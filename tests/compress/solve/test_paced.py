@@ -1,7 +1,5 @@
 """What is told of a call that cannot be looked into."""
 
-from __future__ import annotations
-
 from threading import Event
 
 import pytest

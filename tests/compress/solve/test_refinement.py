@@ -1,7 +1,5 @@
 """Scale refit and coordinate descent: against brute force, and that nothing they do makes a layer worse."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """The fit on a support: against the normal equations of each row, and never worse than its start."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.pipeline.block import output_error

@@ -1,7 +1,5 @@
 """Rounding a table: nearer with scales that are refitted, and still on a grid that exports find again."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.numbers.qtensor import QTensor

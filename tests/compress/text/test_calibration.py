@@ -1,7 +1,5 @@
 """Calibration batches: exact shapes, one seed one set of bytes, and refusals that say what would fit."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Calibration with sounds: which are drawn, what their decoder writes, and what is refused."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Text sources: what is read, in which order, and what is refused with which words."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

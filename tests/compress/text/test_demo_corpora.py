@@ -1,7 +1,5 @@
 """Wikipedia text: markup is gone, prose is whole, and the two splits share nothing."""
 
-from __future__ import annotations
-
 import bz2
 import importlib.util
 import io

@@ -1,7 +1,5 @@
 """What is held out: every eighth micro-batch of little text, about as many tokens as are enough of much."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 from typing import Any

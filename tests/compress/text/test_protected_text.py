@@ -1,7 +1,5 @@
 """Protected groups: as much text of each as was asked, in rows that a decoder takes, and typed refusals."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Windows: exact length, in order, nothing lost but the tail, BOS where the tokenizer wants one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

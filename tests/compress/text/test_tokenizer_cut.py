@@ -1,7 +1,5 @@
 """Cutting a tokenizer: a text whose tokens stay is split as before, and any text can still be split."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

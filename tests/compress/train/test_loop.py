@@ -1,7 +1,5 @@
 """The loop: it descends, keeps the best, resumes to the same bytes, and comes back from bad losses."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

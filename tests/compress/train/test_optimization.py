@@ -1,7 +1,5 @@
 """The scale of losses: down at once, up with patience, and not at all where nothing moves it."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 from edgepress.compress.train.optimization import LossScale

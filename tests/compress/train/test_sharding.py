@@ -3,8 +3,6 @@
 One launch of two processes runs :data:`SCRIPT`, which leaves what it saw in JSON.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What the original says, kept for other runs: the same result without asking, other questions kept apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A swept teacher says what the whole model says."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The terms of an objective: each against loops over tokens; gradients gathered at every kind of state."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

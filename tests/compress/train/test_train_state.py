@@ -1,7 +1,5 @@
 """The saved state: whatever moment a kill comes at, all processes have the state of one step."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """On-policy micro-batches: drawn from the student, the same each time, and only what it wrote counts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path

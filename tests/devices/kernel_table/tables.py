@@ -1,7 +1,5 @@
 """A kernel table that was computed: every operation takes its roof's time divided by a known efficiency."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The cases of a kernel table: what is timed is a whole grid of each operator, and every operator runs."""
 
-from __future__ import annotations
-
 from math import prod
 from pathlib import Path
 

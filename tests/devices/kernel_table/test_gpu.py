@@ -1,7 +1,5 @@
 """A GPU's kernel table without a GPU: its key, its cases, and the refusals."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Making a kernel table: stopped by the clock it keeps what was timed, and the same call goes on."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

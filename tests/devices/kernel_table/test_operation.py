@@ -1,7 +1,5 @@
 """Bytes and multiply-adds of operations, against the layouts that are exported and against counting."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import pytest

@@ -1,7 +1,5 @@
 """The time left of a measurement with a deadline: bounded by it, and by how long the cases really take."""
 
-from __future__ import annotations
-
 from edgepress.devices.kernel_table.plan import Pace
 
 

@@ -1,7 +1,5 @@
 """Small models written without the onnx package, against that package and numpy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

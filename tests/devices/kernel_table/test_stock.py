@@ -2,8 +2,6 @@
 machine says of its caches.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tables that others send: each file of the repository holds, and measured figures replace claimed ones."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Kernel tables as files: the same bytes for one table, and a stranger's file is refused with its field."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

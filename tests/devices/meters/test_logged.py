@@ -1,7 +1,5 @@
 """The log of a meter: joules from its lines, while it grows; another file is a reason, not a number."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

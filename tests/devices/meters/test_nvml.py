@@ -1,7 +1,5 @@
 """NVML from a made-up module: which board, what it refuses, and joules from its millijoules."""
 
-from __future__ import annotations
-
 import sys
 from types import ModuleType
 

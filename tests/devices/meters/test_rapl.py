@@ -1,7 +1,5 @@
 """RAPL from made-up folders: sockets add up, psys and dram stand beside, wraps count, refusals explain."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Counters through zeus, from made-up readings as of its classes for Apple's processors and Jetson boards."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -2,8 +2,6 @@
 widths that differ, and attention is looked up by the size of its heads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import prod
 from pathlib import Path

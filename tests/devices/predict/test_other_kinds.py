@@ -2,8 +2,6 @@
 bands are guesses; what no table times is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

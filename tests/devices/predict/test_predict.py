@@ -1,7 +1,5 @@
 """Predictions of bundles: every node of a real graph is counted, and what is not known is refused or said."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

@@ -2,8 +2,6 @@
 and by a table; what a scheme makes smaller takes less, and what is not known is said.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Costs looked up in a table: exact where it was measured, between its sizes in between, never beyond it."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.devices.kernel_table.cases import cases
 from edgepress.devices.kernel_table.operation import (

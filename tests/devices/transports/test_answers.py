@@ -1,7 +1,5 @@
 """Answers of devices are strangers' text: what is not of the one form is refused, whatever it is."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

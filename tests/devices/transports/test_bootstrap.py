@@ -1,7 +1,5 @@
 """The program that a device runs before anything is installed there, called in this process."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import zipfile

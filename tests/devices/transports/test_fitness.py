@@ -1,7 +1,5 @@
 """A device that cannot do the work is refused by what it says of itself, before anything is sent."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

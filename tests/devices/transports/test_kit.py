@@ -1,7 +1,5 @@
 """A kit: made, carried, run without a network, and its record imported; damage and strangers are refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

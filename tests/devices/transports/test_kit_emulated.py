@@ -4,8 +4,6 @@ Debian's packages are unpacked into a scratch folder; nothing is installed. Skip
 network.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

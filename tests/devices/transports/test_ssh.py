@@ -1,7 +1,5 @@
 """A link over a real sshd on the loopback: the probe, host keys, refusals, and a device that is gone."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Which wheels a platform takes, where they come from, and edgepress packed as it runs here."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

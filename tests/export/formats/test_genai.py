@@ -1,7 +1,5 @@
 """onnxruntime-genai on our bundles: the same tokens as our runtime, from the folder as it is published."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from importlib.util import find_spec

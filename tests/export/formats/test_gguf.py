@@ -2,8 +2,6 @@
 of what its arithmetic leaves out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

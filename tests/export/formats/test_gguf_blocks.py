@@ -1,7 +1,5 @@
 """Codes in GGUF's blocks, against the gguf package's own reading of them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """GGUF of encoders and of encoder–decoders of text: what llama.cpp reads of them, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -2,8 +2,6 @@
 tokenizers library gives, and what it would not is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path

@@ -2,8 +2,6 @@
 a few of each family by formula, and as many numbers in all as the checkpoint has.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

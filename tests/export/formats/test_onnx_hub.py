@@ -1,7 +1,5 @@
 """The layout of hubs: where files lie, what they are called, and that the graph is the proven one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """GGUF and BitNet: what their own readers load computes what the checkpoint stands for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Packed ternary blocks: what the gguf package and transformers unpack, and what they pack themselves."""
 
-from __future__ import annotations
-
 import gguf
 import numpy as np
 import pytest

@@ -2,8 +2,6 @@
 transformers: the graph, the whole bundle, its verb, and what is measured.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

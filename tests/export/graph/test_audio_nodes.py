@@ -1,7 +1,5 @@
 """The spectra of a sound as nodes: those of transformers' extractor."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Classifiers of texts against transformers: families, schemes, and the whole bundle."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

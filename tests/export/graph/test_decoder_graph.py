@@ -1,7 +1,5 @@
 """Decoder graphs against torch, elementwise: families, schemes, batches, cache depths, unequal layers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

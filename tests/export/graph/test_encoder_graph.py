@@ -1,7 +1,5 @@
 """Encoder graphs against torch: families, schemes, padding, pooling."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What is written follows the runtime that must read it."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.errors import MissingDependency
 from edgepress.export.graph.graph_writer import Kind, Opset, installed_runtime, opset_for

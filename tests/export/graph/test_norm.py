@@ -1,7 +1,5 @@
 """Norms with the sum before them, against numpy; and which node computes them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Classifiers of tokens against transformers: families, the whole bundle, its spans, and what is measured."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

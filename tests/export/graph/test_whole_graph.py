@@ -1,7 +1,5 @@
 """Graphs are written with one weight in memory at a time, and large ones keep their weights outside."""
 
-from __future__ import annotations
-
 import weakref
 from pathlib import Path
 from typing import Any

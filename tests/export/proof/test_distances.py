@@ -1,7 +1,5 @@
 """The bounds of a proof are the published ones, and hold on both sides of each."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from edgepress.errors import GateFailed

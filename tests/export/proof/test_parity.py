@@ -2,8 +2,6 @@
 to a full one; and decoders of odd sizes, which work or are refused before any file is written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

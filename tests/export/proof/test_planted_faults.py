@@ -2,8 +2,6 @@
 block or norm that it is in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

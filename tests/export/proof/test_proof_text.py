@@ -1,7 +1,5 @@
 """The tokens that a proof runs on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Whether an export says that a model may have lost its text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The streamed reference computes what the whole model does; its roundings are small and leave no trace."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

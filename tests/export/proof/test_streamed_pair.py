@@ -1,7 +1,5 @@
 """An encoder–decoder, one block of which is in memory at a time, computes what the whole model does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

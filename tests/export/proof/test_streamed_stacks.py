@@ -2,8 +2,6 @@
 one block of its graph is found, and named by the block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

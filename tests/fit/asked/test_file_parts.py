@@ -2,8 +2,6 @@
 a sound without its words, are refused.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Text in three parts: each document in one of them, neighbours mostly together; too little is refused."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise
 from pathlib import Path

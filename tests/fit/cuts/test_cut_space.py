@@ -2,8 +2,6 @@
 narrower, and that nothing changes where no cut helps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path

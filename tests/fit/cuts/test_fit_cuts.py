@@ -1,7 +1,5 @@
 """A budget that no bits keep is met with a cut, which the report names and the recipe repeats."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

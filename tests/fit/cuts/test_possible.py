@@ -1,7 +1,5 @@
 """What is cut, in a line: block by block where they are few, else in numbers, of what there is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What is cut is corrected by measuring: what turns out dearer than predicted is not taken."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

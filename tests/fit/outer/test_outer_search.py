@@ -2,8 +2,6 @@
 are taken up, and a worker that would disturb or has nothing to join is refused.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -2,8 +2,6 @@
 cluster is left. Ray itself is that of :mod:`.test_outer_search`, where it is installed.
 """
 
-from __future__ import annotations
-
 import socket
 import sys
 from collections.abc import Callable

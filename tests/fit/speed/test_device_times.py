@@ -1,7 +1,5 @@
 """Seconds of candidates on a device: those of its kernel table, for one row and for a prompt."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from functools import partial

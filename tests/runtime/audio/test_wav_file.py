@@ -1,7 +1,5 @@
 """WAV files: their numbers, and whatever is none, is too long or lies, as typed errors."""
 
-from __future__ import annotations
-
 import os
 import struct
 import wave

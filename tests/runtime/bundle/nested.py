@@ -1,7 +1,5 @@
 """ONNX files whose graphs lie inside each other, written byte by byte: onnx refuses deep ones."""
 
-from __future__ import annotations
-
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_TENSOR, _NODE_ATTRIBUTE, _ATTRIBUTE_GRAPH = 7, 1, 5, 5, 6
 
 

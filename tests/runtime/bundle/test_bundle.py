@@ -1,7 +1,5 @@
 """A bundle opens only if every byte is the one that was published."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

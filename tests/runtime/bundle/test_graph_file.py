@@ -1,7 +1,5 @@
 """An ONNX file read without the onnx package, against that package."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The walk over an ONNX file finds every external location, and hostile bytes only give typed errors."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

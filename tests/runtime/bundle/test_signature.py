@@ -1,7 +1,5 @@
 """A signature covers every file of a directory and the manifest; only the right key's holds."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """A pipe in the place of a bundle's file is refused, and not waited for."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checked JSON: exact types, named keys, and nothing but :class:`Unusable` for whatever a file may hold."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Several sequences side by side against the same model in numpy, one at a time and without a cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

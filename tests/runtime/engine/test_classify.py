@@ -1,7 +1,5 @@
 """Classifier bundles: labels and probabilities, the verb, and which verb is for which bundle."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The decoder over shared buffers against the same model in numpy without a cache."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Embeddings: order, padding, truncation, and no pooling by guess."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

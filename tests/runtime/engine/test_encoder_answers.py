@@ -1,7 +1,5 @@
 """Batches of about one length, each index once; and batches on worker threads, in their order."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,7 +1,5 @@
 """Generation: what ends it, what is counted, and that streams equal a plain loop."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

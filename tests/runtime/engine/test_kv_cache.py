@@ -1,7 +1,5 @@
 """Buffers of a cache take the place of what was freed before them."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys

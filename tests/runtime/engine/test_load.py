@@ -1,7 +1,5 @@
 """Work in a second thread: its result, its typed errors, and that it never outlives the block."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

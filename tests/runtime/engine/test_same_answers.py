@@ -2,8 +2,6 @@
 are, and whoever else is in the batch. With edgepress's own operators also however the tokens came in.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sampling against naive references written as loops over all tokens."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

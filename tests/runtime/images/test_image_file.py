@@ -1,7 +1,5 @@
 """Image files: what a model may be shown, and what is refused before it is decoded."""
 
-from __future__ import annotations
-
 import os
 import struct
 import zlib

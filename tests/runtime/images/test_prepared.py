@@ -1,7 +1,5 @@
 """Preprocessing against transformers' own processors: the same numbers, bit for bit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

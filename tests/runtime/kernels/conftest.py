@@ -3,8 +3,6 @@
 attributes, inputs and outputs in FILE, for ``replay.c`` to run elsewhere.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ is 0 where every set of instructions ran by its name and gave the recorded bits,
 tiles (``refused``) as ``avx512-vnni``.
 """
 
-from __future__ import annotations
-
 import gzip
 import re
 import stat

@@ -2,8 +2,6 @@
 rows, and batches that are packed and unpacked; with every set of instructions the same bits.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import erf
 from typing import Any

@@ -3,8 +3,6 @@ does not depend on the instructions, or an error that says what is wrong, and ne
 check-kernels`` runs it on a library that stops at the first bad address.
 """
 
-from __future__ import annotations
-
 import copy
 from random import Random
 from typing import Any

@@ -2,8 +2,6 @@
 skipped, so that a line that no compiler takes would pass unseen.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sysconfig

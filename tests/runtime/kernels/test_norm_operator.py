@@ -2,8 +2,6 @@
 numpy; with every set of instructions the same bits.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

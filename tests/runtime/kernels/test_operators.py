@@ -2,8 +2,6 @@
 with every set of instructions that this processor has: all of them give the same bits.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -2,8 +2,6 @@
 and the same bits with every set of instructions, any number of threads and any number of rows at once.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from edgepress.runtime.kernels.library import instructions, library

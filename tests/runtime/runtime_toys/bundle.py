@@ -1,7 +1,5 @@
 """Bundle directories around the toy graphs: tokenizer, external data, manifest."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

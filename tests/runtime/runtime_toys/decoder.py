@@ -3,8 +3,6 @@
 Attention goes through the real ``GroupQueryAttention`` over a shared buffer; a ``Tanh`` stands for the MLP.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -2,8 +2,6 @@
 classifier, whose logits are the first numbers of that vector.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A function of the allocator is called where there is one, and nowhere else."""
 
-from __future__ import annotations
-
 import platform
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CPUs whose 8-bit products saturate are recognised from the flags that the kernel lists."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Placement read back: from a real session, and from one that a provider has left half of."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -2,8 +2,6 @@
 library does there, recorded from onnxruntime-gpu 1.31, and what is made of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Sessions: explicit threads, no silent change of provider, typed errors."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

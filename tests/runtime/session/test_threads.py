@@ -1,7 +1,5 @@
 """The thread budget against twelve made-up machines and containers."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

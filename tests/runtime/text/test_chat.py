@@ -1,7 +1,5 @@
 """Chat templates: what published ones need works, and hostile ones end as typed errors."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

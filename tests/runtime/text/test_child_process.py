@@ -1,7 +1,5 @@
 """However a child process ends, its parent gets a typed error and goes on."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Streaming text: whole characters only, and stop strings cut at the same place whatever the pieces."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

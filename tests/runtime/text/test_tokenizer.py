@@ -1,7 +1,5 @@
 """The tokenizer against transformers' reading of the same files, and its failures."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tokenizers from strangers: small files that ask for gigabytes or never end, refused; odd ones just work."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The tokenizers of published families run in this process; what has no bound does not."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

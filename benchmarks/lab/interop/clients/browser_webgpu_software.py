@@ -5,8 +5,6 @@ WebGPU's shaders, and nothing is said about speed. A cell takes 10 to 30 s, most
 there is a family for each shape of graph.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

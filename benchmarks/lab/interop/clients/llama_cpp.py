@@ -1,7 +1,5 @@
 """llama.cpp: the GGUF file, one row at a time. llama-cpp-py-sync brings it built."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

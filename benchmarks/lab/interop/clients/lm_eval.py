@@ -1,7 +1,5 @@
 """lm-eval over transformers: how likely the checkpoint finds continuations of texts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """ONNX Runtime in node: the bundle of standard operators, one row at a time, with its caches."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

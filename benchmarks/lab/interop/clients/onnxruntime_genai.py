@@ -1,7 +1,5 @@
 """onnxruntime-genai: the bundle of standard operators as its model folder, a batch of unequal prompts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """OpenVINO's own reader of ONNX: the bundle that is written for it, computed in float32."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

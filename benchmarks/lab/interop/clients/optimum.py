@@ -2,8 +2,6 @@
 a batch is padded on the left for decoders.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

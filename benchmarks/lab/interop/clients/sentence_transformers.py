@@ -1,7 +1,5 @@
 """sentence-transformers over torch: the checkpoint itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """sentence-transformers over ONNX Runtime: the layout of hubs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

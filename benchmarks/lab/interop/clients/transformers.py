@@ -2,8 +2,6 @@
 batch is padded on the left, or on the right where it is read alone.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """transformers.js in node: the layout of hubs, one row at a time, loaded as its own configuration says."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

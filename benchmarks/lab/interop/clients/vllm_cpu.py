@@ -1,7 +1,5 @@
 """vLLM's build for CPUs: the checkpoint itself, and GPTQ's and AWQ's forms of it, all rows in one batch."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Speed does not depend on the values of the weights, so that no calibration is ne
 the exporter is left out, since its tests and the demo run it on the same graphs.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence

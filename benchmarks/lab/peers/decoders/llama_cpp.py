@@ -6,8 +6,6 @@ checkpoint in bfloat16 is a large one: its matrices are rounded one at a time to
 blocks, by the gguf package, which takes a seventh of the disk.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ It takes text and not token ids, and shows no token as it comes: the prompt is t
 moments of first and last token follow from the times that it reports itself.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

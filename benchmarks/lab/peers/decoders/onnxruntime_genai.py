@@ -1,7 +1,5 @@
 """onnxruntime-genai: its model builder and its runtime."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """OpenVINO GenAI: models exported by optimum-intel with NNCF's weight compression."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """transformers on torch, eager, in the environment of edgepress itself."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """edgepress itself: compressed by rounding, exported, and run by its own runtime."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 Tokenizing by ``tokenizers``, the mean over the tokens in numpy: what is left is the engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Every variant is made by the functions that sentence-transformers documents for it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """llm-compressor: SparseGPT and Wanda, half of the weights or two of four, uniform or by OWL."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..contract import CompressionTask

@@ -2,8 +2,6 @@
 by its first-order Taylor criterion. The tool has no repair without training.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..contract import CompressionTask

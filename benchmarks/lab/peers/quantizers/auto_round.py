@@ -2,8 +2,6 @@
 with bits by layer, which its AutoScheme chooses.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

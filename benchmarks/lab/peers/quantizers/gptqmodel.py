@@ -1,7 +1,5 @@
 """GPTQModel: GPTQ, symmetric groups."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

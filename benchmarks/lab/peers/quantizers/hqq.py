@@ -1,7 +1,5 @@
 """HQQ: half-quadratic quantization, no data."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..contract import CompressionTask, QuantizerVariant

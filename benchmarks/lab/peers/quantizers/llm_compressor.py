@@ -1,7 +1,5 @@
 """llm-compressor: GPTQ, AWQ, SmoothQuant with GPTQ to W8A8, and rounding."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..contract import CompressionTask, QuantizerVariant

@@ -1,7 +1,5 @@
 """ONNX Runtime's quantizer of MatMul weights: its default rounding, k-quant and HQQ."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..contract import CompressionTask, QuantizerVariant

@@ -3,8 +3,6 @@
 Left alone it takes groups of 96 and of 128 for the layers of the subject: here they take 64.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..contract import CompressionTask, QuantizerVariant

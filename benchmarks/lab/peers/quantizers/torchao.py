@@ -1,7 +1,5 @@
 """torchao: weight-only rounding to any number of bits, and the same with HQQ's scales."""
 
-from __future__ import annotations
-
 from ..contract import CompressionTask, QuantizerVariant
 from ._dense import between, linears, load_model, write_dense
 

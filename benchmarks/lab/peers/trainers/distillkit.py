@@ -1,7 +1,5 @@
 """DistillKit: its trainer with the KL alone, with the teacher in memory."""
 
-from __future__ import annotations
-
 from ..contract import TrainingTask
 
 TITLE = "DistillKit"

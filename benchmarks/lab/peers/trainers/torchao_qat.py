@@ -2,8 +2,6 @@
 there is, with the forward KL from the teacher as its loss.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """TRL: its GKD trainer with all data given and ``beta`` 0, which is the forward KL."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..contract import TrainingTask

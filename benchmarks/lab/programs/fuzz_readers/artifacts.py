@@ -1,7 +1,5 @@
 """Readers that are fuzzed, of what is made: bundles with their graphs and templates, manifests, run files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

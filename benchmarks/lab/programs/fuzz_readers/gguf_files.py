@@ -1,7 +1,5 @@
 """Readers that are fuzzed, of GGUF files: their headers, and the models that are made of them."""
 
-from __future__ import annotations
-
 import json
 import struct
 import tempfile

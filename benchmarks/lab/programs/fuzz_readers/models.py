@@ -3,8 +3,6 @@
 The files that mutants are made of are written here: a few kilobytes each, made by code.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

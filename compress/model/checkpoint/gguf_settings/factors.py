@@ -3,8 +3,6 @@ They are held against the model that is made of its settings before a weight is 
 in the place of a number would answer without an error, and not as the file says.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ Llama 3.1 and later divide the angle of each pair of channels by a number of the
 works these out of four settings and stores the numbers alone, as ``rope_freqs.weight``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

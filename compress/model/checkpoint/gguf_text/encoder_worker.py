@@ -4,8 +4,6 @@ not (``runtime/text/worker.py``).
 It imports nothing of edgepress.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ What stands beside an encoder that is read from a GGUF file: how its states beco
 sentence-transformers says it, and the tokens around a text.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

@@ -3,8 +3,6 @@
 It imports nothing of edgepress.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 # transformers imports it when it reads a file: by then its libraries, gigabytes of addresses where it is

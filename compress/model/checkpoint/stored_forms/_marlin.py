@@ -9,8 +9,6 @@ out]`` is float16, in another order where there are several groups.
 Matrices of which only what is not 0 is stored, with a mask of bits, lowest first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ Numbers in blocks of rows and columns that share a scale.
 Integers on grids of groups: as floats, and as a ``QTensor`` where a scheme has such a grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

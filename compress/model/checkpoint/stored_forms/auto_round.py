@@ -5,8 +5,6 @@ arXiv 2309.05516): integers packed as GPTQ's forms pack them, without ``g_idx``,
 ``auto_round:gptqmodel`` as they are. ``extra_config`` gives some layers other bits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

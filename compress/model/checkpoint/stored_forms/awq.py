@@ -5,8 +5,6 @@
 out]``. A weight is ``(code − zero point) · scale``, where codes count from 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -8,8 +8,6 @@ block, plus an offset. Shape and sizes of blocks are JSON in the bytes of ``quan
 [out, in]`` is int8, and ``SCB [out]`` the value of 127.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

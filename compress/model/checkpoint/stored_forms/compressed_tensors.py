@@ -9,8 +9,6 @@ byte. ``weight_scale`` of all, of rows, groups or blocks, where it is uint8 as a
 ``weight_global_scale`` is what it is divided by; ``weight_zero_point`` as the codes are stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod

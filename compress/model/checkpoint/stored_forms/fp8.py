@@ -5,8 +5,6 @@ DeepSeek-V3, 2024, arXiv 2412.19437), or with one for a whole matrix or row.
 without ``weight_block_size`` a single number, or ``weight_scale`` as AutoFP8 writes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import prod
 from typing import Any

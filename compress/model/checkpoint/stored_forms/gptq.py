@@ -10,8 +10,6 @@ one off whole words, so that a zero point of 0 borrows from the next code: one i
 bits, which cross words, each code is counted by itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

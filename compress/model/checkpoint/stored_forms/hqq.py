@@ -7,8 +7,6 @@ A matrix of ``shape`` is laid out as rows of ``group_size`` weights (``axis`` 1)
 (``3bit_32``). A weight is ``(code − zero) · scale``; zeros are floats.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod

@@ -6,8 +6,6 @@ its experts, which :mod:`.tensor_names` gives one by one.
 groups]`` the exponent of what they are multiplied by, plus 127.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

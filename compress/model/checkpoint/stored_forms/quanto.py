@@ -7,8 +7,6 @@ an integer, ``(code − _shift) · _scale``. The file does not say how many rows
 makes the model first and asks its linears, and so does this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import prod
 from typing import Any

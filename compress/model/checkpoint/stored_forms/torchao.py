@@ -9,8 +9,6 @@ the first one low, scales and zero points ``[groups, out]`` in float; ``code · 
 ``Float8Tensor``: FP8 with scales by blocks.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The GPU check without a GPU: it refuses before any work, and every case runs with the CPU as its device."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -1,7 +1,5 @@
 """The limit of time: what lasts longer is stopped, what does not is left alone, and no alarm stays."""
 
-from __future__ import annotations
-
 import signal
 import threading
 

@@ -2,8 +2,6 @@
 read in a table.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

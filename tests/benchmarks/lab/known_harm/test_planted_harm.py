@@ -1,7 +1,5 @@
 """Planted noise stays where it is planted, and seeds draw halves of what groups share."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What an encoder says without its blocks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

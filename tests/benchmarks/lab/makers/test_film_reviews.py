@@ -1,7 +1,5 @@
 """Film reviews: good above zero, split once and for all; and a classifier learns its labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

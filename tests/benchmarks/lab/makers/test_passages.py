@@ -1,7 +1,5 @@
 """Passages end with a sentence, and what is too short is left out."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.benchmarks.lab.makers.passages import passages
 

@@ -1,7 +1,5 @@
 """A small T5 that gives words their vowels back: its task, and that it learns what is measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The comparison of decoders: raw lines, bars and tables from them, and environments."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

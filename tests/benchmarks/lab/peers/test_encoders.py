@@ -1,7 +1,5 @@
 """The comparison of encoders: models that stay loaded, texts of the wanted length, and bars."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

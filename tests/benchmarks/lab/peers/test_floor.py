@@ -1,7 +1,5 @@
 """The floor of GPTQ's time: its arithmetic, counted by hand, and a rate that is one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Tools that prune: what they are asked, and how the share of channels follows from that of weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

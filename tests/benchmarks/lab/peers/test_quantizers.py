@@ -1,7 +1,5 @@
 """The quantizers of other tools: what their variants say, and what decodes their formats."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Tools that train: what they are asked; and edgepress as one of them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The worker of all peers: a process of its own, which needs nothing of edgepress and replies to one job."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 import shutil

@@ -1,7 +1,5 @@
 """The pages of what was planned and taken, and how processor time is split."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

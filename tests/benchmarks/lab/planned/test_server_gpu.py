@@ -1,7 +1,5 @@
 """How often weights are copied to a device is counted, not assumed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

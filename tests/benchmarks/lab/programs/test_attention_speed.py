@@ -1,7 +1,5 @@
 """The ways of the attention check compute one thing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Two searches side by side: areas of their fronts, their best, and which trials were built."""
 
-from __future__ import annotations
-
 import math
 from argparse import Namespace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every reader meets a few hundred mutants, and the program that tries millions sees a crash and a hang."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

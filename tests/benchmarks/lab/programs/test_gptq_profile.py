@@ -1,7 +1,5 @@
 """The profile of GPTQ: every function that it names exists and is met, and the rows add up to the whole."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

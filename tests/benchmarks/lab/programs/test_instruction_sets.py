@@ -1,7 +1,5 @@
 """Sets of instructions are compared by their own rounds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The kill check's own parts: moments that are spread as it says, and scenes that it must not accept."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The kills in one kind of work: they come in the step that is meant, and in no other work."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

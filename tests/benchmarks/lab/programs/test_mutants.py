@@ -1,7 +1,5 @@
 """The table of mutants fits the sources, and the program tells the killed from those that live."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The lab's tables of predictions: errors, verdicts, and the share that data sheets are read with."""
 
-from __future__ import annotations
-
 from statistics import median
 
 import pytest

@@ -1,7 +1,5 @@
 """The page of slices: the worst group of each slice and of all, versions side by side."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

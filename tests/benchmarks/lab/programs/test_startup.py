@@ -1,7 +1,5 @@
 """The account of a start: every row gets its numbers from a real bundle, memory comes from the kernel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Every way of a model with a state is timed in every round."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

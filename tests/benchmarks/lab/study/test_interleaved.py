@@ -1,7 +1,5 @@
 """Bundles timed interleaved: what is counted, and that every bundle gets as many rounds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Ratios of two rows: windows that are hard for both do not widen the interval."""
 
-from __future__ import annotations
-
 import pytest
 from edgepress.benchmarks.lab.study.making import RowQuality
 from edgepress.benchmarks.lab.study.ratios import over

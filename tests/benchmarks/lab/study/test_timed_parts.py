@@ -1,7 +1,5 @@
 """Every function whose time is taken is met by a compression: one that was moved would count as no time."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

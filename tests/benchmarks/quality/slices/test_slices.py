@@ -1,7 +1,5 @@
 """What the packaged slices hold: as many items as they say, the same for a seed, and no words twice."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """A hundred compressions that harm all groups alike: at the level of five per cent, about five may raise an
 alarm."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from edgepress.benchmarks.quality.subgroups import group_harm

@@ -1,7 +1,5 @@
 """Rows of a slice of the user's: what is read of them, and where a wrong one stands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Slices end to end on fake models: planted harm is named, equal models raise no alarm."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tests' error rates against simulation, and against formulas written out."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,8 +1,6 @@
 """Effect sizes equal a calculation by hand; a planted association is named, and none is made of equal
 models."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What vLLM's file says without vLLM: the command, what is refused, and what its log tells."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

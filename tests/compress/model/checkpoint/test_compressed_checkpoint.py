@@ -1,7 +1,5 @@
 """Compressed checkpoints: the compressed-tensors library's bits, and transformers' own logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path

@@ -1,7 +1,5 @@
 """FP8, MXFP4 and NVFP4 through the chain: who may make them, who runs them, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

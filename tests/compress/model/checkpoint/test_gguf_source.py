@@ -1,7 +1,5 @@
 """GGUF files: the model inside comes out exactly; damaged files are refused before a library sees them."""
 
-from __future__ import annotations
-
 import json
 import random
 import struct

@@ -1,7 +1,5 @@
 """Ways to cut text into words, and llama.cpp's names for them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Safetensors headers: every bound refuses, naming file and tensor; no mutant escapes the typed errors."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable

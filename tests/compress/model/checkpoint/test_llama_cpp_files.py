@@ -4,8 +4,6 @@
 dequantizes it.
 """
 
-from __future__ import annotations
-
 import lzma
 from hashlib import sha256
 from pathlib import Path

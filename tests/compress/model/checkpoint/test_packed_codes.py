@@ -1,7 +1,5 @@
 """Blocks of GGUF's types: the gguf package reads them as we do, and what is read is packed as it was."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

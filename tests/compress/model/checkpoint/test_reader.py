@@ -1,7 +1,5 @@
 """Reading checkpoints: one file or shards, exact bytes, bounded memory, and faults that are named."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Parts become one file or the shards themselves, with the same tensors."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Weight files: each is opened once, few at a time, and closed with the last that reads them."""
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

@@ -4,8 +4,6 @@ Every place and type is looked at as compress does it (all while they are hashed
 (when a tensor is first read).
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tensors under the names of their publication, and matrices that transformers cuts into several."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

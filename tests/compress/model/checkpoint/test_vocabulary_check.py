@@ -1,7 +1,5 @@
 """Tokenizer, embedding and head that disagree are refused before any work."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Each folder of ``written_by`` with a config is one; its ``written.json`` says wh
 digests of its linears as the tool dequantizes them, ``dequantized.safetensors`` their first rows.
 """
 
-from __future__ import annotations
-
 from hashlib import sha256
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Heads of encoders: a classifier of texts as data, another head by name, and none where none is used."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

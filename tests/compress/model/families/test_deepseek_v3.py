@@ -1,7 +1,5 @@
 """DeepSeek-V3: latent attention and its router against transformers' modules, what is refused, whole runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

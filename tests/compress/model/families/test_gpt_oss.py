@@ -1,7 +1,5 @@
 """gpt-oss: its anatomy against transformers' modules, its experts in one tensor and apart, and whole runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

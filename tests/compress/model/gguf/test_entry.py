@@ -1,7 +1,5 @@
 """Numbers that a GGUF file has in another form come back: decays, whose logarithms a checkpoint stores."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from edgepress.compress.model.gguf.entry import Part

@@ -1,7 +1,5 @@
 """Every tensor of a model has one place in a GGUF file, under a name of its own, and comes back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

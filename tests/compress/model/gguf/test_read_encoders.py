@@ -1,7 +1,5 @@
 """GGUF files of encoders: the model that was written, its tokenizer, and how it pools."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """GGUF files of every family that is read: the model that was written, tensor by tensor and in its config."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the file of a feature extractor may say, and what is refused."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 against it in ``tests/export/test_speech.py``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Budgets of parameters, bytes and modelled time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

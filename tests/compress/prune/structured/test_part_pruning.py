@@ -1,7 +1,5 @@
 """The repair that makes up for earlier blocks: against least squares in numpy, and its effect."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The KL of labels by every form of head: how a text is pooled, a norm, one label or several."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, Literal
 

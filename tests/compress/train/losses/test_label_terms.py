@@ -1,7 +1,5 @@
 """The loss of labels: against transformers' own head text by text, its gradient, the default objective."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

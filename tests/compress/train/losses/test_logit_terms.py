@@ -1,7 +1,5 @@
 """Divergences: the sums of their definitions, and what always holds of them."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Objectives: exact where nothing is merged, bounds where something is, and gradients in micro-batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sequence-level distillation: the answers and the loss against transformers' own, and the gradient."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import replace

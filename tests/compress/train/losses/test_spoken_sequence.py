@@ -1,7 +1,5 @@
 """Sequence-level distillation of models that hear: the answers are transformers' own, and students learn."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Attention maps against transformers' own, a token and head at a time; and models that differ in heads."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Students of distill: of their own, of fewer layers, and the token ids that two models share."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

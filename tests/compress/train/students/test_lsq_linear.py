@@ -1,7 +1,5 @@
 """LSQ: the paper's formulas, one weight at a time; and what training computes is what is stored."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """QuantLinear: its product and its gradients against torch's own on the dequantized weight."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.numbers.grid import quantize

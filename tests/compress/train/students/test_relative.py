@@ -1,7 +1,5 @@
 """Low rank: the weight that is computed with is the merged one, and its gradients are the product rule's."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.train.students.relative import LowRank, learn_low_rank

@@ -1,7 +1,5 @@
 """Codebooks: their formulas a weight at a time; and linears that compute what they store."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.numbers.scheme import Scheme

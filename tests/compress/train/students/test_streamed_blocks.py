@@ -1,7 +1,5 @@
 """Streamed blocks: values and gradients of the whole model, with the matrices of one block in memory."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path

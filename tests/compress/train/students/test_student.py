@@ -1,7 +1,5 @@
 """The student: the stored model to the bit, before it learns and after."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

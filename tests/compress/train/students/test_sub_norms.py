@@ -1,7 +1,5 @@
 """Sub-norms: a Llama becomes BitNet's form, keeps directions; what cannot is refused before any work."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

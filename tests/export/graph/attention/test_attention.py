@@ -1,7 +1,5 @@
 """The kernel that computes attention: what it is chosen by changes nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 answers are those of torch with keys and values rounded alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

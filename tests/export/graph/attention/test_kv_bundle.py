@@ -1,7 +1,5 @@
 """Bundles with quantized and half-precision caches: what they say, what is refused, and how they run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ A difference in the seventh digit flips a code here and there, so that logits ar
 the codes themselves are compared one by one where their inputs are equal, in the first layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

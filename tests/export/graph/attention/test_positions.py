@@ -1,7 +1,5 @@
 """Rope tables are what transformers computes for the same settings."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

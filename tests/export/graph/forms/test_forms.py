@@ -1,7 +1,5 @@
 """Graphs in the forms of providers: the same numbers as the CPU's form, in fewer or other operators."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Bundles for other providers: proven against the CPU's form, honest about what has not run, or refused."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The look-up of an embedding in operators of ONNX alone gives what the codes say."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx
 import onnx_ir as ir

@@ -1,7 +1,5 @@
 """Embedding and head: looked up and multiplied exactly, from one initializer when they are tied."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Each kind of linear, alone in a graph, against dequantize-then-multiply."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Packed arrays, read back bit by bit, are the codes, scales and zero points that went in."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Storage of weights for edgepress's own products: what a weight takes, and which groups there are."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from edgepress.compress.numbers.scheme import Scheme

@@ -1,7 +1,5 @@
 """Numbers that a GGUF file states: they are those of the model that was written, and others are refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Positions of a GGUF file: what transformers' reader leaves out is in the model all the same, or refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 goes code by code.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path

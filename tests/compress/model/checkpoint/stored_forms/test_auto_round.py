@@ -1,7 +1,5 @@
 """AutoRound's checkpoints: GPTQ's words without an index, and AWQ's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """AWQ's checkpoints: what a packer stored code by code is read to the bit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

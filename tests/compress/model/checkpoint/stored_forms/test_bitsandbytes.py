@@ -1,7 +1,5 @@
 """What bitsandbytes stores: 4 bits by table, with scales quantized too, and 8 bits by row."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """compressed-tensors' kinds that no scheme has, against a packer that goes code by code."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

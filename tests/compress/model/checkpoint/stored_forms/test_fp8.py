@@ -1,7 +1,5 @@
 """FP8 checkpoints of other tools: scales of blocks, of rows and of whole matrices."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

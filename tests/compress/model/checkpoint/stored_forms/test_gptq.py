@@ -1,7 +1,5 @@
 """GPTQ's checkpoints: what a packer stored code by code is read to the bit, whatever order groups have."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """HQQ's checkpoints: rows or columns of groups, packed part by part."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

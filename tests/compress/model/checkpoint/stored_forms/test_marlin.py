@@ -2,8 +2,6 @@
 compressed-tensors 0.10.2 wrote, of 4 and 8 bits, with a scale a row and in groups of 128.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """gpt-oss as it is published: its experts in MXFP4, against what transformers makes of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

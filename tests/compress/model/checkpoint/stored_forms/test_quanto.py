@@ -1,7 +1,5 @@
 """optimum-quanto's checkpoints, as version 0.2.7 wrote them: its ``dequantize`` gave the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

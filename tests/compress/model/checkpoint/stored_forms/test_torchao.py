@@ -2,8 +2,6 @@
 5.24 wrote the same parts and notes, and its ``dequantize`` gave the same weights.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
