@@ -107,7 +107,7 @@ def kit(bundle: Path, output: Path, platform: str, quick: bool, terminal: Termin
     from ..benchmarks.speed.sitting import SETTLE_S
     from ..devices.kernel_table.plan import LIMIT_S
     from ..devices.transports.fitness import NAMED
-    from ..devices.transports.kit import START, make_kit
+    from ..devices.transports.sending import START, make_kit
 
     plan = {
         "protocol": asdict(Protocol.quick() if quick else Protocol()),

@@ -14,8 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import UnknownName
-from .verb import GIVEN
-from .verb_list import ELSEWHERE, VERBS, write_environment, write_verbs
+from .verb import ELSEWHERE, GIVEN, VERBS, write_environment, write_verbs
 
 SHORT = "edgepress.short"  # of a context: help without what a first look has no use for
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..compress.pipeline.journal import read_sealed
 from ..compress.text.corpus import text_paths
 from ..errors import GateFailed, InputError, stopped
 from ..files.output_paths import refuse_nesting
@@ -20,9 +21,8 @@ from .choices import recipe_of
 from .corrections import Corrections, objective_of
 from .cuts.possible import Profile
 from .job import Job, refuse_impossible
-from .kept_trials import take_kept
 from .losses import known_losses, losses_file
-from .methods import METHODS, SOLVED
+from .methods import METHODS, SOLVED, Method
 from .outer.worker import RayWorkers, outer_search, refuse_budgets, share
 from .planned_time import seconds_with_room
 from .quantities import DISK
@@ -30,6 +30,7 @@ from .report import deliver, reasons
 from .search import Search
 from .solve import Infeasible, Limit, Solution, solve, solve_any
 from .spaces import Spaces
+from .trials import CHOICE, Trial, directory_of, is_made
 
 Executor = Literal["local", "ray"]
 _STEPS = 6  # of the front in a plan
@@ -220,3 +221,33 @@ def _front(space: Space, options: Sequence[int], task: ProgressTask) -> Iterator
         task.advance(1, "the front below its size")
         if not isinstance(found, Infeasible):
             yield found.options
+
+
+def take_kept(search: Search) -> None:
+    """Learn from them, where they are whole and choices of the candidates."""
+    known = {trial.key for trial in search.trials}
+    for directory in sorted(search.folder.iterdir()):
+        trial = _kept(search, directory, known)
+        if trial is not None:
+            search.take(trial)
+
+
+def _kept(search: Search, directory: Path, known: set[str]) -> Trial | None:
+    choice = read_sealed(directory / CHOICE)
+    if choice is None or not is_made(search.setting, directory):
+        return None
+    method, options = Method(**choice["method"]), tuple(choice["options"])
+    spaces = search.choices.spaces
+    if not spaces.is_ready(method.space) or not _is_choice(options, spaces.of(method.space)):
+        return None
+    key = search.key(options, method)
+    if key in known or directory != directory_of(key, search.folder):
+        return None
+    return search.ran(options, method, choice["predicted"], Silent())
+
+
+def _is_choice(options: Sequence[int], space: Space) -> bool:
+    """Whether each unit has such an option."""
+    if len(options) != len(space.units):
+        return False
+    return all(option < len(unit.options) for option, unit in zip(options, space.units, strict=True))

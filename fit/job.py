@@ -1,31 +1,49 @@
 """``Job``: what is known of a wish before anything is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..compress.model.models import resolve
+from ..compress.model.anatomy import Anatomy
+from ..compress.model.models import ResolvedModel, resolve
+from ..compress.model.pooling import pooling_of
 from ..compress.model.weights import WeightSource
 from ..compress.text.calibration import Calibration
 from ..compress.text.corpus import CORPORA
-from ..errors import GateFailed
+from ..errors import GateFailed, InputError
 from ..terminal.progress import Progress
 from .asked.given import read_given
 from .asked.wish import Wish
-from .budgets import Budget
-from .candidates import Space, space_of
+from .budgets import Budget, refuse_other_kinds
+from .candidates import Space, model_kind, space_of
 from .choices import Choices
 from .corrections import Corrections
 from .cuts.cut_space import CutSpace, with_cuts
 from .cuts.possible import cuts_of
-from .known_models import require_known
 from .methods import METHODS
 from .planned_time import require_room_to_measure
-from .quantities import DISK, MEMORY
+from .quantities import DISK, ENCODER, MEMORY
 from .search import ROUNDS, Search
 from .setting import Setting
 from .spaces import Spaces
 from .speed.device_times import costs_of
+
+_BY_SCHEME = "compress and export it: edgepress compress MODEL --scheme W4A16 -o OUT"
+# Of models without figures: whether one is so, what it is, why that is in the way, and the way out.
+_WITHOUT_FIGURES: tuple[tuple[Callable[[Anatomy], bool], str, str, str], ...] = (
+    (
+        lambda anatomy: anatomy.has_experts,
+        "is a mixture of experts, which fit has no figures for",
+        "what a token reads depends on the experts that it goes to",
+        _BY_SCHEME,
+    ),
+    (
+        lambda anatomy: anatomy.has_latents,
+        "has latent attention, which fit has no figures for",
+        "",
+        _BY_SCHEME,
+    ),
+)
 
 
 class Job:
@@ -111,3 +129,20 @@ def refuse_impossible(found: CutSpace, budgets: Sequence[Budget]) -> None:
                 f"{budget.quantity.shown(needed + least)}",
                 fix=f"give more than that: {budget.quantity.option}; or take a smaller model",
             )
+
+
+def require_known(resolved: ResolvedModel, source: WeightSource, budgets: Sequence[Budget]) -> None:
+    """Refuse models, and budgets of them, that there are no figures for."""
+    name, anatomy = resolved.name, source.anatomy
+    for applies, what, why, fix in _WITHOUT_FIGURES:
+        if applies(anatomy):
+            raise InputError(f"{name} {what}", why=why, fix=fix)
+    kind = model_kind(anatomy)
+    refuse_other_kinds(budgets, kind, name)
+    if kind == ENCODER and anatomy.tower is None and pooling_of(resolved.path).mode is None:
+        raise InputError(
+            f"{name} has no sentence embeddings: no file beside it says how to pool",
+            fix="use a sentence-transformers model, with modules.json and 1_Pooling/config.json",
+        )
+    if source.schemes or source.reader.coded.quantized():
+        raise InputError(f"{name} is quantized already", fix="give the model that it was made of")

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import edgepress
 import pytest
-from edgepress.cli.verb_list import VERBS
+from edgepress.cli.verb import VERBS
 
 ROOT = Path(edgepress.__file__).parent
 FLOORS = ("benchmarks", "cli", "compress", "devices", "export", "files", "fit", "runtime", "terminal")

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import edgepress
-from edgepress.cli.verb_list import VERBS
+from edgepress.cli.verb import VERBS
 
 ROOT = Path(edgepress.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

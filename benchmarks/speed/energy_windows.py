@@ -19,8 +19,7 @@ from ...devices.state import disturbance, read_state
 from ...terminal.progress import Progress, ProgressTask, Silent
 from ..records.energy_metrics import STEPS
 from ..records.energy_record import IDLE, Energy, EnergyWindow
-from .arm import Arm
-from .protocol import Protocol, SuspendWatch
+from .protocol import Arm, Protocol, SuspendWatch
 from .work.timed_work import Workload
 
 

@@ -17,8 +17,7 @@ from typing import Any
 from ...terminal.progress import Progress, ProgressTask, Silent
 from ..records.record import Metric
 from ..records.summary import summarize
-from .arm import Arm
-from .protocol import WIDE, Protocol
+from .protocol import WIDE, Arm, Protocol
 from .work.loaded_work import Sample
 from .work.timed_work import Quantity, Workload, quantities, speeds
 

@@ -27,7 +27,6 @@ from ...terminal.progress import Progress, Silent
 from ..records import record as records
 from ..records.bundle_subject import describe_bundle
 from ..records.record import Measurement
-from .arm import Arm
 from .energy_windows import measure_energy
 from .foreseen import apart, foreseen
 from .latency import load_cold, measure_arms, per_block
@@ -35,7 +34,7 @@ from .latency_line import Conditions, MeasuredArm, measurement_line
 from .paired import compare_rates
 from .per_op import with_bandwidth
 from .profile_task import ProfileTask, profile_needs
-from .protocol import Protocol
+from .protocol import Arm, Protocol
 from .roofline import Roofline, best, measure_both
 from .sitting import Sitting, Watch
 from .work.timed_work import quantities

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import OutOfResource
-from ..measure.precision import Precision, computes_in_bfloat16
+from ..measure.reading import Precision, computes_in_bfloat16
 from ..model.block_anatomy import Linear
 from ..numbers.fake_quant import unwrap, wrap
 from ..numbers.scheme import Scheme, SchemeOption

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..measure.fisher import Measure
-from ..measure.precision import Precision, autocast
+from ..measure.reading import Precision, autocast
 from ..measure.sensitivity import OutputFisher
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear

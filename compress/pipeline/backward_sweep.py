@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ...files.storage import sha256_json, write_atomic
 from ...terminal.progress import Progress, ProgressTask
 from ..measure.fisher import Measure, Observer, direction, looking, observed
-from ..measure.precision import Precision, autocast
+from ..measure.reading import Precision, autocast
 from ..model.skeleton import Head, Skeleton
 from ..model.torch_model import round_inputs
 from ..model.weights import WeightSource

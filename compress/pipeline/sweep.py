@@ -19,7 +19,7 @@ from torch import nn
 
 from ...files.storage import sha256_json
 from ...terminal.progress import Progress, Tick, unseen
-from ..measure.precision import autocast
+from ..measure.reading import autocast
 from ..model.block_anatomy import BlockAnatomy
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..measure.precision import Precision, autocast
+from ..measure.reading import Precision, autocast
 from ..model.block_anatomy import Linear
 from ..numbers.grid import quantize
 from ..numbers.qtensor import QTensor

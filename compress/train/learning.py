@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import TrainingError
-from ..measure.precision import Precision, chosen
+from ..measure.reading import Precision, chosen
 from ..model.anatomy import Anatomy, module_name
 from ..model.weights import WeightSource
 from ..pipeline.advance import Work

@@ -16,7 +16,7 @@ from ...errors import CheckpointError
 from ...files.storage import write_atomic
 from ...files.third_party_errors import third_party_errors_are_typed
 from ...terminal.progress import Progress, ProgressTask
-from ..measure.precision import Precision
+from ..measure.reading import Precision
 from ..model.torch_model import round_cache
 from ..model.weights import WeightSource
 from ..pipeline.device import return_small_blocks

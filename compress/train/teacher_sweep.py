@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ...terminal.progress import ProgressTask
-from ..measure.precision import Precision, autocast, chosen
-from ..measure.reading import LAST, MAPS, States, captured, eager
+from ..measure.reading import LAST, MAPS, Precision, States, autocast, captured, chosen, eager
 from ..model.anatomy import module_name
 from ..model.torch_model import round_cache
 from ..model.weights import WeightSource

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ...terminal.progress import Progress
-from ..measure.precision import LoopPrecision, autocast
+from ..measure.reading import LoopPrecision, autocast
 from ..model.kv_scheme import CACHE_NAMES
 from ..numbers.scheme import Scheme
 from ..pipeline.block import LayerStatus

@@ -5,7 +5,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...files.limits import LARGEST_SEED
-from ..measure.precision import LoopPrecision
+from ..measure.reading import LoopPrecision
 from .train_state import Schedule
 
 

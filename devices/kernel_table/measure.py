@@ -30,8 +30,19 @@ from ...terminal.progress import Progress
 from ..bandwidth import measure_bandwidths
 from ..probe import read_memory
 from .cases import Done, cases, common, done_of, families_of
-from .plan import CASE_S, LIMIT_S, MeasurePlan, Pace, plan, stopped, wanted
-from .stock import disk_rate, enough_stock, spans, written_stock
+from .plan import (
+    CASE_S,
+    LIMIT_S,
+    MeasurePlan,
+    Pace,
+    disk_rate,
+    enough_stock,
+    plan,
+    spans,
+    stopped,
+    wanted,
+    written_stock,
+)
 from .table import HERE, Fixed, KernelTable, Reading, Streamed, now, write_table
 
 _SAVE_EVERY_S = 2.0

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ... import errors
-from ...cli.verb_list import VERBS
+from ...cli.verb import VERBS
 from ...compress.pass_help import TRAINING, all_passes, options_of, schema
 from ...compress.pipeline.pass_names import as_yaml
 from ...compress.pipeline.pass_options import pass_type

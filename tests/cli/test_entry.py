@@ -16,7 +16,7 @@ import pytest
 from edgepress import __version__, errors
 from edgepress.cli.entry import run
 from edgepress.cli.program import edgepress
-from edgepress.cli.verb_list import VERBS
+from edgepress.cli.verb import VERBS
 from edgepress.errors import EdgepressError, InputError, SigTerm
 from edgepress.files.hashed_tree import hash_tree
 

@@ -10,8 +10,7 @@ import pytest
 from edgepress.cli.entry import run
 from edgepress.cli.help_sections import EXAMPLES, SECTIONS
 from edgepress.cli.program import edgepress as program
-from edgepress.cli.verb import Verb
-from edgepress.cli.verb_list import ENVIRONMENT, FIRST_STEPS, VERBS
+from edgepress.cli.verb import ENVIRONMENT, FIRST_STEPS, VERBS, Verb
 
 DOCS = (Path(edgepress.__file__).parent / "docs" / "reference" / "command-line.md").read_text(
     encoding="utf-8"

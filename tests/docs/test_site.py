@@ -6,7 +6,7 @@ from pathlib import Path
 
 import edgepress
 import pytest
-from edgepress.cli.verb_list import VERBS
+from edgepress.cli.verb import VERBS
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.recipe_files import names
 from edgepress.docs.generator import copied_pages, engines, reference, trade_off, tree

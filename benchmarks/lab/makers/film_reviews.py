@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ....compress.measure.precision import autocast
+from ....compress.measure.reading import autocast
 from ....compress.model.models import resolve
 from ....files.storage import write_atomic
 from ....runtime.text.tokenizer import Tokenizer

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from ....compress.api import compress_model
 from ....compress.measure.fisher import Measure, direction, looking, observed
-from ....compress.measure.precision import autocast
-from ....compress.measure.reading import last_states
+from ....compress.measure.reading import autocast, last_states
 from ....compress.model.anatomy import Anatomy, module_name
 from ....compress.model.models import resolve
 from ....compress.model.skeleton import Skeleton

@@ -10,9 +10,8 @@ from ...model.anatomy import Anatomy, module_name
 from ...model.hearing.speech_prompt import speech_prompt
 from ...model.pooling import pooling_of
 from ...pipeline.stage import Stage
-from .label_terms import LabelCrossEntropy, LabelDivergence
 from .logit_terms import CrossEntropy, LogitDivergence, Term
-from .objective import Weight
+from .objective import LabelCrossEntropy, LabelDivergence, Weight
 from .sequence_terms import AnswerDivergence, SequenceCrossEntropy, SpokenSequence
 from .state_terms import AttentionMaps, EmbeddingDistance, HiddenDistance, Relations, StateDistance
 

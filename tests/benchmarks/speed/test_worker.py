@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgepress.benchmarks.speed.arm import Arm, typed_error
+from edgepress.benchmarks.speed.protocol import Arm, typed_error
 from edgepress.benchmarks.speed.work.timed_work import Embedding, TimedGeneration, from_json, to_json
 from edgepress.benchmarks.speed.worker import drop_from_cache, peak_rss
 from edgepress.compress.api import compress_model

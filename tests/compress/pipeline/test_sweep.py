@@ -10,7 +10,7 @@ import pytest
 import torch
 from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.costs import seconds_of
-from edgepress.compress.measure import precision
+from edgepress.compress.measure import reading
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
@@ -447,7 +447,7 @@ def test_text_goes_through_in_bfloat16_where_weights_become_far_coarser(
     rounded: bool,
 ) -> None:
     """Other weights, of which the model is as near to the original; at 8 bits the same bytes."""
-    monkeypatch.setattr(precision, "computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(reading, "computes_in_bfloat16", lambda device: True)
     results = []
     for width in (1, 10_000):
         monkeypatch.setattr(sweep, "WIDE", width)

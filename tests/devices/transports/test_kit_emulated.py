@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from edgepress.benchmarks.speed.elsewhere import import_lines
-from edgepress.devices.transports.kit import make_kit
+from edgepress.devices.transports.sending import make_kit
 from edgepress.errors import MissingDependency
 from edgepress.export.api import export_bundle
 from edgepress.terminal.progress import Silent
 
-from .test_kit import PLAN
+from .test_sending import PLAN
 
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 PACKAGES = (

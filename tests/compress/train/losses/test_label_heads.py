@@ -7,7 +7,7 @@ import pytest
 import torch
 from edgepress.compress.model.anatomy import Classifier
 from edgepress.compress.model.block_anatomy import Norm
-from edgepress.compress.train.losses.label_terms import LabelDivergence
+from edgepress.compress.train.losses.objective import LabelDivergence
 from torch import Tensor, nn
 
 LENGTHS = (3, 1)  # of the texts; a third row has no token

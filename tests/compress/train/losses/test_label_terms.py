@@ -10,8 +10,15 @@ import torch
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.text.micro_batches import MicroBatch
-from edgepress.compress.train.losses.label_terms import LabelCrossEntropy, LabelDivergence
-from edgepress.compress.train.losses.objective import Objective, ask, learn_from, objective_for, total_loss
+from edgepress.compress.train.losses.objective import (
+    LabelCrossEntropy,
+    LabelDivergence,
+    Objective,
+    ask,
+    learn_from,
+    objective_for,
+    total_loss,
+)
 from torch import nn
 
 pytestmark = pytest.mark.chain

@@ -4,8 +4,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from edgepress.compress.measure import precision
-from edgepress.compress.measure.precision import autocast, chosen
+from edgepress.compress.measure import reading
+from edgepress.compress.measure.reading import autocast, chosen
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_auto_is_what_the_hardware_has(
     capability: tuple[int, int] | None,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(precision, "computes_in_bfloat16", lambda device: bfloat16)
+    monkeypatch.setattr(reading, "computes_in_bfloat16", lambda device: bfloat16)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert chosen("auto", torch.device(device)) == expected
     assert chosen("float16", torch.device(device)) == "float16"
@@ -39,5 +39,5 @@ def test_products_are_computed_in_the_chosen_type() -> None:
 
 
 def test_auto_outside_of_a_loop_is_never_float16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "computes_in_bfloat16", lambda device: False)
+    monkeypatch.setattr(reading, "computes_in_bfloat16", lambda device: False)
     assert isinstance(autocast("auto", torch.device("cuda")), nullcontext)

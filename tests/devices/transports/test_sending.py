@@ -15,9 +15,9 @@ from edgepress.benchmarks.records import record
 from edgepress.benchmarks.speed.elsewhere import import_lines
 from edgepress.benchmarks.speed.protocol import Protocol
 from edgepress.cli.entry import run
-from edgepress.devices.transports import kit as kit_module
+from edgepress.devices.transports import sending as kit_module
 from edgepress.devices.transports.fitness import NAMED
-from edgepress.devices.transports.kit import make_kit
+from edgepress.devices.transports.sending import make_kit
 from edgepress.errors import InputError, MissingDependency, OutputExists, RefusedByPolicy
 from edgepress.export.api import export_bundle
 from edgepress.terminal.progress import Silent
