@@ -26,7 +26,7 @@ class ExportJob:
         text: file whose text the proof uses; the built-in passage when None.
         as_float: export the weights dequantized and the cache in float32, whatever the checkpoint stores.
         form: of the provider that the graph is written for.
-        kv_dtype: of the key/value cache of a decoder: a value of :data:`.cache.TYPES`.
+        kv_dtype: of the key/value cache of a decoder: a value of :data:`.cache_io.TYPES`.
     """
 
     source: WeightSource

@@ -1,5 +1,5 @@
-"""The units of work that are timed: one generation, or one round of embedding; those of images and of
-encoder–decoders have files of their own. Forced lengths, greedy, batch as asked.
+"""The units of work that are timed: one generation, or one round of embedding; those of encoder–decoders
+are in :mod:`.timed_answer`. Forced lengths, greedy, batch as asked.
 
 Token ids are drawn at random from a seed, so that both arms see the same prompt and no tokenizer is
 inside the time. Nothing stops early: an end-of-text token is fed on like any other.

@@ -147,7 +147,7 @@ class CheckpointReader:
         return inside(self.path, name)
 
     def companions(self) -> list[str]:
-        """As :func:`.companions.companions`."""
+        """As :func:`.policy.companions`."""
         return companions(self.path)
 
     def fingerprint(self, tick: Tick = unseen) -> str:
