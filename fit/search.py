@@ -31,7 +31,8 @@ class Search:
 
     Attributes:
         most: trials that there may be. trials: in their order. refusals: why no trial followed, in words.
-            gap: of the last solution.
+            gap: of the last solution. failed: what held-out data gave for the trials that broke a budget
+            there, by their key.
     """
 
     choices: Choices
@@ -43,6 +44,7 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     gap: float = 0.0
+    failed: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def space(self) -> Space:
@@ -52,7 +54,7 @@ class Search:
     @property
     def budgets(self) -> Sequence[Budget]:
         """Of the run."""
-        return self.choices.budgets
+        return self.setting.budgets
 
     def run(self) -> None:
         """Every method in its turn; the best of those before it with learning, for which time is kept, and
@@ -226,7 +228,7 @@ class Search:
 
     def holding(self) -> list[Trial]:
         """The trials that keep every budget, the best first."""
-        kept = [trial for trial in self.trials if not trial.broken(self.budgets)]
+        kept = [one for one in self.trials if not one.broken(self.budgets) and one.key not in self.failed]
         return sorted(kept, key=lambda trial: self.choices.cost(trial.measured))
 
     def best(self, *, rounded: bool = False) -> Trial | None:
@@ -238,13 +240,40 @@ class Search:
         return min(self.trials, key=lambda trial: excess(trial, self.budgets), default=None)
 
     def judged(self) -> Iterator[tuple[Trial, list[Budget]]]:
-        """Each trial that holds, the best first, and the budgets that it breaks on the held-out text."""
+        """Each trial that holds, the best first, and the budgets that it breaks on held-out data."""
         for trial in self.holding():
             line = quality_of(self.setting, trial, self.setting.texts.held_out, self.progress)
             trial.lines.append(line)
             values = qualities(line, self.budgets)
             judging = [one for one in self.budgets if one.quantity.of_quality]
-            yield trial, [one for one in judging if not one.holds(values[one.key])]
+            broken = [one for one in judging if not one.holds(values[one.key])]
+            if broken:
+                self.failed[trial.key] = values
+            yield trial, broken
+
+    def tightened(self) -> bool:
+        """Search once more under budgets of quality that leave room for what held-out data lost beyond the
+        development data; whether there was a trial to learn that from, and time.
+        """
+        trials = [trial for trial in self.trials if trial.key in self.failed]
+        if not trials or not self.time_left():
+            return False
+        budgets = [_tightened(one, trials, self.failed) for one in self.budgets]
+        self.choices = replace(self.choices, budgets=budgets)
+        self.run()
+        return bool(self.holding())
+
+
+def _tightened(
+    budget: Budget, trials: Sequence[Trial], held_out: Mapping[str, Mapping[str, float]]
+) -> Budget:
+    """The budget with the largest margin that one of ``trials`` would have needed."""
+    if not budget.quantity.of_quality:
+        return budget
+    pairs = [(trial.measured[budget.key], held_out[trial.key][budget.key]) for trial in trials]
+    if budget.quantity.side == "max":
+        return replace(budget, bound=budget.bound * min(1.0, *(here / there for here, there in pairs)))
+    return replace(budget, bound=budget.bound + max(0.0, *(here - there for here, there in pairs)))
 
 
 def excess(trial: Trial, budgets: Sequence[Budget]) -> float:

@@ -161,7 +161,38 @@ def test_a_choice_by_the_held_out_text_is_said_to_be_one(
     assert fit("--max-kl", "3", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["held_out_status"], report["held_out_trials"]) == ("chosen-by", [1, 2])
-    assert any("misses KL ≤ 3 on held-out text" in one for one in report["why_no_more"])
+    assert any("misses KL ≤ 3 on held-out data" in one for one in report["why_no_more"])
+
+
+def test_what_held_out_data_refuse_is_searched_again_with_a_margin(
+    fit: Fit, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first trial is given a loss of 9 on held-out data; the second is judged by its own figure."""
+    found, judged = search_module.qualities, 0
+
+    def missed_once(*arguments: Any) -> dict[str, float]:
+        nonlocal judged
+        judged += 1
+        return {"KL": 9.0} if judged == 1 else found(*arguments)
+
+    monkeypatch.setattr(search_module, "qualities", missed_once)
+    monkeypatch.setattr(search_module, "METHODS", (Method(),))
+    monkeypatch.setattr(search_module, "ROUNDS", 1)
+    assert fit("--max-kl", "3", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    first, second = (one["measured"]["KL"] for one in report["trials"])
+    assert (report["chosen"], report["budgets"]) == (2, ["KL ≤ 3"]) and second < first
+
+
+def test_both_figures_are_said_where_held_out_data_refuse_every_trial(
+    fit: Fit, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "qualities", lambda *_: {"KL": 9.0})
+    monkeypatch.setattr(search_module, "METHODS", (Method(),))
+    monkeypatch.setattr(search_module, "ROUNDS", 1)
+    assert fit("--max-kl", "3", "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "held-out" in error["what"] and "(9; the search measured " in error["why"]
 
 
 def test_budgets_that_nothing_keeps(fit: Fit, tmp_path: Path, capsys: Capture) -> None:

@@ -10,7 +10,7 @@ def test_methods_with_the_same_reason_share_a_line() -> None:
     bound = "decode ≥ 180 tok/s on here would have to be 113 tok/s"
     said = [
         f"awq, gptq: {bound}",
-        "trial 2 misses KL ≤ 3 on held-out text",
+        "trial 2 misses KL ≤ 3 on held-out data (4.1; the search measured 2.6)",
         f"awq, corrected: {bound}",
         "gptq, tuned 1 x: it needs about 8 min, for which no time is left",
     ]
