@@ -156,8 +156,6 @@ def command(
     from ...fit.asked.wish import Wish
 
     wish = Wish(model, tuple(budgets), text, threads=threads, **options)
-    if target is None and not dry_run:
-        raise click.UsageError("missing -o DIRECTORY: where should the artifact go?")
     wish.check()
     progress = terminal.progress  # a clock that ticks while torch is imported
     from ...fit.api import fit_model, plan_fit
@@ -166,6 +164,8 @@ def command(
         planned = plan_fit(wish, output=target, progress=progress)
         terminal.document(planned, plan_text(planned))
         return
+    if target is None:
+        raise click.UsageError("missing -o DIRECTORY: where should the artifact go?")
     limit_torch(threads)
     found = fit_model(wish, output=target, overwrite=overwrite, executor=executor, progress=progress)
     terminal.document({"output": target, **found}, summary_text(target, found))
