@@ -162,7 +162,7 @@ def _no_instructions(graph: GraphFile, isa: Sequence[str], machine: str) -> Iter
 
 
 def _left_in_float(graph: GraphFile) -> Iterator[str]:
-    products = [node.op for node in graph.nodes.values() if node.op in PRODUCTS]
+    products = [node.op for node in graph.first_forms().values() if node.op in PRODUCTS]
     floats = sum(op in ("MatMul", "FusedMatMul", "Gemm") for op in products)
     if floats * 2 > len(products):
         yield f"{floats} of {len(products)} products are in float32"

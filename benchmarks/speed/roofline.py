@@ -38,6 +38,8 @@ def weight_bytes(kernel: Kernel, graph: GraphFile) -> int:
         return _packed_bytes(node)
     if kernel.op in _LOOKUPS:
         return min(_given(kernel, node, graph), kernel.output_bytes)
+    if kernel.op == "MatMulIntegerToFloat" and node is None:  # of two forms, which the runtime named anew
+        return multiply_adds(kernel) // max(prod(kernel.inputs[0][1][:-1]), 1)
     # Attention reads a row of its rope tables for each token: nothing beside the keys and values.
     return 0 if kernel.op.startswith(_ATTENTION) else _given(kernel, node, graph)
 

@@ -65,10 +65,11 @@ class _Walk:
         self.values: dict[str, _Value] = dict(self.fed)
         # What is computed of how many positions are asked for; rows that are taken by it are so many.
         self.kept = {KEEP}
-        self.found = Operations(nodes=len(graph.nodes))
+        self.nodes = graph.first_forms().values()
+        self.found = Operations(nodes=len(self.nodes))
 
     def go(self) -> Operations:
-        for node in self.graph.nodes.values():
+        for node in self.nodes:
             self._node(node)
         return self.found
 

@@ -51,8 +51,7 @@ def genai_config(anatomy: Anatomy, section: dict[str, Any]) -> dict[str, Any]:
             **{name: value for name, value in tokens.items() if value is not None},
             "decoder": {
                 "filename": GRAPH,
-                # Exact int8 products also on CPUs where the fast ones saturate.
-                "session_options": {"session.x64quantprecision": "1", "provider_options": []},
+                "session_options": {"provider_options": []},
                 "hidden_size": anatomy.hidden_size,
                 "head_size": attention.head_dim,
                 "num_attention_heads": attention.heads,

@@ -60,6 +60,7 @@ class GraphWriter:
         self.read_per_token: dict[str, int] = {}
         self.repetition = 0
         self._nodes: list[ir.Node] = []
+        self._first: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
         self._outputs: list[ir.Value] = []
         self._initializers: dict[str, ir.Value] = {}
@@ -191,6 +192,15 @@ class GraphWriter:
         attributes = {branch: ir.AttrGraph(branch, graph) for branch, graph in graphs.items()}
         return self._append("", "If", name, [condition], len(made), attributes)
 
+    def before_all(self, make: Callable[[], ir.Value]) -> ir.Value:
+        """What ``make`` returns; the nodes that it appends stand before all others, outside every branch, and
+        read constants.
+        """
+        outside, self._nodes = self._nodes, self._first
+        made = make()
+        self._nodes = outside
+        return made
+
     def repeated(self, times: int) -> Iterator[int]:
         """The repetitions of a block that is applied so many ``times``, while its nodes are written: they
         have names of their own, and read the same initializers.
@@ -205,7 +215,7 @@ class GraphWriter:
         graph = ir.Graph(
             self._inputs,
             self._outputs,
-            nodes=self._nodes,
+            nodes=[*self._first, *self._nodes],
             initializers=list(self._initializers.values()),
             opset_imports={"": opset.version, CONTRIB: 1, **own},
             name=self.name,

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...runtime.bundle.graph_contract import is_past, present_of
+from ...runtime.bundle.graph_file import EITHER
 from ...runtime.session.session import open_session
 from ..graph.attention.cache_io import CODE_ATTRIBUTES, FLOAT, SCALES_AT
 from ..graph.build import GraphPart, WeightView
@@ -59,6 +60,7 @@ def session_over(model: ir.Model, directory: Path, config: Mapping[str, str] | N
 
 def exact_model(model: ir.Model) -> ir.Model:
     """``model``, changed so that activations are never rounded, and a decoder's cache is in float32."""
+    _take_signed_products(model.graph)
     for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
         if node.op_type == "MatMulNBits":
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
@@ -153,6 +155,21 @@ def _without_codes(attention: ir.Node) -> None:
         assert isinstance(width, int)
         value.shape = ir.Shape([*value.shape[:3], width * 2 if packed else width])
         value.dtype = ir.DataType.FLOAT
+
+
+def _take_signed_products(whole: ir.Graph) -> None:
+    """Of a choice between two forms of a product keep the first, whose weights are stored as they are."""
+    for choice in list(ir.traversal.RecursiveGraphIterator(whole)):
+        if choice.op_type != "If" or EITHER not in str(choice.name).split("."):
+            continue
+        branch, graph = choice.attributes["then_branch"].as_graph(), choice.graph
+        assert graph is not None
+        product, made = branch[0], choice.outputs[0]
+        branch.outputs.clear()
+        branch.remove(product)
+        graph.insert_before(choice, product)
+        ir.convenience.replace_all_uses_with(made, product.outputs[0], replace_graph_outputs=True)
+        graph.remove(choice, safe=True)
 
 
 def _in_float(whole: ir.Graph, integer: ir.Node) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -23,6 +23,9 @@ _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12
 _BITS |= {**dict.fromkeys(range(17, 21), 8), 21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
 
 
+# In names of nodes: the question whether 8-bit products are exact on the processor; the choice between two
+# forms of a product by the answer; and the nodes of the second form.
+PROBE, EITHER, UNSIGNED = "int8.products_are_exact", "either", "unsigned"
 _MOST_AXES = 64  # as many as an array of NumPy's has
 # Bytes of a row of 64-bit integers whose values are read: as they are in memory, and as numbers of up to ten.
 _INT64, _SHORT, _LONGEST = 7, range(8, 8 * _MOST_AXES + 1, 8), 10 * _MOST_AXES + 1
@@ -80,6 +83,20 @@ class GraphFile:
             unreadable = BundleError(f"{path} is not a readable ONNX model", why=str(error))
             raise memory_shortage(error) or unreadable from None
         return graph
+
+    def first_forms(self) -> dict[str, Node]:
+        """The nodes without those that end when the graph is loaded: of two forms of a product the first is
+        left, with the outputs of the choice.
+        """
+        found: dict[str, Node] = {}
+        for name, node in self.nodes.items():
+            parts = name.split(".")
+            if EITHER in parts:
+                product = next(reversed(found))
+                found[product] = replace(found[product], outputs=node.outputs)
+            elif UNSIGNED not in parts and not name.startswith(PROBE):
+                found[name] = node
+        return found
 
     def _read_graph(self, data: Data, start: int, stop: int, depth: int) -> None:
         """``depth``: in how many messages these bytes lie, the graph's own with them."""

@@ -3,7 +3,11 @@
 import platform
 from pathlib import Path
 
+from ..bundle.graph_file import PROBE
+
 CPUINFO = Path("/proc/cpuinfo")
+# A graph that asks does so in its first nodes.
+_FIRST_BYTES = 1 << 16
 _X86 = ("x86_64", "amd64", "i386", "i686")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
@@ -33,3 +37,11 @@ def products_saturate(cpuinfo: Path = CPUINFO) -> bool:
         return False
     flags = first_processor(cpuinfo).get("flags")
     return flags is None or _VNNI.isdisjoint(flags.split())
+
+
+def asks_itself(graph: Path) -> bool:
+    """Whether ``graph`` itself finds out if products saturate; standard graphs did not always."""
+    if not graph.is_file():
+        return False
+    with graph.open("rb") as stream:
+        return PROBE.encode() in stream.read(_FIRST_BYTES)

@@ -20,7 +20,7 @@ from ...errors import BundleError, MissingDependency, OutOfResource, UnknownName
 from ...files.limits import address_space_limit, require_threads
 from ...files.third_party_errors import memory_shortage
 from ..kernels.library import library
-from .cpu_features import products_saturate
+from .cpu_features import asks_itself, products_saturate
 from .cuda_libraries import load_cuda
 from .node_providers import RECORDED, misplaced
 from .provider_errors import not_installed, not_started
@@ -160,7 +160,8 @@ def prepared_session(
     name = require_provider(provider)
     require_threads(threads)
     recorded = {} if provider == "cpu" else RECORDED
-    exact = {"session.x64quantprecision": str(int(products_saturate()))}
+    saturates = products_saturate() and not asks_itself(graph)
+    exact = {"session.x64quantprecision": str(int(saturates))}
     entries = {**_CONFIG, **exact, **recorded, **(config or {})}
     options = _options(runtime, threads or thread_budget(), entries)
     if profile is not None:

@@ -3,8 +3,10 @@
 Per token: ``scale = absmax / 127.5``, codes round half to even, as the torch model of the checkpoint does.
 With static activations the scale is a constant, and nothing is left to do after the product.
 The activation codes are stored with a zero point of 128, since only uint8 × int8 has a fast kernel on x86.
-That kernel is exact with VNNI; older CPUs saturate in it unless ``session.x64quantprecision`` is ``1``, which
-the runtime sets.
+That kernel is exact with VNNI; x86 with AVX2 alone adds pairs of products in 16 bits, which saturates.
+uint8 × uint8 is exact everywhere, at a fifth of the speed with AMX. So a graph has both forms of a product,
+and tries the largest codes: ONNX Runtime computes that while it loads the graph, and keeps the form that is
+exact there. No client has to set an option.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from ....compress.model.block_anatomy import Linear
 from ....compress.numbers.qtensor import QTensor
 from ....compress.numbers.scheme import Scheme
 from ....errors import ShapeError
+from ....runtime.bundle.graph_file import EITHER, PROBE, UNSIGNED
 from ..build import Build
 from ..graph_writer import Array
 
@@ -83,8 +86,7 @@ def _static_product(
         )
         build.int8_inputs[value] = (codes, scale)
     codes, scale = build.int8_inputs[value]
-    inputs = [codes, stored[0], scale, stored[1], _activation_zero(build), *stored[2:]]
-    product = graph.contrib("MatMulIntegerToFloat", name, inputs)
+    product = _exact_product(build, codes, scale, stored, name)
     return product if bias is None else graph.node("Add", f"{name}.add_bias", [product, bias])
 
 
@@ -95,11 +97,50 @@ def _product(
     graph = build.graph
     codes, token_scale = _quantized_input(build, value, width)
     one = graph.constant("int8.one", np.ones((), np.float32))
-    weight, scales, *zeros = stored
-    inputs = [codes, weight, one, scales, _activation_zero(build), *zeros]
-    product = graph.contrib("MatMulIntegerToFloat", name, inputs)
+    product = _exact_product(build, codes, one, stored, name)
     scaled = graph.node("Mul", f"{name}.token_scale", [product, token_scale])
     return scaled if bias is None else graph.node("Add", f"{name}.add_bias", [scaled, bias])
+
+
+def _exact_product(
+    build: Build, codes: ir.Value, scale: ir.Value, stored: Sequence[ir.Value], name: str
+) -> ir.Value:
+    """That of the weights as they are where it is exact, else that of weights and zero points 128 higher."""
+    graph, zero = build.graph, _activation_zero(build)
+    weight, scales, *zeros = stored
+
+    def product(label: str, weight: ir.Value, zeros: Sequence[ir.Value]) -> list[ir.Value]:
+        inputs = [codes, weight, scale, scales, zero, *zeros]
+        return [graph.contrib("MatMulIntegerToFloat", label, inputs)]
+
+    def raised(part: str, value: ir.Value) -> ir.Value:
+        label = f"{name}.{UNSIGNED}.{part}"
+        as_bytes = graph.node("Cast", f"{label}.bytes", [value], to=ir.DataType.UINT8)
+        return graph.node("BitwiseXor", label, [as_bytes, zero])
+
+    def unsigned() -> list[ir.Value]:
+        weights = raised("codes", weight)
+        return product(f"{name}.{UNSIGNED}", weights, [raised("zeros", one) for one in zeros] or [zero])
+
+    if build.int8_exact is None:
+        build.int8_exact = graph.before_all(lambda: _products_are_exact(build))
+    branches = (lambda: product(name, weight, zeros), unsigned)
+    return graph.either(f"{name}.{EITHER}", build.int8_exact, branches)[0]
+
+
+def _products_are_exact(build: Build) -> ir.Value:
+    """A bool: whether the processor that runs the graph adds products of the largest codes without loss."""
+    graph = build.graph
+    rows = graph.constant("int8.largest_inputs", np.full((2, 4), 255, np.uint8))
+    column = graph.constant("int8.largest_weights", np.full((4, 1), 127, np.int8))
+    total = graph.node(
+        "ReduceSum",
+        f"{PROBE}.sum",
+        [graph.node("MatMulInteger", f"{PROBE}.product", [rows, column])],
+        keepdims=0,
+    )
+    want = graph.constant("int8.largest_sum", np.array(8 * 255 * 127, np.int32))
+    return graph.node("Equal", PROBE, [total, want])
 
 
 def _checked(tensor: QTensor) -> QTensor:

@@ -111,6 +111,9 @@ def test_other_operators_read_their_weights_whole() -> None:
     weights = {"w": Weight((64, 32), 8), "s": Weight((32,), 32), "elsewhere": Weight((9, 9), 32)}
     known = graph("MatMulIntegerToFloat", ("x", "w", "", "s"), weights)
     assert weight_bytes(kernel("MatMulIntegerToFloat"), known) == 64 * 32 + 4 * 32
+    # Of two forms of a product, which the runtime names anew: its input and output say how large it is.
+    chosen = kernel("MatMulIntegerToFloat", ("uint8", (2, 5, 64)), output_bytes=2 * 5 * 32 * 4)
+    assert weight_bytes(chosen, GraphFile()) == 64 * 32
     made = kernel("FusedGemm", parameter_bytes=77)
     assert weight_bytes(made, GraphFile()) == 77
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from edgepress.errors import BundleError
-from edgepress.runtime.bundle.graph_file import GraphFile
+from edgepress.runtime.bundle.graph_file import GraphFile, Node
 from onnx import TensorProto, helper
 
 from .nested import nested_graphs
@@ -115,3 +115,16 @@ def test_short_rows_of_integers_have_values(tmp_path: Path, raw: bool) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not a readable ONNX model"):
         GraphFile.read(tmp_path / "none.onnx")
+
+
+def test_of_two_forms_of_a_product_the_first_is_told() -> None:
+    nodes = {
+        "int8.products_are_exact": Node("Equal", ("a", "b"), {}, ("exact",)),
+        "q": Node("MatMulIntegerToFloat", ("x", "w"), {}, ("q/0",)),
+        "q.unsigned.codes": Node("BitwiseXor", ("w", "zero"), {}, ("u",)),
+        "q.unsigned": Node("MatMulIntegerToFloat", ("x", "u"), {}, ("v",)),
+        "q.either": Node("If", ("exact",), {}, ("y",)),
+        "add": Node("Add", ("y", "z"), {}, ("sum",)),
+    }
+    product = Node("MatMulIntegerToFloat", ("x", "w"), {}, ("y",))
+    assert GraphFile(nodes).first_forms() == {"q": product, "add": nodes["add"]}

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 from edgepress.runtime.session import cpu_features as vnni
 from edgepress.runtime.session.cpu_features import first_processor
+from onnx import helper
 
 TWO = "processor\t: 0\nmodel name\t: One: A\nflags\t\t: fpu avx2\n\nmodel name\t: Two\npower management:\n"
 
@@ -51,3 +53,12 @@ def test_no_file_says_nothing_and_neither_do_lines_without_a_name(tmp_path: Path
     assert first_processor(tmp_path / "missing") == {}
     (tmp_path / "odd").write_bytes(b"\xff\xfe no field\n\n")
     assert first_processor(tmp_path / "odd") == {}
+
+
+def test_graphs_that_ask_their_processor(tmp_path: Path) -> None:
+    for name, asks in (("int8.products_are_exact", True), ("int8.zero", False)):
+        node = helper.make_node("Equal", ["a", "b"], ["c"], name=name)
+        graph = tmp_path / f"{asks}.onnx"
+        onnx.save(helper.make_model(helper.make_graph([node], "g", [], [])), graph)
+        assert vnni.asks_itself(graph) is asks
+    assert not vnni.asks_itself(tmp_path / "missing.onnx")

@@ -1,14 +1,18 @@
 """Each kind of linear, alone in a graph, against dequantize-then-multiply."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from edgepress.compress.model.block_anatomy import Linear
 from edgepress.compress.numbers.fake_quant import quantize_tokens
 from edgepress.errors import ShapeError
+from edgepress.export.graph.linear import integer
 from edgepress.export.graph.linear.linear import project, project_without_bias
 
 ROLES = ("q", "k", "v")
@@ -114,6 +118,39 @@ def test_integer_products_do_not_saturate(matrices: Any, one_operation: Callable
     x = np.ones((1, 1, 256), np.float32)
     found = one_operation(source).run(lambda build, value: project(build, value, [linear], "q"), x)
     np.testing.assert_allclose(found, expected(source, [linear], x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["W8A16-channel", "W8A16_ASYM-channel"])
+def test_both_forms_of_an_integer_product_are_one(
+    scheme: str, matrices: Any, one_operation: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, linears = linears_of(matrices, [scheme] * 2, [33, 7], 96, [True, False])
+    source.schemes = {
+        name: old.model_copy(update={"activations": "token"}) for name, old in source.schemes.items()
+    }
+    x = inputs(96, 2, 5)
+    found = []
+    for exact in (np.array(True), np.array(False)):  # what a graph may learn of its processor
+        answer = partial(lambda exact, build: build.graph.constant("answer", exact), exact)
+        monkeypatch.setattr(integer, "_products_are_exact", answer)
+        found.append(one_operation(source).run(lambda build, value: project(build, value, linears, "qk"), x))
+    np.testing.assert_array_equal(found[1], found[0])
+
+
+def test_a_plain_client_gives_exact_integer_products(
+    matrices: Any, one_operation: Callable[..., Any], tmp_path: Path
+) -> None:
+    # Linears of the same weights, as blocks of ALBERT have them, and no option of a session.
+    source = matrices({"q.weight": torch.ones(4, 256)}, {"q": "W8A8"})
+    linear, x = Linear("q", "q", 4, 256, False), np.ones((1, 1, 256), np.float32)
+
+    def twice(build: Any, value: Any) -> Any:
+        parts = [project(build, value, [linear], "q") for _ in build.graph.repeated(2)]
+        return build.graph.node("Add", "sum", parts)
+
+    one_operation(source).run(twice, x)
+    (found,) = onnxruntime.InferenceSession(tmp_path / "one.onnx").run(None, {"x": x})
+    np.testing.assert_allclose(found, 2 * expected(source, [linear], x), rtol=1e-5)
 
 
 def test_shared_inputs_are_quantized_once(matrices: Any, one_operation: Callable[..., Any]) -> None:
