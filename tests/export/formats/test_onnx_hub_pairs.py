@@ -141,7 +141,7 @@ def test_codes_are_proven_and_stored_once(
     parity = read_json(out / "manifest.json")["parity"]
     assert parity["codes"]["max_abs_difference"] < 1e-4 and parity["quantized"]["kl_mean"] < 0.01
     graph = onnx.load(out / "onnx" / f"decoder_model_merged{suffix}.onnx").graph
-    (choice,) = (node for node in graph.node if node.op_type == "If")
+    (choice,) = (node for node in graph.node if node.name == "read")
     assert not any(branch.g.initializer for branch in choice.attribute)
     names = [one.name for one in graph.initializer]
     assert len(names) == len(set(names))
