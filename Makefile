@@ -9,6 +9,7 @@
 #   make check-kernels-aarch64  the same operators for 64-bit Arm, on processors that qemu emulates
 #   make check-kernels-amx  the same operators with AMX, on a Xeon that Bochs emulates
 #   make check-kernels-elsewhere  the same operators compiled for macOS and Windows, and not run
+#   make check-processors  graphs, sessions, operators and bundles on other processors that qemu emulates
 #   make check-gpu   the CUDA tests, a benchmark and vLLM, on a machine with one NVIDIA GPU
 #   make interop     open pico models of every family in other clients, each in an environment of its own below WORK
 #   make env         only make the environment make clean     remove what was built, not the environments
@@ -38,6 +39,7 @@ PYTEST_OPTIONS ?=
 # they compress. (`--dist worksteal` would end with a shorter tail and give the tests of a file to several processes, each
 # of which makes what they share once more.)
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
+PROCESSORS_OPTIONS ?=
 # For interop: where environments (12 GB) and models are made.
 WORK ?= runs/interop
 # For check-all: the test part of WikiText-2 as one text file; without it quality is measured on Wikipedia alone.
@@ -91,13 +93,15 @@ BOOT ?= /usr/lib
 ZIG ?= $(shell command -v zig || echo $(PYTHON) -m ziglang)
 ELSEWHERE := x86_64-macos aarch64-macos x86_64-windows-gnu aarch64-windows-gnu
 
-.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-amx check-kernels-elsewhere check-gpu gpu interop lint format env env-locked lock wheel audit docs clean
+.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-amx check-kernels-elsewhere check-processors check-gpu gpu interop lint format env env-locked lock wheel audit docs clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
 
+# What is missing is said before and after: between the lines are minutes.
 test: $(DEV_STAMP)
-	@$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
+	@$(BIN)/python tests/programs.py
+	@$(PYTEST) -m "not slow" $(PYTEST_OPTIONS); failed=$$?; $(BIN)/python tests/programs.py; exit $$failed
 
 test-fast: $(DEV_STAMP)
 	@$(PYTEST) -m "not slow and not chain" $(PYTEST_OPTIONS)
@@ -114,6 +118,7 @@ check-all: check
 		echo "the operators were not run with AMX: no $(BOCHS) here"; fi
 	@if $(ZIG) version > /dev/null 2>&1; then $(MAKE) --no-print-directory check-kernels-elsewhere; else \
 		echo "the operators were not compiled for macOS and Windows: no zig here"; fi
+	@$(MAKE) --no-print-directory check-processors
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.kill_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.memory_test
 	@$(BIN)/python -m edgepress.benchmarks.lab.programs.fuzz
@@ -173,6 +178,11 @@ check-kernels-elsewhere:
 		$(ZIG) cc -target $$target -O2 -Wall -Wextra -Werror $(filter-out -fPIC,$(KERNEL_FLAGS)) $(KERNELS)/*.c -lm \
 			-o build/kernels/$$target.so || exit 1; \
 		echo "$$target: compiled and linked, not run"; done
+
+# Needs qemu's user mode, and for 64-bit Arm Debian's archive and a package index, 0.5 GB once. PROCESSORS_OPTIONS:
+# --quick, --write, names of processors.
+check-processors: $(DEV_STAMP)
+	@$(BIN)/python -m tests.processors.check $(PROCESSORS_OPTIONS)
 
 check-gpu:
 	@command -v nvidia-smi > /dev/null || test -e /dev/nvidiactl || { \

@@ -5,7 +5,6 @@ network.
 """
 
 import os
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,41 +16,8 @@ from edgepress.errors import MissingDependency
 from edgepress.export.api import export_bundle
 from edgepress.terminal.progress import Silent
 
+from ...processors.emulated_python import EMULATOR, save_python
 from .test_sending import PLAN
-
-EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
-PACKAGES = (
-    *("python3.13-minimal", "libpython3.13-minimal", "libpython3.13-stdlib", "libc6", "libstdc++6"),
-    *("libgcc-s1", "zlib1g", "libexpat1", "libssl3t64", "libffi8", "libbz2-1.0", "liblzma5", "libuuid1"),
-)
-
-
-def save_python(folder: Path) -> None:
-    """``folder/bin/python3``: Debian's for Arm under the emulator, also where it starts itself again."""
-    root, debs = folder / "root", folder / "debs"
-    for one in (folder / "lists/partial", folder / "cache/archives/partial", debs, folder / "bin", root):
-        one.mkdir(parents=True)
-    (folder / "status").touch()
-    settings = {
-        "Dir::State::lists": folder / "lists",
-        "Dir::State::status": folder / "status",
-        "Dir::Cache": folder / "cache",
-        "APT::Architecture": "arm64",
-        "APT::Architectures": "arm64",
-        "APT::Sandbox::User": "",
-        "Debug::NoLocking": "1",
-    }
-    apt = ["apt-get", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}")), "-qq"]
-    for command in (["update"], ["download", *PACKAGES]):
-        subprocess.run([*apt, *command], check=True, cwd=debs, capture_output=True)
-    for deb in debs.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", deb, root], check=True)
-    (root / "lib").symlink_to("usr/lib")
-    words = [str(EMULATOR), "-cpu", "max", "-L", str(root), "-E", f"PYTHONHOME={root / 'usr'}"]
-    real = shlex.quote(str(root / "usr/bin/python3.13"))
-    script = folder / "bin/python3"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} -0 "$0" {real} "$@"\n', encoding="utf-8")
-    script.chmod(0o755)
 
 
 @pytest.mark.slow
