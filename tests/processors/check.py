@@ -38,7 +38,7 @@ ARM = "aarch64"
 VNNI = {"avx512_vnni", "avx_vnni"}
 # References by torch and numpy need no FMA, which costs fifteen times as much here.
 VARIABLES = {"OMP_NUM_THREADS": "1", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OPENBLAS_CORETYPE": "Nehalem"}
-LIMIT_S = 1800
+OPTIONS = ("-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=1800", "-m", "not slow")
 
 
 def least_like(cpuinfo: str) -> str:
@@ -79,34 +79,20 @@ def files_of(given: tuple[str, ...]) -> list[str]:
     return [str(one) for one in sorted(found, key=lambda one: -one.stat().st_size)]
 
 
-def start(processor: str, part: int, files: list[str]) -> tuple[subprocess.Popen[bytes], Path]:
-    """Pytest over ``files`` there, and where it will report."""
-    python, variables = command(processor)
-    report, options = (
-        BUILT / f"{processor}-{part}.xml",
-        ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=short"),
-    )
-    report.unlink(missing_ok=True)
-    words = [
-        *python,
-        "-m",
-        "pytest",
-        *options,
-        f"--timeout={LIMIT_S}",
-        "-m",
-        "not slow",
-        f"--junitxml={report}",
-        *files,
-    ]
-    environment = {"PYTHONPATH": str(BUILT / "import"), **os.environ, **VARIABLES, **variables}
-    with report.with_suffix(".log").open("wb") as log:
-        return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log), report
-
-
 def run(processor: str, files: list[str]) -> dict[str, float]:
     """What came of ``files`` on ``processor``: tests, failures, errors, skipped and seconds."""
-    begun, counts = time.monotonic(), dict.fromkeys(("tests", "failures", "errors", "skipped"), 0.0)
-    for process, report in [start(processor, part, files[part::2]) for part in range(2)]:
+    begun, running, (python, variables) = time.monotonic(), [], command(processor)
+    environment = {"PYTHONPATH": str(BUILT / "import"), **os.environ, **VARIABLES, **variables}
+    for part in range(2):
+        report = BUILT / f"{processor}-{part}.xml"
+        report.unlink(missing_ok=True)
+        words = [*python, "-m", "pytest", *OPTIONS, f"--junitxml={report}", *files[part::2]]
+        with report.with_suffix(".log").open("wb") as log:
+            running.append(
+                (subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log), report)
+            )
+    counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0.0)
+    for process, report in running:
         if process.wait() not in (0, 1) or not report.exists():
             counts["errors"] += 1
             print(f"{processor}: pytest ended with {process.returncode}, see {report.with_suffix('.log')}")
@@ -119,17 +105,17 @@ def run(processor: str, files: list[str]) -> dict[str, float]:
     return counts | {"seconds": time.monotonic() - begun}
 
 
-def row(processor: str, counts: dict[str, float]) -> str:
-    """A line of the page's table."""
+def row(processor: str, part: str, counts: dict[str, float]) -> str:
+    """A line of the page's table; ``part`` says which tests."""
     failed = counts["failures"] + counts["errors"]
     passed = counts["tests"] - failed - counts["skipped"]
     cells = (f"{passed:,.0f}", f"{failed:.0f}", f"{counts['skipped']:,.0f}", f"{counts['seconds'] / 60:.1f}")
-    return f"| {processor}, emulated | {datetime.now(UTC):%Y-%m-%d} | {' | '.join(cells)} |"
+    return f"| {processor}, emulated, {part} | {datetime.now(UTC):%Y-%m-%d} | {' | '.join(cells)} |"
 
 
 def write(line: str) -> None:
-    """In the place of the row of the same processor, or as the last of the table."""
-    name, text = line.split(",")[0] + ",", PAGE.read_text(encoding="utf-8")
+    """In the place of the row of the same processor and part, or as the last of the table."""
+    name, text = line.split(" |")[0] + " |", PAGE.read_text(encoding="utf-8")
     kept = [one for one in text.splitlines() if not one.startswith(name)]
     last = max(place for place, one in enumerate(kept) if one.startswith("| "))
     PAGE.write_text("\n".join([*kept[: last + 1], line, *kept[last + 1 :]]) + "\n", encoding="utf-8")
@@ -139,7 +125,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("processors", nargs="*", metavar="PROCESSOR", default=[])
+    parser.add_argument("processors", nargs="*", metavar="PROCESSOR")
     options = parser.parse_args()
     link, bundles, bad = BUILT / "import/edgepress", BUILT / "bundles", False
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -148,15 +134,15 @@ def main() -> int:
     shutil.rmtree(bundles, ignore_errors=True)
     make = [sys.executable, "-m", "tests.processors.opened_bundles", str(bundles)]
     subprocess.run(make, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
-    least = [least_like(CPUINFO.read_text(encoding="utf-8"))]
-    for processor in options.processors or (least if options.quick else [*PROCESSORS, ARM]):
+    usual = [least_like(CPUINFO.read_text(encoding="utf-8"))] if options.quick else [*PROCESSORS, ARM]
+    for processor in options.processors or usual:
         try:
             counts = run(processor, files_of(QUICK if options.quick else WHOLE))
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
             print(f"{processor}: not run, {error}")
             bad = True
             continue
-        print(line := row(processor, counts), flush=True)
+        print(line := row(processor, "quick" if options.quick else "all", counts), flush=True)
         bad |= counts["failures"] + counts["errors"] > 0
         if options.write:
             write(line)

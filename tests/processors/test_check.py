@@ -24,14 +24,14 @@ def test_the_one_least_like_this(flags: str, processor: str) -> None:
 
 def test_a_row_replaces_that_of_its_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
-    page.write_text("| a | b |\n|---|---|\n| Haswell, emulated | then |\n| Zen 3 | then |\n\nBelow.\n")
+    page.write_text("| a | b |\n|---|---|\n| Haswell, emulated, all | then |\n| Zen 3 | then |\n\nBelow.\n")
     monkeypatch.setattr(check, "PAGE", page)
     counts = {"tests": 1205.0, "failures": 1.0, "errors": 1.0, "skipped": 3.0, "seconds": 90.0}
     for processor in ("Haswell", "Nehalem"):
-        check.write(check.row(processor, counts))
+        check.write(check.row(processor, "all", counts))
     lines = page.read_text().splitlines()
     assert [one.split(" | ")[0] for one in lines[2:]] == [
-        *("| Zen 3", "| Haswell, emulated", "| Nehalem, emulated", "", "Below.")
+        *("| Zen 3", "| Haswell, emulated, all", "| Nehalem, emulated, all", "", "Below.")
     ]
     assert lines[3].endswith("| 1,200 | 2 | 3 | 1.5 |")
 
