@@ -133,7 +133,7 @@ def main() -> int:
         link.symlink_to("../../..")
     shutil.rmtree(bundles, ignore_errors=True)
     make = [sys.executable, "-m", "tests.processors.opened_bundles", str(bundles)]
-    subprocess.run(make, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    subprocess.run(make, check=True, cwd=ROOT, env=os.environ | {"TQDM_DISABLE": "1"})
     usual = [least_like(CPUINFO.read_text(encoding="utf-8"))] if options.quick else [*PROCESSORS, ARM]
     for processor in options.processors or usual:
         try:

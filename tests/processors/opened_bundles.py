@@ -83,7 +83,6 @@ def exact_answer(family: str, checkpoint: Path) -> Any:
     """What torch answers with the stored weights, and activations as they are."""
     import torch
     from edgepress.compress.model.torch_model import load_model
-    from edgepress.export.proof.streamed_encoder import hidden_states
 
     model: Any = load_model(checkpoint, embedding=True, activations=False)
     ids = torch.from_numpy(IDS)
@@ -93,7 +92,7 @@ def exact_answer(family: str, checkpoint: Path) -> Any:
         if family == "t5":
             written = torch.tensor([WRITTEN] * len(IDS))
             return model(ids, decoder_input_ids=written).logits.numpy()
-        return hidden_states(model, {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}).numpy()
+        return model(ids, attention_mask=torch.ones_like(ids))[0].numpy()
 
 
 def make(folder: Path) -> None:
