@@ -54,7 +54,7 @@ class Search:
     @property
     def budgets(self) -> Sequence[Budget]:
         """Of the run."""
-        return self.setting.budgets
+        return self.choices.budgets
 
     def run(self) -> None:
         """Every method in its turn; the best of those before it with learning, for which time is kept, and
@@ -259,8 +259,10 @@ class Search:
         if not trials or not self.time_left():
             return False
         budgets = [_tightened(one, trials, self.failed) for one in self.budgets]
-        self.choices = replace(self.choices, budgets=budgets)
+        given = self.choices
+        self.choices = replace(given, budgets=budgets)
         self.run()
+        self.choices = given
         return bool(self.holding())
 
 

@@ -28,7 +28,9 @@ class Recorded(Search):
 
     def _tried(self, method: Method, *, last: bool) -> None:
         measured = {"KL": self.losses.get(method, 9.0), DISK.name: 1.0, "decode on here": 5.0}
-        trial: Any = SimpleNamespace(method=method, measured=measured, broken=lambda _: self.missed)
+        trial: Any = SimpleNamespace(
+            key=method.name, method=method, measured=measured, broken=lambda _: self.missed
+        )
         self.trials.append(trial)
 
 
