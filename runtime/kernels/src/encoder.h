@@ -28,7 +28,8 @@ typedef struct {
 /* A text of so few tokens costs less in floats than in integers, which are filled up to 32. */
 #define FEW_TOKENS 32
 
-/* Rows of activations as codes [rows, stride], with their scales and sums of codes. */
+/* Rows of activations as codes [rows, stride], with their scales and sums of codes. `stride` is in bytes; a set of
+ * instructions that multiplies pairs of 16 bits keeps codes so, of four inputs the even ones ahead of the odd ones. */
 typedef struct {
     int8_t *codes;
     float *scales;
@@ -69,6 +70,7 @@ typedef struct {
     void (*attend)(const encoder_attention *job, int64_t sequence, int64_t head, float *scratch);
     /* The same with integers of 16 bits. */
     void (*attend_pairs)(const encoder_attention *job, int64_t sequence, int64_t head, float *scratch);
+    int64_t code_bytes; /* of one of the codes that `quantize` makes */
 } encoder_kernels;
 
 static inline int64_t integer_quads(int64_t k) { return (k + 3) / 4; }

@@ -97,7 +97,7 @@ ort_status *compute_integer(void *data, void *context) {
     tensor in[8]; /* x, tiles, scales, zeros, bias, residual, scale and bias of the norm */
     for (size_t i = 0; i < 8; i++) TRY(read_input(api, context, i, &in[i]));
     tensor *x = &in[0];
-    int64_t n = kernel->n, k = kernel->k, quads = integer_quads(k), rows = x->count / k, stride = integer_stride(k);
+    int64_t n = kernel->n, k = kernel->k, quads = integer_quads(k), rows = x->count / k, stride = integer_stride(k) * kernel->kernels->code_bytes;
     if (x->rank < 1 || x->sizes[x->rank - 1] != k) REFUSE(api, "activations that do not have K channels");
     if (in[1].count != tiles_of(n) * quads * 64 || in[2].count != n) REFUSE(api, "weights of another size than N and K say");
     if ((in[3].data && in[3].count != n) || (in[4].data && in[4].count != n))
