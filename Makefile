@@ -11,6 +11,7 @@
 #   make check-kernels-elsewhere  the same operators compiled for macOS and Windows, and not run
 #   make check-processors  graphs, sessions, operators and bundles on other processors that qemu emulates
 #   make check-gpu   the CUDA tests, a benchmark and vLLM, on a machine with one NVIDIA GPU
+#   make check-versions the suite with the oldest and the newest packages, on Python 3.11 and 3.13, in environments below VERSIONS
 #   make interop     open pico models of every family in other clients, each in an environment of its own below WORK
 #   make env         only make the environment make clean     remove what was built, not the environments
 #   make env-locked  the same by hash: every package as requirements/dev.txt pins it
@@ -42,6 +43,9 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q --numprocesses logic
 PROCESSORS_OPTIONS ?=
 # For interop: where environments (12 GB) and models are made.
 WORK ?= runs/interop
+# For check-versions: where its environments (6 GB each) are made, and what is given to pytest.
+VERSIONS ?= runs/versions
+VERSIONS_OPTIONS ?=
 # For check-all: the test part of WikiText-2 as one text file; without it quality is measured on Wikipedia alone.
 WIKITEXT ?=
 
@@ -93,7 +97,7 @@ BOOT ?= /usr/lib
 ZIG ?= $(shell command -v zig || echo $(PYTHON) -m ziglang)
 ELSEWHERE := x86_64-macos aarch64-macos x86_64-windows-gnu aarch64-windows-gnu
 
-.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-amx check-kernels-elsewhere check-processors check-gpu gpu interop lint format env env-locked lock wheel audit docs clean
+.PHONY: demo test test-fast check check-all check-kernels check-kernels-aarch64 check-kernels-amx check-kernels-elsewhere check-processors check-gpu gpu check-versions interop lint format env env-locked lock wheel audit docs clean
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/edgepress demo
@@ -197,6 +201,10 @@ gpu: $(DEV_STAMP)
 
 interop: $(DEV_STAMP)
 	@$(BIN)/python -m edgepress.benchmarks.lab.interop $(WORK)
+
+check-versions: $(DEV_STAMP)
+	@$(PIP) install uv
+	@$(BIN)/python tests/versions.py $(VERSIONS) $(VERSIONS_OPTIONS)
 
 lint: $(DEV_STAMP)
 	@$(BIN)/ruff check .

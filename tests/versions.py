@@ -1,0 +1,97 @@
+"""The suite with the oldest and the newest packages, on both ends of Python: ``make check-versions``.
+
+Each environment is made below WORK by uv, which reads none of pip's settings: a machine's constraints do
+not count. The oldest packages are the lowest versions that pyproject.toml states and that have a wheel for that Python.
+Arguments after WORK are pytest's. A table of what passed is written to docs/results/versions.md.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/results/versions.md"
+EXTRAS = ("compress", "cpu", "dev")
+RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
+SHOWN = ("torch", "transformers", "numpy", "onnx", "onnx-ir", "onnxruntime")
+HEAD = f"""# Oldest and newest packages
+
+`make check-versions`: the suite with the lowest versions that pyproject.toml states and with the newest of
+the package index, on the oldest and on a newer Python, without a machine's constraints.
+
+| Python | packages | {", ".join(SHOWN)} | tests | passed | failed | skipped | date |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def made(work: Path, python: str, packages: str) -> Path:
+    """The interpreter of an environment with those packages and edgepress in editable form."""
+    folder = work / f"{python}-{packages}"
+    found = folder / "bin/python"
+    uv = [sys.executable, "-m", "uv"]
+    install = [*uv, "pip", "install", "--quiet", "--python", str(found)]
+    extras = [word for name in EXTRAS for word in ("--extra", name)]
+    how = ["--resolution", RESOLUTIONS[packages], "--only-binary", ":all:"]
+    for command in (
+        [*uv, "venv", "--quiet", "--clear", "--python", python, str(folder)],
+        [*install, *how, *extras, "-r", "pyproject.toml"],
+        [*install, "--no-deps", "--editable", "."],
+        [*install, "--no-deps", "--require-hashes", "-r", "requirements/demo.txt"],
+    ):
+        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "UV_NO_CONFIG": "1"})
+    return found
+
+
+def versions(python: Path) -> str:
+    """Of the packages that matter most."""
+    program = f"from importlib.metadata import version\nprint(*map(version, {SHOWN!r}), sep=', ')"
+    return subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def tested(python: Path, arguments: list[str]) -> tuple[int, dict[str, int]]:
+    """Exit code of the tests, and how many had each outcome; their output is shown as it comes."""
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    run = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    last = ""
+    for line in run.stdout or ():
+        print(line, end="", flush=True)
+        last = line if re.search(r"\d+ (passed|failed)", line) else last
+    return run.wait(), {name: int(count) for count, name in re.findall(r"(\d+) (\w+)", last)}
+
+
+def main(work: str, *arguments: str) -> int:
+    """Test each combination and write the page; the highest exit code."""
+    rows, worst = [], 0
+    given = list(arguments) or [
+        "--numprocesses",
+        "logical",
+        "--maxprocesses",
+        "4",
+        "--dist",
+        "loadfile",
+        "-m",
+        "not slow",
+    ]
+    for python in os.environ.get("PYTHONS", "3.11 3.13").split():
+        for packages in RESOLUTIONS:
+            found = made(Path(work).absolute(), python, packages)
+            code, counts = tested(found, given)
+            worst = max(worst, code)
+            outcomes = " | ".join(str(counts.get(name, 0)) for name in ("passed", "failed", "skipped"))
+            tests, day = f"`{' '.join(given)}`", datetime.now(UTC).date()
+            rows.append(f"| {python} | {packages} | {versions(found)} | {tests} | {outcomes} | {day} |\n")
+    machine = f"\n{platform.machine()}, {os.cpu_count()} cores.\n"
+    PAGE.write_text(HEAD + "".join(rows) + machine, encoding="utf-8")
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
