@@ -1,7 +1,7 @@
 """The suite with the oldest and the newest packages, on both ends of Python: ``make check-versions``.
 
 Each environment is made below WORK by uv, which reads none of pip's settings: a machine's constraints do
-not count. The oldest packages are the lowest versions that pyproject.toml states and that have a wheel for that Python.
+not count. The oldest packages are the lowest that pyproject.toml states and that have a wheel there.
 Arguments after WORK are pytest's. A table of what passed is written to docs/results/versions.md.
 """
 

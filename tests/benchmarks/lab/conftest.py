@@ -1,10 +1,19 @@
-"""A sentence encoder for the tests of the lab."""
+"""A sentence encoder for the tests of the lab, all of which wait for ``make check-all``: it is no product."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from edgepress.files.storage import write_json
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
