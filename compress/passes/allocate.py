@@ -102,10 +102,6 @@ class Allocate(Selective, ModelPass):
         return True
 
     @property
-    def knows_hearing(self) -> bool:
-        return True
-
-    @property
     def calibrated(self) -> bool:
         return self.measures or self.quantizer(self.schemes[0], ()).calibrated
 

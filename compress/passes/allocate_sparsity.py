@@ -79,10 +79,6 @@ class AllocateSparsity(Selective, ModelPass):
         return True
 
     @property
-    def knows_hearing(self) -> bool:
-        return True
-
-    @property
     def calibrated(self) -> bool:
         return True
 

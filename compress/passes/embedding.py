@@ -59,10 +59,6 @@ class Embedding(ModelPass):
         return True
 
     @property
-    def knows_hearing(self) -> bool:
-        return True
-
-    @property
     def tables(self) -> tuple[Scheme, Scheme]:
         return self.scheme, self.head or self.scheme
 

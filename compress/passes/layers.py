@@ -82,10 +82,6 @@ class Layers(ModelPass):
         return True
 
     @property
-    def knows_hearing(self) -> bool:
-        return True
-
-    @property
     def knows_experts(self) -> bool:
         return self.repair == "none"
 

@@ -141,10 +141,6 @@ class Narrow(Selective, ModelPass):
         return True
 
     @property
-    def knows_hearing(self) -> bool:
-        return True
-
-    @property
     def label(self) -> str:
         if self.keep is None:
             return f"{len(self.widths)} blocks as given"

@@ -90,10 +90,6 @@ class Rotate(ModelPass):
         return True
 
     @property
-    def knows_hearing(self) -> bool:
-        return True
-
-    @property
     def label(self) -> str:
         return "rotated"
 

@@ -77,10 +77,6 @@ class Vocabulary(ModelPass):
         return True
 
     @property
-    def knows_hearing(self) -> bool:
-        return True
-
-    @property
     def last(self) -> bool:
         return True
 

@@ -98,6 +98,10 @@ class Width(ModelPass):
     def knows_encoder_decoders(self) -> bool:
         return (self.repair, self.tied, self.basis) == ("none", "keep", "activation")
 
+    @property
+    def knows_hearing(self) -> bool:
+        return False
+
     def why_no_encoder_decoder(self, anatomy: Anatomy) -> str:
         return why_not(anatomy, repairs=self.repair != "none") or (
             "what a block loses is repaired in its attention and MLP alone, not in what its decoder reads of "

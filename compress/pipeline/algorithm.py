@@ -64,7 +64,7 @@ class Pass(BaseModel):
     @property
     def knows_hearing(self) -> bool:
         """Whether it works on encoder–decoders whose encoder reads sound."""
-        return False
+        return self.knows_encoder_decoders
 
     @property
     def knows_states(self) -> bool:

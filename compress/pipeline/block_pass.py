@@ -87,10 +87,6 @@ class BlockPass(Selective):
         return True
 
     @property
-    def knows_hearing(self) -> bool:
-        return self.knows_encoder_decoders
-
-    @property
     def knows_states(self) -> bool:
         """What it does to linears, whatever is between them; but for what comes back through the model."""
         return self.prepared_tokens is None

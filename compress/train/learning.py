@@ -69,10 +69,6 @@ class Learning(ModelPass):
     def knows_encoder_decoders(self) -> bool:
         return True
 
-    @property
-    def knows_hearing(self) -> bool:
-        return True
-
     def work(self, load: Workload) -> Work:
         """The teacher, three passes a step, and the measurements of what is held out, after each of which
         what a killed run goes on from is written.
