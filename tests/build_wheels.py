@@ -20,30 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from setuptools import Distribution, setup
-from setuptools.command.bdist_wheel import bdist_wheel
-
 ROOT = Path(__file__).parent.parent
 GLIBC = (2, 17)
 # As readelf calls them.
 MACHINES = {"x86_64": "Advanced Micro Devices X86-64", "aarch64": "AArch64"}
 LIBRARIES = {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 LIBRARY = "edgepress/runtime/kernels/_kernels.so"
-
-
-class AnyPython(bdist_wheel):
-    """A wheel whose library is for a platform, and not for a version of Python."""
-
-    def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", str(self.plat_name)
-
-
-class Addressed(Distribution):
-    """The project, with the URLs of whoever publishes it."""
-
-    def parse_config_files(self, *arguments: Any, **options: Any) -> None:
-        super().parse_config_files(*arguments, **options)
-        self.metadata.project_urls.update(project_urls(os.environ.get("ADDRESS", "")))
 
 
 def project_urls(address: str) -> dict[str, str]:
@@ -136,8 +118,25 @@ def made(machine: str, into: Path) -> int:
     return int(bool(wrong))
 
 
+def set_up() -> None:
+    """Run this process's command of setuptools, for a wheel of every Python with a publisher's URLs."""
+    from setuptools import Distribution, setup
+    from setuptools.command.bdist_wheel import bdist_wheel
+
+    class AnyPython(bdist_wheel):
+        def get_tag(self) -> tuple[str, str, str]:
+            return "py3", "none", str(self.plat_name)  # the library is for a platform, not for a Python
+
+    class Addressed(Distribution):
+        def parse_config_files(self, *arguments: Any, **options: Any) -> None:
+            super().parse_config_files(*arguments, **options)
+            self.metadata.project_urls.update(project_urls(os.environ.get("ADDRESS", "")))
+
+    setup(cmdclass={"bdist_wheel": AnyPython}, distclass=Addressed)
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        setup(cmdclass={"bdist_wheel": AnyPython}, distclass=Addressed)
+        set_up()
     else:
         sys.exit(main())

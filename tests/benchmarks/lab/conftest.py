@@ -1,4 +1,4 @@
-"""A sentence encoder for the tests of the lab, all of which wait for ``make check-all``: it is no product."""
+"""A sentence encoder for the tests of the lab, whose longer ones wait for ``make check-all``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(HERE):
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("chain"):
             item.add_marker(pytest.mark.slow)
 
 
