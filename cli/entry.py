@@ -119,6 +119,8 @@ def _bad_path(error: Exception) -> InputError | None:
 
 def _run(arguments: list[str]) -> int:
     try:
+        if any("\0" in word for word in arguments):
+            raise InputError("an argument holds a NUL character", fix="leave it out")
         outcome = edgepress.main(args=arguments, prog_name="edgepress", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except EdgepressError as error:

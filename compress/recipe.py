@@ -31,6 +31,7 @@ from ..files.limits import LARGEST_SEED
 from ..files.storage import sha256_json
 from ..files.yaml_safe import load_yaml
 from .model.weights import AS_EMBEDDING, DEFAULT_EMBEDDING
+from .numbers.option_model import OptionModel
 from .numbers.scheme import Scheme
 from .numbers.table_scheme import table_scheme
 from .pipeline.algorithm import Pass
@@ -43,10 +44,8 @@ from .train.training_options import TrainingOptions
 _PATHS = ("corpus", "costs", "plan", "student")
 
 
-class CalibrationSettings(BaseModel):
+class CalibrationSettings(OptionModel):
     """Where calibration tokens come from; command-line options win."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str | None = Field(None, description="a file, a directory, or the name of a demo corpus")
     samples: int = Field(128, ge=1, le=100_000, description="how many sequences are drawn")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import EdgepressError, InputError, OutOfResource
-from .storage import cache_directory
+from .storage import cache_directory, keep_from_others
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE = (
@@ -122,8 +122,9 @@ def disk_full_is_typed(path: Path) -> Iterator[None]:
 
 
 def sync_tree(root: Path) -> None:
-    """Wait until the disk has every regular file and every directory at and below ``root``; links are not
-    followed. Raises OSError where the disk fails or is full.
+    """Wait until the disk has every regular file and every directory at and below ``root``, which nobody but
+    their owner may change from then on; links are not followed. Raises OSError where the disk fails or is
+    full.
     """
     from concurrent.futures import ThreadPoolExecutor  # here alone: it costs a start some milliseconds
 
@@ -150,6 +151,7 @@ def _sync(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        keep_from_others(descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -20,6 +20,7 @@ from ..errors import EdgepressError, InputError, OutputBusy, OutputExists
 from .disk import disk_error, disk_full_is_typed, sync_directory, sync_tree
 from .output_lock import OutputLock
 from .output_paths import MANIFESTS, OldOutput, refusal
+from .storage import named_path
 from .third_party_errors import memory_shortage
 
 # The mark of a staging directory, by its state: work goes on in it, or its result is being published.
@@ -44,7 +45,7 @@ class Staging:
         keep: Callable[[Path], bool] | None = None,
         wait: bool = False,
     ) -> None:
-        self.target = target.absolute()
+        self.target = named_path(target).absolute()
         if self.target.name in ("", ".."):
             raise InputError(f"{target} cannot be an output", fix="name a directory that can be made")
         self.overwrite, self.keep, self.wait = overwrite, keep, wait

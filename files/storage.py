@@ -161,6 +161,13 @@ def contained(root: Path, name: str) -> Path:
     return path
 
 
+def keep_from_others(descriptor: int) -> None:
+    """Take from everybody but the owner the right to write to an open file, whatever the umask gave them."""
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if mode & 0o022 and hasattr(os, "fchmod"):
+        os.fchmod(descriptor, mode & ~0o022)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old bytes or the new ones, even across a power cut."""
     # A name that nobody can have taken or guessed, so that no file and no link of a user is written to.
@@ -170,6 +177,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         with stream:
             stream.write(data)
             stream.flush()
+            keep_from_others(stream.fileno())
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
@@ -187,6 +195,13 @@ def append_line(path: Path, line: str) -> None:
             torn = stream.read() != b"\n"
     with path.open("ab") as stream:
         stream.write(b"\n" * torn + line.encode() + b"\n")
+
+
+def named_path(path: Path | str) -> Path:
+    """A path that the system can be asked for."""
+    if "\0" in str(path):
+        raise InputError(f"a path holds a NUL character: {str(path)!r}", fix="name another path")
+    return Path(path)
 
 
 def lines_of(text: str) -> list[str]:

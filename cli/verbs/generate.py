@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...errors import InputError
 from ...terminal.progress import Terminal, print_pieces
 from .. import bundle_options as verb_options
 from ..verb import Verb, output
@@ -116,7 +117,7 @@ def command(
     else:
         options["max_new_tokens"] = max_new_tokens or _NEW_TOKENS
         given = str(text if prompt is None else prompt)
-        given = sys.stdin.read() if given == "-" else given
+        given = _stdin() if given == "-" else given
         if text is None:
             model = _open(bundle, threads, provider)
             pieces = model.stream(given, chat=chat, **options)
@@ -131,6 +132,13 @@ def command(
     result = pieces.result
     terminal.document(result.as_dict())
     terminal.say(_statistics(result))
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError("cannot read the text from stdin", why=str(error), fix="give it in UTF-8") from None
 
 
 def _open(path: Path, threads: int | None, provider: str) -> TextModel:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..model.anatomy import Anatomy
 from ..model.block_anatomy import Linear
 from ..model.kv_scheme import KVScheme
+from ..numbers.option_model import OptionModel
 from ..numbers.scheme import Scheme
 
 
@@ -26,10 +27,8 @@ class Fixed:
     why: str
 
 
-class Pass(BaseModel):
+class Pass(OptionModel):
     """Options shared by all passes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fixed: ClassVar[Mapping[str, Fixed]] = {}  # former options, by name
     text: ClassVar[str] = "yes"  # when calibration text is needed, for the list of passes

@@ -2,17 +2,16 @@
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ...files.limits import LARGEST_SEED
 from ..measure.reading import LoopPrecision
+from ..numbers.option_model import OptionModel
 from .train_state import Schedule
 
 
-class TrainingSection(BaseModel):
+class TrainingSection(OptionModel):
     """A section whose defaults a pass may have of its own: what a recipe sets is laid over them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def over(self, given: Any) -> Any:
         """``given``, a mapping of some options or a whole section, with the rest from here."""

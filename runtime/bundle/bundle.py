@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files.storage import sha256_mapped
+from ...files.storage import named_path, sha256_mapped
 from .directory import (
     BUNDLE_SCHEMA,
     MANIFEST,
@@ -59,7 +59,7 @@ class Bundle:
         ``weights_later`` leaves the hashes of the weights to who makes a session of the bundle
         (:func:`..engine.load.load_graph`).
         """
-        root = Path(path)
+        root = named_path(path)
         with readable(root):
             raw = read_manifest(root / MANIFEST)
             document = manifest_json(raw, root / MANIFEST)

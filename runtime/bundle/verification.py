@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ...errors import InputError
 from ...files.hashed_tree import check_tree
-from ...files.storage import sha256_file
+from ...files.storage import named_path, sha256_file
 from .directory import (
     BUNDLE_SCHEMA,
     CHECKPOINT_MANIFEST,
@@ -58,7 +58,7 @@ def verify_directory(path: Path | str) -> Verification:
     """Hash every file of a bundle, a model saved for another runtime, a package of bundles or a compressed
     checkpoint, and compare with its manifest.
     """
-    root = Path(path)
+    root = named_path(path)
     if root.is_file():
         raise _single_file(root)
     name = next((one for one in (MANIFEST, CHECKPOINT_MANIFEST) if os.path.lexists(root / one)), None)

@@ -497,3 +497,8 @@ def test_sigterm_reaches_the_verb() -> None:
     except entry.SigTerm:
         return 143"""
     assert limited(ENDING.format(ending=ending), megabytes=600).returncode == 143
+
+
+def test_a_nul_in_an_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", "a\0b"]) == 2
+    assert "E-INPUT" in capsys.readouterr().err

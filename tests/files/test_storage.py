@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from edgepress.errors import InputError, OutOfResource, RefusedByPolicy
 from edgepress.files import storage
-from edgepress.files.disk import disk_full_is_typed
+from edgepress.files.disk import disk_full_is_typed, sync_tree
 from edgepress.files.storage import (
     canonical_json,
     contained,
     lines_of,
+    named_path,
     read_json,
     sha256_file,
     sha256_json,
@@ -217,3 +218,23 @@ def test_a_mapped_file_has_the_hash_of_its_bytes(
     path = tmp_path / "weights"
     path.write_bytes(os.urandom(size))
     assert storage.sha256_mapped(path) == storage.sha256_file(path)
+
+
+def test_a_path_with_a_nul_is_refused() -> None:
+    assert named_path("a") == Path("a")
+    with pytest.raises(InputError):
+        named_path("a\0b")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_nobody_else_may_write_to_what_is_written_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_atomic(tmp_path / "file", b"text")
+        (tmp_path / "tree/below").mkdir(parents=True)
+        (tmp_path / "tree/below/file").write_bytes(b"text")
+        sync_tree(tmp_path / "tree")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"file": 0o644, "tree": 0o755, "below": 0o755}

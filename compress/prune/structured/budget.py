@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ....errors import RecipeError
 from ...model.anatomy import Anatomy
 from ...model.block_anatomy import Attention, BlockAnatomy, Linear
+from ...numbers.option_model import OptionModel
 from .units import PrunablePart
 
 # Times are whole femtoseconds, since the solver of widths counts in integers.
@@ -24,10 +25,8 @@ _UNITS = 1e15
 _MLPS = "cut its MLPs alone: parts: [mlp]"
 
 
-class Budget(BaseModel):
+class Budget(OptionModel):
     """What ``keep`` is a fraction of."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     of: Literal["parameters", "bytes", "latency"] = Field(
         "parameters",

@@ -184,7 +184,7 @@ def trouble() -> dict[str, tuple[Tensor, Tensor, set[str]]]:
     }
 
 
-FURTHER: dict[str, Any] = {"correction": True, "sequential": True, "refinements": 2}
+FURTHER: dict[str, Any] = {"correction": 1, "sequential": True, "refinements": 2}
 
 
 @pytest.mark.parametrize("options", [{}, FURTHER], ids=["plain", "further"])

@@ -95,7 +95,7 @@ def test_inputs_collected_again_and_corrected(
 ) -> None:
     """Each option changes what is left, and none changes how much."""
     found = []
-    for number, options in enumerate(["", ", sequential: true", ", sequential: true, correction: true"]):
+    for number, options in enumerate(["", ", sequential: true", ", sequential: true, correction: 1"]):
         folder = tmp_path / str(number)
         folder.mkdir()
         source = compressed(pico_llama, pico_text, folder, f"{{pass: {name}, sparsity: 0.5{options}}}")
