@@ -23,8 +23,8 @@ from ..model.anatomy import module_name
 from ..model.block_anatomy import Attention
 from ..model.checkpoint.block_sizes import BLOCK_SIZES
 from ..model.checkpoint.quantization_config import (
-    BLOCKS,
     EXPERTS,
+    GGUF_BLOCKS,
     NOT_THERE,
     PUBLISHED,
     published_config,
@@ -227,7 +227,7 @@ def _stop(source: WeightSource, result: StageResult) -> str | None:
     if found - {None} and (len(found) > 1 or any(anatomy.stacked_experts())):
         return EXPERTS
     if any(scheme.of_gguf for scheme in result.schemes.values()):
-        return BLOCKS
+        return GGUF_BLOCKS
     return NOT_THERE if source.conv1d else None
 
 

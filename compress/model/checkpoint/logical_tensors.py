@@ -16,16 +16,16 @@ from ..anatomy import Anatomy
 from ..kv_scheme import is_scale
 from .packed_codes import row_inputs
 from .quantization_config import (
-    BLOCKS,
     CONV1D,
     EXPERTS,
+    GGUF_BLOCKS,
     GGUF_FORM,
     NEEDS_NEWER,
     NOT_THERE,
     float_activations_of,
 )
 from .reader import CheckpointReader
-from .stored_tensors import PARTS
+from .stored_tensors import BLOCKS, PARTS
 
 _QUANTIZED_PARTS = frozenset(
     {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", BLOCKS, *PARTS}
@@ -104,7 +104,7 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
             )
         scheme = _scheme_of(group)
         for target in targets:
-            if target in (NEEDS_NEWER, NOT_THERE, EXPERTS, BLOCKS):
+            if target in (NEEDS_NEWER, NOT_THERE, EXPERTS, GGUF_BLOCKS):
                 continue
             for name in filter(_target(target), quantized):
                 schemes.setdefault(name, scheme)
@@ -122,7 +122,7 @@ def group_of(settings: Mapping[str, Any], module: str) -> Mapping[str, Any]:
     for group in groups.values() if isinstance(groups, dict) else ():
         targets = group.get("targets") if isinstance(group, dict) else None
         for target in targets if isinstance(targets, list) else ():
-            if target not in (NEEDS_NEWER, NOT_THERE, EXPERTS, BLOCKS) and _target(target)(module):
+            if target not in (NEEDS_NEWER, NOT_THERE, EXPERTS, GGUF_BLOCKS) and _target(target)(module):
                 return group if isinstance(group.get("weights"), dict) else {}
     return {}
 
