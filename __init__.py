@@ -26,19 +26,23 @@ _API = {
     "plan_model": ("compress.api", "plan_model"),
     "export_bundle": ("export.api", "export_bundle"),
     "open_bundle": ("runtime.api", "open_bundle"),
+    "Model": ("runtime.hub", "Model"),
     "validate_bundle": ("benchmarks.quality.validate", "validate_bundle"),
     "profile_bundle": ("benchmarks.speed.profile", "profile_bundle"),
     "write_report": ("benchmarks.page.report", "write_report"),
 }
 
-__all__ = ["__version__", *_API]
+__all__ = ["__version__", "compress", *_API]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "compress":  # the folder, which can be called
+        return import_module(".compress", __name__)
     if name not in _API:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _API[name]
-    return _for_people(getattr(import_module(f".{module}", __name__), attribute))
+    found = getattr(import_module(f".{module}", __name__), attribute)
+    return found if isinstance(found, type) else _for_people(found)
 
 
 def _for_people(function: Callable[..., Any]) -> Callable[..., Any]:

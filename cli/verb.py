@@ -41,6 +41,7 @@ GROUPS = {
         "inspect": "Show what a checkpoint or bundle holds.",
         "verify": "Check every file of a bundle or checkpoint against its manifest.",
         "sign": "Sign a bundle or checkpoint: others can verify who made it.",
+        "push": "Upload a bundle to the Hugging Face Hub.",
         "package": "Put bundles for several providers into one ONNX Runtime package.",
     },
     "Find out what there is": {
@@ -58,7 +59,6 @@ ELSEWHERE = {
     "gguf": "edgepress export CHECKPOINT --format gguf -o OUT",
     "mlx": "edgepress export CHECKPOINT --format gguf -o OUT (for llama.cpp; there is no form for MLX)",
     "prune": "edgepress compress MODEL --recipe RECIPE --text TEXT -o OUT, with a pass that prunes",
-    "push": "hf upload USER/NAME BUNDLE",
     "quantize": "edgepress compress MODEL --scheme W4A16 -o OUT",
     "run": 'edgepress generate BUNDLE --prompt "…"',
     "search": "edgepress fit MODEL --max-disk 75MB --text TEXT -o OUT",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import CalibrationError, InputError, RecipeError, UnknownName
 from ..files.storage import read_text
 from ..files.yaml_safe import load_yaml
+from ..plugins import load
 from .numbers.scheme import Scheme
 from .numbers.table_scheme import table_scheme
 from .pipeline.pass_names import PACKAGE, PASS_ALIASES, TRAINING_ALIASES, Alias, pass_names
@@ -168,6 +169,8 @@ def option_names(name: str) -> set[str]:
     also those of ``training``, which may stand beside them.
     """
     path = Path(str(import_module(PACKAGE).__file__)).parent / f"{name}.py"
+    if not path.exists():  # of another distribution: what it is made of need not lie beside it
+        return set(load(PACKAGE, name, "pass").PASS.model_fields)
     found = _keys(path, "PASS", set())
     return found | (training_names() if "training" in found else set())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..errors import InputError
 from ..terminal.progress import Progress
@@ -172,6 +172,17 @@ class TextModel(Streaming):
     def generate(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> Generation:
         """:meth:`stream` to its end."""
         return self.stream(prompt, **options).result
+
+    def chat(self, messages: str | Messages, **options: Unpack[GenerateOptions]) -> str:
+        """The reply to a message, or to the last of a conversation, by the model's chat template."""
+        return self.generate(messages, **options | {"chat": True}).text
+
+    def __call__(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> list[dict[str, Any]]:
+        """As a pipeline of transformers: ``[{"generated_text": …}]``, the prompt with what follows it."""
+        if isinstance(prompt, str):
+            return [{"generated_text": prompt + self.generate(prompt, **options | {"chat": False}).text}]
+        reply = {"role": "assistant", "content": self.generate(prompt, **options).text}
+        return [{"generated_text": [*prompt, reply]}]
 
     def generate_batch(
         self,

@@ -1,5 +1,8 @@
 """Plug-ins are files: listed, loaded by name, and broken ones speak for themselves."""
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +12,7 @@ from edgepress import plugins
 from edgepress.errors import UnknownName
 
 PACKAGE = "plugin_toys"
+PASSES, FAMILIES = "edgepress.compress.passes", "edgepress.compress.model.families"
 
 
 @pytest.fixture
@@ -73,3 +77,55 @@ def test_a_broken_plugin_raises_its_own_error(folder: Path) -> None:
 )
 def test_the_folders_of_the_house_are_plugin_folders(package: str, expected: set[str]) -> None:
     assert expected <= set(plugins.names(f"edgepress.{package}"))
+
+
+WHEEL = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "a-wheel-from-outside"
+version = "1.0"
+[tool.setuptools]
+py-modules = ["coarse_pass"]
+[project.entry-points."edgepress.compress.passes"]
+coarse = "coarse_pass"
+rtn = "coarse_pass"
+[project.entry-points."edgepress.compress.model.families"]
+of-mine = "a_family"
+"""
+COARSE = '''
+"""Every weight is rounded to nearest."""
+from edgepress.compress.passes.rtn import Rtn
+
+class Coarse(Rtn):
+    """Options of ``coarse``."""
+
+PASS = Coarse
+'''
+ASK = f"""
+from edgepress import plugins
+print(plugins.load({PASSES!r}, "rtn", "pass").__name__, "of_mine" in plugins.names({FAMILIES!r}))
+"""
+
+
+@pytest.mark.chain
+def test_a_wheel_from_outside_adds_a_pass(pico_llama: Path, tmp_path: Path) -> None:
+    source, site, out = tmp_path / "source", tmp_path / "site", tmp_path / "out"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(WHEEL)
+    (source / "coarse_pass.py").write_text(COARSE)
+    (source / "recipe.yaml").write_text("name: mine\npasses:\n  - {pass: coarse, scheme: W2A16-g32}\n")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(site), str(source)], check=True)
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+
+    def told(*arguments: str) -> str:
+        command, environment = [sys.executable, *arguments], os.environ | {"PYTHONPATH": path}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    told("-m", "edgepress", "compress", str(pico_llama), "-r", str(source / "recipe.yaml"), "-o", str(out))
+    manifest = json.loads((out / "edgepress.json").read_text())
+    assert [one["pass"] for one in manifest["recipe"]["passes"]] == ["coarse"]
+    # What edgepress has under a name comes before what is added under it.
+    assert told("-c", ASK).split() == [f"{PASSES}.rtn", "True"]

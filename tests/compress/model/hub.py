@@ -1,7 +1,8 @@
-"""A model hub on the loopback: what of the Hugging Face Hub's API ``huggingface_hub`` downloads with."""
+"""A model hub on the loopback: what of the Hugging Face Hub's API its client uses."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -60,6 +61,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(body=True)
+
+    def do_POST(self) -> None:
+        """What an upload asks for; the files come in the commit."""
+        sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        path = self.path.partition("?")[0].strip("/")
+        if path == "api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif path == "api/repos/create":
+            given = json.loads(sent)
+            self._json({"url": f"{self.serving.address}/{given['organization']}/{given['name']}"})
+        elif path == "api/models/org/tiny/preupload/main":
+            told = {"uploadMode": "regular", "shouldIgnore": False}
+            self._json({"files": [{"path": file["path"], **told} for file in json.loads(sent)["files"]]})
+        elif path == "api/models/org/tiny/commit/main":
+            for value in (
+                line["value"] for line in map(json.loads, sent.splitlines()) if line["key"] == "file"
+            ):
+                (self.serving.folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            self._json({"commitUrl": f"{self.serving.address}/org/tiny/commit/{COMMIT}", "commitOid": COMMIT})
+        else:
+            self._error(403, "", "You do not have the rights to write to this model.")
 
     def _answer(self, *, body: bool) -> None:
         path = self.path.partition("?")[0].strip("/")
