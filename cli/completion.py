@@ -10,6 +10,17 @@ from click.shell_completion import CompletionItem
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
+class ModelName(click.ParamType):
+    """What names a model; of the address of its page on the hub, the id."""
+
+    name = "model"
+    _page = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:[/?#].*)?")
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found = self._page.fullmatch(value)
+        return found[1] if found else value
+
+
 def _completing(known: Callable[[], Iterable[str]], *, or_file: bool = False) -> Completion:
     """Completes the names that ``known`` returns; with ``or_file`` also what lies here, or any path where no
     name begins so.

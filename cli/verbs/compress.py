@@ -59,7 +59,7 @@ def _predicted(
     cls=Verb,
     old={"--calibration": "--text"},
 )
-@click.argument("model", shell_complete=completion.models)
+@click.argument("model", type=completion.ModelName(), shell_complete=completion.models)
 @click.option(
     "-r",
     "--recipe",

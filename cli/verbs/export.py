@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export", cls=Verb)
-@click.argument("checkpoint", shell_complete=completion.models)
+@click.argument("checkpoint", type=completion.ModelName(), shell_complete=completion.models)
 @click.option(
     "--format",
     "format_",

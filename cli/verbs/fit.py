@@ -14,7 +14,7 @@ from ..verb import Verb, output
 
 
 @click.command("fit", cls=Verb)
-@click.argument("model", required=False, shell_complete=completion.models)
+@click.argument("model", required=False, type=completion.ModelName(), shell_complete=completion.models)
 @click.option("--max-disk", metavar="SIZE", help="All files of the bundle together, such as 60MB.")
 @click.option(
     "--max-memory", metavar="SIZE", help="Resident memory as it generates: 300MB, or here=300MB,pi=200MB."

@@ -32,6 +32,7 @@ def _refuse_empty(_: click.Context, __: click.Parameter, stops: tuple[str, ...])
 
 @click.command("generate", cls=Verb)
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="[PROMPT]")
 @click.option("--prompt", "-p", help="Decoders: the text to go on with; - reads it from stdin.")
 @click.option("--input", "text", help="Encoder–decoders: the text to read; - reads it from stdin.")
 @click.option(
@@ -88,6 +89,7 @@ def _refuse_empty(_: click.Context, __: click.Parameter, stops: tuple[str, ...])
 @output
 def command(
     bundle: Path,
+    words: tuple[str, ...],
     prompt: str | None,
     text: str | None,
     audio: Path | None,
@@ -103,7 +105,9 @@ def command(
     """Stream text from BUNDLE: a decoder goes on with a --prompt, an encoder–decoder answers an --input, and
     a model that hears writes down what is said in --audio.
     """
-    if sum(given is not None for given in (prompt, text, audio)) != 1:
+    if words and prompt is None:
+        prompt, words = " ".join(words), ()
+    if words or sum(given is not None for given in (prompt, text, audio)) != 1:
         raise click.UsageError("give --prompt, to an encoder–decoder --input, or to one that hears --audio")
     if prompt is None and chat is not None:
         raise click.UsageError("only a --prompt has a chat template: leave --chat out")

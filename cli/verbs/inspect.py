@@ -184,7 +184,7 @@ def _shown(document: dict[str, Any], *, whole: bool) -> Any:
 
 
 @click.command("inspect", cls=Verb, short_help="Show what a checkpoint or bundle holds.")
-@click.argument("path", shell_complete=completion.models)
+@click.argument("path", type=completion.ModelName(), shell_complete=completion.models)
 @download_option
 @click.option("--layers", is_flag=True, help="Every layer, and every field in full.")
 @output

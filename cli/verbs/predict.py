@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("predict", cls=Verb)
-@click.argument("model", shell_complete=completion.models)
+@click.argument("model", type=completion.ModelName(), shell_complete=completion.models)
 @click.option(
     "-r", "--recipe", shell_complete=completion.recipes, help="What MODEL would be compressed with: a recipe."
 )

@@ -79,6 +79,7 @@ or the "group" of the rows of a .jsonl text; the model card with what was found 
     "--against",
     required=True,
     metavar="MODEL",
+    type=completion.ModelName(),
     shell_complete=completion.models,
     help="The original: a directory, .gguf file, demo name or hub id.",
 )

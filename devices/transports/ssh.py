@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import shutil
 import subprocess
 import threading
@@ -48,9 +49,11 @@ COMMAND = (
 
 
 def require_address(address: str) -> str:
-    """``address``, where ssh can take it for nothing but one: ``user@host``, a name of the user's
-    configuration, ``ssh://user@host:port``.
+    """``address`` as ssh takes it, where it can be nothing but one: ``user@host``, a name of the user's
+    configuration, ``ssh://user@host:port``, or the last as people write it, ``user@host:port``.
     """
+    if re.fullmatch(r"[\w.+-]+@[\w.-]+:\d{1,5}", address):
+        return f"ssh://{address}"
     plain = all(one.isalnum() or one in "@.:_-/[]%+" for one in address)
     if not address or address.startswith("-") or not plain or len(address) > 255:
         raise InputError(
