@@ -1,7 +1,7 @@
 """Whether the passes of a recipe can work on a model of such shapes, such a kind and such a cache."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..errors import InputError, RecipeError, ShapeError
 from .group_sizes import groups_refused, listed
@@ -12,14 +12,20 @@ from .model.gguf.types import WAY_OUT, type_of
 from .model.kv_scheme import KVScheme
 from .model.weights import AS_EMBEDDING, WeightSource
 from .numbers.scheme import Scheme
-from .pipeline.algorithm import Pass
+from .pipeline.algorithm import CROSS, EXPERTS, SOUND, STATES, Pass
 from .pipeline.block_pass import Selective, names_layer
+from .pipeline.pass_names import pass_names
+from .pipeline.pass_options import pass_type
 from .recipe import Recipe
 from .recipe_files import REQUANTIZE
 
-_FOR_EXPERTS = (
-    "rtn, hqq, gptq, k_quants, awq, smoothquant, autoround, block_qat, allocate, rotate, embedding, prune, "
-    "sparsegpt, alps, allocate_sparsity, experts, vocabulary, tune, qat, ternary, distill"
+# Features that a pass must know, by how a refusal calls them, and which of models has them.
+_ASKED: tuple[tuple[str, str, Callable[[Anatomy], bool]], ...] = (
+    (EXPERTS, "a mixture of experts", lambda anatomy: anatomy.has_experts),
+    (EXPERTS, "latent attention", lambda anatomy: anatomy.has_latents),
+    (STATES, "blocks without attention", lambda anatomy: not anatomy.attends),
+    (CROSS, "an encoder–decoder", lambda anatomy: anatomy.kind == "encoder_decoder"),
+    (SOUND, "a model that hears", lambda anatomy: anatomy.hearing is not None),
 )
 _ALONE = (
     "GGUF's own types are for llama.cpp alone, and `edgepress export --format gguf` would refuse the rest"
@@ -52,23 +58,21 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
 
 
 def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
-    """Refuse an encoder–decoder to passes that know one stack alone, a mixture of experts to those that do
-    not know experts, and blocks without attention to those that need it.
-    """
+    """Refuse passes that do not know a feature of the model."""
     for name, step in recipe.steps:
-        if anatomy.has_experts and not step.knows_experts:
+        refused = step.refuses(anatomy)
+        for feature, called, has in _ASKED:
+            if has(anatomy) and (feature not in step.works_on or feature in refused):
+                raise RecipeError(
+                    f"pass {name} does not work as asked on {called} ({anatomy.model_type})",
+                    why=refused.get(feature, ""),
+                    fix=f"these do: {', '.join(_knowing(feature))}",
+                )
+        if anatomy.has_latents and step.rounds_cache:
             raise RecipeError(
-                f"pass {name} does not work on a mixture of experts as asked: {anatomy.model_type} is one",
-                why=step.why_no_experts,
-                fix=f"these do: {_FOR_EXPERTS}, kv_cache, narrow of heads, or of MLPs to one width, and "
-                "layers and width without a repair",
-            )
-        if anatomy.has_latents and (not step.knows_experts or step.rounds_cache):
-            raise RecipeError(
-                f"pass {name} does not work on latent attention as asked: {anatomy.model_type} has it",
-                why="keys and values come from a narrow state" if step.rounds_cache else step.why_no_experts,
-                fix=f"these do, with keys and values in float: {_FOR_EXPERTS}, and layers and width without "
-                "a repair",
+                f"pass {name} does not work on latent attention: {anatomy.model_type} has it",
+                why="keys and values come from a narrow state",
+                fix="leave the cache in float",
             )
         scheme = step.weight_scheme
         of_floats = scheme is not None and scheme.format != "int" and not scheme.of_gguf
@@ -80,27 +84,11 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
             )
         if scheme is not None and scheme.of_gguf:
             _check_gguf(anatomy, name, scheme)
-        if not anatomy.attends and not step.knows_states:
-            raise RecipeError(
-                f"pass {name} does not work on a {anatomy.model_type}: some of its blocks have no attention",
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, prune, sparsegpt, alps, "
-                "kv_cache, embedding, layers, and block_qat without fisher",
-            )
-        if anatomy.kind == "encoder_decoder" and not step.knows_encoder_decoders:
-            raise RecipeError(
-                f"pass {name} does not work on encoder–decoders yet: {anatomy.model_type} is one",
-                why=step.why_no_encoder_decoder(anatomy),
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
-                "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
-                "qat, ternary, distill and kv_cache",
-            )
-        if anatomy.hearing is not None and not step.knows_hearing:
-            raise RecipeError(
-                f"pass {name} does not work on models that hear as asked: {anatomy.model_type} is one",
-                fix="these do: rtn, hqq, gptq, awq, smoothquant, autoround, block_qat, allocate, prune, "
-                "sparsegpt, alps, allocate_sparsity, layers, narrow, vocabulary, rotate, embedding, tune, "
-                "qat, ternary, distill and kv_cache",
-            )
+
+
+def _knowing(feature: str) -> list[str]:
+    """The passes that know it with some of their options."""
+    return [name for name in pass_names() if feature in pass_type(name).works_on]
 
 
 def _check_gguf(anatomy: Anatomy, name: str, scheme: Scheme) -> None:

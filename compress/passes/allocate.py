@@ -20,7 +20,7 @@ from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.grid import grids_tried
 from ..numbers.scheme import Scheme, SchemeOption
 from ..pipeline.advance import FORWARD, Work, weights_of
-from ..pipeline.algorithm import Fixed, float_bytes
+from ..pipeline.algorithm import ATTENDING, Fixed, float_bytes
 from ..pipeline.block_pass import BlockPass, Selective
 from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.pass_options import inner_pass
@@ -46,6 +46,7 @@ _DEFAULT = tuple(Scheme.parse(f"W{bits}A16-g64") for bits in (2, 3, 4, 8))
 class Allocate(Selective, ModelPass):
     """Options of ``allocate``."""
 
+    works_on: ClassVar[frozenset[str]] = ATTENDING
     text: ClassVar[str] = "to measure"
     fixed: ClassVar[Mapping[str, Fixed]] = MEASURED | {
         "packed": Fixed(True, "fast runtimes keep linears that read the same inputs as one matrix")
@@ -92,14 +93,6 @@ class Allocate(Selective, ModelPass):
     def measures(self) -> bool:
         """Whether the pass has to find out what a layer costs."""
         return self.plan is None and self.costs is None
-
-    @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        return True
 
     @property
     def calibrated(self) -> bool:

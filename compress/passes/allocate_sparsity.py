@@ -17,7 +17,7 @@ from ...errors import RecipeError
 from ..measure.sensitivity import WeightLosses
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import Fixed, float_bytes
+from ..pipeline.algorithm import ATTENDING, Fixed, float_bytes
 from ..pipeline.block_pass import BlockPass, Selective
 from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.pass_options import inner_pass
@@ -34,6 +34,7 @@ _SPREAD, _STEP = 0.2, 0.05
 class AllocateSparsity(Selective, ModelPass):
     """Options of ``allocate_sparsity``."""
 
+    works_on: ClassVar[frozenset[str]] = ATTENDING
     fixed: ClassVar[Mapping[str, Fixed]] = MEASURED | {
         "spread": Fixed(_SPREAD, "losses are measured near the whole's fraction, and add up there")
     }
@@ -69,14 +70,6 @@ class AllocateSparsity(Selective, ModelPass):
     @property
     def note(self) -> str | None:
         return self.pruner({}, ()).note
-
-    @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        return True
 
     @property
     def calibrated(self) -> bool:

@@ -79,10 +79,6 @@ class Autoround(BlockPass):
     )
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
 

@@ -63,10 +63,6 @@ class Awq(BlockPass):
     quantize: bool = Field(True, description="whether it rounds too; false only folds the factors")
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def weight_scheme(self) -> Scheme | None:
         return self.scheme if self.quantize else None
 

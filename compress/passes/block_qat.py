@@ -81,10 +81,6 @@ class BlockQat(BlockPass):
         return own_training(cls, data)
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def prepared_tokens(self) -> int | None:
         return self.fisher_tokens if self.distance == "fisher" else None
 

@@ -17,7 +17,7 @@ from ..model.block_anatomy import BlockAnatomy
 from ..numbers.scheme import Scheme
 from ..numbers.table_scheme import MOST_BITS, TableScheme, TableSchemeOption, rows_of
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import Fixed, whole_model
+from ..pipeline.algorithm import EVERY, Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.model_pass import ModelPass, Workload
@@ -31,6 +31,7 @@ from ..text.micro_batches import MEASURED_TOKENS
 class Embedding(ModelPass):
     """Options of ``embedding``."""
 
+    works_on: ClassVar[frozenset[str]] = EVERY
     fixed: ClassVar[Mapping[str, Fixed]] = {
         **whole_model("embedding and head are no layers"),
         **COMPARED,
@@ -45,18 +46,6 @@ class Embedding(ModelPass):
     head: TableSchemeOption | None = Field(
         None, description="how a head that is not the embedding is stored; null: as the embedding"
     )
-
-    @property
-    def knows_states(self) -> bool:
-        return True
-
-    @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        return True
 
     @property
     def tables(self) -> tuple[Scheme, Scheme]:

@@ -21,7 +21,7 @@ from ..model.block_anatomy import BlockAnatomy, Experts, Linear
 from ..model.family import size_keys
 from ..model.skeleton import Skeleton
 from ..numbers.scheme import Scheme
-from ..pipeline.algorithm import Fixed, whole_model
+from ..pipeline.algorithm import EXPERTS, Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import Stream
 from ..pipeline.block_shards import BlockWriter
@@ -42,6 +42,7 @@ from ..prune.structured.expert_pruning import (
 class ExpertsPass(ModelPass):
     """Options of ``experts``."""
 
+    works_on: ClassVar[frozenset[str]] = frozenset({EXPERTS})
     fixed: ClassVar[Mapping[str, Fixed]] = whole_model("every block keeps as many experts")
     keep: float = Field(gt=0, lt=1, description="fraction of the experts of each block that stays, at most")
     criterion: ExpertCriterion = Field(
@@ -51,10 +52,6 @@ class ExpertsPass(ModelPass):
     method: Literal["drop", "merge"] = Field(
         "drop", description="the other experts are dropped, or merged into those that they are most like"
     )
-
-    @property
-    def knows_experts(self) -> bool:
-        return True
 
     @property
     def calibrated(self) -> bool:

@@ -116,10 +116,6 @@ class Hqq(BlockPass):
     )
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
 

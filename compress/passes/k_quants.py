@@ -34,10 +34,6 @@ class KQuants(BlockPass):
     )
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
 

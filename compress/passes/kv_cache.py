@@ -55,10 +55,6 @@ class KVCache(BlockPass):
     )
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def kv_scheme(self) -> KVScheme:
         return KVScheme(bits=self.bits, granularity=self.granularity)
 

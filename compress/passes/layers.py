@@ -25,7 +25,7 @@ from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..numbers.scheme import Scheme
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import Fixed, float_bytes, whole_model
+from ..pipeline.algorithm import EVERY, EXPERTS, Fixed, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.block_shards import BlockWriter, numbered
@@ -45,6 +45,7 @@ _MEASURED = 512  # tokens that greedy measures each choice on
 class Layers(ModelPass):
     """Options of ``layers``."""
 
+    works_on: ClassVar[frozenset[str]] = EVERY
     fixed: ClassVar[Mapping[str, Fixed]] = whole_model("whole blocks go") | {
         "damping": Fixed(None, "each refit takes what fits the other half of the text best"),
         "measured_tokens": Fixed(_MEASURED, "greedy runs the rest of the model for every block that may go"),
@@ -73,21 +74,9 @@ class Layers(ModelPass):
             raise ValueError("it takes keep, or the numbers of blocks under removed, and not both")
         return self
 
-    @property
-    def knows_states(self) -> bool:
-        return True
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        return True
-
-    @property
-    def knows_experts(self) -> bool:
-        return self.repair == "none"
-
-    @property
-    def why_no_experts(self) -> str:
-        return "the repair refits what a block adds last, which is a sum over experts that vary by token"
+    def refuses(self, anatomy: Anatomy) -> Mapping[str, str]:
+        why = "the repair refits what a block adds last, which is a sum over experts that vary by token"
+        return {} if self.repair == "none" else {EXPERTS: why}
 
     @property
     def calibrated(self) -> bool:

@@ -24,7 +24,7 @@ from ..model.checkpoint.block_sizes import config_changes, sizes_of
 from ..model.hearing.speech_prompt import without_heads
 from ..model.weights import WeightSource
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import Fixed, float_bytes
+from ..pipeline.algorithm import ATTENDING, EXPERTS, Fixed, float_bytes
 from ..pipeline.block_pass import Selective
 from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.stage import MEASURED, Stage, StageResult
@@ -57,6 +57,7 @@ DAMPING = 0.1
 class Narrow(Selective, ModelPass):
     """Options of ``narrow``."""
 
+    works_on: ClassVar[frozenset[str]] = ATTENDING
     text: ClassVar[str] = "to measure or repair"
 
     fixed: ClassVar[Mapping[str, Fixed]] = MEASURED | {
@@ -122,23 +123,15 @@ class Narrow(Selective, ModelPass):
     def calibrated(self) -> bool:
         return self.measures or self._cutter({}, {}).reads_batches
 
-    @property
-    def knows_experts(self) -> bool:
+    def refuses(self, anatomy: Anatomy) -> Mapping[str, str]:
         """Channels of experts, each by the tokens that come to it, all to one width; heads as of others."""
         measured = self.measures or self.correction > 0 or self.keep is None
-        return "mlp" not in self.parts or not measured
-
-    @property
-    def why_no_experts(self) -> str:
-        return (
+        why = (
             "experts of all blocks have one width, and losses of their channels are not measured: "
             "of mixtures it takes parts: [attention], or widths: uniform, no importance: taylor and no "
             "correction"
         )
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        return True
+        return {EXPERTS: why} if measured and "mlp" in self.parts else {}
 
     @property
     def label(self) -> str:

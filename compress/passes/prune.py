@@ -36,10 +36,6 @@ class Prune(UnstructuredPruning):
     )
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("meansquare",) if self.score == "wanda" else ()
 

@@ -32,7 +32,7 @@ from ..model.block_anatomy import BlockAnatomy
 from ..model.weights import WeightSource
 from ..numbers.scheme import AnySchemeOption, Scheme
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import Fixed, whole_model
+from ..pipeline.algorithm import ATTENDING, Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.forward import BatchSplitter
@@ -62,6 +62,7 @@ HeadRotations = list[Tensor]
 class Rotate(ModelPass):
     """Options of ``rotate``."""
 
+    works_on: ClassVar[frozenset[str]] = ATTENDING
     text: ClassVar[str] = "to learn"
     fixed: ClassVar[Mapping[str, Fixed]] = whole_model("a rotation takes in all layers") | {
         "seed": Fixed(_SEED, "`learn` is the way to a better rotation than another draw"),
@@ -80,14 +81,6 @@ class Rotate(ModelPass):
         if not (self.residual or self.heads):
             raise ValueError("nothing to rotate: residual and heads are both false")
         return self
-
-    @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        return True
 
     @property
     def label(self) -> str:

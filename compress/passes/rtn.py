@@ -29,10 +29,6 @@ class Rtn(BlockPass):
     search: Search = "mse"
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def weight_scheme(self) -> Scheme:
         return self.scheme
 

@@ -78,10 +78,6 @@ class Smoothquant(BlockPass):
         return self
 
     @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
     def weight_scheme(self) -> Scheme | None:
         return self.scheme if self.quantize else None
 

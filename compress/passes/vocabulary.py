@@ -23,7 +23,7 @@ from ..model.checkpoint.reader import CheckpointReader
 from ..model.checkpoint.vocabulary_check import TOKENIZER
 from ..model.weights import WeightSource
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import Fixed, whole_model
+from ..pipeline.algorithm import ATTENDING, Fixed, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_shards import BlockWriter
 from ..pipeline.model_pass import ModelPass, Workload
@@ -50,6 +50,7 @@ _TEXTS_AT_ONCE = 256
 class Vocabulary(ModelPass):
     """Options of ``vocabulary``."""
 
+    works_on: ClassVar[frozenset[str]] = ATTENDING
     text: ClassVar[str] = "without corpus"
     on_tables: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, Fixed]] = whole_model("one vocabulary serves the whole model") | {
@@ -67,14 +68,6 @@ class Vocabulary(ModelPass):
     @property
     def calibrated(self) -> bool:
         return self.corpus is None
-
-    @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        return True
 
     @property
     def last(self) -> bool:

@@ -29,7 +29,7 @@ from ..model.checkpoint.block_sizes import hidden_fits
 from ..model.skeleton import Skeleton
 from ..model.weights import WeightSource
 from ..pipeline.advance import Work
-from ..pipeline.algorithm import Fixed, float_bytes, whole_model
+from ..pipeline.algorithm import CROSS, EXPERTS, Fixed, float_bytes, whole_model
 from ..pipeline.block import LayerStatus
 from ..pipeline.block_inputs import BlockRunner, Stream
 from ..pipeline.block_shards import BlockWriter
@@ -54,6 +54,7 @@ from ..rotate.rotation import FusedTensors, scales_of
 class Width(ModelPass):
     """Options of ``width``."""
 
+    works_on: ClassVar[frozenset[str]] = frozenset({EXPERTS, CROSS})
     fixed: ClassVar[Mapping[str, Fixed]] = whole_model("the hidden size is that of all layers")
     keep: float = Field(gt=0, le=1, description="fraction of the budget that is left, at most")
     budget: BudgetOption = WEIGHTS
@@ -83,31 +84,22 @@ class Width(ModelPass):
     def label(self) -> str:
         return f"{self.keep:.0%} of the {'hidden size' if self.budget == WEIGHTS else self.budget.of}"
 
-    @property
-    def knows_experts(self) -> bool:
-        return self.repair == "none" and self.basis != "reconstruction"
-
-    @property
-    def why_no_experts(self) -> str:
-        return (
+    def refuses(self, anatomy: Anatomy) -> Mapping[str, str]:
+        found = {}
+        experts = (
             "its repair refits the one MLP of a block, and reconstruction counts on a repair: with repair: "
             "none, and basis: activation or pca, it does, and distill follows"
         )
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        return (self.repair, self.tied, self.basis) == ("none", "keep", "activation")
-
-    @property
-    def knows_hearing(self) -> bool:
-        return False
-
-    def why_no_encoder_decoder(self, anatomy: Anatomy) -> str:
-        return why_not(anatomy, repairs=self.repair != "none") or (
+        cross = why_not(anatomy, repairs=self.repair != "none") or (
             "what a block loses is repaired in its attention and MLP alone, not in what its decoder reads of "
             "the encoder, and channels by activation alone were held against the model: with repair: none, "
             "basis: activation, and a head that stays tied, it does, and distill follows"
         )
+        if self.repair != "none" or self.basis == "reconstruction":
+            found[EXPERTS] = experts
+        if (self.repair, self.tied, self.basis) != ("none", "keep", "activation"):
+            found[CROSS] = cross
+        return found
 
     def kept(self, anatomy: Anatomy) -> int:
         """The hidden size that is left."""

@@ -18,6 +18,12 @@ from ..model.kv_scheme import KVScheme
 from ..numbers.option_model import OptionModel
 from ..numbers.scheme import Scheme
 
+# Features of models that a pass must know: blocks of experts, each of which reads some of the tokens; a
+# decoder that reads an encoder's states; an encoder of sound; blocks that mix tokens by a state.
+EXPERTS, CROSS, SOUND, STATES = "experts", "cross", "sound", "states"
+ATTENDING = frozenset({EXPERTS, CROSS, SOUND})
+EVERY = ATTENDING | {STATES}
+
 
 @dataclass(frozen=True)
 class Fixed:
@@ -34,41 +40,17 @@ class Pass(OptionModel):
     text: ClassVar[str] = "yes"  # when calibration text is needed, for the list of passes
     keeps_codes: ClassVar[bool] = False  # whether its scheme is for layers alone that have no codes yet
     on_tables: ClassVar[bool] = False  # whether it works on embedding and head, and on no layer
+    works_on: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # the features of models that it knows, beside plain ones
 
     samples: int | None = Field(
         None, ge=1, description="how many of the calibration sequences the pass reads; null reads all"
     )
 
-    @property
-    def knows_experts(self) -> bool:
-        """Whether it works on models with blocks of experts, each of which reads some of the tokens."""
-        return False
-
-    @property
-    def why_no_experts(self) -> str:
-        """Why it does not work on such models; empty where nobody tried, or it does."""
-        return ""
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        """Whether it works on models that write from an encoder's states."""
-        return False
-
-    def why_no_encoder_decoder(self, anatomy: Anatomy) -> str:
-        """Why it does not work on ``anatomy``, a model that writes from an encoder's states; empty where it
-        could.
-        """
-        return ""
-
-    @property
-    def knows_hearing(self) -> bool:
-        """Whether it works on encoder–decoders whose encoder reads sound."""
-        return self.knows_encoder_decoders
-
-    @property
-    def knows_states(self) -> bool:
-        """Whether it works on models of whose blocks some mix tokens by a state, and not by attention."""
-        return False
+    def refuses(self, anatomy: Anatomy) -> Mapping[str, str]:
+        """Of what it ``works_on``, what it does not with these options, and why; empty where nobody tried."""
+        return {}
 
     @property
     def weight_scheme(self) -> Scheme | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +13,7 @@ from ..model.anatomy import Anatomy
 from ..model.block_anatomy import BlockAnatomy, Linear
 from ..numbers.grid import grids_tried
 from .advance import FORWARD, Work
-from .algorithm import Pass, float_bytes
+from .algorithm import EVERY, STATES, Pass, float_bytes
 from .block import Block
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def names_layer(pattern: str, name: str, role: str) -> bool:
 class BlockPass(Selective):
     """A pass that works on one block with its statistics."""
 
+    works_on: ClassVar[frozenset[str]] = EVERY  # what it does to linears, whatever is between them
+
     needs: ClassVar[tuple[str, ...]] = ()  # statistics of the inputs that it reads
     reads_batches: ClassVar[bool] = False  # it runs the calibration batches through the block itself
     compares: ClassVar[bool] = False  # it wants the original model's inputs beside those of this one
@@ -81,15 +83,9 @@ class BlockPass(Selective):
     def calibrated(self) -> bool:
         return bool(self.needs) or self.reads_batches or self.compares
 
-    @property
-    def knows_encoder_decoders(self) -> bool:
-        """A block is one of either stack."""
-        return True
-
-    @property
-    def knows_states(self) -> bool:
-        """What it does to linears, whatever is between them; but for what comes back through the model."""
-        return self.prepared_tokens is None
+    def refuses(self, anatomy: Anatomy) -> Mapping[str, str]:
+        """What comes back through the model does not come through a state."""
+        return {} if self.prepared_tokens is None else {STATES: ""}
 
     @property
     def prepared_tokens(self) -> int | None:

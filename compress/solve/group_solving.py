@@ -69,11 +69,6 @@ class GroupSolving(BlockPass):
         return ("gram", *HALVES) if self.correction else ("gram",)
 
     @property
-    def knows_experts(self) -> bool:
-        """Also with a correction: the original's experts are shown the tokens that come to ours."""
-        return True
-
-    @property
     def collects_again(self) -> bool:
         """Whether the inputs of each group are looked at when those before it in the block are done."""
         return self.sequential or self.correction > 0

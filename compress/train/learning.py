@@ -21,6 +21,7 @@ from ..measure.reading import Precision, chosen
 from ..model.anatomy import Anatomy, module_name
 from ..model.weights import WeightSource
 from ..pipeline.advance import Work
+from ..pipeline.algorithm import ATTENDING
 from ..pipeline.block import LayerStatus
 from ..pipeline.model_pass import ModelPass, Workload
 from ..pipeline.processes import FSDP
@@ -45,6 +46,7 @@ TRAINING_OF_PASS = "how it trains, over the recipe's own training section; see `
 class Learning(ModelPass):
     """Options of every pass that learns."""
 
+    works_on: ClassVar[frozenset[str]] = ATTENDING
     together: ClassVar[bool] = True
     training: TrainingOptions = Field(TrainingOptions(), description=TRAINING_OF_PASS)
 
@@ -59,14 +61,6 @@ class Learning(ModelPass):
 
     @property
     def calibrated(self) -> bool:
-        return True
-
-    @property
-    def knows_experts(self) -> bool:
-        return True
-
-    @property
-    def knows_encoder_decoders(self) -> bool:
         return True
 
     def work(self, load: Workload) -> Work:

@@ -19,7 +19,7 @@ from edgepress.compress.model.opens_in import opens_in_transformers
 from edgepress.compress.model.skeleton import Skeleton
 from edgepress.compress.model.torch_model import load_model
 from edgepress.compress.model.weights import WeightSource
-from edgepress.compress.pipeline.algorithm import Pass
+from edgepress.compress.pipeline.algorithm import CROSS
 from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.pass_names import pass_names
 from edgepress.compress.pipeline.pass_options import pass_type
@@ -184,7 +184,7 @@ Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 Breaks = Callable[[Config, Shapes], object]
 BIAS = "layer.0.SelfAttention.relative_attention_bias.weight"
-CROSS = "layer.1.EncDecAttention"
+CROSS_ATTENTION = "layer.1.EncDecAttention"
 
 
 def _drop(name: str) -> Breaks:
@@ -202,7 +202,7 @@ def _set(**changes: object) -> Breaks:
 FAULTS = [
     (_drop(f"encoder.block.0.{BIAS}"), "relative"),
     (_shape(f"encoder.block.1.{BIAS}", 32, 4), "not a part"),
-    (_drop(f"decoder.block.1.{CROSS}.k.weight"), f"{CROSS}.k"),
+    (_drop(f"decoder.block.1.{CROSS_ATTENTION}.k.weight"), f"{CROSS_ATTENTION}.k"),
     (_drop("encoder.final_layer_norm.weight"), "encoder.final_layer_norm"),
     (_shape("lm_head.weight", 10, 32), "lm_head"),
     (_set(num_decoder_layers=1), "outside the 1 blocks"),
@@ -225,9 +225,8 @@ def test_inconsistent_checkpoints_are_named(break_it: Breaks, named: str, pico_t
 
 
 def test_these_of_those_that_want_the_whole_model_know_them() -> None:
-    refusing = Pass.knows_encoder_decoders
     whole = [name for name in pass_names() if not issubclass(pass_type(name), BlockPass)]
-    knowing = {name for name in whole if pass_type(name).knows_encoder_decoders is not refusing}
+    knowing = {name for name in whole if CROSS in pass_type(name).works_on}
     assert knowing == {
         *("allocate", "allocate_sparsity", "distill", "layers", "narrow", "rotate"),
         *("embedding", "qat", "ternary", "tune", "vocabulary", "width"),
@@ -250,7 +249,7 @@ def test_other_passes_refuse_before_any_work(
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"name: r\npasses:\n  - {{pass: rtn, scheme: W8A8}}\n  - {{pass: {options}}}\n")
     name = options.partition(",")[0]
-    with pytest.raises(RecipeError, match=name + " does not work on encoder–decoders") as refused:
+    with pytest.raises(RecipeError, match=name) as refused:
         plan_model(str(path), recipe=str(recipe))
     assert refused.match(f"(?s).*{why}")
 

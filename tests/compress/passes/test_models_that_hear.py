@@ -91,5 +91,5 @@ def test_a_killed_run_goes_on_with_the_same_bytes(
 def test_other_passes_refuse_before_any_work(pico_whisper: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: r\npasses:\n  - {pass: rtn, scheme: W8A8}\n  - {pass: width, keep: 0.5}\n")
-    with pytest.raises(RecipeError, match="width does not work on"):
+    with pytest.raises(RecipeError, match="width"):
         plan_model(str(pico_whisper), recipe=str(recipe))
