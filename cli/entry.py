@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -31,9 +32,10 @@ from ..errors import (
     missing_extra,
     stopped,
 )
+from ..files.disk import disk_error
 from ..files.escaping import one_line, printable
 from ..files.limits import address_space_limit
-from ..files.third_party_errors import memory_shortage
+from ..files.third_party_errors import memory_shortage, no_scratch
 from ..terminal.progress import fitted, print_json
 from .program import discard, edgepress
 
@@ -117,6 +119,11 @@ def _bad_path(error: Exception) -> InputError | None:
     )
 
 
+def _place(error: Exception) -> Path:
+    """The file that the system could not write, or else the working directory."""
+    return Path(getattr(error, "filename", None) or ".").absolute()
+
+
 def _run(arguments: list[str]) -> int:
     try:
         if any("\0" in word for word in arguments):
@@ -137,7 +144,8 @@ def _run(arguments: list[str]) -> int:
         missing = missing_extra(error.name or "")
         return _internal(error, arguments) if missing is None else _fail(missing, arguments)
     except Exception as error:  # noqa: BLE001 - the CLI's edge is where unknown errors end
-        known = memory_shortage(error) or _bad_path(error)
+        known = memory_shortage(error) or no_scratch(error) or disk_error(_place(error), error)
+        known = known or _bad_path(error)
         return _internal(error, arguments) if known is None else _fail(known, arguments)
 
 

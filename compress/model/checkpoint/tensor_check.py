@@ -150,7 +150,7 @@ def _magnitude(values: Tensor) -> float:
         mask = _EIGHT_BITS[values.dtype]
         return math.nan if bool(((values.view(torch.uint8) & mask) == mask).any()) else 0.0
     # The extremes are NaN where a value is, and infinite where one is: one pass, and no copy.
-    low, high = map(float, torch.aminmax(values))
+    low, high = map(float, torch.aminmax(values.detach()))
     return max(-low, high)
 
 
