@@ -120,7 +120,12 @@ def test_large_weights_are_refused_or_make_a_whole_result(
     verbs: list[Callable[[], object]] = [
         lambda: compress_model(str(folder), scheme="W8A16", output=tmp_path / "rtn"),
         lambda: compress_model(
-            str(folder), scheme="W4A16", calibration=str(pico_text), samples=4, length=32, output=tmp_path / "g"
+            str(folder),
+            scheme="W4A16",
+            calibration=str(pico_text),
+            samples=4,
+            length=32,
+            output=tmp_path / "g",
         ),
         lambda: export_bundle(folder, output=tmp_path / "onnx"),
     ]
