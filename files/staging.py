@@ -83,7 +83,7 @@ class Staging:
         try:
             status = self.directory.lstat()
         except FileNotFoundError:
-            return
+            return None
         if stat.S_ISDIR(status.st_mode):
             parent = self.directory.parent.stat()
             shared = parent.st_mode & stat.S_ISVTX  # /tmp: anybody may make one

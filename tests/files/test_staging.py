@@ -617,10 +617,10 @@ def test_nothing_that_leads_out_of_a_staging_directory_is_written_through(
         target = {"link to a file": "data", "link to a folder": ".", "dangling link": "new"}[kind]
         planted.symlink_to(victim / target)
     before = everything(victim)
-    with pytest.raises(RefusedByPolicy, match="leads out of a staging directory"):
-        with Staging(tmp_path / "out" / "out", keep=keep) as stage:
-            result(stage.result, "new")
-            stage.publish()
+    refused = pytest.raises(RefusedByPolicy, match="leads out of a staging directory")
+    with refused, Staging(tmp_path / "out" / "out", keep=keep) as stage:
+        result(stage.result, "new")
+        stage.publish()
     assert everything(victim) == before and names(tmp_path / "out") == [".out.partial"]
 
 
