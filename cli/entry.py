@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -31,9 +32,10 @@ from ..errors import (
     missing_extra,
     stopped,
 )
+from ..files.disk import FULL, disk_error
 from ..files.escaping import one_line, printable
 from ..files.limits import address_space_limit
-from ..files.third_party_errors import memory_shortage
+from ..files.third_party_errors import memory_shortage, no_scratch
 from ..terminal.progress import fitted, print_json
 from .program import discard, edgepress
 
@@ -117,6 +119,13 @@ def _bad_path(error: Exception) -> InputError | None:
     )
 
 
+def _disk_full(error: Exception) -> EdgepressError | None:
+    """The typed error where the system says that a file could not grow, or that it might not."""
+    if not isinstance(error, OSError) or error.errno not in FULL:
+        return None
+    return disk_error(Path(error.filename or ".").absolute(), error)
+
+
 def _run(arguments: list[str]) -> int:
     try:
         if any("\0" in word for word in arguments):
@@ -137,7 +146,7 @@ def _run(arguments: list[str]) -> int:
         missing = missing_extra(error.name or "")
         return _internal(error, arguments) if missing is None else _fail(missing, arguments)
     except Exception as error:  # noqa: BLE001 - the CLI's edge is where unknown errors end
-        known = memory_shortage(error) or _bad_path(error)
+        known = memory_shortage(error) or no_scratch(error) or _disk_full(error) or _bad_path(error)
         return _internal(error, arguments) if known is None else _fail(known, arguments)
 
 

@@ -84,8 +84,9 @@ class OutputLock:
             if error.errno in _NO_FILE:
                 raise self._foreign() from None
             raise
-        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        if not regular or os.read(descriptor, len(MARK) + 1) not in (b"", MARK):
+        found = os.fstat(descriptor)
+        own = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1  # no other name of a file of somebody's
+        if not own or os.read(descriptor, len(MARK) + 1) not in (b"", MARK):
             os.close(descriptor)
             raise self._foreign()
         return descriptor

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import EdgepressError, InputError, OutputBusy, OutputExists
+from ..errors import EdgepressError, InputError, OutputBusy, OutputExists, RefusedByPolicy
+from .closed_folder import close_folder
 from .disk import disk_error, disk_full_is_typed, sync_directory, sync_tree
 from .output_lock import OutputLock
 from .output_paths import MANIFESTS, OldOutput, refusal
@@ -82,18 +83,32 @@ class Staging:
         try:
             status = self.directory.lstat()
         except FileNotFoundError:
-            return
+            return None
         if stat.S_ISDIR(status.st_mode):
-            shared = self.directory.parent.stat().st_mode & stat.S_ISVTX  # /tmp: anybody may make one
-            own = not shared or status.st_uid == os.geteuid()
+            parent = self.directory.parent.stat()
+            shared = parent.st_mode & stat.S_ISVTX  # /tmp: anybody may make one
+            # On a disk of another machine all files may be of one user.
+            own = not hasattr(os, "geteuid") or status.st_uid in (
+                os.geteuid(),
+                *(() if shared else (parent.st_uid,)),
+            )
             marked = any((self.directory / mark).is_file() for mark in (MARK, PUBLISHING))
             if own and (marked or not any(self.directory.iterdir())):
-                return
+                return self._refuse_ways_out()
         raise OutputExists(
             f"{self.directory} is not a staging directory of edgepress, and stays as it is",
             why="a run works in a directory of this name until its output is whole",
             fix="move it away, or choose another output; what edgepress 0.1.0 left there can be deleted",
         )
+
+    def _refuse_ways_out(self) -> None:
+        planted = close_folder(self.directory)
+        if planted is not None:
+            raise RefusedByPolicy(
+                f"{planted} leads out of a staging directory of edgepress, which never makes such a thing",
+                why="a run that goes on there would write to what it leads to; nothing was touched",
+                fix=f"find out who put it there, and delete {self.directory}",
+            )
 
     def _recover(self) -> None:
         """End what a kill, or a failure, ended between the renames of a publication."""
@@ -142,7 +157,7 @@ class Staging:
         )
 
     def _begin(self) -> None:
-        self.directory.mkdir(mode=0o755, exist_ok=True)
+        self.directory.mkdir(mode=0o700, exist_ok=True)
         if (self.directory / PUBLISHING).exists():
             (self.directory / PUBLISHING).rename(self.directory / MARK)
         else:

@@ -5,6 +5,7 @@ import io
 import json
 import mmap
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -33,6 +34,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgepress"
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPECIAL = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -222,7 +224,11 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
     try:
         if path.stat().st_size > limit:
             raise InputError(f"{path} is larger than {limit} bytes, too large for a JSON file")
-        return json.loads(read_regular(path).decode("utf-8"))
+        text = read_regular(path).decode("utf-8")
+        value = json.loads(text)
+        if _SURROGATE.search(text):  # half of a pair is no character: nothing that holds it can be written
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError:
         raise InputError(f"missing file {path}") from None
     except (ValueError, RecursionError) as error:

@@ -34,6 +34,20 @@ def memory_shortage(error: BaseException) -> OutOfResource | None:
     return None
 
 
+def no_scratch(error: BaseException) -> OutOfResource | None:
+    """The typed error where ``error`` is that of :mod:`tempfile`, which found no directory that takes a
+    file.
+    """
+    if isinstance(error, FileNotFoundError) and str(error.strerror).startswith("No usable temporary"):
+        return OutOfResource(
+            "no temporary file can be written",
+            why=str(error.strerror),
+            fix="free some disk, raise the limit of file sizes (ulimit -f), or set TMPDIR to a directory "
+            "that you may write",
+        )
+    return None
+
+
 @contextmanager
 def shortages_are_typed() -> Iterator[None]:
     """Raise :class:`OutOfResource` for whatever says in the body that memory ran out; all else passes."""
@@ -54,6 +68,6 @@ def third_party_errors_are_typed(typed: Callable[[str], EdgepressError]) -> Iter
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, EdgepressError):
         raise
     except BaseException as error:
-        if shortage := memory_shortage(error):
+        if shortage := memory_shortage(error) or no_scratch(error):
             raise shortage from error
         raise typed(f"{type(error).__name__}: {str(error)[:400]}") from error

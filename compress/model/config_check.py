@@ -25,6 +25,7 @@ _COUNTS = (
     *("no_rope_layer_interval", "rotary_dim", "embedding_size"),
     *("local_attention", "global_attn_every_n_layers", "num_kv_heads"),
     *("num_mel_bins", "max_source_positions"),
+    "pretraining_tp",  # into how many parts training split a sum: the same function, whatever it is
 )
 _COUNTS_FROM_ZERO = ("sliding_window", "max_window_layers", "type_vocab_size")
 _NUMBERS = (
@@ -78,6 +79,10 @@ def check_settings(config: Config) -> None:
             raise CheckpointError(
                 f"config.json: {key} must be a list of {said}, not {value!r:.80}", fix=ANOTHER
             )
+    for key, value in config.items():
+        rate = "dropout" in key or key.endswith(("pdrop", "layerdrop", "drop_path_rate"))
+        if rate and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise CheckpointError(f"config.json: {key} must be from 0 to 1, not {value!r:.80}", fix=ANOTHER)
     text(config, "problem_type", "")
     for key in ("dtype", "torch_dtype"):
         if (name := text(config, key, DTYPES[0])) not in DTYPES:

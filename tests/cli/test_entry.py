@@ -502,3 +502,32 @@ def test_sigterm_reaches_the_verb() -> None:
 def test_a_nul_in_an_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["verify", "a\0b"]) == 2
     assert "E-INPUT" in capsys.readouterr().err
+
+
+@pytest.mark.chain
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep to the limit")
+@pytest.mark.parametrize("verb", ["compress", "export", "generate", "profile", "validate", "demo"])
+def test_where_no_file_may_grow_the_answer_is_typed_and_nothing_is_left(
+    verb: str, pico_llama: Path, decoder_bundle: Path, pico_text: Path, tmp_path: Path
+) -> None:
+    arguments = {
+        "compress": [str(pico_llama), "--scheme", "W8A16", "-o", "out"],
+        "export": [str(pico_llama), "-o", "out"],
+        "generate": [str(decoder_bundle), "--prompt", "a"],
+        "profile": [str(decoder_bundle)],
+        "validate": [str(pico_llama), "--against", str(pico_llama), "--text", str(pico_text)],
+        "demo": [],
+    }[verb]
+    command = [sys.executable, "-c", VERB, verb, *arguments, "--json"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 6, done.stderr
+    assert json.loads(done.stdout)["error"]["code"] == "E-RESOURCE"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from edgepress.errors import InputError, OutOfResource, OutputExists
+from edgepress.errors import InputError, OutOfResource, OutputExists, RefusedByPolicy
 from edgepress.files.hashed_tree import SIGNATURE, hash_tree
 from edgepress.files.staging import MARK, PUBLISHING, Staging
 from edgepress.files.storage import write_json
@@ -593,3 +594,61 @@ def test_a_shortage_of_memory_in_the_work_is_typed(tmp_path: Path, said: str) ->
     with pytest.raises(OutOfResource, match="out of memory"), Staging(tmp_path / "o"):
         raise RuntimeError(said)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("name", ["result", "result/data", "work", "edgepress-staging", "work/deep/x"])
+@pytest.mark.parametrize("kind", ["link to a file", "link to a folder", "dangling link", "hard link", "fifo"])
+@pytest.mark.parametrize("keep", [None, finished])
+def test_nothing_that_leads_out_of_a_staging_directory_is_written_through(
+    name: str, kind: str, keep: Any, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victims"
+    victim.mkdir()
+    (victim / "data").write_text("mine")
+    staging = tmp_path / "out" / ".out.partial"
+    planted = staging / name
+    planted.parent.mkdir(parents=True)
+    (staging / MARK if name != MARK else staging / PUBLISHING).touch()
+    if kind == "hard link":
+        planted.hardlink_to(victim / "data")
+    elif kind == "fifo":
+        os.mkfifo(planted)
+    else:
+        target = {"link to a file": "data", "link to a folder": ".", "dangling link": "new"}[kind]
+        planted.symlink_to(victim / target)
+    before = everything(victim)
+    refused = pytest.raises(RefusedByPolicy, match="leads out of a staging directory")
+    with refused, Staging(tmp_path / "out" / "out", keep=keep) as stage:
+        result(stage.result, "new")
+        stage.publish()
+    assert everything(victim) == before and names(tmp_path / "out") == [".out.partial"]
+
+
+def test_nobody_else_can_enter_a_staging_directory(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        for _ in range(2):  # a new one, and one that an earlier run left open
+            with suppress(KeyboardInterrupt), Staging(tmp_path / "out", keep=lambda path: True) as stage:
+                assert stage.directory.stat().st_mode & 0o777 == 0o700
+                stage.directory.chmod(0o777)
+                raise KeyboardInterrupt
+    finally:
+        os.umask(before)
+
+
+def test_shards_that_are_hard_links_of_parts_are_resumed(tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), Staging(tmp_path / "out", keep=lambda path: True) as stage:
+        (stage.directory / "part").write_text("x")
+        stage.result.mkdir()
+        (stage.result / "shard").hardlink_to(stage.directory / "part")
+        raise KeyboardInterrupt
+    with Staging(tmp_path / "out", keep=lambda path: True) as stage:
+        assert (stage.result / "shard").read_text() == "x"
+
+
+def test_a_lock_that_is_another_name_of_a_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    (tmp_path / ".out.lock").hardlink_to(tmp_path / "mine")
+    with pytest.raises(OutputExists, match="is not a lock"):
+        publish(tmp_path / "out", "new")
+    assert (tmp_path / "mine").read_bytes() == b""

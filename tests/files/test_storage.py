@@ -188,7 +188,9 @@ def test_json_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000, b'{"a": 1} x'], ids=repr
+    "data",
+    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000, b'{"a": 1} x', b'{"\\ud800": 1}'],
+    ids=repr,
 )
 def test_broken_json_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "config.json"

@@ -78,9 +78,10 @@ def _data(stream: BinaryIO, path: Path) -> tuple[bytes, int]:
 def _content(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """What the header says of each tensor, not yet checked, and its metadata."""
     try:
-        content = json.loads(data, object_pairs_hook=_unique)
+        # The format says UTF-8; of bytes Python would guess at UTF-16 and UTF-32 as well.
+        content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise _refusal(path, f"its header is not valid JSON ({error})") from None
+        raise _refusal(path, f"its header is not valid JSON in UTF-8 ({error})") from None
     if not isinstance(content, dict):
         raise _refusal(path, "its header is not a JSON object")
     metadata = content.pop(METADATA, {})

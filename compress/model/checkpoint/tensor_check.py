@@ -1,9 +1,11 @@
-"""What every tensor of a checkpoint must be: of a type that its part may have, and finite.
+"""What every tensor of a checkpoint must be: of a type that its part may have, finite, and no larger than
+sums of squares bear.
 
 Types are in the headers. Values are looked at when they are first read, in the memory that they were read
 into: one pass over it, a fifteenth of a second for a gigabyte.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
@@ -45,6 +47,10 @@ _PARTS = {
     "input_scale": FLOATS,
     "input_global_scale": FLOATS,
 }
+# Damage is a sum of squares over rows and columns, and float32 ends at 3.4e38: products with values above
+# this overflow. The largest in a published model is below 1e5; a mask is 1e9.
+LARGEST = 1e15
+_DIVISOR = "global_scale"  # NVFP4's, the inverse of a scale: large where weights are small
 SHOWN = 5
 _CHUNK = 1 << 20
 # All bits of the exponent set: NaN, or infinity where the type has it.
@@ -80,15 +86,24 @@ def _check_part(name: str, part: str, dtype: str, shape: tuple[int, ...]) -> Non
 
 
 class NonFinite:
-    """Counts NaN and infinity by tensor, over as many parts as a tensor is seen in."""
+    """Counts NaN and infinity by tensor, over as many parts as a tensor is seen in, and keeps the largest
+    magnitude of one that has any above :data:`LARGEST`.
+    """
 
     def __init__(self) -> None:
         self._nan, self._inf, self._size = Counter[str](), Counter[str](), Counter[str]()
+        self._large: dict[str, float] = {}
 
     def see(self, name: str, values: Tensor) -> None:
         """Look at (more of) the values of the tensor ``name``."""
         self._size[name] += values.numel()
-        if values.numel() and not all_finite(values):
+        if not values.numel():
+            return
+        largest = _magnitude(values)
+        if math.isfinite(largest):
+            if largest > LARGEST and not name.endswith(_DIVISOR):
+                self._large[name] = max(largest, self._large.get(name, 0.0))
+        else:
             for part in torch.split(values.reshape(-1), _CHUNK):
                 wide = part.to(torch.float32) if part.element_size() == 1 else part
                 self._nan[name] += int(torch.isnan(wide).sum())
@@ -97,7 +112,7 @@ class NonFinite:
     @property
     def found(self) -> bool:
         """Whether there was any."""
-        return bool(self._nan or self._inf)
+        return bool(self._nan or self._inf or self._large)
 
     def refuse(self) -> None:
         """Raise CheckpointError for what was found; names the first tensors with their counts."""
@@ -109,6 +124,12 @@ class NonFinite:
                 why="a training run that diverged, or an overflow in a cast of the weights to a smaller type",
                 fix="use an earlier checkpoint, or convert again from the training precision",
             )
+        for name, largest in self._large.items():
+            raise CheckpointError(
+                f"{name} holds a value of magnitude {largest:.3g}, above {LARGEST:g}",
+                why="a product with it does not fit float32; no training leaves such a weight",
+                fix="fetch the file again, or use an earlier checkpoint",
+            )
 
     def _damaged(self) -> Iterator[str]:
         for name in self._nan | self._inf:
@@ -118,13 +139,19 @@ class NonFinite:
 
 def all_finite(values: Tensor) -> bool:
     """Whether no value is NaN or infinite."""
+    return math.isfinite(_magnitude(values))
+
+
+def _magnitude(values: Tensor) -> float:
+    """The largest magnitude, NaN or infinite where a value is; 0 of integers and of finite 8-bit floats."""
     if not values.is_floating_point():
-        return True
+        return 0.0
     if values.dtype in _EIGHT_BITS:
         mask = _EIGHT_BITS[values.dtype]
-        return not bool(((values.view(torch.uint8) & mask) == mask).any())
+        return math.nan if bool(((values.view(torch.uint8) & mask) == mask).any()) else 0.0
     # The extremes are NaN where a value is, and infinite where one is: one pass, and no copy.
-    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(values))
+    low, high = map(float, torch.aminmax(values.detach()))
+    return max(-low, high)
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 from edgepress.compress.model.anatomy import Anatomy
 from edgepress.compress.model.checkpoint.block_sizes import sizes_of
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
@@ -156,7 +158,23 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("distilbert", {"n_heads": 5}, "heads of 12"),
     ("t5", {"d_kv": 16}, "relative_attention_bias"),
     ("t5", {"num_decoder_layers": 2**40}, "num_decoder_layers"),
+    ("llama", {"attention_dropout": 5.0}, "attention_dropout must be from 0 to 1, not 5.0"),
+    ("gpt2", {"resid_pdrop": -0.1}, "resid_pdrop"),
+    ("bert", {"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob"),
+    ("bart", {"encoder_layerdrop": 2}, "encoder_layerdrop"),
+    ("llama", {"pretraining_tp": -4}, "pretraining_tp"),
+    ("llama", {"pretraining_tp": 0.5}, "pretraining_tp"),
 ]
+
+
+def test_the_parts_of_a_sum_in_training_change_no_function(pico_llama: Path) -> None:
+    torch.manual_seed(0)
+    states, logits = torch.randint(0, 300, (1, 12)), []
+    for parts in (1, 4):
+        config = transformers.AutoConfig.from_pretrained(pico_llama, pretraining_tp=parts)
+        model = transformers.AutoModelForCausalLM.from_pretrained(pico_llama, config=config)
+        logits.append(model(states).logits)
+    assert torch.equal(*logits)
 
 
 @pytest.mark.parametrize(("family", "changes", "named"), CONTRADICTIONS)

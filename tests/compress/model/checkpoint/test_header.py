@@ -67,6 +67,8 @@ BAD = {
     "empty name": ({"": entry(0, 8)}, "name is empty"),
     "long name": ({"x" * 513: entry(0, 8)}, "too long"),
     "control name": ({"a\nb": entry(0, 8)}, "unprintable"),
+    "utf-16": (json.dumps({"a": entry(0, 8)}).encode("utf-16"), "not valid JSON in UTF-8"),
+    "utf-32": (json.dumps({"a": entry(0, 8)}).encode("utf-32-le"), "not valid JSON|not a JSON|claims"),
     "surrogate name": (b'{"\\ud800": 1}', "unprintable"),
 }
 

@@ -4,6 +4,7 @@ Every place and type is looked at as compress does it (all while they are hashed
 (when a tensor is first read).
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from edgepress.compress.api import compress_model, plan_model
 from edgepress.compress.model.checkpoint.reader import CheckpointReader
 from edgepress.compress.model.checkpoint.shards import SINGLE
 from edgepress.compress.model.checkpoint.stored_tensors import restored, stored
-from edgepress.compress.model.checkpoint.tensor_check import refuse_non_finite
+from edgepress.compress.model.checkpoint.tensor_check import LARGEST, refuse_non_finite
 from edgepress.compress.model.weights import WeightSource
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
@@ -90,10 +91,51 @@ def test_all_damage_is_listed_at_once(whole: Path, tmp_path: Path) -> None:
 
 def test_extremes_of_a_type_are_no_damage(whole: Path, tmp_path: Path) -> None:
     for dtype in DTYPES:
-        top = torch.finfo(dtype).max
+        top = min(torch.finfo(dtype).max, LARGEST)
         folder, _ = spoilt(whole, tmp_path / str(dtype), PLACES[0], dtype, top, -top)
         CheckpointReader.open(folder).fingerprint()
     refuse_non_finite({"none": torch.empty(0), "counts": torch.tensor([1, 2])})
+
+
+@pytest.mark.parametrize("value", [2e15, 1e38, -3e38])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_what_no_sum_of_squares_bears_is_refused_with_tensor_and_value(
+    dtype: torch.dtype, value: float, whole: Path, tmp_path: Path
+) -> None:
+    folder, _ = spoilt(whole, tmp_path / "model", PLACES[0], dtype, value)
+    said = f"{PLACES[0]} holds a value of magnitude {abs(float(torch.tensor(value, dtype=dtype))):.3g}, "
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        CheckpointReader.open(folder).fingerprint()
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        WeightSource.open(folder).tensor(PLACES[0])
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("value", [1e38, 3e38, 9e14])
+def test_large_weights_are_refused_or_make_a_whole_result(
+    value: float, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
+) -> None:
+    model = make_decoder(tmp_path / "sound", tie_word_embeddings=False)
+    folder, _ = spoilt(model, tmp_path / "model", "model.layers.0.mlp.up_proj.weight", torch.float32, value)
+    verbs: list[Callable[[], object]] = [
+        lambda: compress_model(str(folder), scheme="W8A16", output=tmp_path / "rtn"),
+        lambda: compress_model(
+            str(folder),
+            scheme="W4A16",
+            calibration=str(pico_text),
+            samples=4,
+            length=32,
+            output=tmp_path / "g",
+        ),
+        lambda: export_bundle(folder, output=tmp_path / "onnx"),
+    ]
+    for verb in verbs:
+        try:
+            verb()
+        except EdgepressError as error:
+            assert error.code != "E-INTERNAL"
+        else:
+            assert value < LARGEST
 
 
 @pytest.mark.chain
