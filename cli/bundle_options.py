@@ -127,12 +127,21 @@ def named_model(model: str, *, download: bool) -> None:
     """Refuse a word that names no model before anything heavy is imported; with ``download`` fetch it
     first.
     """
+    from ..compress.model.checkpoint.policy import read_config
+    from ..compress.model.model_names import directory_of, require_model
     from ..compress.model.model_names import download as fetch
-    from ..compress.model.model_names import require_model
 
     if download:
         fetch(model)
     require_model(model)
+    directory = directory_of(model)
+    known = ("config.json", "manifest.json", "adapter_config.json")
+    if (
+        directory is not None
+        and directory.exists()
+        and not any((directory / name).exists() for name in known)
+    ):
+        read_config(directory)  # which says what it lacks
 
 
 def limit_torch(threads: int | None) -> None:

@@ -49,6 +49,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "inspect": ("edgepress inspect small", "edgepress inspect bundle --layers"),
     "verify": ("edgepress verify bundle", "edgepress verify bundle --key key.pub"),
     "sign": ("edgepress sign bundle --key key.pem",),
+    "push": ("edgepress push bundle OWNER/NAME",),
     "package": ("edgepress package cpu-bundle cuda-bundle -o model.ortpackage",),
     "recipe": (
         "edgepress recipe list",

@@ -15,7 +15,7 @@ ATTRIBUTES = {
     *("hearing", "patches", "hears", "reads_images", "encoder_decoder", "crosses", "paired"),
     *("both_look_up", "labels_texts"),
 }
-ASKING_LINES, DICTIONARIES = 252, 26  # lower them in the commit that takes some away
+ASKING_LINES, DICTIONARIES = 249, 26  # lower them in the commit that takes some away
 
 
 def says_kind(node: ast.AST) -> bool:

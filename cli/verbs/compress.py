@@ -146,8 +146,9 @@ def command(
 
     A killed run is continued by the same command, and ends with the same bytes.
     """
-    if download:
-        named_model(model, download=True)
+    if output is None and not dry_run:
+        raise click.UsageError("missing -o DIRECTORY: where should the compressed checkpoint go?")
+    named_model(model, download=download)
     chosen: dict[str, Any] = {"recipe": recipe, "scheme": scheme, "group_size": group_size}
     if options["protect"]:
         from ...benchmarks.quality.subgroups.items import protected_text
@@ -163,10 +164,8 @@ def command(
         found, said = _predicted(model, recipe, scheme, group_size)
         terminal.document({**plan.as_dict(), **found}, shown_plan(plan, said))
         return
-    if output is None:
-        raise click.UsageError("missing -o DIRECTORY: where should the compressed checkpoint go?")
     limit_torch(threads)
-    _compress(terminal, model, output, {**chosen, **options})
+    _compress(terminal, model, str(output), {**chosen, **options})
 
 
 def _compress(terminal: Terminal, model: str, output: str, options: dict[str, Any]) -> None:

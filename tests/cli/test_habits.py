@@ -30,6 +30,7 @@ def test_other_pages_stay(capsys: pytest.CaptureFixture[str]) -> None:
     assert "https" not in capsys.readouterr().err
 
 
+@pytest.mark.chain
 def test_a_prompt_needs_no_option(decoder_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = []
     for words in (["river", "stone"], ["--prompt", "river stone"], ["-p", "river stone"]):
