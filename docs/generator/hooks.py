@@ -23,7 +23,7 @@ def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
     """Fill in what is generated, and turn links to files of the repository into links of the site."""
     place = page.file.src_uri
     if place in copied_pages.COPIED:
-        page.meta["search"] = {"boost": 0.1}  # pages that explain are found before evidence and changelog
+        page.meta["search"] = {"boost": 0.1}  # found after the pages that explain
     if place in copied_pages.COPIED or place in reference.PAGES:
         return markdown
     for name, made in GENERATED.items():
