@@ -120,8 +120,8 @@ def _bad_path(error: Exception) -> InputError | None:
 
 
 def _disk_full(error: Exception) -> EdgepressError | None:
-    """The typed error where the system says that a file could not grow, or that it might not."""
-    if not isinstance(error, OSError) or error.errno not in FULL:
+    """The typed error where the system says that a file could not grow, or that it was interrupted."""
+    if not isinstance(error, OSError) or error.errno not in (*FULL, errno.EINTR):
         return None
     return disk_error(Path(error.filename or ".").absolute(), error)
 

@@ -24,7 +24,7 @@ UNWRITABLE = (
     errno.EEXIST,  # a file where a directory should be made
 )
 # What nothing but a disk that no longer takes writes can be the cause of, in whatever work it comes up.
-_FAILED = (*FULL, errno.EIO, errno.EROFS)
+_FAILED = (*FULL, errno.EIO, errno.EROFS, errno.EINTR)
 # Files that are waited for side by side. A journal takes those that come together in one transaction: 300
 # small files one after the other took 1.4 s on ext4, and 0.1 s so.
 _AT_ONCE = 16
@@ -85,6 +85,9 @@ def disk_error(path: Path, error: BaseException | None) -> EdgepressError | None
     again = "free some space and run the same command again"
     if number in FULL:
         return OutOfResource(f"the disk is full while writing {path}", why=str(error), fix=again)
+    if number == errno.EINTR:  # of a network's file system: Python asks again only where that is safe
+        again = "run the same command again"
+        return OutOfResource(f"the system was interrupted while writing {path}", why=str(error), fix=again)
     if number == errno.EIO:
         check = "check the disk and the system's log, then run the same command again"
         return OutOfResource(f"the disk fails while writing {path}", why=str(error), fix=check)

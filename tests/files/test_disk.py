@@ -68,6 +68,7 @@ def test_what_cannot_be_written_is_said_before_the_work(
         *[(number, InputError) for number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)],
         *[(number, InputError) for number in (errno.ENOTDIR, errno.EEXIST)],
         (errno.EIO, OutOfResource),
+        (errno.EINTR, OutOfResource),
         (errno.EBUSY, OSError),
     ],
 )
