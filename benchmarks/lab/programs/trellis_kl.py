@@ -148,7 +148,9 @@ def main() -> None:
         f"Damping {DAMPING}; correction: {arguments.correction or 'none'}.",
     ]
     title = f"KL of {arguments.model}, correction {arguments.correction or 'none'}"
-    write_table(PAGE, title, command, ["grid", "KL, nats a token", "CPU seconds"], rows, notes, page="Trellis grids")
+    write_table(
+        PAGE, title, command, ["grid", "KL, nats a token", "CPU seconds"], rows, notes, page="Trellis grids"
+    )
 
 
 if __name__ == "__main__":
