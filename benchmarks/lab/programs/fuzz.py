@@ -32,10 +32,10 @@ from pathlib import Path
 from ....errors import EdgepressError
 from ....files.third_party_errors import third_party_errors_are_typed
 from ..study.page import write_table
-from .fuzz_mutations import mutant
 from .fuzz_readers import artifacts, forms, gguf_files, models
 from .fuzz_readers.models import Reader
-from .fuzz_tally import MOST_FAILURES, Tally, share_out
+from .fuzz_readers.mutations import mutant
+from .fuzz_readers.tally import MOST_FAILURES, Tally, share_out
 
 READERS: dict[str, Callable[[Path], Reader]] = {
     made.__name__: made

@@ -56,7 +56,8 @@ def corrected(weight: Tensor, gram: Tensor, cross: Tensor, damping: float) -> Te
     [in, in]`` is the sum of the original's inputs times ours.
     """
     damped = gram + damping * gram.diagonal().mean() * torch.eye(len(gram))
-    return weight + weight @ torch.linalg.solve(damped, (cross - gram).T).T
+    moved: Tensor = torch.linalg.solve(damped, (cross - gram).T)
+    return weight + weight @ moved.T
 
 
 class Inputs:
@@ -96,7 +97,8 @@ def round_model(model: Any, ids: Tensor, bits: int, damping: float | None) -> No
 
 def _through(block: Any, states: Tensor, positions: Any) -> Tensor:
     out = block(states, position_embeddings=positions)
-    return out if isinstance(out, Tensor) else out[0]  # type: ignore[no-any-return]
+    states_after: Tensor = out if isinstance(out, Tensor) else out[0]
+    return states_after
 
 
 def divergence(model: Any, original: Any, ids: Tensor) -> float:
@@ -144,7 +146,7 @@ def main() -> None:
         print(rows[-1], file=sys.stderr)
     command = f"python -m edgepress.benchmarks.lab.programs.trellis_kl {' '.join(sys.argv[1:])}"
     notes = [
-        f"{arguments.windows} windows of {LENGTH} tokens rounded by, 12 held out; embedding and head in float.",
+        f"{arguments.windows} windows of {LENGTH} tokens rounded by, 12 held out; embedding, head in float.",
         f"Damping {DAMPING}; correction: {arguments.correction or 'none'}.",
     ]
     title = f"KL of {arguments.model}, correction {arguments.correction or 'none'}"

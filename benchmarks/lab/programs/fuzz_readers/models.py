@@ -30,7 +30,7 @@ WORDS: tuple[bytes, ...] = (
 
 @dataclass(frozen=True)
 class Reader:
-    """``files``: what is mutated and its form (:func:`..fuzz_mutations.mutant`); ``read`` gets the path of
+    """``files``: what is mutated and its form (:func:`.mutations.mutant`); ``read`` gets the path of
     one, which stands in a directory that is whole but for it, and may take ``seconds``.
     """
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from edgepress.benchmarks.lab.programs import fuzz
 from edgepress.benchmarks.lab.programs.fuzz import READERS, mutated, run_child, try_one
-from edgepress.benchmarks.lab.programs.fuzz_mutations import mutant
 from edgepress.benchmarks.lab.programs.fuzz_readers.models import Reader
-from edgepress.benchmarks.lab.programs.fuzz_tally import Tally, share_out
+from edgepress.benchmarks.lab.programs.fuzz_readers.mutations import mutant
+from edgepress.benchmarks.lab.programs.fuzz_readers.tally import Tally, share_out
 from edgepress.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
