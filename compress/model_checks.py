@@ -60,9 +60,11 @@ def check_shapes(anatomy: Anatomy, recipe: Recipe) -> None:
 def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
     """Refuse passes that do not know a feature of the model."""
     for name, step in recipe.steps:
-        refused = step.refuses(anatomy)
-        for feature, called, has in _ASKED:
-            if has(anatomy) and (feature not in step.works_on or feature in refused):
+        met = [asked for asked in _ASKED if asked[2](anatomy)]
+        # Options are asked about where the pass works at all: what they read need not be there otherwise.
+        refused = step.refuses(anatomy) if all(feature in step.works_on for feature, *_ in met) else {}
+        for feature, called, _ in met:
+            if feature not in step.works_on or feature in refused:
                 raise RecipeError(
                     f"pass {name} does not work as asked on {called} ({anatomy.model_type})",
                     why=refused.get(feature, ""),
