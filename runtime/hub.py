@@ -30,7 +30,11 @@ _REFUSED = {
 
 
 class Model:
-    """Bundles as users of transformers open them."""
+    """Bundles as users of transformers open them.
+
+    Raises:
+        BundleError, InputError: as :meth:`from_pretrained`.
+    """
 
     @staticmethod
     def from_pretrained(
