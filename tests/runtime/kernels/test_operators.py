@@ -135,13 +135,17 @@ def test_rows_of_a_table_are_its_weights(kernels, bits):
         assert np.array_equal(found, held.weight[ids].astype(np.float32))
 
 
-@pytest.mark.parametrize("tokens", [5, 37])
-def test_a_gated_product_joins_its_halves(kernels, tokens):
-    held = matrix(64, 64, 4, 64, False)
+@pytest.mark.parametrize("tokens", [5, 37, 384])
+@pytest.mark.parametrize("outputs", [64, 96, 288])
+def test_a_gated_product_joins_its_halves(kernels, tokens, outputs):
+    """Halves of an odd number of tiles, too, the last of which stands alone beside those of another task."""
+    held = matrix(outputs, 64, 4, 64, False)
     x = np.random.default_rng(2).standard_normal((1, tokens, 64)).astype(np.float32) * 30
     (whole,) = run("QuantizedProduct", {"x": x, "w": held.tiles}, **held.layout.attributes())
-    (found,) = run("QuantizedProduct", {"x": x, "w": held.tiles}, gated=1, **held.layout.attributes())
-    gate, up = whole[..., :32].astype(np.float64), whole[..., 32:]
+    (found,) = run(
+        "QuantizedProduct", {"x": x, "w": held.tiles}, threads=2, gated=1, **held.layout.attributes()
+    )
+    gate, up = whole[..., : outputs // 2].astype(np.float64), whole[..., outputs // 2 :]
     expected = gate / (1 + np.exp(-gate)) * up
     assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
