@@ -2,7 +2,8 @@
 
 Rooms from the bottom: ``numbers`` and ``text``, ``model``, ``measure``, ``pipeline``, ``solve``, ``rotate``
 and ``train``, ``prune``, ``passes``; on top of them the files of this folder. Import ``api.compress_model``
-and ``api.plan_model``. The package itself is called with a model in memory: ``edgepress.compress(model, tokenizer)``.
+and ``api.plan_model``. The package itself is called with a model in memory, as
+``edgepress.compress(model, tokenizer)``.
 
 Raises:
     EdgepressError, InputError: as :func:`edgepress.compress.in_memory.compress_in_memory`.
