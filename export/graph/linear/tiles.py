@@ -24,6 +24,7 @@ from ....compress.numbers.scheme import Scheme
 from ....errors import ShapeError
 from ..build import Build
 from ..graph_writer import Array
+from .trellis_words import packed_words
 
 OUTPUTS = 16
 _STEP, _LINE = 16, 64
@@ -41,6 +42,7 @@ class TileLayout:
         group: inputs whose activations have one scale; the last may reach beyond the columns.
         shared: groups that have one scale of the weights.
         half_scales: scales are float16, else float32.
+        trellis: codes are symbols of a trellis' words (:mod:`.trellis_words`), inputs are rotated.
     """
 
     bits: int
@@ -50,6 +52,12 @@ class TileLayout:
     shared: int
     zero_points: bool
     half_scales: bool
+    trellis: bool = False
+
+    @property
+    def middle(self) -> int:
+        """What fills unsigned codes: that which means zero where they have no zero points."""
+        return 0 if self.trellis else 1 << (self.bits - 1)
 
     @property
     def groups(self) -> int:
@@ -59,7 +67,7 @@ class TileLayout:
     @property
     def padded(self) -> int:
         """Stored inputs of a row, with those that fill the last lines."""
-        step = 32 if self.bits in (3, 5) else 16
+        step = 32 if self.bits in (3, 5) and not self.trellis else 16
         return -(-self.columns // step) * step
 
     @property
@@ -83,6 +91,7 @@ class TileLayout:
             "zero_points": int(self.zero_points),
             "scale_bits": 16 if self.half_scales else 32,
             "shared": self.shared,
+            **({"trellis": 1} if self.trellis else {}),
         }
 
 
@@ -117,7 +126,7 @@ def tile_weight(
 
 
 def _packed(tensors: Sequence[QTensor], layout: TileLayout) -> Bytes:
-    zero = 1 << (layout.bits - 1)
+    zero = layout.middle
     codes = np.concatenate([tensor.codes.numpy() for tensor in tensors]).view(np.uint8) + np.uint8(zero)
     scales = np.concatenate([tensor.scale.numpy() for tensor in tensors])
     zeros = None
@@ -216,8 +225,7 @@ def pack_tiles(codes: Bytes, scales: NDArray[np.float32], zeros: Bytes | None, l
     groups]``. Codes that fill the last tile and line are zero when they are dequantized.
     """
     tiles, groups = -(-layout.rows // OUTPUTS), layout.groups
-    middle = 1 << (layout.bits - 1)
-    points = np.full((tiles * OUTPUTS, groups), middle, np.uint8)
+    points = np.full((tiles * OUTPUTS, groups), layout.middle, np.uint8)
     if zeros is not None:
         points[: layout.rows] = zeros
     filled = np.empty((tiles * OUTPUTS, layout.padded), np.uint8)
@@ -229,7 +237,8 @@ def pack_tiles(codes: Bytes, scales: NDArray[np.float32], zeros: Bytes | None, l
     if zeros is not None:
         parts.append(_columns(points, tiles, groups).reshape(tiles, -1))
     parts.append(np.zeros((tiles, layout.head - sum(part.shape[1] for part in parts)), np.uint8))
-    parts.append(_lines_of(filled.reshape(tiles, OUTPUTS, layout.padded), layout.bits))
+    lines = packed_words if layout.trellis else _lines_of
+    parts.append(lines(filled.reshape(tiles, OUTPUTS, layout.padded), layout.bits))
     return np.concatenate(parts, axis=1).reshape(-1)
 
 

@@ -46,6 +46,7 @@ static const int PACKED[] = {TYPE_FLOAT, TYPE_INT64, 99};
 static const int EMBEDDINGS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_INT64, TYPE_INT64, TYPE_INT64, TYPE_UINT8, TYPE_FLOAT, TYPE_FLOAT,
                                  -TYPE_FLOAT, -TYPE_UINT8, 99};
 static const int SUMS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_FLOAT, -TYPE_FLOAT, -TYPE_FLOAT, 99};
+static const int ROTATED[] = {TYPE_FLOAT, 99};
 static const int SCALED[] = {TYPE_FLOAT, TYPE_FLOAT, 99};
 static const int SCALED_SUMS[] = {TYPE_FLOAT, TYPE_FLOAT, TYPE_FLOAT, -TYPE_FLOAT, 99};
 
@@ -65,6 +66,7 @@ static const described OPERATORS[] = {
     {OPERATOR(create_encoder, compute_pack), "PackTokens", BATCH, {TYPE_INT64, TYPE_INT64, TYPE_INT64, TYPE_INT64}, 4},
     {OPERATOR(create_encoder, compute_unpack), "UnpackTokens", PACKED, {TYPE_FLOAT}, 1},
     {OPERATOR(create_encoder, compute_pool), "PoolTokens", PACKED, {TYPE_FLOAT}, 1},
+    {OPERATOR(create_rotation, compute_rotation), "RotateInputs", ROTATED, {TYPE_FLOAT}, 1},
     {OPERATOR(create_norm, compute_sum_norm), "SumNorm", SUMS, {TYPE_FLOAT}, 1},
     {OPERATOR(create_norm, compute_root_mean_square), "RootMeanSquareNorm", SCALED, {TYPE_FLOAT}, 1},
     {OPERATOR(create_norm, compute_sum_root_mean_square), "SumRootMeanSquareNorm", SCALED_SUMS, {TYPE_FLOAT, TYPE_FLOAT}, 2},

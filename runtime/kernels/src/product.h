@@ -6,7 +6,8 @@
  * inputs, byte b of an output being input b; at 4 bits the low halves hold 4 inputs and the high ones the next 4; at
  * 2 bits there are 4 such parts. At 3 and 5 bits the two or four lines of the low bits of 32 inputs, 2 or 4 of each, are
  * followed by one of their last bits; at 6 bits the two lines of the four low bits of 16 inputs by one of their two high
- * bits. Inputs are filled to whole lines, in multiples of 16, or 32 at 3 and 5 bits.
+ * bits. Inputs are filled to whole lines, in multiples of 16, or 32 at 3 and 5 bits. The words of a trellis stand in
+ * the place of codes as trellis.inc says.
  *
  * Activations are rounded to int8, one scale for each row and group. Several groups may share one scale of the
  * weights, all of them where these have one for each output.
@@ -16,6 +17,7 @@
 
 #include "attention.h"
 #include "encoder.h"
+#include "rotation.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -26,7 +28,7 @@ typedef struct {
     int64_t n, k;
     int32_t group, bits;
     int32_t shared; /* groups of activations to a scale of the weights */
-    int32_t has_zero_points, half_scales;
+    int32_t has_zero_points, half_scales, trellis;
     int64_t half; /* tiles of each half where their tasks take some of one and as many of the other in turn, or 0 */
 } product_weights;
 
@@ -65,6 +67,7 @@ typedef struct {
     void (*gate)(const float *gate, const float *up, float *out, int64_t count);
     /* total = a + b + c and out = its root mean square norm, of one row; b and c may be NULL, and with them total. */
     void (*root_mean_square)(const layer_norm *norm, const float *a, const float *b, const float *c, float *total, float *out);
+    void (*rotate_inputs)(const input_rotation *of, const float *x, float *out, float *room);
     void (*prepare_token)(const attention_job *job, int64_t index);
     void (*attend_chunk)(const attention_job *job, int64_t task);
     void (*join_chunks)(const attention_job *job, int64_t index, int64_t head);
@@ -78,7 +81,7 @@ static inline int64_t groups_of(int64_t k, int32_t group) { return (k + group - 
 static inline int64_t tiles_of(int64_t n) { return (n + 15) / 16; }
 /* Inputs that are stored, with those that fill the last lines. */
 static inline int64_t padded_of(const product_weights *w) {
-    return w->bits == 3 || w->bits == 5 ? (w->k + 31) / 32 * 32 : (w->k + 15) / 16 * 16;
+    return !w->trellis && (w->bits == 3 || w->bits == 5) ? (w->k + 31) / 32 * 32 : (w->k + 15) / 16 * 16;
 }
 static inline int64_t scale_groups(const product_weights *w) {
     return (groups_of(w->k, w->group) + w->shared - 1) / w->shared;

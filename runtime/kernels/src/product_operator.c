@@ -33,6 +33,8 @@ ort_status *create_product(const ort_operator *op, ort_api api, const void *info
     if (gated && w.n % 32) REFUSE(api, "a gated product needs N that is a multiple of 32");
     w.bits = (int32_t)bits, w.group = (int32_t)group;
     w.has_zero_points = integer_or(api, info, "zero_points", 0) != 0;
+    w.trellis = integer_or(api, info, "trellis", 0) != 0;
+    if (w.trellis && (bits > 4 || w.has_zero_points)) REFUSE(api, "words have 2, 3 or 4 bits and no zero points");
     int64_t scale_bits = integer_or(api, info, "scale_bits", 0);
     if (scale_bits != 16 && scale_bits != 32)
         REFUSE(api, "weights of an earlier layout (without scale_bits): export the checkpoint again");

@@ -38,6 +38,8 @@ ort_status *compute_unpack(void *kernel, void *context);
 ort_status *compute_pool(void *kernel, void *context);
 ort_status *compute_embeddings(void *kernel, void *context);
 ort_status *compute_encoder_attention(void *kernel, void *context);
+ort_status *create_rotation(const ort_operator *op, ort_api api, const void *info, void **kernel);
+ort_status *compute_rotation(void *kernel, void *context);
 ort_status *create_norm(const ort_operator *op, ort_api api, const void *info, void **kernel);
 ort_status *compute_sum_norm(void *kernel, void *context);
 ort_status *compute_root_mean_square(void *kernel, void *context);

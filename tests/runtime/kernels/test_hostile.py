@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from . import test_encoder_operators as encoder
 from . import test_operators as good
+from . import test_trellis_operators as trellis
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the library of operators was not built here")
 NUMBERS = (
@@ -65,6 +66,11 @@ def _models() -> list[Model]:
         x = random.standard_normal((1, 3, 70)).astype(np.float32)
         inputs = {"x": x, "w": held.tiles, "bias": np.ones(64, np.float32)}
         found.append(("QuantizedProduct", inputs, 1, {**held.layout.attributes(), "gated": gated}))
+    for bits in trellis.BITS:
+        held = trellis.words(64, 72, bits)
+        inputs = {"x": random.standard_normal((1, 3, 72)).astype(np.float32), "w": held.tiles}
+        found.append(("QuantizedProduct", inputs, 1, {**held.layout.attributes(), "gated": bits % 2}))
+    found.append(("RotateInputs", {"x": random.standard_normal((9, 96)).astype(np.float32)}, 1, {"K": 96}))
     several = good.matrix(64, 70, 4, 32, True)
     routed = {
         "x": random.standard_normal((5, 70)).astype(np.float32),
