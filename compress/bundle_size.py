@@ -19,7 +19,7 @@ def bits_in_bundle(scheme: Scheme | None, in_features: int) -> float:
     """Bits of a weight in a row of ``in_features``; of a float format those of its checkpoint."""
     if scheme is None:
         return _FLOAT
-    if scheme.format != "int":
+    if scheme.format != "int" and not scheme.of_trellis:
         return scheme.bits_per_weight(in_features)
     scales = (_SCALE + (0 if scheme.symmetric else _ZERO)) * scheme.groups(in_features)
     if scheme.activations is None:

@@ -36,6 +36,9 @@ def groups_refused(what: str, misfits: dict[int, list[str]], scheme: Scheme, wid
     if scheme.of_gguf:
         said = f"{what}: blocks of {scheme.block} do not divide {listed(misfits)}"
         return ShapeError(said, fix="take IQ4_NL for these layers, whose blocks are of 32, or `ignore` them")
+    if scheme.of_trellis:
+        said = f"{what}: words of {scheme.block} columns do not divide {listed(misfits)}"
+        return ShapeError(said, fix=f"take W{scheme.bits}A16-channel for these layers, or `ignore` them")
     if scheme.format != "int":
         way_out = f"{scheme.name} has no other groups: `ignore` these layers, or choose FP8_DYNAMIC"
         return ShapeError(said, fix=way_out)

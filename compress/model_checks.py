@@ -11,7 +11,7 @@ from .model.gguf.features import architecture_of, refuse_rounded
 from .model.gguf.types import WAY_OUT, type_of
 from .model.kv_scheme import KVScheme
 from .model.weights import AS_EMBEDDING, WeightSource
-from .numbers.scheme import Scheme
+from .numbers.scheme import WORD_SIDE, Scheme
 from .pipeline.algorithm import CROSS, EXPERTS, SOUND, STATES, Pass
 from .pipeline.block_pass import Selective, names_layer
 from .pipeline.pass_names import pass_names
@@ -77,6 +77,8 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
                 fix="leave the cache in float",
             )
         scheme = step.weight_scheme
+        if scheme is not None and scheme.of_trellis:
+            _check_trellis(anatomy, name, scheme)
         of_floats = scheme is not None and scheme.format != "int" and not scheme.of_gguf
         if anatomy.has_experts and scheme is not None and of_floats:
             raise RecipeError(
@@ -91,6 +93,27 @@ def check_kind(anatomy: Anatomy, recipe: Recipe) -> None:
 def _knowing(feature: str) -> list[str]:
     """The passes that know it with some of their options."""
     return [name for name in pass_names() if feature in pass_type(name).works_on]
+
+
+def _check_trellis(anatomy: Anatomy, name: str, scheme: Scheme) -> None:
+    """Refuse words of a trellis to a model whose layers the graph takes apart."""
+    orders = (order for block in anatomy.blocks for order in block.row_orders().values())
+    if anatomy.has_experts:
+        why = "the product of a mixture's experts does not read words"
+    elif any(map(_takes_words_apart, orders)):
+        why = f"graphs read the rows of its linears in another order, which takes words of {WORD_SIDE} apart"
+    else:
+        return
+    raise RecipeError(
+        f"pass {name}: {scheme.name} is not for a {anatomy.model_type}",
+        why=why,
+        fix=f"take integers, such as W{scheme.bits}A16",
+    )
+
+
+def _takes_words_apart(order: list[int]) -> bool:
+    words = (order[start : start + WORD_SIDE] for start in range(0, len(order), WORD_SIDE))
+    return any(one[0] % WORD_SIDE or one != list(range(one[0], one[0] + len(one))) for one in words)
 
 
 def _check_gguf(anatomy: Anatomy, name: str, scheme: Scheme) -> None:

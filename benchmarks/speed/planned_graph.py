@@ -207,16 +207,15 @@ class PlannedGraph:
 
 def _quantized(rows: int, k: int, n: int, scheme: Scheme | None, *, gated: bool = False) -> Operation:
     """A product whose weights alone are quantized, or not even they."""
-    if scheme is None or scheme.format != "int":
+    if scheme is None or not (scheme.format == "int" or scheme.of_trellis):
         return float_product(rows, k, n)
     group, shared = _CHANNEL_GROUP, -(-k // _CHANNEL_GROUP)
     if scheme.group_size is not None:
         group = max(one for one in range(16, _LARGEST_GROUP + 1, 16) if scheme.group_size % one == 0)
         shared = scheme.group_size // group
     points = not scheme.symmetric
-    return quantized_product(
-        rows, k, n, scheme.bits, group=group, shared=shared, zero_points=points, gated=gated
-    )
+    more = {"zero_points": points, "gated": gated, "trellis": scheme.of_trellis}
+    return quantized_product(rows, k, n, scheme.bits, group=group, shared=shared, **more)
 
 
 def runs(linears: Sequence[Linear], schemes: Mapping[str, Scheme]) -> Iterator[list[Linear]]:

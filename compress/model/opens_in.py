@@ -68,6 +68,8 @@ def _refusals(source: WeightSource, schemes: Mapping[str, Scheme]) -> list[str]:
         found.append(f"it makes two matrices of one as it opens a {family}, and cannot where there are codes")
     if any(scheme.of_gguf for scheme in schemes.values()):
         found.append("compressed-tensors does not know GGUF's types: `edgepress export --format gguf`")
+    if any(scheme.of_trellis for scheme in schemes.values()):
+        found.append("no other package knows trellis grids: `edgepress export` writes a bundle")
     four_bit_floats = any(scheme.format in ("mxfp4", "nvfp4") for scheme in schemes.values())
     if four_bit_floats and not dense:
         stored = source.stored_type(f"{source.anatomy.embedding}.weight")

@@ -73,7 +73,10 @@ BLOCK_TYPES = {
 
 
 def refuse_without_zero(layer: str, scheme: Scheme) -> None:
-    """Raise RecipeError for a ``layer`` that is pruned, where ``scheme`` is a type without a zero."""
+    """Raise RecipeError for a ``layer`` that is pruned, where ``scheme`` has no zero."""
+    if scheme.of_trellis:
+        integers = f"W{scheme.bits}A16"
+        raise RecipeError(f"{layer} is pruned, and {scheme.name} has no zero", fix=f"take {integers}")
     if scheme.of_gguf and not BLOCK_TYPES[scheme.format].has_zero:
         raise RecipeError(
             f"{layer} is pruned, and {scheme.name} has no zero",

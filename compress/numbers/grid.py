@@ -18,9 +18,12 @@ from torch import Tensor
 
 from ...terminal.progress import Tick, unseen
 from .block_types import BLOCK_TYPES, SEARCHED
+from .input_rotation import rotated
 from .qtensor import DOUBLED, QTensor, block_scales, code_type, nearest, power_of_two, row_tiles, unit_of
 from .scheme import Scheme
 from .super_blocks import quantize_blocks
+from .trellis import SEARCHED as SEARCHED_WORDS
+from .trellis import UNITS, nearest_symbols
 
 Search = Annotated[
     str,
@@ -159,6 +162,8 @@ def grids_tried(scheme: Scheme, search: Search = "mse") -> int:
     """How many grids each weight is rounded to, the last one included, on which it stays."""
     if scheme.of_gguf:
         return SEARCHED
+    if scheme.of_trellis:
+        return SEARCHED_WORDS
     if search != "mse":
         return 2
     both_sides = scheme.format == "int" and scheme.symmetric and scheme.bits == 2
@@ -246,12 +251,26 @@ def quantize(
     tick: Tick = unseen,
 ) -> QTensor:
     """Round-to-nearest of ``weight [out, in]``; weights where ``mask`` (True keeps) is False become exactly
-    zero. ``absmax`` and ``tick`` as in :func:`fit_grid`.
+    zero, where the scheme has a zero. ``absmax`` and ``tick`` as in :func:`fit_grid`.
     """
+    if scheme.of_trellis:
+        turned = rotated(weight.to(torch.float32))
+        scale = row_scales(turned, scheme)
+        symbols = nearest_symbols(turned, scale, scheme.bits)
+        tick(weight.numel() * SEARCHED_WORDS)
+        return QTensor(scheme, symbols, scale)
     if scheme.of_gguf:
         return quantize_blocks(weight, scheme, importance, tick)
     scale, zero_point = fit_grid(weight, scheme, search, importance, absmax, tick)
     return encode(weight, scale, zero_point, scheme, mask)
+
+
+def row_scales(weight: Tensor, scheme: Scheme) -> Tensor:
+    """The scales ``[out, 1]`` of ``weight [out, in]`` in the rotated basis for a trellis: the rows become
+    Gaussians of the variance that its levels were made for. 0 of a row of zeros.
+    """
+    size = torch.linalg.vector_norm(weight, dim=1, keepdim=True) * weight.shape[1] ** -0.5
+    return storable(UNITS[scheme.bits] * size)
 
 
 def encode(

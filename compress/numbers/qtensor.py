@@ -2,7 +2,8 @@
 
 ``weight ≈ (codes − zero_point) · scale`` with one scale per group of input channels. Codes are unpacked:
 packing belongs to a format. Zero is always representable, so that pruned weights survive, but in three types
-of GGUF (:mod:`.block_types`), two of which subtract a ``minimum``.
+of GGUF (:mod:`.block_types`), two of which subtract a ``minimum``, and in a trellis (:mod:`.trellis`), whose
+codes are symbols that stand for weights by words of 8 rows.
 
 Formats of numbers: integers, FP8 (E4M3), and the two 4-bit floats of server GPUs, MXFP4 and NVFP4.
 
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ShapeError
+from . import trellis
 from .scheme import E2M1_LARGEST, E4M3_LARGEST, Format, Scheme
 
 _TILE_WEIGHTS = 1 << 17  # float32 temporaries of so many stay in the second-level cache
@@ -81,6 +83,8 @@ class QTensor:
 
     def dequantize(self, dtype: torch.dtype = torch.float32, rows: slice = slice(None)) -> Tensor:
         """The ``rows`` of the weight ``[out, in]`` that the codes stand for."""
+        if self.scheme.of_trellis:
+            return trellis.dequantized(self.codes, self.scale, self.scheme.bits, rows).to(dtype)
         codes, scales = self.codes[rows], self.scale[rows]
         zeros = None if self.zero_point is None else self.zero_point[rows]
         weight = torch.empty(codes.shape, dtype=dtype, device=codes.device)
@@ -103,7 +107,13 @@ class QTensor:
         return replace(self, codes=codes, scale=scale, zero_point=zero_point, minimum=minimum)
 
     def rows(self, order: Tensor) -> QTensor:
-        """The rows ``order [rows]`` of the matrix, in that order."""
+        """The rows ``order [rows]`` of the matrix, in that order.
+
+        Raises:
+            ShapeError: they take words of a trellis apart.
+        """
+        if self.scheme.of_trellis:
+            trellis.check_order(order, len(self.codes))
         zero_point = None if self.zero_point is None else self.zero_point[order]
         minimum = None if self.minimum is None else self.minimum[order]
         plain = self.codes.view(torch.uint8) if self.codes.dtype == E4M3 else self.codes
@@ -112,7 +122,9 @@ class QTensor:
 
 
 def stacked(parts: Sequence[QTensor]) -> QTensor:
-    """The matrix of the rows of ``parts``, which share one scheme, one below the other."""
+    """The matrix of the rows of ``parts``, which share one scheme, one below the other. Of a trellis all but
+    the last have whole words.
+    """
     zeros = [part.zero_point for part in parts if part.zero_point is not None]
     codes, scale = torch.cat([part.codes for part in parts]), torch.cat([part.scale for part in parts])
     return replace(parts[0], codes=codes, scale=scale, zero_point=torch.cat(zeros) if zeros else None)

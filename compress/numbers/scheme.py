@@ -5,6 +5,7 @@ Names follow compressed-tensors' presets: ``W4A16`` is 4-bit weights with untouc
 scale found in calibration. A group size is appended after a dash: ``W4A16-g64``. ``FP8_DYNAMIC``, ``FP8``,
 ``NVFP4``, ``NVFP4A16``, ``MXFP4`` and ``MXFP4A16`` are floats, whose groups are part of the format
 (:mod:`.qtensor`), as are those of GGUF's ``Q2_K`` to ``Q6_K`` and ``IQ4_NL`` (:mod:`.block_types`).
+``T2A16``, ``T3A16`` and ``T4A16`` are words of a trellis in the basis of rotated inputs (:mod:`.trellis`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from pydantic import (
 from ...errors import UnknownName
 from .scheme_names import canonical, way_out
 
-Format = Literal["int", "fp8", "mxfp4", "nvfp4", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"]
+Format = Literal[
+    "int", "fp8", "mxfp4", "nvfp4", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "t2", "t3", "t4"
+]
 
 E4M3_LARGEST, E2M1_LARGEST = 448.0, 6.0
 BITS = (2, 3, 4, 5, 6, 8)
@@ -42,12 +45,15 @@ GGUF: dict[Format, tuple[int, int, float, tuple[int, int]]] = {
     "iq4_nl": (4, 32, 4.5, (-127, 113)),
 }
 SUPER_BLOCK = 256  # inputs, which share a unit in all of them but IQ4_NL
+TRELLIS: dict[Format, int] = {"t2": 2, "t3": 3, "t4": 4}  # bits of a symbol
+WORD_SIDE = 8  # rows, and columns, of its words
 # Bits and group size of the formats that are not integers with any groups.
 _OWN_GROUPS: dict[Format, tuple[int, int | None]] = {
     "fp8": (8, None),
     "mxfp4": (4, 32),
     "nvfp4": (4, 16),
     **{name: (bits, size) for name, (bits, size, *_) in GGUF.items()},
+    **{name: (bits, None) for name, bits in TRELLIS.items()},
 }
 # Format and kind of activations by the names of the schemes.
 _OWN_NAMES: dict[str, tuple[Format, Any]] = {
@@ -58,6 +64,7 @@ _OWN_NAMES: dict[str, tuple[Format, Any]] = {
     "MXFP4": ("mxfp4", "group"),
     "MXFP4A16": ("mxfp4", None),
     **{name.upper(): (name, None) for name in GGUF},
+    **{f"T{bits}A16": (name, None) for name, bits in TRELLIS.items()},
 }
 STATIC = "W8A8_STATIC"
 PRESETS = (
@@ -88,7 +95,7 @@ class Scheme(BaseModel):
     )
     symmetric: bool = True
     activations: Literal["token", "tensor", "group"] | None = None
-    format: Format = Field("int", description="of the numbers: int, fp8, mxfp4, nvfp4 or a type of GGUF")
+    format: Format = Field("int", description="of the numbers: int, fp8, a trellis …")
 
     @field_validator("group_size")
     @classmethod
@@ -163,10 +170,17 @@ class Scheme(BaseModel):
         return self.format in GGUF
 
     @property
+    def of_trellis(self) -> bool:
+        """Whether codes are symbols of a trellis' words (:mod:`.trellis`), which mean nothing one by one."""
+        return self.format in TRELLIS
+
+    @property
     def block(self) -> int:
-        """Inputs that a row must have a multiple of; 1 for one scale per channel."""
+        """Inputs that a row must have a multiple of; 1 for integers with one scale per channel."""
         if self.of_gguf and self.format != "iq4_nl":
             return SUPER_BLOCK
+        if self.of_trellis:
+            return WORD_SIDE
         return self.group_size or 1
 
     @property
@@ -174,6 +188,8 @@ class Scheme(BaseModel):
         """Smallest and largest code, both inclusive; of a float format its last points, as codes."""
         if self.of_gguf:
             return GGUF[self.format][3]
+        if self.of_trellis:
+            return 0, (1 << self.bits) - 1
         if self.format != "int":
             largest = E4M3_LARGEST if self.format == "fp8" else 2 * E2M1_LARGEST
             return -int(largest), int(largest)
@@ -217,6 +233,8 @@ def runs_on(schemes: Iterable[Scheme]) -> list[str]:
     for scheme in sorted(set(schemes), key=lambda one: one.name):
         if scheme.format == "int":
             lines.append(f"integers: {_INTEGERS}")
+        elif scheme.of_trellis:
+            lines.append(f"{scheme.name}: edgepress's own operators after `edgepress export`")
         elif scheme.of_gguf:
             lines.append(f"{scheme.name}: llama.cpp after `edgepress export --format gguf`")
         else:
@@ -231,6 +249,12 @@ def _scheme(value: Any) -> Any:
 def _not_of_gguf(scheme: Scheme) -> Scheme:
     if scheme.of_gguf:
         raise ValueError(f"{scheme.name} is rounded by the passes k_quants and gptq")
+    return scheme
+
+
+def _code_by_code(scheme: Scheme) -> Scheme:
+    if scheme.of_trellis:
+        raise ValueError(f"{scheme.name} is rounded by the passes rtn and gptq")
     return scheme
 
 
@@ -253,6 +277,7 @@ EverySchemeOption = Annotated[
     BeforeValidator(_scheme, json_schema_input_type=str | dict[str, Any]),
     Field(description="a name such as W4A16-g64 or NVFP4, or {bits, group_size, symmetric, activations}"),
 ]
-AnySchemeOption = Annotated[EverySchemeOption, AfterValidator(_not_of_gguf)]
+RoundedSchemeOption = Annotated[EverySchemeOption, AfterValidator(_not_of_gguf)]
+AnySchemeOption = Annotated[RoundedSchemeOption, AfterValidator(_code_by_code)]
 GgufSchemeOption = Annotated[EverySchemeOption, AfterValidator(_of_gguf)]
 SchemeOption = Annotated[AnySchemeOption, AfterValidator(_integers)]

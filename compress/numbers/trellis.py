@@ -10,6 +10,8 @@ The tables were found by Lloyd's iteration for Gaussian weights; their squared e
 0.082, 0.0227 and 0.0065 at 2, 3 and 4 bits.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,9 +19,12 @@ from torch import Tensor
 from ...errors import ShapeError
 from ...runtime.kernels.trellis_search import search
 from .input_rotation import rotated_back
+from .scheme import WORD_SIDE
 
-SIDE = 8  # rows, and columns, of a word
 MIDDLE = 63
+# What the search for the symbols of a weight takes, in roundings to a grid.
+SEARCHED = 400
+_TILE_WEIGHTS = 1 << 17  # whose temporaries stay in the second-level cache
 # By bits, what the low and the high half of a window add to a level.
 TABLES = {
     2: (
@@ -59,14 +64,37 @@ def levels(symbols: Tensor, bits: int) -> Tensor:
     return _matrix(window_levels(bits)[(windows & 255).long()], symbols.shape)
 
 
-def dequantized(symbols: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """The weight ``[out, in]`` float32, in the basis of the inputs as they come, that ``symbols [out, in]``
-    and ``scale [out, 1]`` stand for.
+def dequantized(symbols: Tensor, scale: Tensor, bits: int, rows: slice = slice(None)) -> Tensor:
+    """The ``rows`` of the weight ``[out, in]`` float32, in the basis of the inputs as they come, that
+    ``symbols [out, in]`` and ``scale [out, 1]`` stand for.
 
     Raises:
         ShapeError: the inputs are no multiple of 8.
     """
-    return rotated_back(scale * levels(symbols, bits))
+    start, stop, _ = rows.indices(len(symbols))
+    first = start // WORD_SIDE * WORD_SIDE
+    near = slice(first, -(-stop // WORD_SIDE) * WORD_SIDE)
+    codes, steps = symbols[near], scale[near]
+    whole = torch.empty(codes.shape, device=codes.device)
+    for tile in _word_tiles(codes):
+        whole[tile] = rotated_back(steps[tile] * levels(codes[tile], bits))
+    return whole[start - first : stop - first]
+
+
+def check_order(order: Tensor, rows: int) -> None:
+    """Refuse an ``order [rows]`` of the rows of a matrix of so many that takes words apart.
+
+    Raises:
+        ShapeError: it does.
+    """
+    padded = torch.nn.functional.pad(order, (0, -len(order) % WORD_SIDE), value=-1).view(-1, WORD_SIDE)
+    first = padded[:, :1]
+    wanted = first + torch.arange(WORD_SIDE, device=order.device)
+    if bool(((padded != wanted) & ((padded >= 0) | (wanted < rows))).any() or (first % WORD_SIDE != 0).any()):
+        raise ShapeError(
+            f"rows in another order take words of {WORD_SIDE} rows apart",
+            fix="take a scheme of integers, such as W3A16",
+        )
 
 
 def nearest_symbols(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
@@ -76,32 +104,51 @@ def nearest_symbols(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
         ShapeError: the inputs are no multiple of 8.
         MissingDependency: edgepress was installed without its operators.
     """
-    whole = len(weight) // SIDE * SIDE
-    table = window_levels(bits).to(torch.float32).numpy()
     found = torch.empty(weight.shape, dtype=torch.int8)
-    for rows in (slice(0, whole), slice(whole, len(weight))):
-        part = (weight[rows] / scale[rows]).to("cpu", torch.float32)
-        if len(part):
-            words = _words(part).numpy()
-            symbols = search(words, table, bits, SIDE * min(len(part), SIDE))
-            found[rows] = _matrix(torch.from_numpy(symbols.astype(np.int8)), part.shape)
+    for rows in _word_tiles(weight):
+        part = (weight[rows] / torch.where(scale[rows] == 0, 1, scale[rows])).to("cpu", torch.float32)
+        symbols = search(
+            _words(part).numpy(),
+            window_levels(bits).to(torch.float32).numpy(),
+            bits,
+            WORD_SIDE * min(len(part), WORD_SIDE),
+            torch.get_num_threads(),
+        )
+        found[rows] = _matrix(torch.from_numpy(symbols.astype(np.int8)), part.shape)
     return found.to(weight.device)
+
+
+def _word_tiles(matrix: Tensor) -> Iterator[slice]:
+    """Runs of rows of ``matrix [out, in]`` in whole words, and the rows of the last if they are fewer."""
+    rows, columns = matrix.shape
+    whole, step = (
+        rows // WORD_SIDE * WORD_SIDE,
+        max(WORD_SIDE, _TILE_WEIGHTS // max(1, columns) // WORD_SIDE * WORD_SIDE),
+    )
+    for start in range(0, whole, step):
+        yield slice(start, min(start + step, whole))
+    if whole < rows:
+        yield slice(whole, rows)
 
 
 def _words(matrix: Tensor) -> Tensor:
     """``[words, 64]`` of ``matrix [out, in]``, its last rows padded with zeros."""
     rows, columns = matrix.shape
-    if columns % SIDE:
+    if columns % WORD_SIDE:
         raise ShapeError(
-            f"{columns} inputs are no multiple of the {SIDE} columns of a trellis' word",
+            f"{columns} inputs are no multiple of the {WORD_SIDE} columns of a trellis' word",
             fix="take a scheme of integers, such as W3A16-channel",
         )
-    padded = torch.nn.functional.pad(matrix, (0, 0, 0, -rows % SIDE))
-    return padded.view(-1, SIDE, columns // SIDE, SIDE).transpose(1, 2).reshape(-1, SIDE * SIDE)
+    padded = torch.nn.functional.pad(matrix, (0, 0, 0, -rows % WORD_SIDE))
+    return (
+        padded.view(-1, WORD_SIDE, columns // WORD_SIDE, WORD_SIDE)
+        .transpose(1, 2)
+        .reshape(-1, WORD_SIDE * WORD_SIDE)
+    )
 
 
 def _matrix(words: Tensor, shape: torch.Size) -> Tensor:
     """Inverse of :func:`_words`."""
     rows, columns = shape
-    matrix = words.view(-1, columns // SIDE, SIDE, SIDE).transpose(1, 2).reshape(-1, columns)
+    matrix = words.view(-1, columns // WORD_SIDE, WORD_SIDE, WORD_SIDE).transpose(1, 2).reshape(-1, columns)
     return matrix[:rows]

@@ -34,6 +34,7 @@ from ..model.block_anatomy import Linear
 from ..numbers.block_types import refuse_without_zero
 from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import fit_grid, quantize
+from ..numbers.input_rotation import rotated, rotated_gram
 from ..numbers.qtensor import QTensor, row_tiles
 from ..numbers.scheme import EverySchemeOption, Scheme
 from ..pipeline.advance import FORWARD, Work
@@ -43,6 +44,7 @@ from ..solve.column_recursion import quantize_blocks_in_order, quantize_in_order
 from ..solve.damped_cholesky import all_finite, damped, damping_status, factorize
 from ..solve.group_solving import DAMPING, GroupSolving, Inputs, corrected
 from ..solve.refinement import refine
+from ..solve.word_recursion import quantize_words
 
 _BLOCK = 64  # columns worked between two far updates: with their errors they fit the second-level cache
 
@@ -65,8 +67,8 @@ class Gptq(GroupSolving):
 
     @model_validator(mode="after")
     def _codes_that_move(self) -> Self:
-        if self.refinements and self.scheme.of_gguf:
-            raise ValueError(f"refinements do not know the scales of {self.scheme.name}")
+        if self.refinements and (self.scheme.of_gguf or self.scheme.of_trellis):
+            raise ValueError(f"refinements do not know the codes of {self.scheme.name}")
         return self
 
     @property
@@ -88,7 +90,8 @@ class Gptq(GroupSolving):
         sizes = [float_bytes(linear) for linear in layers]
         square = 4 * layers[0].in_features ** 2
         copies = (len(sizes) > 1) + (self.correction > 0) + 2 * (self.refinements > 0)
-        squares = 1 + 2 * (self.correction > 0)
+        copies += 2 * self.scheme.of_trellis
+        squares = 1 + 2 * (self.correction > 0) + 2 * self.scheme.of_trellis
         work = max(squares * square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
         return work + self.statistics_bytes(layers)
 
@@ -109,6 +112,8 @@ class Gptq(GroupSolving):
         weight, mask = _stacked(block, layers)
         if mask is not None:
             refuse_without_zero(layers[0].name, self.scheme)
+        if self.scheme.of_trellis:
+            return self._solve_words(block, layers, weight, inputs)
         gram = inputs["gram"]
         order = torch.sort(gram.diagonal().nan_to_num(), descending=True, stable=True).indices
         factor = factorize(gram, self.damping, order, block.tick)
@@ -135,6 +140,31 @@ class Gptq(GroupSolving):
         if left is not None:
             left -= _of_damping(tensor, weight, gram.diagonal(), damping)
         return self._record(block, layers, self._whole(tensor, inputs), weight, gram, damping, left)
+
+    def _solve_words(self, block: Block, layers: list[Linear], weight: Tensor, inputs: Inputs) -> None:
+        """As :meth:`solve_group` in the basis of the rotated inputs, whose ``weight`` is that of all
+        ``layers``. Words are of one layer.
+        """
+        gram = inputs["gram"]
+        turned = rotated_gram(gram)
+        if self.correction:
+            order = torch.arange(len(gram), device=gram.device)
+            plain = factorize(gram, self.damping, order, block.tick)
+            if plain is not None:
+                weight = corrected(weight, inputs, plain, order, self.correction, block.tick)
+            del plain
+        factor = factorize(turned, self.damping, tick=block.tick)
+        damping, diagonal, row = None if factor is None else factor.damping, turned.diagonal(), 0
+        for linear in layers:
+            part, left = weight[row : row + linear.out_features], None
+            row += linear.out_features
+            if factor is None:
+                found = quantize(part, self.scheme, tick=block.tick_rounded)
+            else:
+                left = part.new_zeros(len(part))
+                found = quantize_words(rotated(part), self.scheme, factor, left, block.tick)
+                left -= _of_damping(found, part, diagonal, factor.damping)
+            self._record(block, [linear], found, part, gram, damping, left)
 
     def _whole(self, tensor: QTensor, inputs: Inputs) -> QTensor:
         """``tensor`` with what its scheme says of the activations."""

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ..model.block_anatomy import Linear
+from ..numbers.block_types import refuse_without_zero
 from ..numbers.fake_quant import input_scale_of
 from ..numbers.grid import Search, grids_tried, largest_weight, quantize
-from ..numbers.scheme import AnySchemeOption, Scheme
+from ..numbers.scheme import RoundedSchemeOption, Scheme
 from ..pipeline.block import Block
 from ..pipeline.block_pass import BlockPass
 
@@ -25,7 +26,7 @@ class Rtn(BlockPass):
     """Options of ``rtn``."""
 
     text: ClassVar[str] = "for static activations"
-    scheme: AnySchemeOption
+    scheme: RoundedSchemeOption
     search: Search = "mse"
 
     @property
@@ -58,6 +59,8 @@ class Rtn(BlockPass):
 
     def _quantize(self, block: Block, linear: Linear, largest: float) -> None:
         weight, mask = block.weight(linear), block.masks.get(linear.name)
+        if mask is not None:
+            refuse_without_zero(linear.name, self.scheme)
         tensor = quantize(
             weight, self.scheme, self.search, mask=mask, absmax=largest, tick=block.tick_rounded
         )

@@ -27,6 +27,7 @@ from ..model.checkpoint.quantization_config import (
     GGUF_BLOCKS,
     NOT_THERE,
     PUBLISHED,
+    TRELLIS_WORDS,
     published_config,
     quantization_config,
 )
@@ -228,6 +229,8 @@ def _stop(source: WeightSource, result: StageResult) -> str | None:
         return EXPERTS
     if any(scheme.of_gguf for scheme in result.schemes.values()):
         return GGUF_BLOCKS
+    if any(scheme.of_trellis for scheme in result.schemes.values()):
+        return TRELLIS_WORDS
     return NOT_THERE if source.conv1d else None
 
 

@@ -18,6 +18,7 @@ ROWS, FEW = (1, 4, 16, 128, 512), (1, 4, 16)
 _INPUTS, _OUTPUTS, _HEAD = (256, 1024, 4096), (256, 1024, 4096), 32768
 _HEAD_ROWS = 4
 _FEATURES = ({"group": 32}, {"group": 128}, {"shared": 16}, {"gated": 1}, {"zero_points": 1}, {"wide": 1})
+_WORD_BITS = (2, 3, 4)  # of trellis grids
 _SHAPES = ((9, 3, 64), (8, 8, 64), (32, 8, 64), (32, 8, 128), (16, 2, 128), (16, 16, 32), (16, 8, 32))
 _CACHES = ("float32", "float16", "int8", "uint8")
 _CONTEXTS = (16, 128, 1024, 4096)
@@ -76,6 +77,8 @@ def _own_products(bits: int) -> Iterator[Case]:
         yield from _both(kinds.quantized(*sizes, bits))
     for rows, features in product((1, 16, 128), _FEATURES):
         yield from _both(kinds.quantized(rows, 1024, 1024, bits, **features))
+    for rows in (1, 16, 128) if bits in _WORD_BITS else ():
+        yield from _both(kinds.quantized(rows, 1024, 1024, bits, shared=16, trellis=True))
     for rows, inputs in product((1, 4), (256, 2048)):
         yield from _both(kinds.quantized(rows, inputs, _HEAD, bits))
 

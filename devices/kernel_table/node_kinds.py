@@ -82,6 +82,7 @@ def quantized(rows: int, k: int, n: int, bits: int, **features: int) -> NodeKind
         "zero_points": int(features.get("zero_points", 0)),
         "gated": int(features.get("gated", 0)),
         "scale_bits": 32 if features.get("wide") else 16,
+        "trellis": int(features.get("trellis", 0)),
         "exact": 0,
     }
     return NodeKind(work, (_rows(rows, k), Fed("uint8", (work.read,), "own")), attributes, "edgepress")

@@ -48,10 +48,18 @@ class Operation:
 
 
 def tile_bytes(
-    bits: int, k: int, n: int, group: int, shared: int = 1, *, zero_points: bool = False, wide: bool = False
+    bits: int,
+    k: int,
+    n: int,
+    group: int,
+    shared: int = 1,
+    *,
+    zero_points: bool = False,
+    wide: bool = False,
+    trellis: bool = False,
 ) -> int:
     """Bytes of weights ``[n, k]`` in tiles; the layout is that of ``runtime/kernels/src/product.h``."""
-    step = 32 if bits in (3, 5) else 16
+    step = 32 if bits in (3, 5) and not trellis else 16
     groups = -(-k // (group * shared))
     head = -(-groups * (OUTPUTS * (4 if wide else 2) + (OUTPUTS if zero_points else 0)) // _LINE) * _LINE
     return -(-n // OUTPUTS) * (head + 2 * bits * (-(-k // step) * step))
@@ -72,14 +80,17 @@ def quantized_product(
     zero_points: bool = False,
     gated: bool = False,
     wide: bool = False,
+    trellis: bool = False,
 ) -> Operation:
-    """``[rows, k]`` times weights ``[n, k]`` of ``bits``; ``wide`` scales are float32."""
+    """``[rows, k]`` times weights ``[n, k]`` of ``bits``; ``wide`` scales are float32, codes of a ``trellis``
+    are words.
+    """
     features = [f"group {group}"] if group != 64 and shared == 1 else []
-    features += ["channel"] if shared > 1 else []
+    features += ["trellis"] if trellis else ["channel"] if shared > 1 else []
     features += ["zero points"] if zero_points else []
     features += ["gated"] if gated else []
     features += ["wide scales"] if wide else []
-    read = tile_bytes(bits, k, n, group, shared, zero_points=zero_points, wide=wide)
+    read = tile_bytes(bits, k, n, group, shared, zero_points=zero_points, wide=wide, trellis=trellis)
     moved = 4 * rows * (k + (n // 2 if gated else n))
     work = rows * k * n
     kind = _product_kind(n)

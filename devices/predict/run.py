@@ -31,6 +31,7 @@ def _own_product(graph: GraphFile, node: Node, rows: int) -> Operation:
         zero_points=bool(found.get("zero_points")),
         gated=bool(found.get("gated")),
         wide=found.get("scale_bits") == 32,
+        trellis=bool(found.get("trellis")),
     )
 
 

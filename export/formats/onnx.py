@@ -160,13 +160,23 @@ FORMAT: ExportFormat[PreparedOnnx] = OnnxFormat()
 
 
 def check_numbers(job: ExportJob) -> None:
-    """Refuse layers in FP8, MXFP4, NVFP4 or a type of GGUF, unless they are exported in float."""
-    floats = {scheme for scheme in job.source.schemes.values() if scheme.format != "int"}
+    """Refuse layers in FP8, MXFP4, NVFP4 or a type of GGUF, and trellis grids in a standard graph, unless
+    they are exported in float.
+    """
+    own = job.form.linears == "tiles"
+    schemes = set(job.source.schemes.values())
+    floats = {one for one in schemes if one.format != "int" and not (own and one.of_trellis)}
     if not floats or job.as_float:
         return
     names = ", ".join(sorted(scheme.name for scheme in floats))
     if any(scheme.of_gguf for scheme in floats):
         raise InputError(f"{job.name} holds {names}, which ONNX Runtime does not know", fix="export to gguf")
+    if trellis := sorted(scheme.bits for scheme in floats if scheme.of_trellis):
+        nearest = " or ".join(f"W{max(bits, 4)}A16-g32" for bits in dict.fromkeys(trellis))
+        raise InputError(
+            f"{job.name} holds {names}, which edgepress's own operators alone read",
+            fix=f"export it with --provider cpu and without --for, or compress the model with {nearest}",
+        )
     raise InputError(
         f"{job.name} holds {names}, which ONNX Runtime has no kernels for",
         why="; ".join(runs_on(floats)),

@@ -57,6 +57,7 @@ class Build:
         int8_zeros: their zero points ``[batch, seq, 1]``, the same for all; whoever changes the number of
             positions resets it to None.
         int8_exact: a bool of the graph: whether 8-bit products are exact on the processor that runs it.
+        rotated_inputs: activations in the basis of a trellis' words, by value.
         tiles: write edgepress's own operators for quantized weights and attention.
         half_scales: whether float16 holds the scales of what is stored of an embedding or head, by name.
     """
@@ -67,6 +68,7 @@ class Build:
     tiles: bool = False
     notes: set[str] = field(default_factory=set)
     int8_inputs: dict[ir.Value, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
+    rotated_inputs: dict[ir.Value, ir.Value] = field(default_factory=dict)
     int8_zeros: ir.Value | None = None
     int8_exact: ir.Value | None = None
     half_scales: dict[str, bool] = field(default_factory=dict)

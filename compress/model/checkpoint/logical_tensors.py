@@ -11,30 +11,29 @@ from typing import Any
 from pydantic import ValidationError
 
 from ....errors import CheckpointError
-from ...numbers.scheme import GGUF, Scheme
+from ...numbers.scheme import GGUF, TRELLIS, Scheme
 from ..anatomy import Anatomy
 from ..kv_scheme import is_scale
-from .packed_codes import row_inputs
+from .packed_codes import row_inputs, word_inputs
 from .quantization_config import (
     CONV1D,
-    EXPERTS,
-    GGUF_BLOCKS,
     GGUF_FORM,
-    NEEDS_NEWER,
-    NOT_THERE,
+    STOPS,
+    TRELLIS_FORM,
     float_activations_of,
 )
 from .reader import CheckpointReader
-from .stored_tensors import BLOCKS, PARTS
+from .stored_tensors import BLOCKS, PARTS, WORDS
 
 _QUANTIZED_PARTS = frozenset(
-    {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", BLOCKS, *PARTS}
+    {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", BLOCKS, WORDS, *PARTS}
 )
 # A quantized linear of compressed-tensors or edgepress has one of them, the reader knows of others; the last
 # is GPTQ's and AWQ's, where no config says so.
 _HAVE_CODES = ("weight_scale", BLOCKS, "qweight")
 # More than this is no pattern of layer names, and some patterns take years on one that does not match.
 _LONGEST_PATTERN, _MOST_REPETITIONS = 200, 3
+_TRELLIS = frozenset(f"{name.upper()}A16" for name in TRELLIS)
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
 
 
@@ -44,7 +43,9 @@ def coded_linears(reader: CheckpointReader) -> dict[str, Scheme]:
     quantized = {module: part for module, _, part in codes if part in _HAVE_CODES}
     schemes = schemes_of(reader.config, list(quantized)) if quantized else {}
     for module, scheme in schemes.items():
-        if scheme.of_gguf != (quantized[module] == BLOCKS):
+        if scheme.of_gguf != (quantized[module] == BLOCKS) or scheme.of_trellis != (
+            f"{module}.{WORDS}" in reader.shapes
+        ):
             raise CheckpointError(f"{module} is stored in another form than its scheme {scheme.name}")
     return schemes
 
@@ -76,14 +77,26 @@ def logical_shapes(
         if module not in schemes or part not in _QUANTIZED_PARTS:
             dense = module not in schemes and name.endswith(transposed)
             shapes[name] = shape[::-1] if dense else shape
-        elif part == BLOCKS:
-            shapes[f"{module}.weight"] = (shape[0], row_inputs(schemes[module], shape[1]))
+        elif part in (BLOCKS, WORDS):
+            shapes[f"{module}.weight"] = _shape_of_rows(reader, module, part, schemes[module])
         elif part == "weight_packed" and schemes[module].format != "int":
             shapes[f"{module}.weight"] = (shape[0], 2 * shape[1])
         elif part == "weight_shape":
             sizes = tuple(int(size) for size in reader.read([name])[name])
             shapes[f"{module}.weight"] = sizes[::-1] if turned else sizes
     return shapes
+
+
+def _shape_of_rows(reader: CheckpointReader, module: str, part: str, scheme: Scheme) -> tuple[int, int]:
+    """``[out, in]`` of a weight whose rows are blocks, or whose rows of words have a scale each."""
+    scales = f"{module}.weight_scale"
+    shape = reader.shapes[f"{module}.{part}"]
+    rows = reader.shapes.get(scales, ()) if part == WORDS else shape
+    if len(shape) != 2 or len(rows) != 2:
+        raise CheckpointError(
+            f"{module} has {part} {list(shape)} and scales {list(rows)}, not one for each row"
+        )
+    return rows[0], (word_inputs if part == WORDS else row_inputs)(scheme, shape[1])
 
 
 def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Scheme]:
@@ -104,7 +117,7 @@ def schemes_of(config: Mapping[str, Any], quantized: list[str]) -> dict[str, Sch
             )
         scheme = _scheme_of(group)
         for target in targets:
-            if target in (NEEDS_NEWER, NOT_THERE, EXPERTS, GGUF_BLOCKS):
+            if target in STOPS:
                 continue
             for name in filter(_target(target), quantized):
                 schemes.setdefault(name, scheme)
@@ -122,7 +135,7 @@ def group_of(settings: Mapping[str, Any], module: str) -> Mapping[str, Any]:
     for group in groups.values() if isinstance(groups, dict) else ():
         targets = group.get("targets") if isinstance(group, dict) else None
         for target in targets if isinstance(targets, list) else ():
-            if target not in (NEEDS_NEWER, NOT_THERE, EXPERTS, GGUF_BLOCKS) and _target(target)(module):
+            if target not in STOPS and _target(target)(module):
                 return group if isinstance(group.get("weights"), dict) else {}
     return {}
 
@@ -159,6 +172,8 @@ def _scheme_of(group: Mapping[str, Any]) -> Scheme:
     form = str(group.get("format"))
     if form.startswith(GGUF_FORM) and form.removeprefix(GGUF_FORM).lower() in GGUF:
         return Scheme.parse(form.removeprefix(GGUF_FORM))
+    if form.startswith(TRELLIS_FORM) and form.removeprefix(TRELLIS_FORM) in _TRELLIS:
+        return Scheme.parse(form.removeprefix(TRELLIS_FORM))
     if not isinstance(activations, dict | None):
         raise CheckpointError(f"quantization_config has input_activations {activations!r:.80}")
     if weights.get("type") == "float":

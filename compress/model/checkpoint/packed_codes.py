@@ -19,7 +19,7 @@ from torch import Tensor
 from ....errors import CheckpointError, ShapeError
 from ...numbers.block_types import BLOCK_TYPES, POINTS, BlockType
 from ...numbers.qtensor import QTensor
-from ...numbers.scheme import Scheme
+from ...numbers.scheme import WORD_SIDE, Scheme
 
 _CODES_AT_ONCE = 1 << 20  # each is eight bytes wide while it is worked on
 _POINTS = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8)  # of E2M1, doubled, by index
@@ -160,6 +160,35 @@ def unpack_blocks(blocks: Tensor, scheme: Scheme) -> QTensor:
     minimum = None if not kind.minima else (_float(found["low"]) * low).reshape(rows, -1)
     scale = (_float(found["unit"]) * scales).reshape(rows, -1)
     return QTensor(scheme, codes.to(torch.int8).reshape(rows, -1), scale, minimum=minimum)
+
+
+def pack_words(tensor: QTensor) -> Tensor:
+    """``[⌈out / 8⌉, bytes]`` uint8: the words of eight rows beside each other, a word its symbols' bits."""
+    codes, bits = tensor.codes.to("cpu"), tensor.scheme.bits
+    rows, columns = codes.shape
+    padded = torch.nn.functional.pad(codes, (0, 0, 0, -rows % WORD_SIDE)).to(torch.uint8)
+    words = padded.view(-1, WORD_SIDE, columns // WORD_SIDE, WORD_SIDE).transpose(1, 2)
+    each = words.unsqueeze(-1) >> torch.arange(bits, dtype=torch.uint8) & 1
+    places = each.reshape(len(each), -1, 8) << torch.arange(8, dtype=torch.uint8)
+    return places.sum(-1, dtype=torch.uint8)
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """``codes [rows, in]`` int8 of the rows of ``words [words, bytes]``; inverse of :func:`pack_words`."""
+    each = words.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8) & 1
+    symbols = each.reshape(len(words), -1, WORD_SIDE, WORD_SIDE, bits) << torch.arange(
+        bits, dtype=torch.uint8
+    )
+    codes = symbols.sum(-1, dtype=torch.uint8).transpose(1, 2)
+    return codes.reshape(len(words) * WORD_SIDE, -1).to(torch.int8)
+
+
+def word_inputs(scheme: Scheme, stored: int) -> int:
+    """Inputs of a row whose words have so many ``stored`` bytes."""
+    size = WORD_SIDE * scheme.bits
+    if stored % size:
+        raise CheckpointError(f"rows of {stored} bytes are no whole words of {scheme.name}")
+    return stored // size * WORD_SIDE
 
 
 def row_inputs(scheme: Scheme, stored: int) -> int:

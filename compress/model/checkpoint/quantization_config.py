@@ -17,7 +17,7 @@ modules, but what transformers (5.23 and later) dequantizes it stores wherever t
 transposed then, and a group is a ``block`` of so many rows and one column. With several schemes, rounded
 activations, 4-bit floats or zero points of channels that is not to be had. Where transformers would leave
 random weights and only warn, the first target of a group is no regular expression, and its error says why.
-So it is with types of GGUF, which compressed-tensors does not know.
+So it is with types of GGUF and trellis grids, which compressed-tensors does not know.
 """
 
 from collections import defaultdict
@@ -35,7 +35,9 @@ NEEDS_NEWER = "re:(?P<GPT-2 opens in transformers 5.23 or later>)"
 NOT_THERE = "re:(?P<only edgepress opens this GPT-2>)"
 EXPERTS = "re:(?P<only edgepress opens experts with such codes>)"
 GGUF_BLOCKS = "re:(?P<only edgepress opens codes in types of GGUF>)"
-GGUF_FORM = "gguf-"
+TRELLIS_WORDS = "re:(?P<only edgepress opens the words of a trellis>)"
+STOPS = (NEEDS_NEWER, NOT_THERE, EXPERTS, GGUF_BLOCKS, TRELLIS_WORDS)
+GGUF_FORM, TRELLIS_FORM = "gguf-", "trellis-"
 PUBLISHED = "mxfp4"  # of all experts of gpt-oss, and of nothing else: as it is published
 _FLOAT_FORMS: dict[Format, str] = {
     "fp8": "float-quantized",
@@ -55,6 +57,7 @@ def forms(schemes: Iterable[Scheme], conv1d: bool = False, *, looked_at: bool = 
     for scheme in distinct:
         packed = not scheme.activations and (scheme.symmetric or alone)
         own = f"{GGUF_FORM}{scheme.name}" if scheme.of_gguf else _FLOAT_FORMS.get(scheme.format)
+        own = f"{TRELLIS_FORM}{scheme.name}" if scheme.of_trellis else own
         found[scheme] = own or (PACKED if packed else INTEGER)
         if conv1d and alone and found[scheme] == PACKED and (scheme.symmetric or scheme.group_size):
             found[scheme] = TRANSPOSED
@@ -127,7 +130,7 @@ def _targets(names: list[str], alone: bool, stop: str | None, transposed: bool) 
 
 
 def _weights_of(scheme: Scheme) -> dict[str, Any]:
-    if scheme.format != "int" and not scheme.of_gguf:
+    if scheme.format != "int" and not (scheme.of_gguf or scheme.of_trellis):
         return _float_weights_of(scheme)
     grouped = scheme.group_size is not None
     return {

@@ -5,7 +5,8 @@ channel, scales are float32 and zero points int8, both ``[groups, out]``. ``int-
 ``float-quantized``: ``weight`` E4M3, ``weight_scale`` a row, ``input_scale`` where activations are static.
 ``mxfp4-pack-quantized`` and ``nvfp4-pack-quantized``: ``weight_packed``, ``weight_scale`` E8M0 (the exponent
 plus 127) or E4M3, and for NVFP4 what the scales are multiplied by, ``weight_global_scale`` and
-``input_global_scale``. Types of GGUF: ``weight_blocks``, as :mod:`.packed_codes` says.
+``input_global_scale``. Types of GGUF: ``weight_blocks``, as :mod:`.packed_codes` says. Trellis grids:
+``weight_words``, as it says, and ``weight_scale [out, 1]``.
 """
 
 from collections.abc import Callable
@@ -16,11 +17,21 @@ from torch import Tensor
 from ....errors import CheckpointError
 from ...numbers.grid import storable
 from ...numbers.qtensor import E4M3, QTensor, unit_of
-from ...numbers.scheme import Scheme
-from .packed_codes import pack, pack_blocks, pack_e2m1, unpack, unpack_blocks, unpack_e2m1, unpack_e8m0
+from ...numbers.scheme import WORD_SIDE, Scheme
+from .packed_codes import (
+    pack,
+    pack_blocks,
+    pack_e2m1,
+    pack_words,
+    unpack,
+    unpack_blocks,
+    unpack_e2m1,
+    unpack_e8m0,
+    unpack_words,
+)
 from .quantization_config import INTEGER, PUBLISHED, TRANSPOSED, UNPACKED
 
-BLOCKS = "weight_blocks"
+BLOCKS, WORDS = "weight_blocks", "weight_words"
 PARTS = ("weight_packed", "weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
 
 _BIAS = 127  # of E8M0
@@ -34,6 +45,8 @@ def stored(name: str, tensor: QTensor, form: str, largest: float | None = None) 
     if tensor.scheme.of_gguf:
         return {f"{name}.{BLOCKS}": pack_blocks(tensor)}
     scale = _stored_scale(tensor)
+    if tensor.scheme.of_trellis:
+        return {f"{name}.{WORDS}": pack_words(tensor), f"{name}.weight_scale": scale}
     if form == PUBLISHED:
         packed, exponents = _stored_float(name, tensor, scale, largest).values()
         return {f"{name}.blocks": packed.view(*exponents.shape, -1), f"{name}.scales": exponents}
@@ -117,9 +130,16 @@ def restored(name: str, scheme: Scheme, read: Callable[[str], Tensor], form: str
         if not bool(torch.isfinite(tensor.dequantize()).all()):
             raise CheckpointError(f"{name}.{BLOCKS} holds scales that are no numbers")
         return tensor
-    if scheme.format != "int":
+    scale = None if scheme.format != "int" and not scheme.of_trellis else _scale(name, read)
+    if scale is None:
         return _restored_float(name, scheme, read)
-    scale = _scale(name, read)
+    if scheme.of_trellis:
+        words = read(f"{name}.{WORDS}")
+        if words.dtype != torch.uint8 or words.dim() != 2 or words.shape[0] != -(-len(scale) // WORD_SIDE):
+            raise CheckpointError(
+                f"{name}.{WORDS} has shape {list(words.shape)}, not words of {len(scale)} rows"
+            )
+        return QTensor(scheme, unpack_words(words, scheme.bits)[: len(scale)], scale)
     if form == INTEGER:
         codes = _codes(f"{name}.weight", scheme, read)
         zero_point = None if scheme.symmetric else _codes(f"{name}.weight_zero_point", scheme, read)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....compress.model.block_anatomy import Linear
+from ....compress.numbers.scheme import WORD_SIDE, Scheme
 from ..build import Build
 from ..graph_writer import Array
 from .integer import integer_product
@@ -88,8 +89,14 @@ def transposed_product(build: Build, value: ir.Value, weight: ir.Value, name: st
 
 
 def _runs(build: Build, linears: Sequence[Linear], name: str) -> list[tuple[list[Linear], str]]:
-    """Neighbours of one storage, each with the name of their product."""
-    runs = [list(run) for _, run in groupby(linears, key=lambda linear: build.weights.scheme(linear.name))]
+    """Neighbours of one storage, each with the name of their product; a trellis' words are of one linear."""
+
+    def storage(linear: Linear) -> tuple[Scheme | None, str]:
+        scheme = build.weights.scheme(linear.name)
+        apart = scheme is not None and scheme.of_trellis and linear.out_features % WORD_SIDE
+        return scheme, linear.name if apart else ""
+
+    runs = [list(run) for _, run in groupby(linears, key=storage)]
     if len(runs) == 1:
         return [(runs[0], name)]
     return [(run, f"{name}.{'_'.join(linear.role for linear in run)}") for run in runs]

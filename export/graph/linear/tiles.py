@@ -113,7 +113,10 @@ def tile_layout(scheme: Scheme, rows: int, columns: int, name: str, *, half_scal
     else:
         group = max(size for size in range(_STEP, _LARGEST_GROUP + 1, _STEP) if wanted % size == 0)
         shared = wanted // group
-    return TileLayout(scheme.bits, group, rows, columns, shared, not scheme.symmetric, half_scales)
+    zero_points = not scheme.symmetric
+    return TileLayout(
+        scheme.bits, group, rows, columns, shared, zero_points, half_scales, trellis=scheme.of_trellis
+    )
 
 
 def tile_weight(
@@ -150,7 +153,17 @@ def tile_product(
     half = all(fits_float16(weights.scales(linear.name)) for linear in linears)
     layout = tile_layout(scheme, width, linears[0].in_features, linears[0].name, half_scales=half)
     tiles = tile_weight(build, lambda: [weights.quantized(linear.name) for linear in linears], layout, name)
+    if scheme.of_trellis:
+        value = _rotated(build, value, layout.columns)
     return product_node(build, value, tiles, layout, name, bias, gated=gated)
+
+
+def _rotated(build: Build, value: ir.Value, columns: int) -> ir.Value:
+    """``value [..., columns]`` in the basis of a trellis' words, once for all products that read it."""
+    if value not in build.rotated_inputs:
+        name = f"{value.name}.rotated"
+        build.rotated_inputs[value] = build.graph.own("RotateInputs", name, [value], 1, K=columns)[0]
+    return build.rotated_inputs[value]
 
 
 def product_node(

@@ -1,7 +1,7 @@
 """Schemes: names round-trip, and what a name cannot mean is refused."""
 
 import pytest
-from edgepress.compress.numbers.scheme import BITS, GROUP_SIZES, Scheme
+from edgepress.compress.numbers.scheme import BITS, GROUP_SIZES, TRELLIS, Scheme
 from edgepress.errors import UnknownName
 from pydantic import ValidationError
 
@@ -13,7 +13,8 @@ def all_schemes() -> list[Scheme]:
         for group in (*GROUP_SIZES, None)
         for symmetric in (True, False)
     ]
-    return [*weight_only, Scheme(bits=8, group_size=None, activations="token")]
+    words = [Scheme(bits=bits, group_size=None, format=name) for name, bits in TRELLIS.items()]
+    return [*weight_only, *words, Scheme(bits=8, group_size=None, activations="token")]
 
 
 @pytest.mark.parametrize("scheme", all_schemes(), ids=lambda scheme: scheme.name)
@@ -27,7 +28,7 @@ def test_preset_defaults() -> None:
     assert not Scheme.parse("W4A16_ASYM").symmetric
 
 
-@pytest.mark.parametrize("name", ["W7A16", "W4A8", "W4A16-g", "", "W4A16_SYM", "W44A16"])
+@pytest.mark.parametrize("name", ["W7A16", "T5A16", "T3A16-g32", "W4A8", "W4A16-g", "", "W4A16_SYM"])
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(UnknownName):
         Scheme.parse(name)
@@ -50,6 +51,7 @@ def test_near_miss_is_suggested(name: str) -> None:
         ("int8", "W8A8"),
         ("q4_0", "W4A16-g32"),
         ("Q8_0", "W8A16-g32"),
+        ("t3a16", "T3A16"),
     ],
 )
 def test_any_case_and_the_names_that_people_know(said: str, name: str) -> None:
@@ -82,4 +84,5 @@ def test_group_size_is_bounded(group: int) -> None:
 def test_bits_per_weight_counts_scales_and_zero_points() -> None:
     assert Scheme.parse("W4A16-g64").bits_per_weight(576) == pytest.approx(4 + 16 / 64)
     assert Scheme.parse("W4A16_ASYM-g64").bits_per_weight(576) == pytest.approx(4 + 20 / 64)
+    assert Scheme.parse("T3A16").bits_per_weight(512) == pytest.approx(3 + 16 / 512)
     assert Scheme.parse("W8A8").bits_per_weight(512) == pytest.approx(8 + 16 / 512)

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.input_rotation import rotated
+from edgepress.compress.numbers.qtensor import QTensor
+from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.numbers.trellis import (
     TABLES,
     UNITS,
@@ -65,6 +68,34 @@ def test_dequantized_is_in_the_basis_of_the_inputs_as_they_come() -> None:
 def test_inputs_that_are_no_whole_words_are_refused() -> None:
     with pytest.raises(ShapeError, match="12 inputs"):
         levels(torch.zeros(8, 12, dtype=torch.int8), 3)
+
+
+def test_rows_are_those_of_the_whole() -> None:
+    symbols = torch.randint(0, 8, (21, 48), generator=torch.Generator().manual_seed(1)).to(torch.int8)
+    tensor = QTensor(Scheme.parse("T3A16"), symbols, gaussian(21, 1).abs())
+    whole = tensor.dequantize()
+    for rows in (slice(0, 5), slice(3, 17), slice(9, 21), slice(16, 21), slice(8, 8)):
+        assert torch.equal(tensor.dequantize(rows=rows), whole[rows])
+    order = torch.cat([torch.arange(8, 16), torch.arange(8), torch.arange(16, 21)])
+    assert torch.equal(tensor.rows(order).dequantize(), whole[order])
+
+
+@pytest.mark.parametrize("order", [[1, 0, *range(2, 16)], [*range(4, 12)], [*range(5)], [*range(8), 8, 9]])
+def test_rows_that_take_words_apart_are_refused(order: list[int]) -> None:
+    tensor = QTensor(Scheme.parse("T3A16"), torch.zeros(16, 8, dtype=torch.int8), torch.ones(16, 1))
+    with pytest.raises(ShapeError, match="take words of 8 rows apart"):
+        tensor.rows(torch.tensor(order))
+
+
+@needs_library
+@pytest.mark.parametrize("bits", BITS)
+def test_rounding_keeps_rows_of_zeros_and_any_size(bits: int) -> None:
+    weight = gaussian(24, 64) * torch.logspace(-12, 12, 24)[:, None]
+    weight[3] = 0
+    found = quantize(weight, Scheme.parse(f"T{bits}A16")).dequantize()
+    assert not found[3].any()
+    missed = (found - weight).square().sum(1) / weight.square().sum(1).clamp_min(1e-30)
+    assert float(missed.max()) < {2: 0.2, 3: 0.06, 4: 0.02}[bits]
 
 
 @needs_library

@@ -262,7 +262,7 @@ def distance(original: Path, compressed: Path, text: Path) -> float:
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("scheme", ["W3A16-g32", "W8A8"])
+@pytest.mark.parametrize("scheme", ["W3A16-g32", "W8A8", "T3A16"])
 def test_a_correction_brings_the_model_closer(
     scheme: str, make_decoder: Callable[..., Path], pico_text: Path, tmp_path: Path
 ) -> None:

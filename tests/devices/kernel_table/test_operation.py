@@ -22,6 +22,14 @@ def test_tiles_have_the_bytes_of_the_exporter(bits: int) -> None:
         assert found == layout.nbytes
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_words_of_a_trellis_have_the_bytes_of_the_exporter(bits: int) -> None:
+    for k, n in product((48, 576), (17, 960)):
+        layout = TileLayout(bits, 16, n, k, -(-k // 16), False, True, trellis=True)
+        assert tile_bytes(bits, k, n, 16, -(-k // 16), trellis=True) == layout.nbytes
+    assert quantized_product(1, 64, 64, bits, group=16, shared=4, trellis=True).features == ("trellis",)
+
+
 def counted(rows: int, past: int, heads: int, dim: int, window: int) -> int:
     """Multiply-adds of causal attention, pair by pair: scores and sums."""
     pairs = 0

@@ -195,6 +195,25 @@ def test_schemes(
     assert 0 < shipped.mean() <= NOISE * rounding.mean()
 
 
+@pytest.mark.parametrize(("bits", "rows"), [(2, 96), (3, 97), (4, 100)])
+def test_words_of_a_trellis(
+    bits: int,
+    rows: int,
+    make_decoder: Callable[..., Path],
+    export_graph: Any,
+    torch_logits: Any,
+    tmp_path: Path,
+) -> None:
+    """Rows that are no whole words are a product of their own; what is shared is rotated once."""
+    checkpoint = make_decoder(tmp_path / "model", num_hidden_layers=2, intermediate_size=96)
+    exported = export_graph(checkpoint, f"T{bits}A16", "W8A16-g32", form=OWN)
+    want = exported.source.logits(IDS[:2], activations=False)
+    with exported.driver(exact=True) as driver:
+        assert np.abs(driver.logits(IDS[:2]) - want).max() < TOLERANCE
+    kinds = [node.op_type for node in ir.load(exported.path).graph]
+    assert kinds.count("RotateInputs") == 2 * 4
+
+
 def test_a_scheme_for_each_layer(pico_llama: Path, export_graph: Any) -> None:
     schemes = {
         "0.self_attn.k_proj": "W8A16-g32",

@@ -1,9 +1,16 @@
-"""Blocks of GGUF's types: the gguf package reads them as we do, and what is read is packed as it was."""
+"""Blocks of GGUF's types, which the gguf package reads as we do, and words of a trellis: both round-trip."""
 
 import numpy as np
 import pytest
 import torch
-from edgepress.compress.model.checkpoint.packed_codes import pack_blocks, row_inputs, unpack_blocks
+from edgepress.compress.model.checkpoint.packed_codes import (
+    pack_blocks,
+    pack_words,
+    row_inputs,
+    unpack_blocks,
+    unpack_words,
+    word_inputs,
+)
 from edgepress.compress.numbers.qtensor import QTensor
 from edgepress.compress.numbers.scheme import GGUF, Scheme
 from edgepress.compress.numbers.super_blocks import quantize_blocks
@@ -52,3 +59,17 @@ def test_what_is_none_of_the_type_is_refused() -> None:
         pack_blocks(QTensor(scheme, torch.zeros(1, 256, dtype=torch.int8), scales))
     with pytest.raises(CheckpointError, match="no whole blocks of Q6_K"):
         row_inputs(scheme, 211)
+
+
+@pytest.mark.parametrize(("bits", "rows"), [(2, 8), (3, 8), (3, 21), (4, 16)])
+def test_words_are_the_bits_of_their_symbols(bits: int, rows: int) -> None:
+    scheme = Scheme.parse(f"T{bits}A16")
+    codes = torch.randint(0, 1 << bits, (rows, 40), generator=torch.Generator().manual_seed(bits))
+    words = pack_words(QTensor(scheme, codes.to(torch.int8), torch.ones(rows, 1)))
+    assert words.shape == (-(-rows // 8), 5 * 8 * bits) and word_inputs(scheme, words.shape[1]) == 40
+    word = int.from_bytes(words[0, : 8 * bits].numpy().tobytes(), "little")
+    for place in range(64):  # row by row
+        assert word >> bits * place & (1 << bits) - 1 == int(codes[place // 8, place % 8])
+    assert torch.equal(unpack_words(words, bits)[:rows], codes.to(torch.int8))
+    with pytest.raises(CheckpointError, match=f"no whole words of {scheme.name}"):
+        word_inputs(scheme, words.shape[1] - 1)
