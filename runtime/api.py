@@ -75,7 +75,8 @@ class GenerateOptions(AnswerOptions, total=False):
 
 
 class TextModel(Streaming):
-    """A decoder bundle. One sequence at a time: a new stream ends the one before it.
+    """A decoder bundle. One sequence at a time: a new stream ends the one before it, and threads that share
+    the model wait for each other's whole answers (:meth:`generate`).
 
     Graph and tokenizer are loaded side by side from the beginning, and waited for where they are first used:
     a prompt can be rendered and split while the weights are still on their way.
@@ -86,6 +87,7 @@ class TextModel(Streaming):
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+        super().__init__()
         # What can be known at once is said at once.
         _ = bundle.decoder
         self.bundle, self._device = bundle, device_of(provider)
@@ -171,7 +173,8 @@ class TextModel(Streaming):
 
     def generate(self, prompt: str | Messages, **options: Unpack[GenerateOptions]) -> Generation:
         """:meth:`stream` to its end."""
-        return self.stream(prompt, **options).result
+        with self._turn:
+            return self.stream(prompt, **options).result
 
     def chat(self, messages: str | Messages, **options: Unpack[GenerateOptions]) -> str:
         """The reply to a message, or to the last of a conversation, by the model's chat template."""

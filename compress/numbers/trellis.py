@@ -76,7 +76,7 @@ def dequantized(symbols: Tensor, scale: Tensor, bits: int, rows: slice = slice(N
     near = slice(first, -(-stop // WORD_SIDE) * WORD_SIDE)
     codes, steps = symbols[near], scale[near]
     whole = torch.empty(codes.shape, device=codes.device)
-    for tile in _word_tiles(codes):
+    for tile in word_tiles(codes):
         whole[tile] = rotated_back(steps[tile] * levels(codes[tile], bits))
     return whole[start - first : stop - first]
 
@@ -105,7 +105,7 @@ def nearest_symbols(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
         MissingDependency: edgepress was installed without its operators.
     """
     found = torch.empty(weight.shape, dtype=torch.int8)
-    for rows in _word_tiles(weight):
+    for rows in word_tiles(weight):
         part = (weight[rows] / torch.where(scale[rows] == 0, 1, scale[rows])).to("cpu", torch.float32)
         symbols = search(
             _words(part).numpy(),
@@ -118,13 +118,11 @@ def nearest_symbols(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
     return found.to(weight.device)
 
 
-def _word_tiles(matrix: Tensor) -> Iterator[slice]:
+def word_tiles(matrix: Tensor) -> Iterator[slice]:
     """Runs of rows of ``matrix [out, in]`` in whole words, and the rows of the last if they are fewer."""
     rows, columns = matrix.shape
-    whole, step = (
-        rows // WORD_SIDE * WORD_SIDE,
-        max(WORD_SIDE, _TILE_WEIGHTS // max(1, columns) // WORD_SIDE * WORD_SIDE),
-    )
+    whole = rows // WORD_SIDE * WORD_SIDE
+    step = max(WORD_SIDE, _TILE_WEIGHTS // max(1, columns) // WORD_SIDE * WORD_SIDE)
     for start in range(0, whole, step):
         yield slice(start, min(start + step, whole))
     if whole < rows:

@@ -97,6 +97,11 @@ class Qat(Selective, Learning):
     def _first(self, stage: Stage, linear: Linear, mask: Tensor | None) -> QTensor:
         """The quantized weight that learning begins with."""
         weight = stage.source.linear(linear.name)
+        if isinstance(weight, QTensor) and weight.scheme.of_trellis:
+            raise TrainingError(
+                f"{linear.name} is {weight.scheme.name}: words of a trellis do not learn one by one",
+                fix="take tune, whose scales and norms do",
+            )
         if isinstance(weight, QTensor):
             return weight.to(stage.device)
         if self.scheme is None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any, Literal, Protocol
 
 from ...errors import InputError
@@ -50,10 +52,12 @@ class Generation:
 
 
 class TextStream:
-    """Iterates over pieces of text; afterwards :attr:`result` has the counts and times."""
+    """Iterates over pieces of text; afterwards :attr:`result` has the counts and times. Each piece is made in
+    its ``turn``, which threads that share a model wait for.
+    """
 
-    def __init__(self, pieces: Iterator[str]) -> None:
-        self._pieces = pieces
+    def __init__(self, pieces: Iterator[str], turn: AbstractContextManager[Any]) -> None:
+        self._pieces, self._turn = pieces, turn
         self._result: Generation | None = None
         self._ended = False
 
@@ -61,17 +65,18 @@ class TextStream:
         return self
 
     def __next__(self) -> str:
-        if self._ended and self._result is None:
-            raise InputError(
-                "this stream was ended by the next one of its model, which has one sequence at a time",
-                fix="read a stream to its end before the next one, or open the bundle for each",
-            )
-        try:
-            return next(self._pieces)
-        except StopIteration as end:
-            if self._result is None:
-                self._result = end.value
-            raise StopIteration from None
+        with self._turn:
+            if self._ended and self._result is None:
+                raise InputError(
+                    "this stream was ended by the next one of its model, which has one sequence at a time",
+                    fix="read a stream to its end before the next one, or open the bundle for each",
+                )
+            try:
+                return next(self._pieces)
+            except StopIteration as end:
+                if self._result is None:
+                    self._result = end.value
+                raise StopIteration from None
 
     def end(self) -> None:
         """Yield no more, where it has not come to its end: another sequence takes its place in the model."""
@@ -88,15 +93,20 @@ class TextStream:
 
 
 class Streaming:
-    """A model of one sequence at a time: what it begins ends the stream before."""
+    """A model of one sequence at a time: what it begins ends the stream before. Threads may share it: whole
+    answers take turns.
+    """
 
-    _newest: TextStream | None = None
+    def __init__(self) -> None:
+        self._newest: TextStream | None = None
+        self._turn = RLock()
 
     def _begun(self, pieces: Iterator[str]) -> TextStream:
         """The stream of ``pieces``, in the place of the one before."""
-        self._end_stream()
-        self._newest = TextStream(pieces)
-        return self._newest
+        with self._turn:
+            self._end_stream()
+            self._newest = TextStream(pieces, self._turn)
+            return self._newest
 
     def _end_stream(self) -> None:
         if self._newest is not None:

@@ -51,6 +51,7 @@ class SpeechToTextModel(Streaming):
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+        super().__init__()
         self.sound = sound_of(bundle)
         self.bundle = bundle
         self.model = EncoderDecoder.open(bundle, threads, provider=provider)
@@ -93,7 +94,8 @@ class SpeechToTextModel(Streaming):
 
     def generate(self, sound: SoundInput, **options: Unpack[SpeechOptions]) -> Generation:
         """:meth:`stream` to its end."""
-        return self.stream(sound, **options).result
+        with self._turn:
+            return self.stream(sound, **options).result
 
     def generate_batch(
         self,
@@ -117,17 +119,18 @@ class SpeechToTextModel(Streaming):
             InputError, UnknownName: as :meth:`stream`, for any sound.
         """
         prompt = prompt_of(self.model.section, language, task)
-        self._end_stream()
-        return generate_batch(
-            _Several(self.model, self._samples(sounds), prompt),
-            self.tokenizer,
-            [self._places(prompt)] * len(sounds),
-            max_new_tokens=self._room(prompt, max_new_tokens),
-            sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
-            stop=stop,
-            eos_ids=frozenset(self.model.section.eos_token_ids),
-            step=step,
-        )
+        with self._turn:
+            self._end_stream()
+            return generate_batch(
+                _Several(self.model, self._samples(sounds), prompt),
+                self.tokenizer,
+                [self._places(prompt)] * len(sounds),
+                max_new_tokens=self._room(prompt, max_new_tokens),
+                sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
+                stop=stop,
+                eos_ids=frozenset(self.model.section.eos_token_ids),
+                step=step,
+            )
 
     def _samples(self, sounds: Sequence[SoundInput]) -> Samples:
         if not len(sounds):

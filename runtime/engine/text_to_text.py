@@ -37,6 +37,7 @@ class TextToTextModel(Streaming):
     def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
         if bundle.encoder_decoder.sound is not None:
             raise InputError(f"{bundle.path} hears sounds, and reads no text", fix=f"use: edgepress {HEARS}")
+        super().__init__()
         self.bundle = bundle
         self.model = EncoderDecoder.open(bundle, threads, provider=provider)
         self.tokenizer = Tokenizer.open(bundle.path)
@@ -84,7 +85,8 @@ class TextToTextModel(Streaming):
 
     def generate(self, text: str, **options: Unpack[AnswerOptions]) -> Generation:
         """:meth:`stream` to its end."""
-        return self.stream(text, **options).result
+        with self._turn:
+            return self.stream(text, **options).result
 
     def generate_batch(
         self,
@@ -103,14 +105,15 @@ class TextToTextModel(Streaming):
         Raises:
             InputError: as :meth:`stream`, for any text.
         """
-        self._end_stream()
-        return generate_batch(
-            self.model,
-            self.tokenizer,
-            [self.input_ids(text) for text in texts],
-            max_new_tokens=max_new_tokens,
-            sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
-            stop=stop,
-            eos_ids=frozenset(self.model.section.eos_token_ids),
-            seen=[self.model.section.start_token_id],
-        )
+        with self._turn:
+            self._end_stream()
+            return generate_batch(
+                self.model,
+                self.tokenizer,
+                [self.input_ids(text) for text in texts],
+                max_new_tokens=max_new_tokens,
+                sampling=Sampling(temperature, top_k, top_p, repetition_penalty, seed),
+                stop=stop,
+                eos_ids=frozenset(self.model.section.eos_token_ids),
+                seen=[self.model.section.start_token_id],
+            )

@@ -4,7 +4,8 @@ a table in a smaller type.
 ``QuantLinear`` computes from codes, scales and zero points, and learns the last two.
 The codes stay int8 in memory; the float weight exists for one product at a time, in the forward and again in
 the backward pass. With ``weight = (codes − zero_point) · scale`` and ``G = gradientᵀ rows`` the gradients are
-``∂scale = Σ_group G · (codes − zero_point)`` and ``∂zero_point = −scale · Σ_group G``.
+``∂scale = Σ_group G · (codes − zero_point)`` and ``∂zero_point = −scale · Σ_group G``. Of a trellis the
+levels take the place of the codes, and the rows are rotated.
 """
 
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...numbers.input_rotation import rotated
 from ...numbers.qtensor import QTensor
 from ...numbers.scheme import Scheme
+from ...numbers.trellis import levels, word_tiles
 
 _AT_ONCE = 1 << 19  # weights that are in float32 at once
 
@@ -69,11 +72,20 @@ class _Product(torch.autograd.Function):
         return for_rows, None, for_scale, for_zero_point
 
 
+def multiplied(tensor: QTensor) -> Tensor:
+    """``[out, in]`` int8: what scales are multiplied by, the codes or the levels of a trellis' symbols."""
+    if not tensor.scheme.of_trellis:
+        return tensor.codes
+    tiles = [levels(tensor.codes[tile], tensor.scheme.bits) for tile in word_tiles(tensor.codes)]
+    return torch.cat(tiles).to(torch.int8)
+
+
 class QuantLinear(nn.Module):
     """``x [..., in]`` to ``[..., out]`` through a quantized weight.
 
     Attributes:
-        codes: ``[out, in]`` int8. scale, zero_point: ``[out, groups]`` float32; the latter may be None.
+        codes: ``[out, in]`` int8, as :func:`multiplied` gives them.
+        scale, zero_point: ``[out, groups]`` float32; the latter may be None.
         bias: ``[out]`` or None.
     """
 
@@ -82,7 +94,7 @@ class QuantLinear(nn.Module):
     def __init__(self, tensor: QTensor, bias: Tensor | None) -> None:
         super().__init__()
         self.scheme: Scheme = tensor.scheme
-        self.register_buffer("codes", tensor.codes.contiguous())
+        self.register_buffer("codes", multiplied(tensor).contiguous())
         self.scale = nn.Parameter(tensor.scale.to(torch.float32), requires_grad=False)
         zero_point = tensor.zero_point
         self.zero_point = (
@@ -90,10 +102,11 @@ class QuantLinear(nn.Module):
         )
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
-    def tensor(self) -> QTensor:
-        """The weight as it is now."""
+    def tensor(self, symbols: Tensor | None = None) -> QTensor:
+        """The weight as it is now; of a trellis with the ``symbols [out, in]`` that it was made of."""
         zero_point = None if self.zero_point is None else self.zero_point.detach().to(torch.int8)
-        return QTensor(self.scheme, self.codes, self.scale.detach(), zero_point)
+        codes = self.codes if symbols is None else symbols
+        return QTensor(self.scheme, codes, self.scale.detach(), zero_point)
 
     @property
     def weight(self) -> Tensor:
@@ -105,6 +118,7 @@ class QuantLinear(nn.Module):
         if torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))
         rows = x.reshape(-1, x.shape[-1])
+        rows = rotated(rows) if self.scheme.of_trellis else rows
         out = _Product.apply(rows, self.codes, self.scale, self.zero_point)
         if self.bias is not None:
             out = out + self.bias.to(out.dtype)

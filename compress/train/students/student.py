@@ -24,7 +24,7 @@ from ...numbers.scheme import Scheme
 from ...pipeline.block_shards import Masks
 from ...pipeline.processes import Processes
 from .lsq_linear import LsqLinear, on_its_side
-from .quant_linear import QuantLinear, TiedHead
+from .quant_linear import QuantLinear, TiedHead, multiplied
 from .relative import Learned, Rounding, block_modules, learn, learn_low_rank, spread, whole
 from .rounded_linear import RoundedLinear
 from .streamed_blocks import StreamedBlocks
@@ -60,7 +60,8 @@ class Student:
     def _quantize(self, name: str) -> None:
         tensor = self.source.linear(name)
         assert isinstance(tensor, QTensor)
-        if tensor.scheme.format != "int" or tensor.scheme.calibrated:
+        whole_numbers = tensor.scheme.format == "int" or tensor.scheme.of_trellis
+        if not whole_numbers or tensor.scheme.calibrated:
             raise TrainingError(
                 f"{name} is {tensor.scheme.name}: what learns after quantization is for integer codes "
                 "without static inputs",
@@ -74,7 +75,7 @@ class Student:
     def _codes(self, name: str) -> Tensor:
         tensor = self.source.linear(name)
         assert isinstance(tensor, QTensor)
-        return tensor.codes
+        return multiplied(tensor)
 
     def _replace(self, name: str, quantized: QuantLinear | Coded, activations: int | None = None) -> None:
         path = module_name(self.source.anatomy, name)
@@ -178,7 +179,12 @@ class Student:
 
     def tensor(self, name: str) -> QTensor:
         """The quantized weight of the linear ``name`` as it is now."""
-        return self.quantized[name].tensor()
+        module = self.quantized[name]
+        if not (isinstance(module, QuantLinear) and module.scheme.of_trellis):
+            return module.tensor()
+        stored = self.source.linear(name)
+        assert isinstance(stored, QTensor)
+        return module.tensor(stored.codes.to(self.device))
 
     @contextmanager
     def whole(self, index: int) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Generation: what ends it, what is counted, and that streams equal a plain loop."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,3 +141,14 @@ def test_generation_to_the_very_end_of_the_context(decoder_bundle: Path) -> None
     result = model.generate("coins", chat=False, temperature=5.0, seed=1, max_new_tokens=room)
     assert result.finish_reason in ("length", "eos")
     assert np.isfinite(result.ttft_s)
+
+
+def test_threads_that_share_a_model_take_turns(text_model: TextModel) -> None:
+    prompts = [f"merchants counted {number}" for number in range(12)]
+
+    def answer(prompt: str) -> tuple[int, ...]:
+        return text_model.generate(prompt, chat=False, max_new_tokens=16).token_ids
+
+    alone = [answer(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(answer, prompts * 5)) == alone * 5

@@ -2,6 +2,7 @@
 are, and whoever else is in the batch. With edgepress's own operators also however the tokens came in.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def opened(folder: Path, *, threads: int = 1) -> Decoder:
 
 def said(decoder: Decoder, folder: Path, ids: list[int], **sampling: Any) -> Generation:
     tokenizer, chosen = Tokenizer.open(folder), Sampling(**sampling)
-    return TextStream(stream(decoder, tokenizer, ids, max_new_tokens=8, sampling=chosen)).result
+    pieces = stream(decoder, tokenizer, ids, max_new_tokens=8, sampling=chosen)
+    return TextStream(pieces, nullcontext()).result
 
 
 def answer(decoder: Decoder, folder: Path, ids: list[int]) -> tuple[Any, ...]:

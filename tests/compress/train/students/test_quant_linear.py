@@ -1,10 +1,13 @@
 """QuantLinear: its product and its gradients against torch's own on the dequantized weight."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from edgepress.compress.numbers.grid import quantize
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.train.students.quant_linear import QuantLinear
+from edgepress.runtime.kernels.library import library
 from torch.nn import functional
 
 
@@ -23,6 +26,21 @@ def test_it_computes_with_the_dequantized_weight(scheme: str, bias: bool) -> Non
     x = torch.randn(3, 5, 64)
     expected = functional.linear(x, quantized.tensor().dequantize(), quantized.bias)
     torch.testing.assert_close(quantized(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(library() is None, reason="the operators were not built")
+def test_it_computes_with_the_levels_of_a_trellis_and_learns_its_scales() -> None:
+    tensor = quantize(torch.randn(24, 64, generator=torch.Generator().manual_seed(0)), Scheme.parse("T3A16"))
+    quantized = QuantLinear(tensor, None)
+    assert torch.equal(quantized.tensor(tensor.codes).dequantize(), tensor.dequantize())
+    quantized.scale.requires_grad_(True)
+    x, target = torch.randn(7, 64, requires_grad=True), torch.randn(7, 24)
+    (quantized(x) - target).square().sum().backward()
+    scale, y = tensor.scale.clone().requires_grad_(True), x.detach().clone().requires_grad_(True)
+    weight = scale * replace(tensor, scale=torch.ones_like(tensor.scale)).dequantize()
+    (functional.linear(y, weight) - target).square().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(quantized.scale.grad, scale.grad, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("scheme", ["W3A16-g32", "W4A16_ASYM-g16"])
