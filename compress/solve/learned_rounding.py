@@ -90,7 +90,10 @@ class LearnedRounding:
         scale = (high - low) / (highest - lowest)
         scale = straight_through(scale, storable(scale.detach()))
         exact = lowest - low / scale
-        return scale, straight_through(exact, exact.detach().round()).clamp(lowest, highest)
+        zero = straight_through(exact, exact.detach().round())
+        # The bounds themselves learn; a clamp of torch 2.15 gives them no gradient.
+        bounded = zero.detach().clamp(lowest, highest)
+        return scale, torch.where(zero == bounded, zero, bounded)
 
     def _rounded(self, rows: slice, scale: Tensor, zero_point: Tensor | None) -> Rounded:
         """The ``rows``; ``scale``, ``zero_point [out, groups]`` are of all."""

@@ -36,6 +36,12 @@ class Round(torch.autograd.Function):
         return gradient
 
 
+def within(value: Tensor, lowest: int, highest: int) -> Tensor:
+    """Clamped; the bounds themselves learn, which those of ``clamp`` do not from torch 2.15 on."""
+    outside = (value < lowest) | (value > highest)
+    return torch.where(outside, value.detach().clamp(lowest, highest), value)
+
+
 def naive_weight(weight: Tensor, start: QTensor, offset: Tensor, clip: Tensor, mask: Tensor | None) -> Tensor:
     """SignRound's quantizer written down in full, for autograd."""
     lowest, highest = start.scheme.code_range
@@ -46,13 +52,13 @@ def naive_weight(weight: Tensor, start: QTensor, offset: Tensor, clip: Tensor, m
         zero = start.zero_point.float()
         low, high = (lowest - zero) * start.scale * clip[0], (highest - zero) * start.scale * clip[1]
         scale = (high - low) / (highest - lowest)
-        zero = rounded(lowest - low / scale).clamp(lowest, highest)
+        zero = within(rounded(lowest - low / scale), lowest, highest)
     if clip is not None:
         scale = scale + (scale.half().float() - scale).detach()
     size = weight.shape[1] // scale.shape[1]
     wide, wide_zero = scale.repeat_interleave(size, 1), zero.repeat_interleave(size, 1)
     position = rounded(weight / wide + offset)
-    steps = (position + wide_zero).clamp(lowest, highest) - wide_zero
+    steps = within(position + wide_zero, lowest, highest) - wide_zero
     result = steps * wide
     return result if mask is None else result * mask
 
