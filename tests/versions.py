@@ -2,7 +2,8 @@
 
 Each environment is made below WORK by uv, which reads none of pip's settings: a machine's constraints do
 not count. The oldest packages are the lowest that pyproject.toml states and that have a wheel there.
-Arguments after WORK are pytest's. A table of what passed is written to docs/results/versions.md.
+Arguments after WORK are pytest's; ``PYTHONS`` and ``PACKAGES`` in the environment choose some. A table of
+what passed is written to docs/results/versions.md.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ PAGE = ROOT / "docs/results/versions.md"
 EXTRAS = ("compress", "cpu", "dev")
 RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 SHOWN = ("torch", "transformers", "numpy", "onnx", "onnx-ir", "onnxruntime")
+PYTEST = [*"--numprocesses logical --maxprocesses 4 --dist loadfile -m".split(), "not slow"]
 HEAD = f"""# Oldest and newest packages
 
 `make check-versions`: the suite with the lowest versions that pyproject.toml states and with the newest of
-the package index, on the oldest and on a newer Python, without a machine's constraints.
+the package index, on the oldest and on a newer Python, without a machine's constraints. The suite is
+what `make test` runs: `-m 'not slow'`.
 
-| Python | packages | {", ".join(SHOWN)} | tests | passed | failed | skipped | date |
+| Python | packages | {", ".join(SHOWN)} | passed | failed | skipped | machine | date |
 |---|---|---|---|---|---|---|---|
 """
 
@@ -67,29 +70,27 @@ def tested(python: Path, arguments: list[str]) -> tuple[int, dict[str, int]]:
     return run.wait(), {name: int(count) for count, name in re.findall(r"(\d+) (\w+)", last)}
 
 
+def kept() -> dict[tuple[str, str], str]:
+    """The rows that the page has, by Python and packages."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines(keepends=True) if PAGE.exists() else []
+    cells = [(line, [cell.strip() for cell in line.split("|")]) for line in lines]
+    return {(cell[1], cell[2]): line for line, cell in cells if len(cell) > 2 and cell[2] in RESOLUTIONS}
+
+
 def main(work: str, *arguments: str) -> int:
-    """Test each combination and write the page; the highest exit code."""
-    rows, worst = [], 0
-    given = list(arguments) or [
-        "--numprocesses",
-        "logical",
-        "--maxprocesses",
-        "4",
-        "--dist",
-        "loadfile",
-        "-m",
-        "not slow",
-    ]
+    """Test each combination and write its row at once, beside those of the others; the highest exit code."""
+    worst = 0
+    given = list(arguments) or PYTEST
     for python in os.environ.get("PYTHONS", "3.11 3.13").split():
-        for packages in RESOLUTIONS:
+        for packages in os.environ.get("PACKAGES", " ".join(RESOLUTIONS)).split():
             found = made(Path(work).absolute(), python, packages)
             code, counts = tested(found, given)
             worst = max(worst, code)
             outcomes = " | ".join(str(counts.get(name, 0)) for name in ("passed", "failed", "skipped"))
-            tests, day = f"`{' '.join(given)}`", datetime.now(UTC).date()
-            rows.append(f"| {python} | {packages} | {versions(found)} | {tests} | {outcomes} | {day} |\n")
-    machine = f"\n{platform.machine()}, {os.cpu_count()} cores.\n"
-    PAGE.write_text(HEAD + "".join(rows) + machine, encoding="utf-8")
+            where = f"{platform.machine()}, {os.cpu_count()} cores | {datetime.now(UTC).date()}"
+            row = f"{python} | {packages} | {versions(found)} | {outcomes} | {where}"
+            rows = kept() | {(python, packages): f"| {row} |\n"}
+            PAGE.write_text(HEAD + "".join(rows[each] for each in sorted(rows)), encoding="utf-8")
     return worst
 
 
