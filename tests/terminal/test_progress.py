@@ -288,7 +288,7 @@ def test_document_refuses_what_is_not_json(number: float, capsys: pytest.Capture
 
 
 def test_document_for_a_person_is_the_text(capsys: pytest.CaptureFixture[str]) -> None:
-    long = " ".join(["a line that is longer than any terminal"] * 8)  # rich before 14.3 drops a blank at its end
+    long = " ".join(["a line that is longer than any terminal"] * 8)  # rich < 14.3 drops a last blank
     Terminal().document({"x": 1}, f"[b]{long}\nsecond")
     Terminal().document({"x": 1})
     assert capsys.readouterr().out == f"[b]{long}\nsecond\n"
