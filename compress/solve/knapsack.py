@@ -136,8 +136,9 @@ def choose_worst(
                 best, size, largest = options, used, float(losses.max())
         if largest - bound <= _ENOUGH * largest:
             break
-        weights = weights * np.exp(_STEP * (losses / losses.max() - 1))
-        weights /= weights.sum()
+        if losses.any():
+            weights = weights * np.exp(_STEP * (losses / losses.max() - 1))
+            weights /= weights.sum()
     return WorstSolution(
         tuple(best), size, game.losses(best), before, game.own(best), own_before, *proved, bound
     )
@@ -174,7 +175,9 @@ class _Game:
     def own_weights(self, weights: Numbers, limit: float, largest: float) -> Iterator[float]:
         """Weights of ordinary text: none, then by halves towards the least that keeps its ``limit``."""
         yield 0.0
-        if self.own(self.best(weights, 0.0)[0]) <= limit or not limit:
+        ordinary = self.own(self.best(weights, 0.0)[0])
+        # No weight keeps a limit that is nothing beside the losses: they would all round away.
+        if ordinary <= limit or limit <= np.finfo(np.float64).eps * max(ordinary, largest):
             return
         low, high = -7.0, 7.0  # of the logarithm, beside what makes both losses alike
         for _ in range(_HALVINGS):

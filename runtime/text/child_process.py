@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ...errors import EdgepressError, InputError, OutOfResource
 from ...files.limits import address_space_limit
+from ...files.third_party_errors import memory_shortage
 
 if TYPE_CHECKING:
     import subprocess
@@ -142,7 +143,10 @@ class ChildProcess:
             )
         if code < 0:
             return self._refused(f"its process was ended by signal {-code} {last}".rstrip())
-        return ChildFailed(last or f"its process ended with code {code}")
+        failed = ChildFailed(last or f"its process ended with code {code}")
+        if memory_shortage(failed) and (room is None or room >= limits.memory):
+            return self._refused(f"it needs more than {limits.memory >> 20} MB: {last}")
+        return failed
 
 
 def _answered(process: subprocess.Popen[bytes], message: bytes, limit: int) -> bytes | None:

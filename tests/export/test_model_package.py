@@ -17,6 +17,9 @@ from edgepress.files.storage import read_json, write_json
 from edgepress.runtime.bundle.verification import verify_directory
 
 pytestmark = pytest.mark.chain
+OPENS = pytest.mark.skipif(
+    not hasattr(onnxruntime, "ModelPackageContext"), reason="this ONNX Runtime opens no packages"
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,7 @@ def bundles(pico_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {"cpu": cpu, "openvino": other}
 
 
+@OPENS
 def test_onnx_runtime_opens_the_variant_of_its_provider(bundles: dict[str, Path], tmp_path: Path) -> None:
     path = write_package(list(bundles.values()), output=tmp_path / "bert.ortpackage")
     context = onnxruntime.ModelPackageContext(str(path))
@@ -63,6 +67,7 @@ def test_every_byte_is_verified_and_replaced(bundles: dict[str, Path], tmp_path:
     assert any("openvino/config.json" in problem for problem in verify_directory(path).problems)
 
 
+@OPENS
 def test_an_encoder_decoder_is_two_components(
     pico_t5: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,10 +96,10 @@ def test_the_smallest_classifier_of_images_within_a_kl(
     fit: Fit, make_vision: Callable[..., Path], tmp_path: Path, capsys: Capture
 ) -> None:
     model = make_vision(tmp_path / "m", "vit", labels=["cat", "dog", "boat"])
-    assert fit(model, "--max-kl", "0.05") == 0
+    assert fit(model, "--max-kl", "0.2") == 0
     found = found_by(capsys)
     assert (found["judged"], found["objective"]) == ("KL", "disk")
-    assert 0 <= found["measured"]["KL"] <= 0.05 >= found["held_out"]["KL"] >= 0
+    assert 0 <= found["measured"]["KL"] <= 0.2 >= found["held_out"]["KL"] >= 0
     for budget in (["--min-cosine", "0.9"], ["--min-accuracy", "0.9"], ["--max-energy", "1J@raspberry-pi-5"]):
         assert fit(model, *budget, "--overwrite") == 2
         printed = capsys.readouterr().out

@@ -1,12 +1,13 @@
 """The knapsack against every choice there is."""
 
 import itertools
+import sys
 
 import pytest
 from edgepress.compress.solve import knapsack
 from edgepress.compress.solve.knapsack import choose, choose_worst
 from edgepress.errors import RecipeError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.chain
@@ -77,7 +78,14 @@ def naive(own: Rows, groups: list[Rows], budget: int, most_own: float) -> float:
     return min(max(total(group, pick) for group in groups) for pick in kept)
 
 
+NOTHING = [[0.0] * OPTIONS] * ITEMS
+ONE = [*NOTHING[:-1], [1.0, 0.0, 0.0]]
+LEAST = [*NOTHING[:-1], [1.0, 1.0, sys.float_info.min]]
+
+
 @settings(max_examples=30)
+@example(ONE, [NOTHING, NOTHING, [*NOTHING[:2], [1.0, 0.0, 0.0], NOTHING[0]]], 5, 0.0)
+@example(LEAST, [NOTHING, NOTHING, [*NOTHING[:2], [4.0, 0.0, 0.0], NOTHING[0]]], 6, 0.0)
 @given(
     rows(LOSS),
     st.lists(rows(LOSS), min_size=GROUPS, max_size=GROUPS),
