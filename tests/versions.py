@@ -2,8 +2,8 @@
 
 Each environment is made below WORK by uv, which reads none of pip's settings: a machine's constraints do
 not count. The oldest packages are the lowest that pyproject.toml states and that have a wheel there.
-Arguments after WORK are pytest's; ``PYTHONS`` and ``PACKAGES`` in the environment choose some. A table of
-what passed is written to docs/results/versions.md.
+``PYTHONS`` and ``PACKAGES`` in the environment choose some. What passed is written to
+docs/results/versions.md, unless arguments after WORK, which are pytest's, choose other tests.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def main(work: str, *arguments: str) -> int:
             where = f"{platform.machine()}, {os.cpu_count()} cores | {datetime.now(UTC).date()}"
             row = f"{python} | {packages} | {versions(found)} | {outcomes} | {where}"
             rows = kept() | {(python, packages): f"| {row} |\n"}
-            PAGE.write_text(HEAD + "".join(rows[each] for each in sorted(rows)), encoding="utf-8")
+            if given == PYTEST:
+                PAGE.write_text(HEAD + "".join(rows[each] for each in sorted(rows)), encoding="utf-8")
     return worst
 
 
