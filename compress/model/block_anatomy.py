@@ -112,6 +112,20 @@ class BlockAnatomy:
         """The linear that adds to the residual stream last: down, or the mixer's where there is no MLP."""
         return self.mixer.out if self.feed_forward is None else self.feed_forward.down
 
+    def stream_reader(self, linear: Linear) -> str | None:
+        """The module whose input is the residual stream that ``linear`` adds to; None where it adds to none,
+        or not its outputs as they are, or attention and MLP add to the same.
+        """
+        late, scaled = self.order in ("post", "late"), self.residual_scale != 1.0
+        if scaled or self.order in ("parallel", "behind"):
+            return None
+        if linear == self.mixer.out and self.attention_norm is None and self.attention_scale is None:
+            return self.mixer.inputs()[0][0].name if late else self.norm1.name
+        mlp = self.feed_forward if self.experts is None else None
+        if mlp is not None and linear == mlp.down and self.mlp_norm is None and self.mlp_scale is None:
+            return mlp.projections[0].name if self.order == "post" else self.norm2.name
+        return None
+
     @property
     def stack(self) -> str:
         """Full name of the module that holds the block among others: ``model.layers``."""

@@ -90,6 +90,7 @@ class Gptq(GroupSolving):
         sizes = [float_bytes(linear) for linear in layers]
         square = 4 * layers[0].in_features ** 2
         copies = (len(sizes) > 1) + (self.correction > 0) + 2 * (self.refinements > 0)
+        copies += self.corrects_stream(layers)
         copies += 2 * self.scheme.of_trellis
         squares = 1 + 2 * (self.correction > 0) + 2 * self.scheme.of_trellis
         work = max(squares * square + (copies + 1) * sum(sizes) + sum(sizes) // 4, 3 * max(sizes))
@@ -103,6 +104,7 @@ class Gptq(GroupSolving):
             products += 4 * self.refinements * rows * wide**2
             products += (self.correction > 0) * tokens * (1.5 * wide**2 + FORWARD * rows * wide)
             products += (self.correction > 0) * 2 * (wide + rows) * wide**2
+            products += self.corrects_stream(group) * rows * wide * (tokens + 2 * wide)
             products += self.collects_again * FORWARD * tokens * rows * wide
             total += Work(columns=self.refinements * wide, entries=self.refinements * rows * wide)
         return total + Work(products)

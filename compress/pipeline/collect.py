@@ -3,14 +3,17 @@
 A statistic that compares with the original model sees both at once: each batch runs first through the block
 as it is, then through the block as it was, on the original's inputs. There each expert is shown the tokens
 that came to it in the block as it is, wherever they went in the original: what it would have made of them is
-what it is compared with. Rows that are not finite are left out. Of experts, each of which sees some of the
+what it is compared with. Where a linear adds to the residual stream, what that lacks before can be seen
+beside its inputs. Rows that are not finite are left out. Of experts, each of which sees some of the
 tokens, statuses say how many.
 """
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +24,7 @@ from ..model.separate_experts import routed_alike, rows_of
 from .advance import forwards_tick
 from .block import LayerStatus
 from .forward import Batch, BatchSplitter, Watched, run_block, same_mask, watch_inputs
-from .statistics import STATISTICS, Statistic
+from .statistics import STATISTICS, ResidualCrossGramOfFirstHalf, Statistic
 
 FEW = 256  # tokens that an expert is calibrated with, below which it is named
 UNCALIBRATED = "fallback-uncalibrated"
@@ -31,11 +34,34 @@ Batches = Callable[[], Iterator[Batch]]
 
 @dataclass(frozen=True)
 class Side:
-    """One model at this block: ``module`` with its ``linears`` by stored name, and its batches."""
+    """One model at this block: ``module`` with its batches, its ``linears`` by stored name, and its ``norms``
+    where the residual stream is asked for.
+    """
 
     module: nn.Module
     linears: Mapping[str, nn.Module]
     batches: Batches
+    norms: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def named(self, name: str) -> nn.Module:
+        """A linear or a norm."""
+        return self.norms[name] if name in self.norms else self.linears[name]
+
+
+class Tap(NamedTuple):
+    """A linear whose inputs are looked at, and what reads the residual stream that it adds to, where that is
+    asked for.
+    """
+
+    linear: Linear
+    stream: str | None
+
+
+class Seen(NamedTuple):
+    """The linear's inputs ``[tokens, in]``, and the residual stream ``[tokens, hidden]``."""
+
+    rows: Tensor
+    stream: Tensor | None
 
 
 def collect(
@@ -72,28 +98,34 @@ def _collect(
     device = next(current.module.parameters()).device
     statistics = [_statistics_of(group, wanted, device) for group in groups]
     paired = any(statistic.paired for tap in statistics for statistic in tap.values())
+    both = zip(groups, statistics, strict=True)
+    taps = [Tap(group[0], _stream(anatomy, group[0], asked)) for group, asked in both]
     # By group, of each time that the block is applied.
-    waiting: list[deque[Tensor]] = [deque() for _ in groups]
+    waiting: list[deque[Seen]] = [deque() for _ in groups]
     reads = () if anatomy.cross is None else (anatomy.cross.k, anatomy.cross.v)
     calls = anatomy.repeats
 
-    def update(index: int, rows: Tensor, original_rows: Tensor | None = None) -> None:
-        rows, original_rows = _finite(rows, original_rows)
+    def update(index: int, now: Seen, before: Seen | None = None) -> None:
+        original, missing = None if before is None else before.rows, None
+        if before is not None and before.stream is not None and now.stream is not None:
+            missing = before.stream.to(torch.float32) - now.stream
+        rows, original, missing = _finite(now.rows, original, missing)
         for statistic in statistics[index].values():
-            statistic.update(rows, original_rows)
-        tick(rows.numel() * rows.shape[1])
+            of_stream = isinstance(statistic, ResidualCrossGramOfFirstHalf)
+            statistic.update(rows, missing if of_stream else original)
+        tick(rows.numel() * (rows.shape[1] + (0 if missing is None else missing.shape[1])))
 
     references = original.batches if paired and original is not None else None
     for part, reference in _micro_batches(current.batches, references, parts):
         compared = reference is not None and original is not None
-        see = (lambda i, rows: waiting[i].append(rows)) if compared else update
+        see = (lambda i, seen: waiting[i].append(seen)) if compared else update
         with forwards_tick(current.linears.values(), tick):
-            _tapped(current, groups, part, see, reads, calls)
+            _tapped(current, taps, part, see, reads, calls)
         if reference is not None and original is not None:
             with routed_alike(current.module, original.module):
-                take = lambda i, rows: update(i, waiting[i].popleft(), rows)  # noqa: E731
-                _tapped(original, groups, reference, take, reads, calls)
-    values = [{name: statistic.value() for name, statistic in tap.items()} for tap in statistics]
+                take = lambda i, seen: update(i, waiting[i].popleft(), seen)  # noqa: E731
+                _tapped(original, taps, reference, take, reads, calls)
+    values = [{name: statistic.value() for name, statistic in found.items()} for found in statistics]
     return {linear.name: values[i] for i, group in enumerate(groups) for linear in group}
 
 
@@ -116,41 +148,55 @@ def _micro_batches(
         yield from zip(*(side.split(parts) for side in same_mask(batch, reference)), strict=True)
 
 
-def _finite(rows: Tensor, original: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Without the rows that hold NaN or infinity on either side: a sample may break inside the block."""
-    sums = [float(side.sum()) for side in (rows, original) if side is not None]
-    if all(map(math.isfinite, sums)):
-        return rows, original
-    keep = torch.isfinite(rows).all(1)
-    if original is not None:
-        keep &= torch.isfinite(original).all(1)
-        original = original[keep]
-    return rows[keep], original
+def _finite(
+    rows: Tensor, original: Tensor | None, missing: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Without the rows that hold NaN or infinity in one of them: a sample may break inside the block."""
+    sides = [side for side in (rows, original, missing) if side is not None]
+    if all(math.isfinite(float(side.sum())) for side in sides):
+        return rows, original, missing
+    keep = torch.stack([torch.isfinite(side).all(1) for side in sides]).all(0)
+    first, second = (None if side is None else side[keep] for side in (original, missing))
+    return rows[keep], first, second
+
+
+def _stream(anatomy: BlockAnatomy, linear: Linear, asked: Mapping[str, Statistic]) -> str | None:
+    """The module that reads the residual stream which ``linear`` adds to, where one of its statistics is of
+    that.
+    """
+    wanted = any(isinstance(statistic, ResidualCrossGramOfFirstHalf) for statistic in asked.values())
+    return anatomy.stream_reader(linear) if wanted else None
 
 
 def _tapped(
     side: Side,
-    groups: Sequence[Sequence[Linear]],
+    taps: Sequence[Tap],
     batch: Batch,
-    see: Callable[[int, Tensor], None],
+    see: Callable[[int, Seen], None],
     reads: Sequence[Linear],
     calls: int,
 ) -> None:
-    """Run ``batch`` through the block and show ``see`` the input rows ``[tokens, in]`` of each group, each
-    time of the ``calls`` that it is applied; those in ``reads`` read an encoder's states.
+    """Run ``batch`` through the block and show ``see`` what each of the ``taps`` is for, each time of the
+    ``calls`` that it is applied; those in ``reads`` read an encoder's states.
     """
+    streams: dict[str, Tensor] = {}
 
-    def tap(index: int, module: nn.Module, mask: Tensor | None) -> Callable[[Tensor], None]:
-        def show(inputs: Tensor) -> None:
-            rows = inputs.reshape(-1, inputs.shape[-1])
-            see(index, rows if mask is None else rows[rows_of(module, mask)])
+    def rows_of_real(module: nn.Module, mask: Tensor | None, inputs: Tensor) -> Tensor:
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        return rows if mask is None else rows[rows_of(module, mask)]
 
-        return show
+    def remember(reader: str, inputs: Tensor) -> None:
+        streams[reader] = rows_of_real(side.module, batch.mask, inputs)
+
+    def show(index: int, module: nn.Module, mask: Tensor | None, inputs: Tensor) -> None:
+        see(index, Seen(rows_of_real(module, mask, inputs), streams.get(taps[index].stream or "")))
 
     watched: list[Watched] = []
-    for index, group in enumerate(groups):
-        module, mask = side.linears[group[0].name], batch.memory_mask if group[0] in reads else batch.mask
-        watched.append((module, tap(index, module, mask)))
+    for index, tap in enumerate(taps):
+        if tap.stream is not None:
+            watched.append((side.named(tap.stream), partial(remember, tap.stream)))
+        module, mask = side.named(tap.linear.name), batch.memory_mask if tap.linear in reads else batch.mask
+        watched.append((module, partial(show, index, module, mask)))
     watch_inputs(lambda: run_block(side.module, batch), watched, stop=True, calls=calls)
 
 

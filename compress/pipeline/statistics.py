@@ -1,7 +1,8 @@
 """What passes may ask of the calibration activations, by name; each is computed once for all passes that ask.
 
 A statistic sees the inputs of a linear as rows ``[tokens, in]`` and keeps a fixed amount of memory. One that
-is ``paired`` also sees the rows that the original model has at the same place.
+is ``paired`` also sees the rows that the original model has at the same place, or what the residual stream
+lacks there.
 """
 
 from collections.abc import Callable, Iterator
@@ -171,11 +172,14 @@ class CrossGramOfFirstHalf:
 
     def update(self, rows: Tensor, original: Tensor | None) -> None:
         assert original is not None
+        self.add(rows, original.to(torch.float32) - rows)
+
+    def add(self, rows: Tensor, error: Tensor) -> None:
+        """``error [tokens, channels]`` beside the ``rows [tokens, in]``."""
         half = (len(rows) + 1) // 2
         part = slice(half, None) if self.SECOND else slice(half)
-        rows = rows[part].to(torch.float32)
-        self.total.addmm_((original[part].to(torch.float32) - rows).T, rows)
-        self.count += rows.shape[0]
+        self.total.addmm_(error[part].T, rows[part].to(torch.float32))
+        self.count += len(rows[part])
 
     def value(self) -> Tensor:
         return self.total.div_(max(self.count, 1))
@@ -183,6 +187,28 @@ class CrossGramOfFirstHalf:
 
 class CrossGramOfSecondHalf(CrossGramOfFirstHalf):
     """``cross_gram_of_second_half``: as ``cross_gram_of_first_half``, of the other half."""
+
+    SECOND = True
+
+
+class ResidualCrossGramOfFirstHalf(CrossGramOfFirstHalf):
+    """``residual_cross_gram_of_first_half``: mean over tokens of ``(r̃ − r) xᵀ``, ``[hidden, in]`` float32,
+    where ``x`` are the inputs of a linear that adds to the residual stream, ``r`` what it adds to and ``r̃``
+    what that is in the original model. Halves as in ``cross_gram_of_first_half``."""
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        super().__init__(0, device)
+
+    def update(self, rows: Tensor, original: Tensor | None) -> None:
+        """``original [tokens, hidden]`` is ``r̃ − r``."""
+        assert original is not None
+        if not len(self.total):
+            self.total = self.total.new_zeros(original.shape[1], rows.shape[1])
+        self.add(rows, original)
+
+
+class ResidualCrossGramOfSecondHalf(ResidualCrossGramOfFirstHalf):
+    """``residual_cross_gram_of_second_half``: as ``residual_cross_gram_of_first_half``, of the other half."""
 
     SECOND = True
 
@@ -197,6 +223,8 @@ STATISTICS: dict[str, Callable[[int, torch.device], Statistic]] = {
     "tokens": Tokens,
     "cross_gram_of_first_half": CrossGramOfFirstHalf,
     "cross_gram_of_second_half": CrossGramOfSecondHalf,
+    "residual_cross_gram_of_first_half": ResidualCrossGramOfFirstHalf,
+    "residual_cross_gram_of_second_half": ResidualCrossGramOfSecondHalf,
 }
 
 

@@ -199,19 +199,24 @@ class Sweep:
             self.progress.note(few)
 
     def _collect(self, block: Block, wanted: Mapping[str, tuple[str, ...]]) -> Statistics:
-        current = Side(block.module, block.linears, block.batches)
+        readers = {block.anatomy.stream_reader(one) for one in block.anatomy.linears() if one.name in wanted}
+        norms = {norm.name: block.local(norm.name) for norm in block.anatomy.norms() if norm.name in readers}
+
+        def found(module: nn.Module, names: Mapping[str, str]) -> dict[str, nn.Module]:
+            return {name: module.get_submodule(path) for name, path in names.items()}
+
+        current = Side(block.module, block.linears, block.batches, found(block.module, norms))
         original = None
         if block.original is not None:
-            local = {name: block.local(name) for name in block.linears}
-            linears = {name: block.original.get_submodule(path) for name, path in local.items()}
-            original = Side(block.original, linears, block.references)
+            linears = found(block.original, {name: block.local(name) for name in block.linears})
+            original = Side(block.original, linears, block.references, found(block.original, norms))
         if block.anatomy.experts is not None:
             inside = {one.name for mlp in block.anatomy.mlps() for one in (*mlp.projections, mlp.down)}
             wanted = {name: (*needs, "tokens") if name in inside else needs for name, needs in wanted.items()}
         with self._computes():
-            found = collect(current, original, block.anatomy, wanted, self.smaller, self.tick)
-        block.tokens |= {name: int(one["tokens"]) for name, one in found.items() if "tokens" in one}
-        return found
+            values = collect(current, original, block.anatomy, wanted, self.smaller, self.tick)
+        block.tokens |= {name: int(one["tokens"]) for name, one in values.items() if "tokens" in one}
+        return values
 
     def _computes(self) -> AbstractContextManager[object]:
         """What calibration text goes through a block in; probes go in float32."""

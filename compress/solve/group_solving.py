@@ -21,6 +21,11 @@ C_Bᵀ``, in which chance has no part, over that of ``C G⁻¹ Cᵀ``. On SmolLM
 0.40 where the whole correction leaves more than 0.44 and none 0.51; at eight bits, where almost all is
 chance, none is best.
 
+A layer that adds to the residual stream also makes up for what that lacks by then: with ``r̃`` and ``r`` the
+stream before it in the original model and in the compressed one, wanted is ``E‖r̃ + W x̃ − r − Q x‖²`` least,
+which is ``W* = W + (W C + D) G⁻¹`` with ``D = E[(r̃ − r) xᵀ]``; each row of D is shrunk to what two halves
+agree on.
+
 Which layers of a block have their inputs collected in one run of the calibration text through it.
 
 A pass that looks at the inputs of each group of layers once those before it are done runs the text again for
@@ -47,6 +52,9 @@ from .paced import paced
 Inputs = Mapping[str, Tensor]
 # The statistics of C.
 HALVES = ("cross_gram_of_first_half", "cross_gram_of_second_half")
+# Those of D.
+RESIDUAL_HALVES = ("residual_cross_gram_of_first_half", "residual_cross_gram_of_second_half")
+_ADD_TO_STREAM = ("o", "down", "out")  # roles
 DAMPING = 0.01  # fraction of the mean Gram diagonal that is added before factoring
 Group = Sequence[Linear]
 
@@ -65,7 +73,7 @@ class GroupSolving(BlockPass):
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """What a group of layers is solved from."""
+        """What each group of layers is solved from."""
         return ("gram", *HALVES) if self.correction else ("gram",)
 
     @property
@@ -91,8 +99,13 @@ class GroupSolving(BlockPass):
 
     def statistics_bytes(self, layers: Sequence[Linear]) -> int:
         """Of the statistics of one group, where they are collected here."""
-        wide = layers[0].in_features
-        return sum(STATISTIC_BYTES[name](wide) for name in self.statistics) if self.collects_again else 0
+        wide, of_stream = layers[0].in_features, 2 * float_bytes(layers[0]) * self.corrects_stream(layers)
+        asked = sum(STATISTIC_BYTES[name](wide) for name in self.statistics)
+        return asked + of_stream if self.collects_again else 0
+
+    def corrects_stream(self, layers: Sequence[Linear]) -> bool:
+        """Whether ``layers`` may make up for what the residual stream lacks."""
+        return self.correction > 0 and layers[0].role in _ADD_TO_STREAM
 
     def collected_bytes(self, block: BlockAnatomy) -> int:
         if not self.collects_again or block.experts is None:
@@ -103,7 +116,10 @@ class GroupSolving(BlockPass):
     def apply(self, block: Block) -> None:
         for groups in collecting_runs(block.anatomy, self.selects, self.statistics_bytes):
             layers = [linear for group in groups for linear in group]
-            collected = block.collect(layers, self.statistics) if self.collects_again else block.statistics
+            wanted = self.statistics
+            if self.correction and block.anatomy.stream_reader(layers[0]):
+                wanted += RESIDUAL_HALVES
+            collected = block.collect(layers, wanted) if self.collects_again else block.statistics
             for group in groups:
                 self.solve_group(block, group, collected[group[0].name])
 
@@ -120,24 +136,35 @@ def corrected(
     strength: float = 1.0,
     tick: Tick = unseen,
 ) -> Tensor:
-    """``W + strength · W S C H⁻¹`` ``[out, in]`` for ``weight [out, in]``.
+    """``W + strength · (W S C + R D) H⁻¹`` ``[out, in]`` for ``weight [out, in]``.
 
-    ``inputs`` has the :data:`HALVES` of C, by which the diagonal S shrinks. ``factor`` is of H, the damped
-    Gram with its channels in ``order [in]``: the damping holds the result to ``weight`` where the inputs tell
+    ``inputs`` has the :data:`HALVES` of C, by which the diagonal S shrinks, and for layers that add to the
+    residual stream the :data:`RESIDUAL_HALVES` of D, by which R shrinks. ``factor`` is of H, the damped Gram
+    with its channels in ``order [in]``: the damping holds the result to ``weight`` where the inputs tell
     little. ``tick`` receives the multiply-adds that are done.
     """
     reverse = order.flip(0)
-    halves = []
-    for name in HALVES:
-        with paced(tick, len(order) ** 3):
-            halves.append(inputs[name][:, reverse] @ factor.lower.T)
-    first, second = halves
-    whole = (first + second) / 2
-    agreed, explained = (first * second).sum(1), whole.square().sum(1)
-    kept = (agreed / explained.clamp(min=torch.finfo(torch.float32).tiny)).clamp(0, 1)
+
+    def agreed(names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The mean of two halves in the basis of the factor, and the part of each row that they agree on."""
+        halves = []
+        for name in names:
+            with paced(tick, inputs[name].numel() * len(order)):
+                halves.append(inputs[name][:, reverse] @ factor.lower.T)
+        first, second = halves
+        whole = (first + second) / 2
+        common, explained = (first * second).sum(1), whole.square().sum(1)
+        return whole, (common / explained.clamp(min=torch.finfo(torch.float32).tiny)).clamp(0, 1)
+
+    whole, kept = agreed(HALVES)
     result = weight.clone()
     with paced(tick, 2 * weight.numel() * len(order)):
-        result[:, reverse] += strength * ((weight * kept) @ whole @ factor.lower)
+        change = (weight * kept) @ whole
+        del whole
+        if RESIDUAL_HALVES[0] in inputs:
+            missing, kept = agreed(RESIDUAL_HALVES)
+            change += missing.mul_(kept[:, None])
+        result[:, reverse] += strength * (change @ factor.lower)
     return result
 
 

@@ -18,7 +18,7 @@ from edgepress.compress.pipeline.block_pass import BlockPass
 from edgepress.compress.pipeline.journal import Journal
 from edgepress.compress.pipeline.statistics import STATISTICS, Gram
 from edgepress.compress.pipeline.sweep import Sweep
-from edgepress.compress.solve.group_solving import HALVES
+from edgepress.compress.solve.group_solving import HALVES, RESIDUAL_HALVES
 from edgepress.compress.text.calibration import calibration_from
 from edgepress.errors import RecipeError
 from edgepress.files.hashed_tree import hash_tree
@@ -45,7 +45,26 @@ class Watch(BlockPass):
         return [linear for linear in block.anatomy.linears() if self.selects(linear)]
 
 
-def inputs_of(model: Path, names: list[str], ids: torch.Tensor, before: Callable[[Any], None]) -> Any:
+class WatchStream(Watch):
+    """The same of what the residual stream lacks."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    reads_batches: ClassVar[bool] = True
+
+    def apply(self, block: Block) -> None:
+        for linear in block.anatomy.linears():
+            if block.anatomy.stream_reader(linear):
+                found = block.collect([linear], RESIDUAL_HALVES)[linear.name]
+                SEEN[linear.name] = sum(found.values()) / 2  # type: ignore[assignment]
+
+
+def inputs_of(
+    model: Path,
+    names: list[str],
+    ids: torch.Tensor,
+    before: Callable[[Any], None],
+    mask: torch.Tensor | None = None,
+) -> Any:
     module = load_model(model)
     before(module)
     rows: dict[str, torch.Tensor] = {}
@@ -54,7 +73,7 @@ def inputs_of(model: Path, names: list[str], ids: torch.Tensor, before: Callable
             lambda _, args, name=name: rows.__setitem__(name, args[0].flatten(0, 1))
         )
     with torch.no_grad():
-        module(ids)
+        module(ids, attention_mask=mask)
     return rows
 
 
@@ -86,6 +105,58 @@ def test_cross_grams_are_those_of_the_two_whole_models(
         expected = (original[name] - current[name]).T @ current[name] / current[name].shape[0]
         assert torch.allclose(SEEN[name], expected, atol=1e-4), name
     assert all(bool((SEEN[linear.name] == 0).all()) for linear in blocks[0].linears())
+
+
+@pytest.mark.parametrize(
+    ("kind", "readers"),
+    [
+        ("decoder", {"o": "input_layernorm", "down": "post_attention_layernorm"}),
+        ("encoder", {"o": "attention.self.query", "down": "intermediate.dense"}),
+    ],
+)
+def test_what_the_residual_stream_lacks_is_that_of_the_two_whole_models(
+    kind: str,
+    readers: dict[str, str],
+    pico_llama: Path,
+    make_encoder: Callable[..., Path],
+    pico_text: Path,
+    tmp_path: Path,
+) -> None:
+    model = pico_llama if kind == "decoder" else make_encoder(tmp_path / "m", "bert")
+    source = WeightSource.open(model)
+    calibration: Any = calibration_from(
+        str(pico_text), Tokenizer.open(model), kind=kind, batch_size=8, samples=8, length=32
+    )
+    rounding = Rtn(scheme="W2A16-g16")
+    steps: Any = [[("rtn", rounding)], [("watch", WatchStream())]]
+    SEEN.clear()
+    journal = Journal.open(tmp_path / "work", "key")
+    schemes = {"every linear": rounding.scheme}
+    Sweep(source, steps, schemes, calibration, torch.device("cpu"), journal, Silent()).run()
+    first, block = source.anatomy.blocks[:2]
+    adding = {linear.role: linear.name for linear in block.linears() if linear.role in readers}
+    streams = {role: f"{block.prefix}.{reader}" for role, reader in readers.items()}
+
+    def quantize_both(module: Any) -> None:
+        for linear in (*first.linears(), *block.linears()):
+            weight = module.get_submodule(linear.name).weight
+            weight.copy_(quantize(source.dense(linear.name), rounding.scheme).dequantize())
+
+    (batch,) = calibration.batches
+    names = [*adding.values(), *streams.values()]
+    real = slice(None) if batch.attention_mask is None else batch.attention_mask.bool().flatten()
+    original, current = (
+        {
+            name: rows[real]
+            for name, rows in inputs_of(model, names, batch.input_ids, before, batch.attention_mask).items()
+        }
+        for before in (lambda _: None, quantize_both)
+    )
+    assert adding.keys() == readers.keys()
+    for role, name in adding.items():
+        rows, missing = current[name], original[streams[role]] - current[streams[role]]
+        assert float(missing.abs().max()) > 0.01
+        assert torch.allclose(SEEN[name], missing.T @ rows / len(rows), atol=1e-4), name
 
 
 def test_statistics_go_when_they_are_forgotten(

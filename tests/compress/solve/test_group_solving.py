@@ -8,7 +8,7 @@ from edgepress.compress.numbers.grid import fit_grid, round_to_grid
 from edgepress.compress.numbers.scheme import Scheme
 from edgepress.compress.solve.column_recursion import quantize_in_order
 from edgepress.compress.solve.damped_cholesky import InverseFactor, factorize
-from edgepress.compress.solve.group_solving import HALVES, corrected
+from edgepress.compress.solve.group_solving import HALVES, RESIDUAL_HALVES, corrected
 from torch import Tensor
 
 DAMPING = 0.01
@@ -38,6 +38,13 @@ class Problem:
             HALVES[0]: error[:half].T @ self.current[:half] / half,
             HALVES[1]: error[half:].T @ self.current[half:] / half,
         }
+        self.missing = (chance * torch.randn(rows, 16, generator=generator)) + (
+            (1 - chance) * self.current @ torch.randn(48, 16, generator=generator) / 7
+        )
+        self.stream = {
+            RESIDUAL_HALVES[0]: self.missing[:half].T @ self.current[:half] / half,
+            RESIDUAL_HALVES[1]: self.missing[half:].T @ self.current[half:] / half,
+        }
         self.gram, self.cross = self.inputs["gram"], error.T @ self.current / rows
         self.order = torch.sort(self.gram.diagonal(), descending=True, stable=True).indices
         factor = factorize(self.gram, DAMPING, self.order)
@@ -57,12 +64,13 @@ class Problem:
         hessian = self.gram + DAMPING * self.gram.diagonal().mean() * torch.eye(48)
         return torch.linalg.inv(hessian.double())
 
-    def unshrunk(self) -> Tensor:
-        """Ridge regression on the data: all that the tokens seem to tell."""
+    def unshrunk(self, missing: Tensor | float = 0.0) -> Tensor:
+        """Ridge regression on the data: all that the tokens seem to tell, of the residual stream too."""
         rows, ridge = len(self.current), DAMPING * float(self.gram.diagonal().mean())
         inputs = torch.cat([self.current, (rows * ridge) ** 0.5 * torch.eye(48)]).double()
-        outputs = torch.cat([self.original, (rows * ridge) ** 0.5 * torch.eye(48)]).double()
-        found: Tensor = torch.linalg.lstsq(inputs, outputs @ self.weight.double().T).solution.T
+        wanted = self.original @ self.weight.T + missing
+        outputs = torch.cat([wanted, (rows * ridge) ** 0.5 * self.weight.T]).double()
+        found: Tensor = torch.linalg.lstsq(inputs, outputs).solution.T
         return found.float()
 
 
@@ -77,6 +85,22 @@ def test_is_the_least_squares_of_what_two_halves_agree_on(chance: float) -> None
     assert torch.allclose(problem.target().double(), expected, atol=1e-3)
     problem.inputs |= dict.fromkeys(HALVES, problem.cross)  # halves that agree on everything
     assert torch.allclose(problem.target(), problem.unshrunk(), atol=2e-3)
+
+
+@pytest.mark.parametrize("chance", [1.0, 0.5, 0.0])
+def test_what_the_residual_stream_lacks_is_made_up_for(chance: float) -> None:
+    """``Q x`` is to be ``W x̃`` and what is missing: of that, each output as far as two halves agree."""
+    problem = Problem(3, chance=chance)
+    alone = problem.target()
+    problem.inputs |= problem.stream
+    inverse, (first, second) = problem.inverse(), (one.double() for one in problem.stream.values())
+    whole = (first + second) / 2
+    agreed, explained = (first @ inverse @ second.T).diagonal(), (whole @ inverse @ whole.T).diagonal()
+    expected = alone.double() + (agreed / explained).clamp(0, 1)[:, None] * (whole @ inverse)
+    assert torch.allclose(problem.target().double(), expected, atol=1e-3)
+    problem.inputs |= dict.fromkeys(HALVES, problem.cross)
+    problem.inputs |= dict.fromkeys(RESIDUAL_HALVES, whole.float())  # halves that agree on everything
+    assert torch.allclose(problem.target(), problem.unshrunk(problem.missing), atol=2e-3)
 
 
 def test_chance_is_left_and_what_is_systematic_is_made_up_for() -> None:

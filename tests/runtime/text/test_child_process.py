@@ -29,6 +29,8 @@ def answer(asked):
         os._exit(7)
     if what == "raise":
         raise LookupError("what it never heard of")
+    if what == "import":
+        raise ImportError("lib.so: failed to map segment from shared object: Cannot allocate memory")
     if what == "loop":
         while True: pass
     if what == "allocate":
@@ -78,6 +80,18 @@ def test_an_end_where_the_machine_s_limit_is_the_lower_one_is_a_shortage(
     monkeypatch.setattr(child_process, "address_space_limit", lambda: LIMITS.memory)
     with pytest.raises(RefusedByPolicy):
         child.ask({"do": ending}, LIMITS)
+
+
+def test_a_library_that_its_limit_did_not_let_load_is_refused(
+    child: ChildProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is a failure, which says what it is, where the machine's limit is the lower one."""
+    monkeypatch.setattr(child_process, "address_space_limit", lambda: LIMITS.memory)
+    with pytest.raises(RefusedByPolicy, match="more than 1024 MB"):
+        child.ask({"do": "import"}, LIMITS)
+    monkeypatch.setattr(child_process, "address_space_limit", lambda: LIMITS.memory - 1)
+    with pytest.raises(ChildFailed, match="Cannot allocate memory"):
+        child.ask({"do": "import"}, LIMITS)
 
 
 def test_an_endless_loop_is_stopped(child: ChildProcess) -> None:
