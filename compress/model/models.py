@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, MissingDependency, RefusedByPolicy
-from ...files.storage import cache_directory, sha256_file, sha256_json
+from ...files.storage import cache_directory, read_json, sha256_file, sha256_json
 from ...terminal.progress import Progress, Silent
 from .anatomy import Anatomy, Check
 from .block_anatomy import Attention, BlockAnatomy, Linear, Mlp, Norm
@@ -136,7 +136,8 @@ def _from_file(path: Path, progress: Progress, check: Check | None) -> ResolvedM
     )
     target = dequantized(sha256_file(path))
     materialise(path, target, check=check, progress=progress)
-    described = f"{path.stem}, dequantized from {header.storage}"
+    kept = "quantization_config" in read_json(target / "config.json")
+    described = f"{path.stem}, {'codes of' if kept else 'dequantized from'} {header.storage}"
     return ResolvedModel(target, path.stem, described, _stated(header, path), rounded=header.described)
 
 

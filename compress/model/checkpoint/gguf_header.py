@@ -9,12 +9,13 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ....errors import CheckpointError, require
 from ....files.storage import open_regular
+from ..gguf.few_bits import EARLIER_Q2_0, KINDS
+from ..gguf.stored_tensor import StoredTensor
 from .gguf_settings.positions import GgufPositions, positions_of
 from .gguf_settings.sizes import GgufCursor, check_sizes
 
@@ -40,7 +41,8 @@ class GgufHeader:
     size of its settings, of which the tokenizer is the most, the licence that it names, and how its
     byte-level BPE cuts text into ``words``, by llama.cpp's name (None for another kind of tokenizer).
     ``settings`` are its architecture's own; ``in_blocks``: the number of weights in blocks by type; ``names``
-    those of its tensors, each with its number of weights; ``special`` the ids of special tokens.
+    those of its tensors, each with its number of weights, and ``tensors`` where they lie; ``special`` the ids
+    of special tokens.
     """
 
     architecture: str
@@ -53,6 +55,7 @@ class GgufHeader:
     in_blocks: Counter[str] = field(default_factory=Counter)
     names: Mapping[str, int] = field(default_factory=dict)
     special: Mapping[str, object] = field(default_factory=dict)
+    tensors: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     @property
     def storage(self) -> str:
@@ -97,24 +100,34 @@ def _header(cursor: GgufCursor, size: int) -> GgufHeader:
         raise cursor.refusal("it has no general.architecture")
     if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
         raise cursor.refusal(f"its alignment is {alignment!r}, not a power of two")
-    found = _tensors(cursor, tensors)
-    check_sizes(cursor, _own(settings, architecture), architecture, found.dimensions, tensors)
+    records = _records(cursor, tensors)
+    dimensions = {size for tensor in records.values() for size in tensor.dims}
+    check_sizes(cursor, _own(settings, architecture), architecture, dimensions, tensors)
     # The data begins at the next aligned byte after the records.
-    room = cursor.left - (cursor.left - size) % alignment
-    if not found.weights or found.end > room:
-        raise cursor.refusal(f"its tensors need {found.end} bytes of data, {max(room, 0)} are there")
+    begin = size - cursor.left + (cursor.left - size) % alignment
+    records = _placed(cursor, records, max(size - begin, 0))
+    found = {
+        name.decode("utf-8", "replace"): replace(tensor, start=begin + tensor.start)
+        for name, tensor in records.items()
+    }
+    counts = {name: tensor.count for name, tensor in records.items()}
+    weights, in_blocks = Counter[str](), Counter[str]()
+    for name, tensor in found.items():
+        weights[tensor.kind] += tensor.count
+        in_blocks[tensor.kind] += tensor.count * ("blk." in name)
     licence, words = settings.get("general.license"), settings.get("tokenizer.ggml.pre", "default")
     return GgufHeader(
         architecture,
-        found.weights,
+        weights,
         settings_bytes,
         licence if isinstance(licence, str) else None,
         str(words) if settings.get("tokenizer.ggml.model") == "gpt2" else None,
-        positions_of(architecture, _own(settings, architecture), found.names),
+        positions_of(architecture, _own(settings, architecture), counts),
         _own(settings, architecture),
-        found.in_blocks,
-        {name.decode("utf-8", "replace"): size for name, size in found.names.items()},
+        in_blocks,
+        {name: tensor.count for name, tensor in found.items()},
         _own(settings, "tokenizer.ggml"),
+        found,
     )
 
 
@@ -154,52 +167,49 @@ def _value(cursor: GgufCursor, kind: int, name: str, depth: int = 0) -> object:
     return None
 
 
-@dataclass
-class _Tensors:
-    """The records: weights by storage type, in all and in blocks, every dimension that occurs, sizes by name,
-    and where the last tensor ends in the data.
-    """
-
-    weights: Counter[str] = field(default_factory=Counter)
-    in_blocks: Counter[str] = field(default_factory=Counter)
-    dimensions: set[int] = field(default_factory=set)
-    names: dict[bytes, int] = field(default_factory=dict)
-    end: int = 0
-
-
-def _tensors(cursor: GgufCursor, count: int) -> _Tensors:
+def _records(cursor: GgufCursor, count: int) -> dict[bytes, StoredTensor]:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    known = {kind.value: (kind.name, *GGML_QUANT_SIZES[kind]) for kind in GGMLQuantizationType}
-    found, extents = _Tensors(), list[tuple[int, int, bytes]]()
+    known: dict[int, tuple[str, int, int]] = {
+        kind.value: (kind.name, *GGML_QUANT_SIZES[kind]) for kind in GGMLQuantizationType
+    }
+    known |= {number: (kind, block, width) for kind, (number, block, width) in KINDS.items()}
+    found: dict[bytes, StoredTensor] = {}
     for _ in range(count):
         name = cursor.string(MAX_NAME_BYTES, "a tensor name")
-        dims = [
+        dims = tuple(
             int(cursor.unpack("Q", f"the shape of {name!a}"))
             for _ in range(cursor.count("I", MAX_RANK, f"the rank of {name!a}"))
-        ]
+        )
         kind = int(cursor.unpack("I", f"the type of {name!a}"))
         start = int(cursor.unpack("Q", f"the offset of {name!a}"))
-        if name in found.names or kind not in known:
+        if name in found or kind not in known:
             raise cursor.refusal(f"tensor {name!a} occurs twice or has the unknown type {kind}")
-        label, block, width = known[kind]
-        if not dims or not all(dims) or dims[0] % block:
-            raise cursor.refusal(
-                f"tensor {name!a} has the shape {dims}, whose rows are not whole blocks of {block}"
-            )
-        found.names[name] = size = prod(dims)
-        found.weights[label] += size
-        found.in_blocks[label] += size * (b"blk." in name)
-        found.dimensions.update(dims)
-        extents.append((start, start + size // block * width, name))
-    found.end = _end(cursor, extents)
+        found[name] = one = StoredTensor(dims, *known[kind], start)
+        if not dims or not all(dims) or dims[0] % one.block:
+            shape = f"the shape {list(dims)}, whose rows are not whole blocks of {one.block}"
+            raise cursor.refusal(f"tensor {name!a} has {shape}")
     return found
 
 
-def _end(cursor: GgufCursor, extents: list[tuple[int, int, bytes]]) -> int:
+def _placed(cursor: GgufCursor, records: dict[bytes, StoredTensor], room: int) -> dict[bytes, StoredTensor]:
+    """``records`` where all lie apart in ``room`` bytes; if not, those of Q2_0 with blocks of before."""
+    refusal = _misplaced(records, room)
+    if refusal is None:
+        return records
+    block, width = EARLIER_Q2_0
+    q2_0 = {name: one for name, one in records.items() if one.kind == "Q2_0"}
+    earlier = records | {name: replace(one, block=block, width=width) for name, one in q2_0.items()}
+    if any(one.dims[0] % block for one in q2_0.values()) or _misplaced(earlier, room) is not None:
+        raise cursor.refusal(refusal)
+    return earlier
+
+
+def _misplaced(records: Mapping[bytes, StoredTensor], room: int) -> str | None:
+    """What is wrong with the places of tensors in ``room`` bytes."""
     end = 0
-    for start, stop, name in sorted(extents):
-        if start < end:
-            raise cursor.refusal(f"tensor {name!a} overlaps the one before it")
-        end = stop
-    return end
+    for name, one in sorted(records.items(), key=lambda record: (record[1].start, record[1].size, record[0])):
+        if one.start < end:
+            return f"tensor {name!a} overlaps the one before it"
+        end = one.start + one.size
+    return None if records and end <= room else f"its tensors need {end} bytes of data, {room} are there"

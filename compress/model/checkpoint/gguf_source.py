@@ -1,5 +1,5 @@
 """A GGUF file as a plain model directory: its weights are dequantized a block at a time and saved as fp32
-safetensors.
+safetensors, linears of −1, 0 and 1 times a scale (:mod:`..gguf.few_bits`) as codes.
 
 The directory is what everything else reads, so nothing further on knows about GGUF. It is staged and
 renamed whole.
@@ -7,7 +7,7 @@ renamed whole.
 
 import io
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +22,13 @@ from ....files.disk import disk_full_is_typed, require_disk
 from ....files.staging import Staging
 from ....files.third_party_errors import third_party_errors_are_typed
 from ....terminal.progress import Progress, ProgressTask, Silent
+from ...numbers.scheme import Scheme
 from ..anatomy import Anatomy, Check, Shapes
 from ..family import anatomy_of, expert_names, stored_transposed
 from ..gguf.configs import ConfigRow, config_of
 from ..gguf.entry import IN_TWO, in_two, plain_settings, stored_shapes
 from ..gguf.features import architecture_of
+from ..gguf.few_bits import codes_of
 from ..gguf.kind_configs import COPIES, row_of
 from ..gguf.places import entries, one_by_one
 from ..gguf.tensors import GgufTensors
@@ -34,7 +36,9 @@ from .gguf_header import GgufHeader, read_gguf_header
 from .gguf_settings import factors, positions
 from .gguf_text.tokenizer import save_beside, save_tokenizer
 from .gguf_words import READ
+from .quantization_config import PACKED, forms, quantization_config
 from .shard_writer import ONE_FILE, join
+from .stored_tensors import stored
 from .tensor_check import refuse_non_finite
 from .tensor_names import stacked
 
@@ -110,24 +114,52 @@ def _write(
                     edit(config, whole)
                 blocks = [whole]
             with disk_full_is_typed(target), _reading(path, header.architecture):
-                _save(blocks, stage, task)
+                groups = {} if edit is not None else _groups(tensors, anatomy)
+                schemes = _save(blocks, groups, stage, task)
+                if schemes:
+                    kept = [linear.name for linear in anatomy.linears() if linear.name not in schemes]
+                    kept += [*anatomy.gates(), *([anatomy.head] if anatomy.head else [])]
+                    found = quantization_config(schemes, forms(schemes.values()), kept)
+                    model.config.quantization_config = found
                 model.config.save_pretrained(stage.result)
                 if not row.encodes:
                     model.generation_config.save_pretrained(stage.result)
             stage.publish()
 
 
-def _save(blocks: Iterable[dict[str, Tensor]], stage: Staging, task: ProgressTask) -> None:
-    """The tensors as safetensors, one file or shards, of which no more than a block is in memory."""
+def _groups(tensors: GgufTensors, anatomy: Anatomy) -> dict[str, int]:
+    """By linear that may be kept as codes, how many weights share a scale."""
+    groups, experts = tensors.groups(), set(anatomy.stacked_experts())
+    names = (linear.name for linear in anatomy.linears() if linear not in experts)
+    turned = tensors.transposed
+    return {name: groups[f"{name}.weight"] for name in names if f"{name}.weight" in groups and not turned}
+
+
+def _save(
+    blocks: Iterable[dict[str, Tensor]], groups: Mapping[str, int], stage: Staging, task: ProgressTask
+) -> dict[str, Scheme]:
+    """The tensors as safetensors, one file or shards, of which no more than a block is in memory; returns the
+    schemes of those linears, of ``groups``, that are codes.
+    """
     parts = stage.directory / "parts"
     parts.mkdir()
     written: list[Path] = []
+    schemes: dict[str, Scheme] = {}
     for block in blocks:
         refuse_non_finite(block)
+        saved = dict(block)
+        for full, tensor in block.items():
+            name = full.removesuffix(".weight")
+            codes = codes_of(tensor, groups[name]) if name in groups else None
+            if codes is not None:
+                del saved[full]
+                saved |= stored(name, codes, PACKED)
+                schemes[name] = codes.scheme
         written.append(parts / f"{len(written)}.safetensors")
-        save_file({name: tensor.contiguous() for name, tensor in block.items()}, written[-1])
+        save_file({name: tensor.contiguous() for name, tensor in saved.items()}, written[-1])
         task.advance(sum(tensor.numel() for tensor in block.values()), detail=next(iter(block)))
     join(written, stage.result)
+    return schemes
 
 
 def _described(path: Path, header: GgufHeader, row: ConfigRow) -> tuple[Any, dict[str, tuple[int, ...]]]:
@@ -177,8 +209,9 @@ def _tensors(
         ) from error
     joined = any(block.experts is not None and block.experts.stacked for block in anatomy.blocks)
     passed_over = [positions.DIVISORS] if header.positions.divisors else []
+    found = {name: tensor for name, tensor in header.tensors.items() if name not in passed_over}
     with third_party_errors_are_typed(lambda why: _unreadable(path, header.architecture, why)):
-        return GgufTensors.open(path, places, shapes, turned, passed_over, joined)
+        return GgufTensors.open(path, places, shapes, turned, found, joined)
 
 
 @contextmanager

@@ -1,16 +1,15 @@
 """The tensors of a GGUF file under a checkpoint's names, a block at a time: dequantized by the gguf package,
-their rows in the checkpoint's order.
+or as :mod:`.few_bits` says, their rows in the checkpoint's order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +19,9 @@ from torch import Tensor
 from ....errors import CheckpointError
 from ..anatomy import Shapes
 from .entry import Entry, Part
+from .few_bits import KINDS
+from .stored_tensor import StoredTensor
 
-# Bytes of a file that are dequantized at once: the package's own temporaries are several times as large.
-_TILE = 4 << 20
 # Bytes of gate, of up and of down of experts that are in memory at once, as floats.
 _EXPERTS = 256 << 20
 _WAY_OUT = "take the model's safetensors checkpoint"
@@ -50,7 +49,7 @@ class GgufTensors:
         entries: each tensor of the file, with those of the checkpoint that it is made of.
         shapes: of the checkpoint's tensors by name, linears ``[out, in]``.
         transposed: how names end of those that a checkpoint stores ``[in, out]``.
-        found: the file's tensors by name, as the gguf package reads them: mapped, not yet floats.
+        found: where the file's tensors lie, by name.
         joined: whether the checkpoint has one tensor of all experts of a block too.
     """
 
@@ -58,7 +57,7 @@ class GgufTensors:
     entries: Sequence[Entry]
     shapes: Shapes
     transposed: tuple[str, ...]
-    found: dict[str, Any]
+    found: Mapping[str, StoredTensor]
     joined: bool
 
     @classmethod
@@ -68,13 +67,10 @@ class GgufTensors:
         entries: Sequence[Entry],
         shapes: Shapes,
         transposed: tuple[str, ...],
-        passed_over: Sequence[str],
+        found: Mapping[str, StoredTensor],
         joined: bool,
     ) -> GgufTensors:
-        """Hold the file against the model; tensors that are ``passed_over`` are for the caller."""
-        from gguf import GGUFReader
-
-        found = {tensor.name: tensor for tensor in GGUFReader(path).tensors if tensor.name not in passed_over}
+        """Hold the file, or what was ``found`` there and is not for the caller, against the model."""
         opened = cls(path, entries, shapes, transposed, found, joined)
         for entry in entries:
             opened._check(entry)
@@ -89,7 +85,7 @@ class GgufTensors:
 
     def _check(self, entry: Entry) -> None:
         there, wanted = self.found.get(entry.name), self._shape(entry)
-        shape = None if there is None else tuple(int(size) for size in there.shape[::-1])
+        shape = None if there is None else there.shape
         if shape != wanted:
             raise CheckpointError(
                 f"{self.path} does not hold the model that it describes: {entry.name} is "
@@ -102,7 +98,7 @@ class GgufTensors:
         head, embedding = self.found.get(_HEAD), self.found.get(_EMBEDDING)
         if head is None or any(entry.name == _HEAD for entry in self.entries):
             return
-        if embedding is None or not np.array_equal(head.data, embedding.data):
+        if embedding is None or not np.array_equal(head.stored(self.path), embedding.stored(self.path)):
             raise CheckpointError(
                 f"{self.path} holds a head, and the head of the model that it describes is its embedding",
                 fix=_WAY_OUT,
@@ -117,6 +113,17 @@ class GgufTensors:
 
     def _rows(self, part: Part) -> int:
         return self.shapes[part.stored][0] if part.rows is None else len(part.rows)
+
+    def groups(self) -> dict[str, int]:
+        """By matrix of the checkpoint, of those that the file has in a type of :data:`.few_bits.KINDS` alone,
+        how many weights share a scale there.
+        """
+        sizes: dict[str, set[int]] = {}
+        for entry in self.entries:
+            there = self.found[entry.name]
+            for part in entry.parts:
+                sizes.setdefault(part.stored, set()).add(there.block if there.kind in KINDS else 0)
+        return {name: max(found) for name, found in sizes.items() if len(found) == 1 and max(found)}
 
     def blocks(self) -> Iterator[dict[str, Tensor]]:
         """The tensors in float32, those of a block together, experts of a large one some at a time, and each
@@ -150,7 +157,7 @@ class GgufTensors:
         rows: Counter[str] = Counter()
         for piece in group:
             part, shape = piece.part, self.shapes[piece.part.stored]
-            value = _floats(self.found[piece.entry.name], piece.index)
+            value = self.found[piece.entry.name].floats(self.path, piece.index)
             value = (value if piece.rows is None else value[slice(*piece.rows)]).reshape(piece.shape)
             rows[part.stored] += self._rows(part)
             stored = part.back(value)
@@ -178,16 +185,3 @@ def _block(entry: Entry) -> tuple[int, str]:
     """The place among the others: tables and norms around the blocks first, each by its name."""
     first, _, rest = entry.name.partition(".")
     return (int(rest.partition(".")[0]), "") if first == "blk" else (-1, entry.name.rpartition(".")[0])
-
-
-def _floats(tensor: Any, index: int | None) -> NDArray[np.float32]:
-    """All numbers of a tensor of the file, or of the one of this ``index`` in it, in a few rows at a time."""
-    from gguf.quants import dequantize
-
-    data = tensor.data if index is None else tensor.data[index]
-    stored = data.reshape(-1, data.shape[-1])
-    found = np.empty((len(stored), int(tensor.shape[0])), np.float32)
-    step = max(1, _TILE // max(1, stored[0].nbytes))
-    for start in range(0, len(stored), step):
-        found[start : start + step] = dequantize(stored[start : start + step], tensor.tensor_type)
-    return found
