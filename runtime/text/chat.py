@@ -19,38 +19,32 @@ SECONDS = 2.0
 Messages = Sequence[Mapping[str, Any]]
 
 
-def render_chats(
-    template: str,
-    conversations: Sequence[Messages],
-    *,
-    variables: Mapping[str, Any],
-    add_generation_prompt: bool = True,
-    seconds: float = SECONDS,
-) -> list[str]:
-    """The text of each conversation (a list of ``{"role", "content"}``), in one child process.
+class ChatTemplate:
+    """The Jinja source ``template``; ``variables`` are further names that it may use, such as ``bos_token``.
 
-    ``variables`` are further names the template may use, such as ``bos_token``; ``seconds`` bounds each
-    conversation.
+    Its child process starts with the first conversation and stays for the next. Threads take turns.
     """
-    if len(template.encode("utf-8", "replace")) > TEMPLATE_LIMIT:
-        raise RefusedByPolicy(f"the chat template is larger than {TEMPLATE_LIMIT >> 10} KB")
-    known = {**variables, "add_generation_prompt": add_generation_prompt}
-    # A character is up to 12 bytes of JSON.
-    limits = Limits(seconds, MEMORY_LIMIT, 12 * OUTPUT_LIMIT)
-    with ChildProcess("chat_worker.py", refused=_refused) as child:
-        return [
-            _text(
-                child,
-                {
-                    "template": template,
-                    "messages": [dict(message) for message in messages],
-                    "variables": known,
-                    "longest": OUTPUT_LIMIT,
-                },
-                limits,
-            )
-            for messages in conversations
-        ]
+
+    def __init__(self, template: str, variables: Mapping[str, Any]) -> None:
+        if len(template.encode("utf-8", "replace")) > TEMPLATE_LIMIT:
+            raise RefusedByPolicy(f"the chat template is larger than {TEMPLATE_LIMIT >> 10} KB")
+        self._template, self._variables = template, variables
+        self._child = ChildProcess("chat_worker.py", refused=_refused)
+
+    def render(
+        self,
+        conversations: Sequence[Messages],
+        *,
+        add_generation_prompt: bool = True,
+        seconds: float = SECONDS,
+    ) -> list[str]:
+        """The text of each conversation (a list of ``{"role", "content"}``); ``seconds`` bounds each."""
+        # A character is up to 12 bytes of JSON.
+        limits = Limits(seconds, MEMORY_LIMIT, 12 * OUTPUT_LIMIT)
+        known = {**self._variables, "add_generation_prompt": add_generation_prompt}
+        common = {"template": self._template, "variables": known, "longest": OUTPUT_LIMIT}
+        asked = ({**common, "messages": [dict(message) for message in one]} for one in conversations)
+        return [_text(self._child, one, limits) for one in asked]
 
 
 def _text(child: ChildProcess, asked: dict[str, Any], limits: Limits) -> str:

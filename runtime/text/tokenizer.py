@@ -20,7 +20,7 @@ from ...files.third_party_errors import memory_shortage, third_party_errors_are_
 from .tokenizer_shape import is_known_model, known_parts
 
 if TYPE_CHECKING:
-    from .chat import Messages
+    from .chat import ChatTemplate, Messages
     from .tokenizer_process import TokenizerProcess
     from .tokenizer_worker import LibraryTokenizer
 
@@ -127,6 +127,7 @@ class Tokenizer:
         own = self._named("eos_token")
         self.eos_ids: list[int] = list(dict.fromkeys(ends if own is None else [*ends, own]))
         self.chat_template = chat_template_of(directory, names)
+        self._chat: ChatTemplate | None = None
 
     @cached_property
     def vocab_size(self) -> int:
@@ -212,11 +213,8 @@ class Tokenizer:
                 f"{self._directory} has no chat template: it is a base model",
                 fix="give the prompt as plain text, with --no-chat",
             )
-        from .chat import render_chats
+        if self._chat is None:
+            from .chat import ChatTemplate  # most starts need none
 
-        return render_chats(
-            self.chat_template,
-            conversations,
-            variables=self._names,
-            add_generation_prompt=add_generation_prompt,
-        )
+            self._chat = ChatTemplate(self.chat_template, self._names)
+        return self._chat.render(conversations, add_generation_prompt=add_generation_prompt)

@@ -110,7 +110,7 @@ class TrainingTask(CompressionTask):
 def task_of(kind: type[AnyTask], job: Mapping[str, Any]) -> AnyTask:
     """The task in ``job``, whose paths are strings. Raises KeyError for a field that is missing."""
     given = {one.name: job[one.name] for one in fields(kind)}
-    paths = {one.name: Path(given[one.name]) for one in fields(kind) if one.type == "Path"}
+    paths = {one.name: Path(given[one.name]) for one in fields(kind) if one.type is Path}
     return kind(**given | paths)
 
 

@@ -1,11 +1,13 @@
 """Chat templates: what published ones need works, and hostile ones end as typed errors."""
 
+import gc
 import sys
 from typing import Any
 
+import psutil
 import pytest
 from edgepress.errors import BundleError, InputError, RefusedByPolicy
-from edgepress.runtime.text.chat import render_chats
+from edgepress.runtime.text.chat import ChatTemplate
 
 pytestmark = pytest.mark.chain
 
@@ -14,9 +16,8 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 def _render(template: str, messages: list[dict[str, Any]] = HELLO, **options: Any) -> str:
-    return render_chats(template, [messages], variables={"bos_token": "<s>", "eos_token": "</s>"}, **options)[
-        0
-    ]
+    names = {"bos_token": "<s>", "eos_token": "</s>"}
+    return ChatTemplate(template, names).render([messages], **options)[0]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,24 @@ def test_what_published_templates_use(template: str, text: str) -> None:
 
 def test_many_conversations_in_one_call() -> None:
     chats = [[{"role": "user", "content": str(number)}] for number in range(50)]
-    assert render_chats("{{ messages[0].content }}", chats, variables={}) == [str(n) for n in range(50)]
+    template = ChatTemplate("{{ messages[0].content }}", {})
+    assert template.render(chats) == [str(n) for n in range(50)]
+
+
+def test_one_child_renders_all_conversations_and_ends_with_the_template() -> None:
+    """Another takes its place when a conversation takes too long."""
+    before = set(psutil.Process().children())
+    template = ChatTemplate("{% for n in range(messages[0].content) %}{% endfor %}x", {})
+    assert template.render([[{"content": 1}]] * 2) == template.render([[{"content": 2}]] * 2) == ["x", "x"]
+    (first,) = set(psutil.Process().children()) - before
+    with pytest.raises(RefusedByPolicy):
+        template.render([[{"content": 99999}] * 1], seconds=1e-4)
+    assert template.render([[{"content": 1}]]) == ["x"]
+    (second,) = set(psutil.Process().children()) - before
+    assert first != second
+    del template
+    gc.collect()
+    assert set(psutil.Process().children()) <= before
 
 
 def test_without_a_generation_prompt() -> None:

@@ -175,7 +175,7 @@ def _measurements() -> list[Any]:
 
 
 def template(folder: Path) -> Reader:
-    """Chat templates, in the child that :func:`edgepress.runtime.text.chat.render_chats` asks."""
+    """Chat templates, in the child that :func:`edgepress.runtime.text.chat.ChatTemplate` asks."""
     from .....runtime.text import chat
     from .....runtime.text.child_process import ChildProcess, Limits
 
